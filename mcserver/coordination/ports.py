@@ -1,0 +1,307 @@
+"""The edges of coordination: what its machines ask of ZooKeeper, of time and of the cache. It holds no behaviour.
+
+The machines are coroutines that never import an event loop. A driver gives them awaitables: asyncio's futures in a server,
+those of a deterministic scheduler in the tests. Rules for every implementation:
+
+* Everything happens on one thread. A call of a port never blocks and never calls back before it has returned.
+* A ZooKeeper call is sent when it is made; awaiting it only waits for the reply. So several calls made in a row are pipelined,
+  and ZooKeeper carries them out, and answers, in that order. A failed answer that nobody awaits is dropped in silence.
+* Watches, replies and session states arrive in the order of the wire.
+* Every call ends within the driver's reply deadline: with its reply, with an error of ZooKeeper, or with `ConnectionLoss`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+# Errors -----------------------------------------------------------------------------------------------------------------------
+
+
+class ZooKeeperError(Exception):
+    """An answer other than success. `index` is the position of the operation that failed in a multi, else -1."""
+
+    def __init__(self, text: str = "", index: int = -1) -> None:
+        super().__init__(text)
+        self.index = index
+
+
+class Ambiguous(ZooKeeperError):
+    """No answer: the request may have been carried out, or may be carried out still."""
+
+
+class ConnectionLoss(Ambiguous):
+    """The connection broke, or no answer came within the reply deadline.
+
+    After a missed deadline the driver drops the connection, so that the state goes to SUSPENDED.
+    """
+
+
+class SessionExpired(Ambiguous):
+    """The session ended before the answer came."""
+
+
+class NotConnected(ZooKeeperError):
+    """The request was not sent: there is no connection, or too many calls are outstanding."""
+
+
+class NoNode(ZooKeeperError):
+    """No such znode (or no parent, for a create)."""
+
+
+class NodeExists(ZooKeeperError):
+    """The znode exists already."""
+
+
+class BadVersion(ZooKeeperError):
+    """A conditional write or check found another version."""
+
+
+class NotEmpty(ZooKeeperError):
+    """A delete of a znode that has children."""
+
+
+class NoAuth(ZooKeeperError):
+    """The ACL forbids it."""
+
+
+class TooLarge(ZooKeeperError):
+    """The request is over the packet limit (1 MiB); the driver checks that before it sends."""
+
+
+# ZooKeeper --------------------------------------------------------------------------------------------------------------------
+
+
+class SessionState(Enum):
+    """CONNECTED: usable. SUSPENDED: no connection; the session may live, all watches are gone. LOST: the session is over."""
+
+    CONNECTED = "connected"
+    SUSPENDED = "suspended"
+    LOST = "lost"
+
+
+class Stat(NamedTuple):
+    """The figures of a znode that the machines use; `ephemeral_owner` is a session id, or 0."""
+
+    czxid: int
+    mzxid: int
+    version: int
+    cversion: int
+    num_children: int
+    ephemeral_owner: int
+
+
+class Create(NamedTuple):
+    path: str
+    data: bytes = b""
+    ephemeral: bool = False
+    sequence: bool = False
+
+
+class Set(NamedTuple):
+    path: str
+    data: bytes
+    version: int = -1
+
+
+class Delete(NamedTuple):
+    path: str
+    version: int = -1
+
+
+class Check(NamedTuple):
+    path: str
+    version: int = -1
+
+
+Operation = Create | Set | Delete | Check
+Watch = Callable[[], None]
+"""Called once: at the first event of the watched thing, or when the watch is lost with its connection. It only means "look"."""
+
+
+class ZooKeeper(Protocol):
+    """One session after another; paths are absolute (below the chroot). The driver makes a new session after each LOST."""
+
+    @property
+    def state(self) -> SessionState: ...
+
+    @property
+    def session(self) -> int:
+        """The id of the session of the last CONNECTED (0 before the first). A new session is a new id."""
+
+    @property
+    def connection(self) -> int:
+        """Counts the connections: rises by one with each CONNECTED. Replies are ordered only within one connection."""
+
+    def listen(self, listener: Callable[[SessionState], None]) -> None:
+        """Calls the listener after each change of `state`. Calls that were pending fail before it is called."""
+
+    def create(
+        self, path: str, data: bytes = b"", *, ephemeral: bool = False, sequence: bool = False
+    ) -> Awaitable[tuple[str, Stat]]:
+        """The path as created (with the number, for a sequence) and the Stat. Errors: NoNode (parent), NodeExists, NoAuth, TooLarge."""
+
+    def multi(self, operations: Sequence[Operation]) -> Awaitable[list[str | Stat | None]]:
+        """All or nothing. A result for each operation: the path for Create, Stat for Set, None for Check and Delete.
+
+        Raises the error of the operation that failed, with its `index`.
+        """
+
+    def set(self, path: str, data: bytes, version: int = -1) -> Awaitable[Stat]: ...
+
+    def get(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[bytes, Stat]]:
+        """Data and Stat. With NoNode no watch is set."""
+
+    def exists(self, path: str, watch: Watch | None = None) -> Awaitable[Stat | None]:
+        """The Stat, or None; the watch is set either way."""
+
+    def children(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[list[str], Stat]]:
+        """The names of the children, in no order, and the Stat of the parent. With NoNode no watch is set."""
+
+    def delete(self, path: str, version: int = -1) -> Awaitable[None]: ...
+
+    def close(self) -> Awaitable[None]:
+        """Ends the session for good (its ephemeral znodes go at once) and stops the driver. Later calls raise NotConnected."""
+
+    def figures(self) -> Mapping[str, int | float | str]:
+        """The driver's own lines of `stats cluster`: server, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
+
+
+# Time and tasks ---------------------------------------------------------------------------------------------------------------
+
+
+class Future(Protocol[T]):
+    """The part of asyncio.Future that the machines use."""
+
+    def __await__(self) -> Generator[Any, None, T]: ...
+    def done(self) -> bool: ...
+    def set_result(self, result: T, /) -> None: ...
+    def set_exception(self, exception: BaseException, /) -> None: ...
+
+
+class Handle(Protocol):
+    """A timer or a task that can be stopped. Stopping one that is done does nothing."""
+
+    def cancel(self) -> object: ...
+
+
+class Runtime(Protocol):
+    """Clock, timers, tasks and chance."""
+
+    random: random.Random
+
+    def now(self) -> int:
+        """CLOCK_BOOTTIME in nanoseconds: it runs on while the machine sleeps, and knows no jumps of the wall clock."""
+
+    def future(self) -> Future[Any]: ...
+
+    def call_later(self, seconds: float, callback: Callable[[], None]) -> Handle: ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Handle:
+        """Starts a task at the next turn, not within the call. The coroutine handles its own errors; one that escapes is logged."""
+
+
+# The cache --------------------------------------------------------------------------------------------------------------------
+
+
+class Cache(Protocol):
+    """What coordination does to the cache; `mcserver.core.Engine` implements it. ttl in seconds."""
+
+    def delete(self, key: bytes) -> bool: ...
+    def mark_stale(self, key: bytes, ttl: int) -> bool: ...
+    def flush(self) -> None: ...
+    def flush_prefix(self, prefix: bytes) -> None: ...
+    def refresh_prefix(self, prefix: bytes, ttl: int) -> None: ...
+    def set_gate(self, policy: str | None, fresh_until: int = 0) -> None: ...
+
+
+# The public face --------------------------------------------------------------------------------------------------------------
+
+
+class Level(Enum):
+    """What a confirmation means: queued here; in the log for ever; out of every cache that serves."""
+
+    ASYNC = "async"
+    COMMITTED = "committed"
+    APPLIED = "applied"
+
+
+class Change(NamedTuple):
+    """One thing to tell the peers. What it does here has been done already by the one who submits it.
+
+    kind: `delete` (key), `stale` (key, ttl in s), `flush` (ttl: a delay in s, 0 for now), `prefix` (key: the prefix to flush),
+    `refresh` (key: the prefix to mark stale, ttl in s).
+    """
+
+    kind: str
+    key: bytes = b""
+    ttl: int = 0
+
+
+class NotConfirmed(Exception):
+    """The level asked for was not reached within the deadline; the change stays queued (or stands in the log)."""
+
+
+class LockLost(Exception):
+    """The lock was not obtained in time, or was lost before the commit: the write must have no effect."""
+
+
+class Member(NamedTuple):
+    """One live server. `state` is joining, ready or draining; `applied` its last known version of the log."""
+
+    name: str
+    address: str
+    state: str
+    applied: int
+    is_self: bool
+
+
+class Grant(Protocol):
+    """The right to write one locked key here and now; its invalidation is committed. Write, then release, without an await between."""
+
+    def release(self) -> None: ...
+
+
+class Coordinator(Protocol):
+    """What the server and `cluster ...` use; `coordination.node.Node` is it, over any ZooKeeper and Runtime."""
+
+    def start(self) -> None:
+        """Joins in the background. The gate is closed at once unless the settings say to serve until the first certificate."""
+
+    def level(self, key: bytes) -> Level:
+        """The level configured for a key (`--ack`, with its overrides by prefix; the longest prefix wins)."""
+
+    def submit(self, changes: Sequence[Change], level: Level) -> Awaitable[int] | None:
+        """Queues the changes for the peers. ASYNC: None. Else an awaitable of the version, which raises NotConfirmed.
+
+        Never blocks. The awaitable may be dropped.
+        """
+
+    def lock(self, key: bytes) -> Awaitable[Grant]:
+        """Takes the lock of a key under `--lock-writes` and commits its invalidation. Raises LockLost."""
+
+    def flush(self, prefix: bytes = b"") -> Awaitable[int]:
+        """`cluster flush [PREFIX]`: empties this cache (or the prefix) now and the others through the log; confirmed as `applied`."""
+
+    def refresh(self, prefix: bytes, ttl: int) -> Awaitable[int]:
+        """`cluster refresh PREFIX [TTL]`: marks a prefix stale everywhere (ttl in s, 0 for no limit); confirmed as `applied`."""
+
+    def leave(self, seconds: float) -> Awaitable[None]:
+        """Announces `draining`, drains the queue within that time (else appends one flush), ends the session. The gate closes."""
+
+    def members(self) -> tuple[int, list[Member]]:
+        """Version of the membership (rises with each change, the same at every server) and the live servers sorted by name."""
+
+    def leader(self) -> str | None:
+        """The name of the leader, as last seen."""
+
+    def stats(self) -> dict[str, int | float | str]:
+        """All lines of `stats cluster`."""
+
+    def on_change(self, callback: Callable[[str], None]) -> None:
+        """Calls back after a change that the server shows: `members`, `leader`, `state`, `stale`, `fresh`, `alarm`."""
