@@ -1,1 +1,1 @@
-"""Coherent caches through ZooKeeper: membership, invalidation, leader, locks. Knows the cache's few verbs, never the protocol."""
+"""Coherent caches through ZooKeeper. Knows the few verbs of the cache, never the protocol."""

@@ -1,14 +1,17 @@
 """The edges of coordination: what its machines ask of ZooKeeper, of time and of the cache. It holds no behaviour.
 
-The machines are coroutines that never import an event loop. A driver gives them awaitables: asyncio's futures in a server,
-those of a deterministic scheduler in the tests. Rules for every implementation:
+The machines are coroutines that never import an event loop. A driver gives them awaitables: asyncio's futures in a
+server, those of a deterministic scheduler in the tests. Rules for every implementation:
 
 * Everything happens on one thread. A call of a port never blocks and never calls back before it has returned.
-* A ZooKeeper call is sent when it is made; awaiting it only waits for the reply. So several calls made in a row are pipelined,
-  and ZooKeeper carries them out, and answers, in that order. A failed answer that nobody awaits is dropped in silence.
+* A ZooKeeper call is sent when it is made; awaiting it only waits for the reply. So several calls made in a row are
+  pipelined, and ZooKeeper carries them out, and answers, in that order. A failed answer that nobody awaits is dropped
+  in silence.
 * Watches, replies and session states arrive in the order of the wire.
-* Every call ends within the driver's reply deadline: with its reply, with an error of ZooKeeper, or with `ConnectionLoss`.
+* Every call ends within the driver's reply deadline: with its reply, an error of ZooKeeper, or `ConnectionLoss`.
 """
+
+# ruff: noqa: N818 - the errors have the names that ZooKeeper gives them
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 T = TypeVar("T")
 
 
-# Errors -----------------------------------------------------------------------------------------------------------------------
+# Errors ---------------------------------------------------------------------------------------------------------------
 
 
 class ZooKeeperError(Exception):
@@ -74,11 +77,11 @@ class TooLarge(ZooKeeperError):
     """The request is over the packet limit (1 MiB); the driver checks that before it sends."""
 
 
-# ZooKeeper --------------------------------------------------------------------------------------------------------------------
+# ZooKeeper ------------------------------------------------------------------------------------------------------------
 
 
 class SessionState(Enum):
-    """CONNECTED: usable. SUSPENDED: no connection; the session may live, all watches are gone. LOST: the session is over."""
+    """CONNECTED: usable. SUSPENDED: no connection; the session may live, watches are gone. LOST: the session is over."""
 
     CONNECTED = "connected"
     SUSPENDED = "suspended"
@@ -121,11 +124,11 @@ class Check(NamedTuple):
 
 Operation = Create | Set | Delete | Check
 Watch = Callable[[], None]
-"""Called once: at the first event of the watched thing, or when the watch is lost with its connection. It only means "look"."""
+"""Called once, at the first event of the watched thing or when the watch is lost with its connection: "look again"."""
 
 
 class ZooKeeper(Protocol):
-    """One session after another; paths are absolute (below the chroot). The driver makes a new session after each LOST."""
+    """One session after another; the driver makes a new one after each LOST. Paths are absolute (below the chroot)."""
 
     @property
     def state(self) -> SessionState: ...
@@ -144,7 +147,10 @@ class ZooKeeper(Protocol):
     def create(
         self, path: str, data: bytes = b"", *, ephemeral: bool = False, sequence: bool = False
     ) -> Awaitable[tuple[str, Stat]]:
-        """The path as created (with the number, for a sequence) and the Stat. Errors: NoNode (parent), NodeExists, NoAuth, TooLarge."""
+        """The path as created (with its number, for a sequence) and the Stat.
+
+        Errors: NoNode (the parent), NodeExists, NoAuth, TooLarge.
+        """
 
     def multi(self, operations: Sequence[Operation]) -> Awaitable[list[str | Stat | None]]:
         """All or nothing. A result for each operation: the path for Create, Stat for Set, None for Check and Delete.
@@ -166,13 +172,16 @@ class ZooKeeper(Protocol):
     def delete(self, path: str, version: int = -1) -> Awaitable[None]: ...
 
     def close(self) -> Awaitable[None]:
-        """Ends the session for good (its ephemeral znodes go at once) and stops the driver. Later calls raise NotConnected."""
+        """Ends the session for good (its ephemeral znodes go at once) and stops the driver.
+
+        Later calls raise NotConnected.
+        """
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """The driver's own lines of `stats cluster`: server, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
+        """The driver's lines of `stats cluster`: server, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
 
 
-# Time and tasks ---------------------------------------------------------------------------------------------------------------
+# Time and tasks -------------------------------------------------------------------------------------------------------
 
 
 class Future(Protocol[T]):
@@ -198,15 +207,16 @@ class Runtime(Protocol):
     def now(self) -> int:
         """CLOCK_BOOTTIME in nanoseconds: it runs on while the machine sleeps, and knows no jumps of the wall clock."""
 
-    def future(self) -> Future[Any]: ...
+    def future(self) -> Future[Any]:
+        """A failure that nobody awaits is dropped in silence."""
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Handle: ...
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Handle:
-        """Starts a task at the next turn, not within the call. The coroutine handles its own errors; one that escapes is logged."""
+        """Starts a task at the next turn, not within the call. An error that escapes from the coroutine is logged."""
 
 
-# The cache --------------------------------------------------------------------------------------------------------------------
+# The cache ------------------------------------------------------------------------------------------------------------
 
 
 class Cache(Protocol):
@@ -220,7 +230,7 @@ class Cache(Protocol):
     def set_gate(self, policy: str | None, fresh_until: int = 0) -> None: ...
 
 
-# The public face --------------------------------------------------------------------------------------------------------------
+# The public face ------------------------------------------------------------------------------------------------------
 
 
 class Level(Enum):
@@ -234,8 +244,8 @@ class Level(Enum):
 class Change(NamedTuple):
     """One thing to tell the peers. What it does here has been done already by the one who submits it.
 
-    kind: `delete` (key), `stale` (key, ttl in s), `flush` (ttl: a delay in s, 0 for now), `prefix` (key: the prefix to flush),
-    `refresh` (key: the prefix to mark stale, ttl in s).
+    kind: `delete` (key), `stale` (key, ttl in s), `flush` (ttl: a delay in s, 0 for now), `prefix` (key: the prefix to
+    flush), `refresh` (key: the prefix to mark stale, ttl in s).
     """
 
     kind: str
@@ -261,17 +271,11 @@ class Member(NamedTuple):
     is_self: bool
 
 
-class Grant(Protocol):
-    """The right to write one locked key here and now; its invalidation is committed. Write, then release, without an await between."""
-
-    def release(self) -> None: ...
-
-
 class Coordinator(Protocol):
     """What the server and `cluster ...` use; `coordination.node.Node` is it, over any ZooKeeper and Runtime."""
 
     def start(self) -> None:
-        """Joins in the background. The gate is closed at once unless the settings say to serve until the first certificate."""
+        """Joins in the background. The gate closes at once, unless the settings say to serve until the join."""
 
     def level(self, key: bytes) -> Level:
         """The level configured for a key (`--ack`, with its overrides by prefix; the longest prefix wins)."""
@@ -282,20 +286,23 @@ class Coordinator(Protocol):
         Never blocks. The awaitable may be dropped.
         """
 
-    def lock(self, key: bytes) -> Awaitable[Grant]:
-        """Takes the lock of a key under `--lock-writes` and commits its invalidation. Raises LockLost."""
+    def locked(self, key: bytes, write: Callable[[], None]) -> Awaitable[None]:
+        """One write of a key under `--lock-writes`: takes the lock, commits the invalidation, calls `write`.
+
+        `write` is called at most once, at the moment when all of that is true. Raises LockLost when it was not called.
+        """
 
     def flush(self, prefix: bytes = b"") -> Awaitable[int]:
-        """`cluster flush [PREFIX]`: empties this cache (or the prefix) now and the others through the log; confirmed as `applied`."""
+        """`cluster flush [PREFIX]`: empties this cache now and the others through the log; confirmed as `applied`."""
 
     def refresh(self, prefix: bytes, ttl: int) -> Awaitable[int]:
-        """`cluster refresh PREFIX [TTL]`: marks a prefix stale everywhere (ttl in s, 0 for no limit); confirmed as `applied`."""
+        """`cluster refresh PREFIX [TTL]`: marks a prefix stale everywhere (ttl in s, 0: no limit); as `applied`."""
 
     def leave(self, seconds: float) -> Awaitable[None]:
-        """Announces `draining`, drains the queue within that time (else appends one flush), ends the session. The gate closes."""
+        """Announces `draining`, drains the queue in that time (else appends one flush), closes the gate, signs off."""
 
     def members(self) -> tuple[int, list[Member]]:
-        """Version of the membership (rises with each change, the same at every server) and the live servers sorted by name."""
+        """The membership's version (rises with each change, the same at every server), and the live servers by name."""
 
     def leader(self) -> str | None:
         """The name of the leader, as last seen."""
@@ -304,4 +311,4 @@ class Coordinator(Protocol):
         """All lines of `stats cluster`."""
 
     def on_change(self, callback: Callable[[str], None]) -> None:
-        """Calls back after a change that the server shows: `members`, `leader`, `state`, `stale`, `fresh`, `alarm`."""
+        """Calls back after a change worth showing: `members`, `leader`, `state`, `stale`, `fresh`, `alarm`."""

@@ -1,4 +1,4 @@
-"""Every figure that the machines of coordination go by, with its default. Configuration maps to this; it reads nothing itself."""
+"""Every figure the machines of coordination go by, with its default. Configuration maps to it; it reads nothing."""
 
 from __future__ import annotations
 
