@@ -1,0 +1,140 @@
+"""An engine with sessions that have no socket, and an owner that records what it is told.
+
+It stands in for the server: tests of the core must not need one.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from mcserver.core import Engine, Session
+
+MIB = 1 << 20
+Event = tuple[str, bytes, int]
+
+
+def flush_delay(line: bytes) -> int | None:
+    """The delay of a ``flush_all`` line in seconds, or None if it is no number."""
+    words = [word for word in line.split()[1:] if word != b"noreply"]
+    try:
+        return int(words[0]) if words else 0
+    except ValueError:
+        return None
+
+
+class RecordingOwner:
+    """What a session calls; remembers it, and answers ``flush_all`` only."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.closes: list[tuple[Any, str]] = []
+        self.waiting: list[Any] = []
+        self.interests: list[tuple[bool, bool]] = []
+        self.batches: list[list[Event]] = []
+        self.locks: list[bytes] = []
+        self.traces: list[bytes] = []
+        self.hold = False  # what events() answers
+        self.commands: dict[bytes, Callable[[Any, bytes], bytes | Iterator[bytes] | None]] = {}
+
+    def command(self, session: Any, line: bytes) -> bytes | Iterator[bytes] | None:
+        verb = line.split(b" ", 1)[0]
+        if verb in self.commands:
+            return self.commands[verb](session, line)
+        if verb != b"flush_all":
+            return None
+        delay = flush_delay(line)
+        if delay is None:
+            return b"CLIENT_ERROR invalid exptime argument\r\n"
+        self.engine.flush_all(delay)
+        return b"OK\r\n"
+
+    def interest(self, _session: Any, read: bool, write: bool) -> None:
+        self.interests.append((read, write))
+
+    def closed(self, session: Any, reason: str) -> None:
+        self.closes.append((session, reason))
+
+    def later(self, session: Any) -> None:
+        self.waiting.append(session)
+
+    def events(self, _session: Any, events: list[Event]) -> bool:
+        self.batches.append(list(events))
+        return self.hold
+
+    def lock(self, _session: Any, key: bytes) -> None:
+        self.locks.append(bytes(key))
+
+    def trace(self, _session: Any, text: bytes) -> None:
+        self.traces.append(bytes(text))
+
+
+class Client:
+    """One connection to an engine: ``send`` returns all that the engine answers, and lets it go on when it yields."""
+
+    def __init__(self, engine: Engine, owner: RecordingOwner | None = None) -> None:
+        self.engine = engine
+        self.owner = owner or RecordingOwner(engine)
+        self.session = Session(engine, self.owner)
+
+    @property
+    def close_reason(self) -> str | None:
+        """Why the session closed; None while it is open."""
+        return next((reason for session, reason in self.owner.closes if session is self.session), None)
+
+    @property
+    def is_closed(self) -> bool:
+        return self.close_reason is not None
+
+    def send(self, data: bytes) -> bytes:
+        """Feeds the bytes at once."""
+        if self.is_closed:
+            return b""
+        return self.session.feed(data) + self.settle()
+
+    def settle(self) -> bytes:
+        """Lets the session go on until it no longer asks to; returns what it sent."""
+        out = b""
+        while self.session in self.owner.waiting:
+            self.owner.waiting.remove(self.session)
+            self.session.proceed()
+            out += self.session.drain()
+        return out
+
+    def dribble(self, data: bytes) -> bytes:
+        """Feeds the bytes one by one."""
+        return b"".join(self.send(data[i : i + 1]) for i in range(len(data)))
+
+    def set(self, key: bytes, value: bytes, flags: int = 0, exptime: int = 0) -> bytes:
+        return self.send(b"set %b %d %d %d\r\n%b\r\n" % (key, flags, exptime, len(value), value))
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value, or None for a miss."""
+        reply = self.send(b"get %b\r\n" % key)
+        if reply == b"END\r\n":
+            return None
+        head, _, rest = reply.partition(b"\r\n")
+        size = int(head.split()[3])
+        assert rest[size:] == b"\r\nEND\r\n", reply[:200]
+        return rest[:size]
+
+
+def fresh(**options: Any) -> Client:
+    """A connection to a new engine with a clock that only ``engine.advance`` moves."""
+    return Client(Engine(**{"manual_clock": True, **options}))
+
+
+def crawl(engine: Engine, slices: int = 100_000) -> None:
+    """Runs a whole reclaiming pass, and the background work that it waits for."""
+    engine.crawl(None)
+    for _ in range(slices):
+        if not engine.crawler_running:
+            return
+        engine.maintain()
+    raise AssertionError("the crawler does not end")
+
+
+def settle(engine: Engine, slices: int = 2000) -> None:
+    """Runs background work until it no longer wants to go on at once."""
+    for _ in range(slices):
+        if engine.maintain() > 0:
+            return
+    raise AssertionError("background work does not end")

@@ -1,0 +1,35 @@
+"""Starts Debian's memcached, which tests compare with."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+MEMCACHED = shutil.which("memcached") or "/usr/bin/memcached"
+
+
+@contextmanager
+def memcached(*args: str) -> Iterator[tuple[str, int]]:
+    """A real memcached on a port of the kernel's choice, for as long as the block runs."""
+    with TemporaryDirectory() as folder:
+        ports = Path(folder, "ports")
+        command = [MEMCACHED, "-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-t", "1", *args]
+        environment = {**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)}
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        try:
+            deadline = time.monotonic() + 10
+            while not ports.exists():  # memcached writes it elsewhere and renames it
+                assert process.poll() is None, "memcached ended"
+                assert time.monotonic() < deadline, "memcached did not start"
+                time.sleep(0.005)
+            found = re.search(r"TCP INET: (\d+)", ports.read_text("ascii"))
+            assert found
+            yield "127.0.0.1", int(found[1])
+        finally:
+            process.kill()
+            process.wait(10)
