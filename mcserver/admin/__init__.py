@@ -1,0 +1,56 @@
+"""The cold commands: all but the data commands. They ask the engine and the server; they must never do input or output.
+
+One table maps a verb to its function; each file holds one idea. `flush_all`, `version`, `quit` and `mn` are the core's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcserver.admin.context import Cluster, Command, Context, Figures, Network, Reply, Socket
+from mcserver.admin.control import cache_memlimit, debugtime, shutdown, verbosity
+from mcserver.admin.crawler import lru_crawler
+from mcserver.admin.lru import lru
+from mcserver.admin.settings import Settings
+from mcserver.admin.slabs import slabs
+from mcserver.admin.stats import stats
+from mcserver.admin.watch import Watchers, watch
+
+if TYPE_CHECKING:
+    from mcserver.core import Session
+
+__all__ = ["Admin", "Cluster", "Context", "Figures", "Network", "Reply", "Settings", "Socket", "Watchers"]
+
+COMMANDS: dict[bytes, Command] = {
+    b"stats": stats,
+    b"verbosity": verbosity,
+    b"cache_memlimit": cache_memlimit,
+    b"lru": lru,
+    b"lru_crawler": lru_crawler,
+    b"slabs": slabs,
+    b"watch": watch,
+    b"shutdown": shutdown,
+    b"debugtime": debugtime,
+}
+
+
+class Admin:
+    """Finds the function for a cold command's line."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._commands = dict(COMMANDS)
+        if context.cluster is not None:
+            self._commands |= {b"cluster": _cluster, b"config": _cluster}
+
+    def command(self, session: Session, line: bytes) -> Reply:
+        """The line comes without its end. None: not a command; nor is one behind a space, as in memcached."""
+        command = self._commands.get(line.partition(b" ")[0])
+        if command is None:
+            return None
+        return command(self.context, session, [word for word in line.split(b" ") if word])
+
+
+def _cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
+    assert context.cluster is not None
+    return context.cluster.command(session, words)

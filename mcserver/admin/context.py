@@ -1,0 +1,112 @@
+"""What a cold command is given: the engine, the settings in force, and what the server shows. It decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from mcserver.admin.settings import Settings
+    from mcserver.admin.watch import Watchers
+    from mcserver.config import Config
+    from mcserver.core import Engine, Session
+
+Reply = bytes | Iterator[bytes] | None
+"""All of a reply (b"" for none); or its pieces, of at most 64 KiB each; or None: this is no command."""
+
+Command = Callable[["Context", "Session", list[bytes]], Reply]
+"""A command gets the words of its line, the verb first, at least one."""
+
+
+@dataclass
+class Figures:
+    """What the server counts, and the engine doesn't. Names are those of `stats`."""
+
+    total_connections: int = 0
+    rejected_connections: int = 0
+    idle_kicks: int = 0
+    listen_disabled_num: int = 0
+    time_in_listen_disabled_us: int = 0
+
+    def reset(self) -> None:
+        """`stats reset`: every figure here is a counter."""
+        self.__init__()  # type: ignore[misc]
+
+
+class Socket(NamedTuple):
+    """One open socket, as `stats conns` shows it. `listen_addr` is "" for a listener."""
+
+    fd: int
+    addr: str
+    listen_addr: str
+    state: str
+    resps_waiting: int
+    secs_since_last_cmd: int
+
+
+class Network(Protocol):
+    """The server's sockets, as the cold commands see them."""
+
+    figures: Figures
+
+    @property
+    def connections(self) -> int:
+        """Open sockets: clients and listeners."""
+
+    @property
+    def most_connections(self) -> int:
+        """The most that were open at once."""
+
+    @property
+    def reserved_descriptors(self) -> int:
+        """Descriptors that the process holds beside its sockets."""
+
+    @property
+    def accepting(self) -> bool:
+        """False while the listeners are paused because of -c."""
+
+    def sockets(self) -> Iterator[Socket]:
+        """Listeners and clients, by descriptor."""
+
+    def stop(self, *, graceful: bool) -> None:
+        """Ends the server soon, as SIGINT does, or SIGUSR1."""
+
+
+class Cluster(Protocol):
+    """What the server asks of coordination, when ZooKeeper is configured; without it there is none of this."""
+
+    def start(self) -> None:
+        """Joins in the background, on the running loop."""
+
+    async def leave(self) -> None:
+        """Drains what is queued for the peers, then leaves. Called when no further command is taken."""
+
+    def events(self, session: Session, events: list[tuple[str, bytes, int]]) -> bool:
+        """What a batch changed. True holds its replies until `session.release` (docs/architecture.md)."""
+
+    def lock(self, session: Session, key: bytes) -> None:
+        """A write under a locked prefix waits for `session.grant` or `session.refuse`."""
+
+    def closed(self, session: Session) -> None:
+        """The session is gone: nothing is to be released or granted any more."""
+
+    def command(self, session: Session, words: list[bytes]) -> Reply:
+        """`cluster ...` and `config ...`."""
+
+    def stats(self) -> Reply:
+        """`stats cluster`."""
+
+
+@dataclass
+class Context:
+    """One for each server; every command gets it."""
+
+    config: Config
+    engine: Engine
+    network: Network
+    watchers: Watchers
+    settings: Settings
+    loop: str
+    """Name and version of the event loop, without a space."""
+    cluster: Cluster | None = None

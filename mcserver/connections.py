@@ -1,0 +1,302 @@
+"""The connections: accepting, refusing, closing them, and what the core asks of their owner. Bytes are the core's.
+
+An idle connection costs its core session and what the loop needs to watch it: nothing else is made for it here, and its
+addresses are asked of the kernel when somebody wants to know them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
+from mcserver.admin import Socket as SocketStatus
+from mcserver.core import Engine, Session
+from mcserver.logs import trace
+
+if TYPE_CHECKING:
+    from mcserver.config import Config
+
+log = logging.getLogger("mcserver")
+
+ACCEPTS_A_TURN = 64
+"""Connections accepted before the clients that are there already get their turn."""
+RETRY_ACCEPT_SECONDS = 0.1
+"""How long the listeners rest when the system has no descriptor or memory left."""
+TOO_MANY = b"ERROR Too many open connections\r\n"
+EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+IDLE_STATES = {"conn_new_cmd", "conn_waiting", "conn_read"}
+"""States in which -o idle_timeout closes: not in the middle of a value or a reply, and not while watching."""
+
+
+class Connections:
+    """Sessions and listeners by descriptor; the owner of every session (docs/architecture.md), and admin's Network."""
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        loop: asyncio.AbstractEventLoop,
+        listeners: list[socket.socket],
+        stop: Callable[[bool], None],
+    ) -> None:
+        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking."""
+        self.figures = Figures()
+        self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later)
+        self.admin: Admin
+        """Set before listening."""
+        self.cluster: Cluster | None = None
+        self.reserved_descriptors = 0
+        self.all_closed = asyncio.Event()
+        """Set when the last connection has gone after the listeners."""
+        self._config = config
+        self._engine = engine
+        self._loop = loop
+        self._stop = stop
+        self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._sessions: dict[int, Session] = {}
+        self._most = len(self._listeners)
+        self._paused_at = 0.0
+        self._accepting = False
+
+    # Listening -------------------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Starts to accept."""
+        self.reserved_descriptors = len(list(Path("/proc/self/fd").iterdir())) - 1 - self.connections
+        self._watch_listeners()
+
+    def _watch_listeners(self) -> None:
+        self._accepting = True
+        for fd, listener in self._listeners.items():
+            self._loop.add_reader(fd, self._accept, listener)
+
+    def close_listeners(self) -> None:
+        """For good."""
+        if not self._sessions:
+            self.all_closed.set()
+        self._accepting = False
+        for fd, listener in self._listeners.items():
+            self._loop.remove_reader(fd)
+            listener.close()
+        self._listeners.clear()
+
+    def _pause(self) -> None:
+        if not self._accepting:
+            return
+        self._accepting = False
+        self.figures.listen_disabled_num += 1
+        self._paused_at = time.monotonic()
+        for fd, listener in self._listeners.items():
+            self._loop.remove_reader(fd)
+            listener.listen(0)  # so that who comes now is refused rather than kept waiting
+
+    def _resume(self) -> None:
+        if self._accepting or not self._listeners:
+            return
+        self.figures.time_in_listen_disabled_us += int((time.monotonic() - self._paused_at) * 1e6)
+        for listener in self._listeners.values():
+            listener.listen(self._config.tcp_backlog)
+        self._watch_listeners()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPTS_A_TURN):
+            if len(self._sessions) >= self._config.maxconns and not self._config.maxconns_fast:
+                self._pause()
+                return
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    log.warning("can't accept connections: %s; see -c and `ulimit -n`", error.strerror)
+                    self._pause()
+                    self._loop.call_later(RETRY_ACCEPT_SECONDS, self._resume)
+                    return
+                continue  # the client has gone again
+            if len(self._sessions) >= self._config.maxconns:
+                self._refuse(connection)
+            else:
+                self._open(connection)
+
+    def _refuse(self, connection: socket.socket) -> None:
+        self.figures.rejected_connections += 1
+        connection.setblocking(False)
+        try:
+            connection.send(TOO_MANY)
+        except OSError:
+            pass
+        connection.close()
+
+    def _open(self, connection: socket.socket) -> None:
+        connection.setblocking(False)  # TCP_NODELAY and SO_KEEPALIVE come from the listener
+        fd = connection.detach()
+        session = Session(self._engine, self, fd)
+        self._sessions[fd] = session
+        self._loop.add_reader(fd, session.readable)
+        self.figures.total_connections += 1
+        self._most = max(self._most, self.connections)
+        if self._engine.verbosity > 1:
+            kind = (
+                "new ascii client connection."
+                if self._config.binding_protocol == "ascii"
+                else "new auto-negotiating client connection"
+            )
+            trace(f"<{fd} {kind}".encode())
+        if self.watchers.connevents:
+            self.watchers.connection_event("conn_new", *event_address(fd), fd)
+
+    # What a session asks of its owner --------------------------------------------------------------------------------
+
+    def command(self, session: Session, line: bytes) -> Reply:
+        return self.admin.command(session, line)
+
+    def interest(self, session: Session, read: bool, write: bool) -> None:
+        fd = session.fd
+        if read:
+            self._loop.add_reader(fd, session.readable)
+        else:
+            self._loop.remove_reader(fd)
+        if write:
+            self._loop.add_writer(fd, session.writable)
+        else:
+            self._loop.remove_writer(fd)
+
+    def closed(self, session: Session, reason: str) -> None:
+        fd = session.fd
+        self._loop.remove_reader(fd)
+        self._loop.remove_writer(fd)
+        del self._sessions[fd]
+        self.watchers.remove(session)
+        if self.watchers.connevents:
+            self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
+        if self._engine.verbosity > 1:
+            trace(b"<%d connection closed." % fd)
+        os.close(fd)
+        if self.cluster is not None:
+            self.cluster.closed(session)
+        if not self._accepting:
+            self._resume()
+        if not self._sessions and not self._listeners:
+            self.all_closed.set()
+
+    def later(self, session: Session) -> None:
+        self._loop.call_soon(session.proceed)
+
+    def events(self, session: Session, events: list[tuple[str, bytes, int]]) -> bool:
+        return self.cluster is not None and self.cluster.events(session, events)
+
+    def lock(self, session: Session, key: bytes) -> None:
+        if self.cluster is not None:
+            self.cluster.lock(session, key)
+
+    def trace(self, session: Session, text: bytes) -> None:
+        trace(text)
+
+    # Ending them -----------------------------------------------------------------------------------------------------
+
+    def close_idle(self) -> None:
+        """One sweep for -o idle_timeout."""
+        latest = self._engine.now() - self._config.idle_timeout
+        for session in list(self._sessions.values()):
+            if session.last_command < latest and session.state in IDLE_STATES:
+                self.figures.idle_kicks += 1
+                session.close("idle_timeout")
+
+    def stop_reading(self) -> None:
+        """No further command is taken from anyone."""
+        for fd in self._sessions:
+            self._loop.remove_reader(fd)
+
+    def finish(self) -> None:
+        """Closes what has nothing to send, and the others as soon as they have sent it."""
+        for session in list(self._sessions.values()):
+            if session.unsent:
+                session.quit()
+            else:
+                session.close("shutdown")
+
+    def close_all(self) -> None:
+        for session in list(self._sessions.values()):
+            session.close("shutdown")
+
+    # What the cold commands see --------------------------------------------------------------------------------------
+
+    @property
+    def clients(self) -> int:
+        """Open client connections."""
+        return len(self._sessions)
+
+    @property
+    def connections(self) -> int:
+        return len(self._sessions) + len(self._listeners)
+
+    @property
+    def most_connections(self) -> int:
+        return self._most
+
+    @property
+    def accepting(self) -> bool:
+        return self._accepting
+
+    def sockets(self) -> Iterator[SocketStatus]:
+        now = self._engine.now()
+        for fd in sorted([*self._listeners, *self._sessions]):
+            if fd in self._listeners:
+                yield SocketStatus(fd, address_text(fd), "", "conn_listening", 0, int(now))
+            elif session := self._sessions.get(fd):  # it may have gone since the reply began
+                idle = max(0, int(now - session.last_command))
+                yield SocketStatus(
+                    fd, address_text(fd, peer=True), address_text(fd), session.state, session.resps_waiting, idle
+                )
+
+    def stop(self, *, graceful: bool) -> None:
+        self._stop(graceful)
+
+
+# Addresses -----------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def borrowed(fd: int) -> Iterator[socket.socket]:
+    """A socket object over a descriptor that stays its owner's."""
+    borrowed_socket = socket.socket(fileno=fd)
+    try:
+        yield borrowed_socket
+    finally:
+        borrowed_socket.detach()
+
+
+def address_text(fd: int, *, peer: bool = False) -> str:
+    """`tcp:1.2.3.4:5`, `tcp6:[::1]:5`, or `unix:` and the path; the listener's, as clients of Unix sockets have none."""
+    with borrowed(fd) as sock:
+        try:
+            address = sock.getpeername() if peer and sock.family != socket.AF_UNIX else sock.getsockname()
+        except OSError:
+            return "unknown"
+        if sock.family == socket.AF_UNIX:
+            return f"unix:{address}"
+        if sock.family == socket.AF_INET6:
+            return f"tcp6:[{address[0]}]:{address[1]}"
+        return f"tcp:{address[0]}:{address[1]}"
+
+
+def event_address(fd: int) -> tuple[str, int, str]:
+    """Address, port and transport of a client, as connection events spell them."""
+    with borrowed(fd) as sock:
+        if sock.family == socket.AF_UNIX:
+            return "unix", 0, "local"
+        try:
+            address = sock.getpeername()
+        except OSError:
+            return "unknown", 0, "tcp"
+        return address[0], address[1], "tcp"

@@ -1,0 +1,119 @@
+"""The sockets that a server listens on, opened as configured. They accept nothing yet and need no event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import stat
+from pathlib import Path
+
+from mcserver.config import Config
+from mcserver.process import StartError, write_atomically
+
+
+def open_listeners(config: Config) -> list[socket.socket]:
+    """Bound, listening, non-blocking. Raises StartError (71, as memcached) with what to change, and closes all then."""
+    with contextlib.ExitStack() as opened:
+        listeners = []
+        if config.domain_socket is not None:
+            listeners.append(opened.enter_context(_unix(config.domain_socket, config)))
+        elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
+            for listener in config.listeners():
+                port = config.tcpport if listener.port is None else listener.port
+                if port != 0:
+                    listeners += map(opened.enter_context, _tcp(listener.host, max(port, 0), config))
+        if not listeners:
+            raise StartError("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
+        opened.pop_all()
+        return listeners
+
+
+def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
+    """One socket for each address of the host; port 0 takes any that is free, the same for all where that can be."""
+    where = host or "any address"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise StartError(f"can't resolve {where}: {error.strerror}; give an address of this machine with -l") from error
+    listeners: list[socket.socket] = []
+    for family, kind, protocol, _, address in found:
+        try:
+            listener = socket.socket(family, kind, protocol)
+        except OSError:
+            continue  # the kernel may lack IPv6
+        if port == 0 and listeners:
+            port = listeners[0].getsockname()[1]
+        try:
+            _bind(listener, (address[0], port, *address[2:]), config.tcp_backlog)
+        except OSError as error:
+            listener.close()
+            if host is None and error.errno == errno.EADDRNOTAVAIL:
+                continue  # this machine has no address of the family
+            for other in listeners:
+                other.close()
+            raise StartError(_bind_failure(where, port, error)) from error
+        listeners.append(listener)
+    if not listeners:
+        raise StartError(f"can't listen on {where}: no usable address; give another with -l")
+    return listeners
+
+
+def _bind(listener: socket.socket, address: object, backlog: int) -> None:
+    """Options are set before listening: accepted sockets inherit them."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if listener.family == socket.AF_INET6:
+        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    listener.bind(address)  # type: ignore[arg-type]
+    listener.listen(backlog)
+    listener.setblocking(False)
+
+
+def _bind_failure(where: str, port: int, error: OSError) -> str:
+    return (
+        f"failed to listen on TCP port {port} of {where}: {error.strerror}. "
+        "Choose another port with -p, or another address with -l"
+    )
+
+
+def _unix(path: str, config: Config) -> socket.socket:
+    """Replaces a socket that a server left behind; anything else at the path stays, and is an error."""
+    with contextlib.suppress(FileNotFoundError):
+        if stat.S_ISSOCK(Path(path).lstat().st_mode):
+            Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(~config.umask & 0o777)
+    try:
+        listener.bind(path)
+        listener.listen(config.tcp_backlog)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"failed to listen on the Unix socket {path}: {error.strerror}. Choose another path with -s"
+        ) from error
+    finally:
+        os.umask(before)
+    listener.setblocking(False)
+    return listener
+
+
+def write_port_file(path: str, listeners: list[socket.socket]) -> None:
+    """MEMCACHED_PORT_FILENAME: `TCP INET: 11211`, a line a socket, as memcached writes it. Raises StartError."""
+    names = {socket.AF_INET: "INET", socket.AF_INET6: "INET6"}
+    lines = [f"TCP {names[each.family]}: {each.getsockname()[1]}\n" for each in listeners if each.family in names]
+    try:
+        write_atomically(Path(path), "".join(lines))
+    except OSError as error:
+        raise StartError(
+            f"could not write the port file {path}: {error.strerror}; see MEMCACHED_PORT_FILENAME"
+        ) from error
+
+
+def tcp_port(config: Config, listeners: list[socket.socket]) -> int:
+    """The port that was really opened: that of -p, or the first free one that was taken for it."""
+    if config.tcpport >= 0:
+        return config.tcpport
+    return next((each.getsockname()[1] for each in listeners if each.family != socket.AF_UNIX), config.tcpport)

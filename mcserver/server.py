@@ -1,0 +1,232 @@
+"""The composition root: engine, listeners, loop, cold commands, background work, signals, end. It knows no bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import platform
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mcserver import MEMCACHED_VERSION, __version__, logs
+from mcserver.admin import Admin, Cluster, Context, Settings
+from mcserver.connections import Connections, address_text
+from mcserver.core import Engine
+from mcserver.listeners import open_listeners, tcp_port, write_port_file
+from mcserver.process import (
+    StartError,
+    allow_core_dumps,
+    daemonize,
+    raise_descriptor_limit,
+    switch_user,
+    write_pid_file,
+)
+
+if TYPE_CHECKING:
+    from mcserver.config import Config
+
+log = logging.getLogger("mcserver")
+
+SLICE_MICROSECONDS = 1000
+"""Background work of the engine between two turns of the loop."""
+SHORTEST_REST = 0.001
+"""Seconds between two slices, however much work waits: clients have the loop for at least half of the time."""
+IDLE_SWEEP_SECONDS = 1.0
+DRAIN_SECONDS = 3.0
+"""How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
+EX_USAGE = 64
+
+
+def run(config: Config) -> int:
+    """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start."""
+    logs.configure(as_json=config.log_json)
+    try:
+        raise_descriptor_limit(config.maxconns)
+        if config.core_dumps:
+            allow_core_dumps()
+        if config.user is not None:
+            switch_user(config.user)
+        engine = make_engine(config)
+        listeners = open_listeners(config)
+        if config.port_file is not None:
+            write_port_file(config.port_file, listeners)
+        if config.daemonize:
+            daemonize(keep_output=config.verbosity > 0)
+        if config.pid_file is not None:
+            write_pid_file(Path(config.pid_file))
+    except StartError as error:
+        log.error("%s", error)
+        return error.code
+    for warning in config.warnings:
+        log.warning("%s", warning)
+    factory, loop_name = choose_loop(config.loop)
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(Server(config, engine, listeners, loop_name).serve())
+    if config.daemonize and config.pid_file is not None:
+        with contextlib.suppress(OSError):
+            Path(config.pid_file).unlink()
+    return 0
+
+
+def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
+    """The maker of event loops, and the loop's name and version without a space."""
+    if name == "uvloop":
+        import uvloop
+
+        return uvloop.new_event_loop, f"uvloop-{uvloop.__version__}"
+    return asyncio.new_event_loop, f"asyncio-{platform.python_version()}"
+
+
+def make_engine(config: Config) -> Engine:
+    """The engine that the settings describe. Raises StartError for what only the engine can judge."""
+    try:
+        engine = Engine(
+            memory_limit=config.maxbytes,
+            item_size_max=config.item_size_max,
+            evictions=config.evictions,
+            cas=config.cas_enabled,
+            growth_factor=config.growth_factor,
+            chunk_size=config.chunk_size,
+            slab_chunk_max=config.slab_chunk_max,
+            slab_sizes=config.slab_sizes,
+            segmented=config.lru_segmented and config.lru_maintainer_thread,
+            hot_lru_pct=config.hot_lru_pct,
+            warm_lru_pct=config.warm_lru_pct,
+            hot_max_factor=config.hot_max_factor,
+            warm_max_factor=config.warm_max_factor,
+            temporary_ttl=config.temporary_ttl if config.temp_lru else -1,
+            hashpower_init=config.hashpower_init,
+            requests_per_event=config.reqs_per_event,
+            prefix_delimiter=config.stat_key_prefix,
+            track_sizes=config.track_sizes,
+            flush_enabled=config.flush_enabled,
+            version=MEMCACHED_VERSION.encode(),
+        )
+    except (ValueError, MemoryError, OSError) as error:
+        raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
+    engine.detail = config.detail_enabled
+    engine.verbosity = min(config.verbosity, 2)
+    engine.crawler_enabled = config.lru_crawler
+    engine.automove = config.slab_automove if config.slab_reassign else 0
+    return engine
+
+
+class Server:
+    """One run of a server on the running loop."""
+
+    def __init__(self, config: Config, engine: Engine, listeners: list[socket.socket], loop_name: str) -> None:
+        self._config = config
+        self._engine = engine
+        self._listeners = listeners
+        self._loop_name = loop_name
+        self._loop: asyncio.AbstractEventLoop
+        self._connections: Connections
+        self._cluster: Cluster | None = None
+        self._stopping: asyncio.Future[bool]
+
+    async def serve(self) -> None:
+        """Returns when the server was asked to end and has drained."""
+        self._loop = asyncio.get_running_loop()
+        self._stopping = self._loop.create_future()
+        self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
+        self._cluster = self._open_cluster()
+        self._connections.cluster = self._cluster
+        self._connections.admin = Admin(
+            Context(
+                config=self._config,
+                engine=self._engine,
+                network=self._connections,
+                watchers=self._connections.watchers,
+                settings=Settings(self._config, tcp_port(self._config, self._listeners)),
+                loop=self._loop_name,
+                cluster=self._cluster,
+            )
+        )
+        self._handle_signals()
+        if self._cluster is not None:
+            self._cluster.start()
+        self._connections.listen()
+        self._maintain()
+        if self._config.idle_timeout > 0 and self._config.domain_socket is None:
+            self._sweep_idle()
+        gc.collect()
+        gc.freeze()
+        self._announce()
+        graceful = await self._stopping
+        if graceful:
+            print("Gracefully stopping", file=sys.stderr, flush=True)
+        await self._end()
+
+    def _open_cluster(self) -> Cluster | None:
+        if self._config.cluster is None:
+            return None
+        from mcserver.coordination import open_cluster
+
+        return open_cluster(self._config, self._engine, self._listeners)
+
+    def _announce(self) -> None:
+        log.info(
+            "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
+            __version__,
+            MEMCACHED_VERSION,
+            ", ".join(address_text(each.fileno()) for each in self._listeners),
+            self._config.maxbytes >> 20,
+            self._config.maxconns,
+            self._loop_name,
+            platform.python_version(),
+            os.getpid(),
+        )
+        if self._engine.verbosity > 1:
+            for each in self._listeners:
+                logs.trace(f"<{each.fileno()} server listening ({self._config.binding_protocol})".encode())
+
+    # Background ------------------------------------------------------------------------------------------------------
+
+    def _maintain(self) -> None:
+        rest = self._engine.maintain(SLICE_MICROSECONDS)
+        self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
+
+    def _sweep_idle(self) -> None:
+        self._connections.close_idle()
+        self._loop.call_later(IDLE_SWEEP_SECONDS, self._sweep_idle)
+
+    # The end ---------------------------------------------------------------------------------------------------------
+
+    def _handle_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._loop.add_signal_handler(number, self._signalled, number, False)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._signalled, signal.SIGUSR1, True)
+        self._loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _signalled(self, number: signal.Signals, graceful: bool) -> None:
+        log.info("%s: ending", number.name)
+        self._stop(graceful)
+
+    def _stop(self, graceful: bool) -> None:
+        if not self._stopping.done():
+            self._stopping.set_result(graceful)
+
+    def _reload(self) -> None:
+        log.info("SIGHUP: there is no file to read again")
+
+    async def _end(self) -> None:
+        """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
+        connections = self._connections
+        deadline = self._loop.time() + DRAIN_SECONDS
+        connections.close_listeners()
+        connections.stop_reading()
+        if self._cluster is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._cluster.leave(), DRAIN_SECONDS)
+        connections.finish()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await connections.all_closed.wait()
+        connections.close_all()
