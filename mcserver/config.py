@@ -1,0 +1,522 @@
+"""Every setting, once: default, unit, meaning, what is valid, and how much of it mcserver does. It reads and imports nothing heavy.
+
+A `Config` that exists is valid. Names are those of memcached's `stats settings`, where it has one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
+
+EX_FAILURE = 1
+EX_USAGE = 64
+EX_OSERR = 71
+
+MEBIBYTE = 1 << 20
+PAGE = MEBIBYTE
+"""A slab page, in bytes; chunks divide it."""
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A setting that can't be: the text says what to change, `status` is the exit code that memcached gives for it."""
+
+    def __init__(self, text: str, status: int = EX_USAGE) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Effect(Enum):
+    """How much of a setting is done. The text stands in `--help` and in the README."""
+
+    REAL = ""
+    APPROXIMATED = "approximated"
+    ACCEPTED = "only accepted"
+
+
+class Rule(NamedTuple):
+    """What is known of one setting. `error` and `status` answer a value that `valid` refuses."""
+
+    meaning: str
+    effect: Effect
+    valid: Callable[[Any], bool] | None
+    error: str
+    status: int
+
+
+def setting(
+    default: T,
+    meaning: str,
+    valid: Callable[[T], bool] | None = None,
+    error: str = "",
+    *,
+    effect: Effect = Effect.REAL,
+    status: int = EX_FAILURE,
+) -> T:
+    """A field of Config with its rule; type checkers see the default."""
+    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status)})
+
+
+def rules(of: type) -> dict[str, tuple[Any, Rule]]:
+    """Default and rule of every setting of a class, by name."""
+    return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}
+
+
+def check_rules(settings: Config | ClusterConfig) -> None:
+    """Raises ConfigError for the first value that its rule refuses."""
+    for name, (default, rule) in rules(type(settings)).items():
+        value = getattr(settings, name)
+        if rule.valid is not None and value != default and not rule.valid(value):
+            raise ConfigError(rule.error.format(value), rule.status)
+
+
+class Listener(NamedTuple):
+    """One address of `-l`. `host` None: every interface. `port` None: the port of `-p`."""
+
+    host: str | None
+    port: int | None
+    tag: str = ""
+
+
+def parse_listeners(inter: str) -> tuple[Listener, ...]:
+    """`host[:port]`, `[v6]:port`, `v6` or `*`, separated by `,` or `;`, each behind its prefixes (protocol.md 2.5).
+
+    Raises ConfigError with status 71, memcached's for an address that can't be listened on.
+    """
+    return tuple(parse_listener(text) for text in inter.replace(";", ",").split(",") if text)
+
+
+def parse_listener(text: str) -> Listener:
+    """One address with its prefixes; `proto[ascii]:` and `proto[negotiating]:` mean the same here."""
+    rest, tag = text, ""
+    for secure in ("notls", "btls", "mtls"):
+        if rest.startswith(secure + ":"):
+            raise ConfigError(
+                f"'{secure}' option is valid only when SSL is enabled: remove it from -l {text}", EX_OSERR
+            )
+    if rest.startswith("proto["):
+        protocol, bracket, rest = rest.removeprefix("proto[").partition("]:")
+        if not bracket or protocol not in ("ascii", "negotiating"):
+            raise ConfigError(f'Invalid protocol in "{text}": write proto[ascii]: or proto[negotiating]:', EX_OSERR)
+    if rest.startswith("tag["):
+        tag, bracket, rest = rest.removeprefix("tag[").partition("]:")
+        if not bracket or not 1 <= len(tag) <= 8:
+            raise ConfigError(
+                f'Listener tags must be between 1 and 8 characters: "{tag}", as in tag[name]:host', EX_OSERR
+            )
+    host, port = rest, ""
+    if rest.startswith("["):
+        host, bracket, port = rest[1:].partition("]")
+        if not bracket or port[:1] not in ("", ":"):
+            raise ConfigError(f'Invalid IPV6 address: "{text}": write it as [::1] or [::1]:11211', EX_OSERR)
+        port = port[1:]
+    elif rest.count(":") == 1:
+        host, _, port = rest.partition(":")
+    if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
+    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag)
+
+
+LEVELS = ("async", "committed", "applied")
+
+
+def is_level(value: str) -> bool:
+    return value in LEVELS
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterConfig:
+    """How this server takes part in a fleet kept coherent through ZooKeeper (docs/coherence.md). Prefixes are of keys."""
+
+    zookeeper: str = setting(
+        "",
+        "ZooKeeper's servers, HOST:PORT,...[/CHROOT]; joins the fleet there and turns all of this on",
+        status=EX_USAGE,
+    )
+    path: str = setting(
+        "/cache",
+        "znode under which the fleet lives",
+        lambda path: path.startswith("/") and len(path) > 1 and not path.endswith("/") and "//" not in path,
+        "--cluster-path must be an absolute path of a znode, such as /cache, not '{}'",
+        status=EX_USAGE,
+    )
+    node_name: str = setting(
+        "",
+        "name of this server among the members (default: the host's name)",
+        lambda name: 0 < len(name) <= 64 and all(c.isalnum() or c in "._-" for c in name) and name.isascii(),
+        "--node-name takes 1 to 64 letters, digits, '.', '_' and '-', not '{}'",
+        status=EX_USAGE,
+    )
+    advertise: str = setting(
+        "",
+        "HOST:PORT at which clients reach this server (default: the first address that it listens on)",
+        lambda address: bool(address.rpartition(":")[0]) and address.rpartition(":")[2].isdigit(),
+        "--advertise takes HOST:PORT, not '{}'",
+        status=EX_USAGE,
+    )
+    session_timeout: float = setting(
+        10.0,
+        "seconds without contact after which ZooKeeper takes this server off the list; longer than any pause you expect",
+        lambda seconds: 1 <= seconds <= 3600,
+        "--zk-session-timeout must be from 1 to 3600 seconds, not {}",
+        status=EX_USAGE,
+    )
+    max_stale: float = setting(
+        10.0,
+        "seconds that this server goes on serving without proof that it saw all deletes",
+        lambda seconds: 1 <= seconds <= 86400,
+        "--max-stale must be from 1 to 86400 seconds, not {}",
+        status=EX_USAGE,
+    )
+    on_stale: str = setting(
+        "miss",
+        "what gets answer after that: miss, error or serve (the old value)",
+        lambda policy: policy in ("miss", "error", "serve"),
+        "--on-stale takes miss, error or serve, not '{}'",
+        status=EX_USAGE,
+    )
+    ack: str = setting(
+        "committed",
+        "when a delete is answered: async (at once), committed (no member can miss it) or applied (every member has done it); "
+        "PREFIX=LEVEL for keys with a prefix; repeatable",
+        is_level,
+        "--ack takes async, committed or applied, alone or as PREFIX=LEVEL, not '{}'",
+        status=EX_USAGE,
+    )
+    ack_prefixes: tuple[tuple[bytes, str], ...] = setting(
+        (),
+        "levels of keys with a prefix; the longest prefix decides",
+        lambda pairs: all(is_level(level) for _, level in pairs),
+        "--ack takes PREFIX=async, PREFIX=committed or PREFIX=applied, not {}",
+        status=EX_USAGE,
+    )
+    ack_timeout: float = setting(
+        5.0,
+        "seconds after which a delete that waits for its level is answered with SERVER_ERROR",
+        lambda seconds: 0 < seconds <= 3600,
+        "--ack-timeout must be above 0 and at most 3600 seconds, not {}",
+        status=EX_USAGE,
+    )
+    join: str = setting(
+        "wait",
+        "until this server has joined: wait (gets follow --on-stale) or serve",
+        lambda policy: policy in ("wait", "serve"),
+        "--join takes wait or serve, not '{}'",
+        status=EX_USAGE,
+    )
+    hold_off: int = setting(
+        0,
+        "milliseconds after another member's delete during which plain stores of the key are refused (0: off)",
+        lambda milliseconds: 0 <= milliseconds <= 3_600_000,
+        "--hold-off must be from 0 to 3600000 milliseconds, not {}",
+        status=EX_USAGE,
+    )
+    soft_prefixes: tuple[bytes, ...] = setting(
+        (), "PREFIX of keys that another member's delete marks stale; repeatable"
+    )
+    broadcast_writes: tuple[bytes, ...] = setting(
+        (), "PREFIX of keys whose writes, too, take the key out of the other members; repeatable"
+    )
+    lock_writes: tuple[bytes, ...] = setting(
+        (), "PREFIX of keys that only one member at a time may write, under a lock; repeatable"
+    )
+    credentials: str = field(default="", repr=False)
+    """`user:password` for ZooKeeper's digest scheme; from a file or the environment, never from the command line."""
+    tls_ca: str = setting("", "PEM file of the authorities that signed ZooKeeper's certificates; turns on TLS")
+    tls_certificate: str = setting("", "PEM file of this server's own certificate for ZooKeeper; turns on TLS")
+    tls_key: str = setting("", "PEM file of that certificate's key, when it is not in the same file")
+
+    def __post_init__(self) -> None:
+        check_rules(self)
+        for address in self.zookeeper.partition("/")[0].split(","):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+                raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
+        if self.tls_key and not self.tls_certificate:
+            raise ConfigError("--zk-key needs --zk-cert, the certificate that the key belongs to")
+        if self.credentials and not self.credentials.partition(":")[2]:
+            raise ConfigError("the credentials for ZooKeeper must be one line, user:password")
+        if not self.node_name:
+            object.__setattr__(self, "node_name", os.uname().nodename[:64])
+
+
+def below_80(percent: int) -> bool:
+    return 1 <= percent < 80
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Sizes are bytes, times seconds. Tests make one by hand: `Config(tcpport=0, inter="127.0.0.1")`."""
+
+    # Listening
+    tcpport: int = setting(
+        11211,
+        "TCP port to listen on; 0: none, -1: any that is free",
+        lambda port: -1 <= port <= 65535,
+        "ERROR: Invalid port number {}. It must be from -1 (any that is free) to 65535.",
+        status=EX_USAGE,
+    )
+    udpport: int = setting(
+        0,
+        "UDP port to listen on; 0: none",
+        lambda port: port == 0,
+        "UDP is not built yet: remove -U {}, or write -U 0",
+        status=EX_USAGE,
+    )
+    inter: str | None = setting(
+        None,
+        "address to listen on, host[:port], [v6]:port or *; several: repeated, or separated by commas (default: all interfaces)",
+    )
+    domain_socket: str | None = setting(None, "Unix socket to listen on, instead of TCP")
+    umask: int = setting(
+        0o700,
+        "mode of the Unix socket, in octal",
+        lambda mode: 0 <= mode <= 0o7777,
+        "-a must be a mode in octal, such as 700",
+    )
+    maxconns: int = setting(
+        1024, "most connections at once", lambda count: count > 0, "Maximum connections must be greater than 0"
+    )
+    maxconns_fast: bool = setting(True, "refuse connections over the limit at once, instead of letting them wait")
+    tcp_backlog: int = setting(1024, "connections that may wait to be accepted")
+    idle_timeout: int = setting(
+        0,
+        "seconds without a command after which a TCP connection is closed; 0: never",
+        lambda s: s >= 0,
+        "idle_timeout must not be negative",
+    )
+    reqs_per_event: int = setting(
+        20,
+        "commands of one connection before the others get their turn",
+        lambda count: count > 0,
+        "Number of requests per event must be greater than 0",
+    )
+    binding_protocol: str = setting("auto-negotiate", "auto or ascii: both speak the text protocol only")
+    num_threads: int = setting(
+        4,
+        "shown in stats; one event loop serves every connection",
+        lambda count: count > 0,
+        "Number of threads must be greater than 0",
+        effect=Effect.APPROXIMATED,
+    )
+    num_napi_ids: int = setting(
+        0,
+        "NAPI ids to spread threads by",
+        lambda n: n > 0,
+        "Maximum number of NAPI IDs must be greater than 0",
+        effect=Effect.ACCEPTED,
+    )
+    port_file: str | None = None
+    """A file to write the ports to that were really opened (MEMCACHED_PORT_FILENAME)."""
+
+    # Memory
+    maxbytes: int = setting(64 * MEBIBYTE, "memory for items")
+    evictions: bool = setting(True, "make room by evicting; off: stores are refused when memory is full")
+    item_size_max: int = setting(
+        MEBIBYTE, "largest item, header and key included; k or m may follow; from 1k to 1024m and half of the memory"
+    )
+    growth_factor: float = setting(
+        1.25,
+        "ratio of a slab class's chunk size to the one before",
+        lambda factor: factor > 1,
+        "Factor must be greater than 1",
+    )
+    chunk_size: int = setting(
+        48,
+        "bytes for key, value and flags in the smallest slab class",
+        lambda size: size > 0,
+        "Chunk size must be greater than 0",
+    )
+    slab_sizes: tuple[int, ...] | None = setting(
+        None, "chunk sizes of the slab classes, separated by '-', instead of those of -f and -n"
+    )
+    slab_chunk_max: int = setting(
+        512 << 10,
+        "largest chunk, in KiB (above 1024: in bytes); larger items are kept in several",
+        lambda size: size > 0,
+        "slab_chunk_max must be from 1 to 1024 KiB",
+    )
+    slab_reassign: bool = setting(True, "let pages move between slab classes")
+    slab_automove: int = setting(
+        1,
+        "move pages to classes that evict: 0 off, 1 on, 2 at once",
+        lambda mode: 0 <= mode <= 2,
+        "slab_automove must be between 0 and 2",
+    )
+    slab_automove_ratio: float = setting(
+        0.8,
+        "shown in stats; pages move by age alone",
+        lambda ratio: 0 < ratio <= 1,
+        "slab_automove_ratio must be > 0 and < 1",
+        effect=Effect.ACCEPTED,
+    )
+    slab_automove_window: int = setting(
+        10, "shown in stats", lambda seconds: seconds > 2, "slab_automove_window must be > 2", effect=Effect.ACCEPTED
+    )
+    cas_enabled: bool = setting(True, "keep a CAS unique with each item")
+    hashpower_init: int = setting(
+        0,
+        "size of the index at start, as a power of two; it grows by itself",
+        lambda power: 12 <= power <= 32,
+        "hashpower of {} is too low or too high: it must be from 12 to 32 (see STAT hash_power_level)",
+    )
+    hash_algorithm: str = setting(
+        "murmur3",
+        "jenkins, murmur3 or xxh3, shown in stats; the index has one keyed hash",
+        lambda name: name in ("jenkins", "murmur3", "xxh3"),
+        "Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        effect=Effect.ACCEPTED,
+    )
+    tail_repair_time: int = setting(
+        0,
+        "seconds after which a stuck item is freed; none gets stuck here",
+        lambda seconds: seconds >= 10,
+        "Cannot set tail_repair_time to less than 10 seconds",
+        effect=Effect.ACCEPTED,
+    )
+    track_sizes: bool = setting(False, "keep the histogram of `stats sizes`")
+    large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
+    lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
+
+    # LRU
+    lru_maintainer_thread: bool = setting(
+        True, "keep the LRU in order in the background; off: one flat LRU for each class"
+    )
+    lru_segmented: bool = setting(True, "hot, warm and cold LRU")
+    hot_lru_pct: int = setting(
+        20, "percent of a class's memory for the hot LRU", below_80, "hot_lru_pct must be > 1 and < 80"
+    )
+    warm_lru_pct: int = setting(
+        40, "percent of a class's memory for the warm LRU", below_80, "warm_lru_pct must be > 1 and < 80"
+    )
+    hot_max_factor: float = setting(
+        0.2,
+        "items idle for longer than this times the cold LRU's age leave hot",
+        lambda f: f > 0,
+        "hot_max_factor must be > 0",
+    )
+    warm_max_factor: float = setting(
+        2.0,
+        "items idle for longer than this times the cold LRU's age leave warm",
+        lambda f: f > 0,
+        "warm_max_factor must be > 0",
+    )
+    temp_lru: bool = setting(False, "a separate LRU for items of a short time to live")
+    temporary_ttl: int = setting(
+        61, "items of less seconds to live than this go to an LRU of their own and are not evicted"
+    )
+    lru_crawler: bool = setting(True, "free expired items in the background")
+    lru_crawler_sleep: int = setting(
+        100,
+        "microseconds between items, shown in stats; it works in slices of about a millisecond",
+        lambda us: 0 <= us <= 1_000_000,
+        "LRU crawler sleep must be between 0 and 1 second",
+        effect=Effect.ACCEPTED,
+    )
+    lru_crawler_tocrawl: int = setting(
+        0,
+        "most items of a class that one pass looks at; 0: all",
+        lambda count: 0 <= count < 1 << 32,
+        "lru_crawler_tocrawl takes a numeric 32bit value",
+    )
+
+    # Commands
+    verbosity: int = setting(0, "say what happens on stderr; -vv also every command and reply")
+    shutdown_command: bool = setting(False, "allow the `shutdown` command")
+    flush_enabled: bool = setting(True, "allow `flush_all`")
+    dump_enabled: bool = setting(True, "allow `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`")
+    watch_enabled: bool = setting(True, "allow `watch`")
+    stat_key_prefix: bytes = setting(
+        b":",
+        "the character that ends a key's prefix in `stats detail`; turns the collection on",
+        lambda c: len(c) == 1,
+        "No delimiter specified",
+    )
+    detail_enabled: bool = setting(False, "collect `stats detail` from the start")
+    watcher_logbuf_size: int = setting(
+        256 << 10,
+        "buffer of a watcher, in KiB",
+        lambda size: 0 < size <= 1 << 40,
+        "could not parse argument to watcher_logbuf_size",
+    )
+    worker_logbuf_size: int = setting(
+        64 << 10,
+        "buffer between worker threads and watchers, in KiB; there is none here",
+        lambda size: 0 < size <= 1 << 40,
+        "could not parse argument to worker_logbuf_size",
+        effect=Effect.ACCEPTED,
+    )
+    read_buf_mem_limit: int = setting(
+        0,
+        "limit of the connections' buffers, in MiB; all share one here",
+        lambda size: size >= 0,
+        "could not parse argument to read_buf_mem_limit",
+        effect=Effect.ACCEPTED,
+    )
+
+    # Process
+    user: str | None = setting(None, "user to run as; needed when started as root")
+    daemonize: bool = setting(False, "run as a daemon")
+    pid_file: str | None = setting(None, "file to write the process id to")
+    core_dumps: bool = setting(False, "allow the largest core files")
+
+    # mcserver's own
+    loop: str = setting(
+        "uvloop",
+        "event loop: uvloop or asyncio",
+        lambda name: name in ("uvloop", "asyncio"),
+        "--loop takes uvloop or asyncio, not '{}'",
+        status=EX_USAGE,
+    )
+    log_json: bool = setting(False, "log one JSON object a line")
+    debug_clock: bool = setting(False, "allow the `debugtime` command, which moves the clock; for tests only")
+    cluster: ClusterConfig | None = None
+    warnings: tuple[str, ...] = ()
+    """What the command line asked for in vain; the server logs it at start."""
+
+    def __post_init__(self) -> None:
+        check_rules(self)
+        self.check_sizes()
+        if self.hot_lru_pct + self.warm_lru_pct > 80:
+            raise ConfigError("hot_lru_pct + warm_lru_pct cannot be more than 80% combined")
+        if self.temp_lru and not self.lru_maintainer_thread:
+            raise ConfigError(
+                "temporary_ttl requires lru_maintainer to be enabled: remove no_lru_maintainer or temporary_ttl"
+            )
+        if self.num_napi_ids > self.num_threads:
+            raise ConfigError(
+                f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
+            )
+        self.listeners()
+
+    def check_sizes(self) -> None:
+        """The limits between -m, -I and the sizes of chunks; any -I within its range will do, unlike memcached."""
+        if self.item_size_max < 1024:
+            raise ConfigError("Item max size cannot be less than 1024 bytes.")
+        if self.item_size_max > self.maxbytes // 2:
+            raise ConfigError("Cannot set item size limit higher than 1/2 of memory max. Raise -m or lower -I.")
+        if self.item_size_max > 1 << 30:
+            raise ConfigError("Cannot set item size limit higher than a gigabyte.")
+        if PAGE % self.slab_chunk_max:
+            raise ConfigError(
+                f"slab_chunk_max (bytes: {self.slab_chunk_max}) must divide evenly into {PAGE} (slab_page_size)"
+            )
+        smallest = 0
+        for size in self.slab_sizes or ():
+            if not self.chunk_size <= size <= self.slab_chunk_max:
+                raise ConfigError(
+                    f"slab size {size} is out of valid range ({self.chunk_size} to {self.slab_chunk_max})"
+                )
+            if size <= smallest:
+                raise ConfigError(f"slab size {size} cannot be lower than or equal to a previous class size")
+            if size <= smallest + 8:
+                raise ConfigError(f"slab size {size} must be at least 8 bytes larger than previous class")
+            smallest = size
+
+    def listeners(self) -> tuple[Listener, ...]:
+        """The addresses of -l; without it, every interface."""
+        return parse_listeners(self.inter) if self.inter else (Listener(None, None),)
