@@ -1,77 +1,21 @@
-"""Every setting, once: default, unit, meaning, what is valid, and how much of it mcserver does. It reads and imports nothing heavy.
+"""Every setting, once: default, unit, meaning, what is valid, and how much of it mcserver does. It reads nothing itself.
 
 A `Config` that exists is valid. Names are those of memcached's `stats settings`, where it has one.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from enum import Enum
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import NamedTuple
 
-EX_FAILURE = 1
-EX_USAGE = 64
-EX_OSERR = 71
+from .cluster_config import ClusterConfig
+from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, check_rules, setting
+
+__all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener"]
 
 MEBIBYTE = 1 << 20
 PAGE = MEBIBYTE
 """A slab page, in bytes; chunks divide it."""
-
-T = TypeVar("T")
-
-
-class ConfigError(Exception):
-    """A setting that can't be: the text says what to change, `status` is the exit code that memcached gives for it."""
-
-    def __init__(self, text: str, status: int = EX_USAGE) -> None:
-        super().__init__(text)
-        self.status = status
-
-
-class Effect(Enum):
-    """How much of a setting is done. The text stands in `--help` and in the README."""
-
-    REAL = ""
-    APPROXIMATED = "approximated"
-    ACCEPTED = "only accepted"
-
-
-class Rule(NamedTuple):
-    """What is known of one setting. `error` and `status` answer a value that `valid` refuses."""
-
-    meaning: str
-    effect: Effect
-    valid: Callable[[Any], bool] | None
-    error: str
-    status: int
-
-
-def setting(
-    default: T,
-    meaning: str,
-    valid: Callable[[T], bool] | None = None,
-    error: str = "",
-    *,
-    effect: Effect = Effect.REAL,
-    status: int = EX_FAILURE,
-) -> T:
-    """A field of Config with its rule; type checkers see the default."""
-    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status)})
-
-
-def rules(of: type) -> dict[str, tuple[Any, Rule]]:
-    """Default and rule of every setting of a class, by name."""
-    return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}
-
-
-def check_rules(settings: Config | ClusterConfig) -> None:
-    """Raises ConfigError for the first value that its rule refuses."""
-    for name, (default, rule) in rules(type(settings)).items():
-        value = getattr(settings, name)
-        if rule.valid is not None and value != default and not rule.valid(value):
-            raise ConfigError(rule.error.format(value), rule.status)
 
 
 class Listener(NamedTuple):
@@ -119,129 +63,6 @@ def parse_listener(text: str) -> Listener:
     if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
     return Listener(None if host in ("*", "") else host, int(port) if port else None, tag)
-
-
-LEVELS = ("async", "committed", "applied")
-
-
-def is_level(value: str) -> bool:
-    return value in LEVELS
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterConfig:
-    """How this server takes part in a fleet kept coherent through ZooKeeper (docs/coherence.md). Prefixes are of keys."""
-
-    zookeeper: str = setting(
-        "",
-        "ZooKeeper's servers, HOST:PORT,...[/CHROOT]; joins the fleet there and turns all of this on",
-        status=EX_USAGE,
-    )
-    path: str = setting(
-        "/cache",
-        "znode under which the fleet lives",
-        lambda path: path.startswith("/") and len(path) > 1 and not path.endswith("/") and "//" not in path,
-        "--cluster-path must be an absolute path of a znode, such as /cache, not '{}'",
-        status=EX_USAGE,
-    )
-    node_name: str = setting(
-        "",
-        "name of this server among the members (default: the host's name)",
-        lambda name: 0 < len(name) <= 64 and all(c.isalnum() or c in "._-" for c in name) and name.isascii(),
-        "--node-name takes 1 to 64 letters, digits, '.', '_' and '-', not '{}'",
-        status=EX_USAGE,
-    )
-    advertise: str = setting(
-        "",
-        "HOST:PORT at which clients reach this server (default: the first address that it listens on)",
-        lambda address: bool(address.rpartition(":")[0]) and address.rpartition(":")[2].isdigit(),
-        "--advertise takes HOST:PORT, not '{}'",
-        status=EX_USAGE,
-    )
-    session_timeout: float = setting(
-        10.0,
-        "seconds without contact after which ZooKeeper takes this server off the list; longer than any pause you expect",
-        lambda seconds: 1 <= seconds <= 3600,
-        "--zk-session-timeout must be from 1 to 3600 seconds, not {}",
-        status=EX_USAGE,
-    )
-    max_stale: float = setting(
-        10.0,
-        "seconds that this server goes on serving without proof that it saw all deletes",
-        lambda seconds: 1 <= seconds <= 86400,
-        "--max-stale must be from 1 to 86400 seconds, not {}",
-        status=EX_USAGE,
-    )
-    on_stale: str = setting(
-        "miss",
-        "what gets answer after that: miss, error or serve (the old value)",
-        lambda policy: policy in ("miss", "error", "serve"),
-        "--on-stale takes miss, error or serve, not '{}'",
-        status=EX_USAGE,
-    )
-    ack: str = setting(
-        "committed",
-        "when a delete is answered: async (at once), committed (no member can miss it) or applied (every member has done it); "
-        "PREFIX=LEVEL for keys with a prefix; repeatable",
-        is_level,
-        "--ack takes async, committed or applied, alone or as PREFIX=LEVEL, not '{}'",
-        status=EX_USAGE,
-    )
-    ack_prefixes: tuple[tuple[bytes, str], ...] = setting(
-        (),
-        "levels of keys with a prefix; the longest prefix decides",
-        lambda pairs: all(is_level(level) for _, level in pairs),
-        "--ack takes PREFIX=async, PREFIX=committed or PREFIX=applied, not {}",
-        status=EX_USAGE,
-    )
-    ack_timeout: float = setting(
-        5.0,
-        "seconds after which a delete that waits for its level is answered with SERVER_ERROR",
-        lambda seconds: 0 < seconds <= 3600,
-        "--ack-timeout must be above 0 and at most 3600 seconds, not {}",
-        status=EX_USAGE,
-    )
-    join: str = setting(
-        "wait",
-        "until this server has joined: wait (gets follow --on-stale) or serve",
-        lambda policy: policy in ("wait", "serve"),
-        "--join takes wait or serve, not '{}'",
-        status=EX_USAGE,
-    )
-    hold_off: int = setting(
-        0,
-        "milliseconds after another member's delete during which plain stores of the key are refused (0: off)",
-        lambda milliseconds: 0 <= milliseconds <= 3_600_000,
-        "--hold-off must be from 0 to 3600000 milliseconds, not {}",
-        status=EX_USAGE,
-    )
-    soft_prefixes: tuple[bytes, ...] = setting(
-        (), "PREFIX of keys that another member's delete marks stale; repeatable"
-    )
-    broadcast_writes: tuple[bytes, ...] = setting(
-        (), "PREFIX of keys whose writes, too, take the key out of the other members; repeatable"
-    )
-    lock_writes: tuple[bytes, ...] = setting(
-        (), "PREFIX of keys that only one member at a time may write, under a lock; repeatable"
-    )
-    credentials: str = field(default="", repr=False)
-    """`user:password` for ZooKeeper's digest scheme; from a file or the environment, never from the command line."""
-    tls_ca: str = setting("", "PEM file of the authorities that signed ZooKeeper's certificates; turns on TLS")
-    tls_certificate: str = setting("", "PEM file of this server's own certificate for ZooKeeper; turns on TLS")
-    tls_key: str = setting("", "PEM file of that certificate's key, when it is not in the same file")
-
-    def __post_init__(self) -> None:
-        check_rules(self)
-        for address in self.zookeeper.partition("/")[0].split(","):
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) <= 65535:
-                raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
-        if self.tls_key and not self.tls_certificate:
-            raise ConfigError("--zk-key needs --zk-cert, the certificate that the key belongs to")
-        if self.credentials and not self.credentials.partition(":")[2]:
-            raise ConfigError("the credentials for ZooKeeper must be one line, user:password")
-        if not self.node_name:
-            object.__setattr__(self, "node_name", os.uname().nodename[:64])
 
 
 def below_80(percent: int) -> bool:

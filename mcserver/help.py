@@ -1,0 +1,99 @@
+"""The pages of `-h`, `-i` and `-V`, made from the tables of options. It holds no default and no meaning of its own."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+from . import MEMCACHED_VERSION, __version__
+from .cluster_config import ClusterConfig
+from .config import Config
+from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Option, Suboption, effect_of
+from .rules import rules
+
+WIDTH = 100
+COLUMN = 32
+KNOWN = rules(ClusterConfig) | rules(Config)
+UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
+
+
+def version_page() -> str:
+    """The first line is memcached's own, which tools read."""
+    return f"memcached {MEMCACHED_VERSION}\nmcserver {__version__}"
+
+
+def licence_page() -> str:
+    """The version, then the licence's text, from beside the package or from its metadata."""
+    beside = Path(__file__).parent.parent / "LICENSE"
+    if beside.is_file():
+        return f"{version_page()}\n\n{beside.read_text(encoding='utf-8').rstrip()}"
+    from importlib.metadata import distribution
+
+    text = distribution("mcserver").read_text("licenses/LICENSE") or "BSD-3-Clause"
+    return f"{version_page()}\n\n{text.rstrip()}"
+
+
+def help_page() -> str:
+    """Every option and suboption with its meaning, default and, where it does less than in memcached, what it does."""
+    parts = [
+        version_page(),
+        "usage: mcserver [options], the options being memcached's; [only accepted] ones are taken and have no effect\n",
+        *(option_lines(each) for each in OPTIONS),
+        *(suboption_lines(each) for each in SUBOPTIONS),
+        "\nnot in memcached:",
+        *(option_lines(each) for each in OWN_OPTIONS),
+        "\na fleet kept coherent through ZooKeeper (docs/coherence.md):",
+        *(option_lines(each) for each in CLUSTER_OPTIONS),
+        "\nnot built; the server does not start with them:",
+        *(option_lines(each) for each in REFUSED),
+    ]
+    return "\n".join(parts)
+
+
+def option_lines(option: Option) -> str:
+    value = (
+        f"=<{option.metavar}>" if option.metavar and option.long else f" <{option.metavar}>" if option.metavar else ""
+    )
+    names = ", ".join(["-" + option.short] * bool(option.short) + ["--" + option.long] * bool(option.long))
+    return two_columns(names + value, describe(option))
+
+
+def suboption_lines(suboption: Suboption) -> str:
+    value = f"=<{suboption.metavar}>" if suboption.metavar else ""
+    return two_columns(f"   - {suboption.name}{value}", describe(suboption))
+
+
+def two_columns(left: str, right: str) -> str:
+    lines = textwrap.wrap(right, WIDTH - COLUMN, break_on_hyphens=False)
+    if len(left) < COLUMN:
+        left = left.ljust(COLUMN) + lines.pop(0)
+    return "\n".join([left, *(" " * COLUMN + line for line in lines)])
+
+
+def describe(option: Option | Suboption) -> str:
+    """Meaning, default and effect."""
+    default, rule = KNOWN.get(option.setting, (None, None))
+    parts = [option.meaning or (rule.meaning if rule else "")]
+    if rule and option.metavar and (shown := show_default(option, default)):
+        parts.append(f"(default: {shown})")
+    elif rule and not option.metavar and default is True and not option.meaning:
+        parts.append("(default)")
+    if effect := effect_of(option).value:
+        parts.append(f"[{effect}]")
+    return " ".join(parts)
+
+
+def show_default(option: Option | Suboption, default: Any) -> str:
+    """A default in the option's unit; "" for none."""
+    if default is None or default in ("", ()):
+        return ""
+    if option.setting == "umask":
+        return f"{default:o}"
+    if option.setting == "item_size_max":
+        return "1m"
+    if isinstance(default, bytes):
+        return default.decode()
+    if isinstance(default, int):
+        return str(default // UNITS.get(option.metavar, 1))
+    return f"{default:g}" if isinstance(default, float) else str(default)

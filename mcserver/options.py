@@ -1,0 +1,455 @@
+"""memcached's command line as tables: each option and `-o` suboption with the setting that it changes. It parses no line itself.
+
+Meanings and defaults stand in config.py; here are the names, the units, and what memcached answers to a bad value
+(protocol.md 2.5). Numbers are read as C's atoi does, but a word that is no number is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .cluster_config import ClusterConfig
+from .config import MEBIBYTE, PAGE, Config
+from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, rules
+
+
+class Draft:
+    """The settings that the command line has named so far. `cluster` holds those of ClusterConfig."""
+
+    def __init__(self) -> None:
+        self.settings: dict[str, Any] = {}
+        self.cluster: dict[str, Any] = {}
+        self.warnings: list[str] = []
+
+
+Apply = Callable[[Draft, str, str], None]
+"""Puts a value into the draft: draft, the option as written, its value ("" when it takes none). Raises ConfigError."""
+
+
+class Option(NamedTuple):
+    """One line of `--help`. `metavar` "": it takes no value. `meaning` "": that of the setting of this name."""
+
+    short: str
+    long: str
+    metavar: str
+    setting: str
+    apply: Apply
+    meaning: str = ""
+    effect: Effect = Effect.REAL
+
+
+class Suboption(NamedTuple):
+    """One name of `-o`. `missing` answers it without its value; "" when the value may be left out, or there is none."""
+
+    name: str
+    metavar: str
+    setting: str
+    apply: Apply
+    meaning: str = ""
+    missing: str = ""
+    effect: Effect = Effect.REAL
+
+
+# Reading values ---------------------------------------------------------------------------------------------------------
+
+
+def integer(draft: Draft, option: str, value: str) -> int:
+    """C's atoi: leading blanks, a sign and digits; what follows is left out, with a warning. No digits: ConfigError (1)."""
+    match = re.match(r"\s*[+-]?[0-9]+", value)
+    if match is None:
+        raise ConfigError(f"{option} takes a number, not '{value}'", EX_FAILURE)
+    if match.end() < len(value):
+        draft.warnings.append(
+            f"{option} {value}: '{value[match.end() :]}' is left out, the value is {match[0].strip()}"
+        )
+    return int(match[0])
+
+
+def decimal(option: str, value: str) -> float:
+    """A finite number with a fraction. Raises ConfigError (1)."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not -1e15 < number < 1e15:
+        raise ConfigError(f"{option} takes a number, not '{value}'", EX_FAILURE)
+    return number
+
+
+def number(name: str, unit: int = 1) -> Apply:
+    """An integer in units of so many bytes."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings[name] = integer(draft, option, value) * unit
+
+    return apply
+
+
+def fraction(name: str) -> Apply:
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings[name] = decimal(option, value)
+
+    return apply
+
+
+def text(name: str) -> Apply:
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings[name] = value
+
+    return apply
+
+
+def switch(**values: object) -> Apply:
+    """An option without a value, which changes these settings."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings.update(values)
+
+    return apply
+
+
+def nothing(draft: Draft, option: str, value: str) -> None:
+    """Accepted, as memcached does, with no effect."""
+
+
+def refused(reason: str, status: int = EX_USAGE) -> Apply:
+    """Not built: the server must not start as if it were."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        raise ConfigError(reason, status)
+
+    return apply
+
+
+# Options with rules of their own ----------------------------------------------------------------------------------------
+
+
+def verbose(draft: Draft, option: str, value: str) -> None:
+    draft.settings["verbosity"] = draft.settings.get("verbosity", 0) + 1
+
+
+def listen(draft: Draft, option: str, value: str) -> None:
+    """Addresses add up; one that was named before is left out."""
+    addresses = [each for each in (draft.settings.get("inter") or "").split(",") if each]
+    draft.settings["inter"] = ",".join(addresses + ([] if value in addresses else [value]))
+
+
+def unix_mask(draft: Draft, option: str, value: str) -> None:
+    try:
+        draft.settings["umask"] = int(value, 8)
+    except ValueError:
+        raise ConfigError(f"{option} takes a mode in octal, such as 700, not '{value}'", EX_FAILURE) from None
+
+
+def item_size(draft: Draft, option: str, value: str) -> None:
+    """A number of bytes, or with k or m at its end."""
+    unit = {"k": 1024, "m": MEBIBYTE}.get(value[-1:].lower(), 1)
+    draft.settings["item_size_max"] = integer(draft, option, value if unit == 1 else value[:-1]) * unit
+
+
+def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
+    draft.settings.update(stat_key_prefix=os.fsencode(value)[:1], detail_enabled=True)
+
+
+def protocol(draft: Draft, option: str, value: str) -> None:
+    if value == "binary":
+        raise ConfigError("The binary protocol is not built: use -B auto or -B ascii, and clients in text mode")
+    if value not in ("auto", "ascii"):
+        raise ConfigError(f"Invalid value for binding protocol: {value}\n -- should be one of auto, binary, or ascii")
+    draft.settings["binding_protocol"] = "ascii" if value == "ascii" else "auto-negotiate"
+
+
+def slab_automove(draft: Draft, option: str, value: str) -> None:
+    draft.settings["slab_automove"] = integer(draft, option, value) if value else 1
+
+
+def slab_sizes(draft: Draft, option: str, value: str) -> None:
+    try:
+        draft.settings["slab_sizes"] = tuple(int(size) for size in value.split("-"))
+    except ValueError:
+        raise ConfigError(
+            f"slab_sizes takes sizes in bytes separated by '-', such as 100-200-400, not '{value}'"
+        ) from None
+
+
+def slab_chunk_max(draft: Draft, option: str, value: str) -> None:
+    """KiB as documented; memcached's own code took bytes for long, so what is above 1024 is bytes."""
+    size = integer(draft, option, value)
+    draft.settings["slab_chunk_max"] = size * 1024 if size <= 1024 else size
+
+
+def temporary_ttl(draft: Draft, option: str, value: str) -> None:
+    draft.settings.update(temp_lru=True, temporary_ttl=integer(draft, option, value))
+
+
+def no_modern(draft: Draft, option: str, value: str) -> None:
+    """The defaults of memcached 1.4."""
+    draft.settings.setdefault("slab_chunk_max", PAGE)
+    switch(slab_reassign=False, slab_automove=0, maxconns_fast=False, hash_algorithm="jenkins")(draft, option, value)
+    switch(lru_segmented=False, lru_maintainer_thread=False, lru_crawler=False)(draft, option, value)
+
+
+def seconds(draft: Draft, option: str, value: str) -> float:
+    return decimal(option, value)
+
+
+def plain(draft: Draft, option: str, value: str) -> str:
+    return value
+
+
+def cluster(name: str, read: Callable[[Draft, str, str], Any] = plain) -> Apply:
+    """An option of the fleet."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.cluster[name] = read(draft, option, value)
+
+    return apply
+
+
+def prefixes(name: str) -> Apply:
+    """Prefixes of keys, which add up."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.cluster[name] = (*draft.cluster.get(name, ()), os.fsencode(value))
+
+    return apply
+
+
+def ack(draft: Draft, option: str, value: str) -> None:
+    """A level for all keys, or PREFIX=LEVEL; the last of a prefix counts."""
+    prefix, equals, level = value.rpartition("=")
+    if not equals:
+        draft.cluster["ack"] = value
+        return
+    levels = dict(draft.cluster.get("ack_prefixes", ()))
+    levels[os.fsencode(prefix)] = level
+    draft.cluster["ack_prefixes"] = tuple(levels.items())
+
+
+def auth_file(draft: Draft, option: str, value: str) -> None:
+    """Reads ZooKeeper's credentials."""
+    try:
+        draft.cluster["credentials"] = Path(value).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{option}: can't read {value}: {error}", EX_FAILURE) from None
+
+
+# The tables -------------------------------------------------------------------------------------------------------------
+
+NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
+SASL = refused("This server is not built with SASL support.")
+AUTH_FILE = refused("Authentication is not built: remove -Y, and keep the port away from strangers (-l 127.0.0.1)")
+MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
+
+OPTIONS = (
+    Option("p", "port", "num", "tcpport", number("tcpport")),
+    Option(
+        "U", "udp-port", "num", "udpport", number("udpport"), "UDP is not built: only 0 is taken", Effect.APPROXIMATED
+    ),
+    Option("s", "unix-socket", "file", "domain_socket", text("domain_socket")),
+    Option("a", "unix-mask", "mode", "umask", unix_mask),
+    Option("A", "enable-shutdown", "", "shutdown_command", switch(shutdown_command=True)),
+    Option("l", "listen", "addr", "inter", listen),
+    Option("d", "daemon", "", "daemonize", switch(daemonize=True)),
+    Option("r", "enable-coredumps", "", "core_dumps", switch(core_dumps=True)),
+    Option("u", "user", "name", "user", text("user")),
+    Option("m", "memory-limit", "MiB", "maxbytes", number("maxbytes", MEBIBYTE)),
+    Option(
+        "M",
+        "disable-evictions",
+        "",
+        "evictions",
+        switch(evictions=False),
+        "refuse stores when memory is full, do not evict",
+    ),
+    Option("c", "conn-limit", "num", "maxconns", number("maxconns")),
+    Option("k", "lock-memory", "", "lock_memory", switch(lock_memory=True)),
+    Option("v", "verbose", "", "verbosity", verbose),
+    Option("h", "help", "", "", nothing, "print this and exit"),
+    Option("i", "license", "", "", nothing, "print the licence and exit"),
+    Option("V", "version", "", "", nothing, "print the version and exit"),
+    Option("P", "pidfile", "file", "pid_file", text("pid_file")),
+    Option("f", "slab-growth-factor", "num", "growth_factor", fraction("growth_factor")),
+    Option("n", "slab-min-size", "bytes", "chunk_size", number("chunk_size")),
+    Option("L", "enable-largepages", "", "large_pages", switch(large_pages=True)),
+    Option("D", "", "char", "stat_key_prefix", prefix_delimiter),
+    Option("t", "threads", "num", "num_threads", number("num_threads")),
+    Option("R", "max-reqs-per-event", "num", "reqs_per_event", number("reqs_per_event")),
+    Option("C", "disable-cas", "", "cas_enabled", switch(cas_enabled=False), "keep no CAS uniques"),
+    Option("b", "listen-backlog", "num", "tcp_backlog", number("tcp_backlog")),
+    Option("B", "protocol", "name", "binding_protocol", protocol),
+    Option("I", "max-item-size", "size", "item_size_max", item_size),
+    Option("F", "disable-flush-all", "", "flush_enabled", switch(flush_enabled=False), "refuse `flush_all`"),
+    Option(
+        "X",
+        "disable-dumping",
+        "",
+        "dump_enabled",
+        switch(dump_enabled=False),
+        "refuse `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`",
+    ),
+    Option("W", "disable-watch", "", "watch_enabled", switch(watch_enabled=False), "refuse `watch`"),
+    Option("N", "napi-ids", "num", "num_napi_ids", number("num_napi_ids")),
+    Option(
+        "o",
+        "extended",
+        "list",
+        "",
+        nothing,
+        "suboptions, separated by commas; may be repeated, the last of a name counts",
+    ),
+)
+
+OWN_OPTIONS = (
+    Option("", "loop", "name", "loop", text("loop")),
+    Option("", "log-json", "", "log_json", switch(log_json=True)),
+    Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
+)
+"""mcserver's own, unknown to memcached."""
+
+CLUSTER_OPTIONS = (
+    Option("", "zookeeper", "hosts", "zookeeper", cluster("zookeeper")),
+    Option("", "cluster-path", "znode", "path", cluster("path")),
+    Option("", "node-name", "name", "node_name", cluster("node_name")),
+    Option("", "advertise", "addr", "advertise", cluster("advertise")),
+    Option("", "zk-session-timeout", "s", "session_timeout", cluster("session_timeout", seconds)),
+    Option("", "max-stale", "s", "max_stale", cluster("max_stale", seconds)),
+    Option("", "on-stale", "policy", "on_stale", cluster("on_stale")),
+    Option("", "ack", "level", "ack", ack),
+    Option("", "ack-timeout", "s", "ack_timeout", cluster("ack_timeout", seconds)),
+    Option("", "join", "policy", "join", cluster("join")),
+    Option("", "hold-off", "ms", "hold_off", cluster("hold_off", integer)),
+    Option("", "soft", "prefix", "soft_prefixes", prefixes("soft_prefixes")),
+    Option("", "broadcast-writes", "prefix", "broadcast_writes", prefixes("broadcast_writes")),
+    Option("", "lock-writes", "prefix", "lock_writes", prefixes("lock_writes")),
+    Option(
+        "",
+        "zk-auth-file",
+        "file",
+        "credentials",
+        auth_file,
+        "file with one line, user:password, for ZooKeeper (default: the environment's MCSERVER_ZK_AUTH)",
+    ),
+    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca")),
+    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
+    Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
+)
+
+REFUSED = (
+    Option("S", "enable-sasl", "", "", SASL, "SASL"),
+    Option("Y", "auth-file", "file", "", AUTH_FILE, "authentication by password"),
+    Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),
+    Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
+)
+"""memcached's options that are not built: the server does not start with them."""
+
+
+def sub(name: str, metavar: str = "num", missing: str = "Missing {} argument") -> Suboption:
+    """A suboption that sets the integer setting of its own name."""
+    return Suboption(name, metavar, name, number(name), "", missing.format(name))
+
+
+MISSING_NUMBER = "Missing numeric argument for {}"
+NONE = Effect.ACCEPTED
+
+SUBOPTIONS = (
+    Suboption("maxconns_fast", "", "maxconns_fast", switch(maxconns_fast=True)),
+    Suboption("no_maxconns_fast", "", "", switch(maxconns_fast=False), "let connections over the limit wait"),
+    Suboption("hashpower", "num", "hashpower_init", number("hashpower_init"), "", MISSING_NUMBER.format("hashpower")),
+    Suboption("no_hashexpand", "", "", nothing, "the index always grows", "", NONE),
+    sub("idle_timeout", "s", MISSING_NUMBER),
+    sub("tail_repair_time", "s", MISSING_NUMBER),
+    Suboption(
+        "hash_algorithm", "name", "hash_algorithm", text("hash_algorithm"), "", "Missing hash_algorithm argument"
+    ),
+    Suboption("lru_crawler", "", "lru_crawler", switch(lru_crawler=True)),
+    Suboption("no_lru_crawler", "", "", switch(lru_crawler=False), "free expired items only when they are met"),
+    sub("lru_crawler_sleep", "us", "Missing {} value"),
+    sub("lru_crawler_tocrawl", "num", "Missing {} value"),
+    Suboption("lru_maintainer", "", "lru_maintainer_thread", switch(lru_maintainer_thread=True, lru_segmented=True)),
+    Suboption(
+        "no_lru_maintainer",
+        "",
+        "",
+        switch(lru_maintainer_thread=False, lru_segmented=False),
+        "one flat LRU for each class",
+    ),
+    sub("hot_lru_pct", "pct"),
+    sub("warm_lru_pct", "pct"),
+    Suboption(
+        "hot_max_factor", "num", "hot_max_factor", fraction("hot_max_factor"), "", "Missing hot_max_factor argument"
+    ),
+    Suboption(
+        "warm_max_factor", "num", "warm_max_factor", fraction("warm_max_factor"), "", "Missing warm_max_factor argument"
+    ),
+    Suboption("temporary_ttl", "s", "temporary_ttl", temporary_ttl, "", "Missing temporary_ttl argument"),
+    Suboption("slab_reassign", "", "slab_reassign", switch(slab_reassign=True)),
+    Suboption("no_slab_reassign", "", "", switch(slab_reassign=False), "keep pages in their slab class"),
+    Suboption("slab_automove", "0..2", "slab_automove", slab_automove),
+    Suboption("no_slab_automove", "", "", switch(slab_automove=0), "same as slab_automove=0"),
+    Suboption(
+        "slab_automove_ratio",
+        "num",
+        "slab_automove_ratio",
+        fraction("slab_automove_ratio"),
+        "",
+        "Missing slab_automove_ratio argument",
+    ),
+    sub("slab_automove_window"),
+    Suboption("slab_sizes", "a-b-c", "slab_sizes", slab_sizes, "", "Missing slab_sizes argument"),
+    Suboption("slab_chunk_max", "KiB", "slab_chunk_max", slab_chunk_max, "", "Missing slab_chunk_max argument"),
+    Suboption("no_chunked_items", "", "", switch(slab_chunk_max=PAGE), "same as slab_chunk_max=1024"),
+    Suboption("track_sizes", "", "track_sizes", switch(track_sizes=True)),
+    Suboption(
+        "watcher_logbuf_size",
+        "KiB",
+        "watcher_logbuf_size",
+        number("watcher_logbuf_size", 1024),
+        "",
+        "Missing watcher_logbuf_size argument",
+    ),
+    Suboption(
+        "worker_logbuf_size",
+        "KiB",
+        "worker_logbuf_size",
+        number("worker_logbuf_size", 1024),
+        "",
+        "Missing worker_logbuf_size argument",
+    ),
+    Suboption(
+        "read_buf_mem_limit",
+        "MiB",
+        "read_buf_mem_limit",
+        number("read_buf_mem_limit", MEBIBYTE),
+        "",
+        "Missing read_buf_mem_limit argument",
+    ),
+    Suboption("resp_obj_mem_limit", "num", "", nothing, "there are no such objects", "", NONE),
+    Suboption("inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
+    Suboption("no_inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
+    Suboption("modern", "", "", nothing, "nothing, as in memcached: these are the defaults", "", NONE),
+    Suboption("no_modern", "", "", no_modern, "the defaults of memcached 1.4"),
+    Suboption("drop_privileges", "", "", nothing, "no system calls are barred", "", NONE),
+    Suboption("no_drop_privileges", "", "", nothing, "no system calls are barred", "", NONE),
+    Suboption("relaxed_privileges", "", "", nothing, "no system calls are barred", "", NONE),
+    Suboption("sock_cookie_id", "num", "", nothing, "sockets are not marked", "Missing sock_cookie_id argument", NONE),
+)
+
+REFUSED_SUBOPTIONS = {
+    "ssl_": "TLS is not built",
+    "ext_": "external storage is not built",
+    "slab_automove_freeratio": "external storage is not built",
+    "proxy_": "the proxy is not built",
+}
+"""By the beginning of their names; memcached without these parts calls them illegal, and exits with 1."""
+
+
+def effect_of(option: Option | Suboption) -> Effect:
+    """The worst of the option's own effect and that of its setting."""
+    known = rules(ClusterConfig) | rules(Config)
+    own = known[option.setting][1].effect if option.setting in known else Effect.REAL
+    return option.effect if option.effect is not Effect.REAL else own

@@ -1,0 +1,69 @@
+"""What a setting is: a default with its meaning, its range and its effect. It knows no setting by name, and reads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import field, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+EX_FAILURE = 1
+EX_USAGE = 64
+EX_OSERR = 71
+
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """A setting that can't be: the text says what to change, `status` is the exit code that memcached gives for it."""
+
+    def __init__(self, text: str, status: int = EX_USAGE) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class Effect(Enum):
+    """How much of a setting is done. The text stands in `--help` and in the README."""
+
+    REAL = ""
+    APPROXIMATED = "approximated"
+    ACCEPTED = "only accepted"
+
+
+class Rule(NamedTuple):
+    """What is known of one setting. `error` and `status` answer a value that `valid` refuses."""
+
+    meaning: str
+    effect: Effect
+    valid: Callable[[Any], bool] | None
+    error: str
+    status: int
+
+
+def setting(
+    default: T,
+    meaning: str,
+    valid: Callable[[T], bool] | None = None,
+    error: str = "",
+    *,
+    effect: Effect = Effect.REAL,
+    status: int = EX_FAILURE,
+) -> T:
+    """A field of Config with its rule; type checkers see the default."""
+    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status)})
+
+
+def rules(of: type) -> dict[str, tuple[Any, Rule]]:
+    """Default and rule of every setting of a class, by name."""
+    return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}
+
+
+def check_rules(settings: DataclassInstance) -> None:
+    """Raises ConfigError for the first value that its rule refuses."""
+    for name, (default, rule) in rules(type(settings)).items():
+        value = getattr(settings, name)
+        if rule.valid is not None and value != default and not rule.valid(value):
+            raise ConfigError(rule.error.format(value), rule.status)
