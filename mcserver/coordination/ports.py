@@ -81,7 +81,7 @@ class TooLarge(ZooKeeperError):
 
 
 class SessionState(Enum):
-    """CONNECTED: usable. SUSPENDED: no connection; the session may live, watches are gone. LOST: the session is over."""
+    """CONNECTED: usable. SUSPENDED: no connection; the session may live, watches are gone. LOST: it is over."""
 
     CONNECTED = "connected"
     SUSPENDED = "suspended"

@@ -44,5 +44,6 @@ class Settings:
     trim_batch: int = 100
     rotate_at: int = 1 << 28
     absence_margin: float = 1.05  # clocks may run 5 % apart
-    member_margin: float = 60.0  # a dead member's record stays so long after its max_stale
+    member_margin: float = 10.0  # a dead member's record stays so much longer than it may have served
     lock_buckets: int = 64
+    lock_window: float = 1.0  # a commit answered later proves no lock; below any session timeout

@@ -1,0 +1,68 @@
+"""kazoo's terms and those of the port: requests one way, results and errors the other. No state, no threads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kazoo import exceptions as kazoo_errors
+
+from . import ports
+
+_ROLLED_BACK = (kazoo_errors.RolledBackError, kazoo_errors.RuntimeInconsistency)
+_ERRORS: dict[type[Exception], type[ports.ZooKeeperError]] = {
+    kazoo_errors.ConnectionLoss: ports.ConnectionLoss,
+    kazoo_errors.OperationTimeoutError: ports.ConnectionLoss,
+    kazoo_errors.ConnectionClosedError: ports.SessionExpired,
+    kazoo_errors.SessionExpiredError: ports.SessionExpired,
+    kazoo_errors.NoNodeError: ports.NoNode,
+    kazoo_errors.NodeExistsError: ports.NodeExists,
+    kazoo_errors.BadVersionError: ports.BadVersion,
+    kazoo_errors.NotEmptyError: ports.NotEmpty,
+    kazoo_errors.NoAuthError: ports.NoAuth,
+    kazoo_errors.AuthFailedError: ports.NoAuth,
+}
+
+
+def error(failure: Exception, index: int = -1) -> ports.ZooKeeperError:
+    return _ERRORS.get(type(failure), ports.ZooKeeperError)(f"{type(failure).__name__} {failure}".strip(), index)
+
+
+def stat(answer: Any) -> ports.Stat:
+    return ports.Stat(stat.czxid, stat.mzxid, stat.version, stat.cversion, stat.numChildren, stat.ephemeralOwner)
+
+
+def transaction(client: Any, operations: Sequence[ports.Operation], root: str, acl: list[Any]) -> Any:
+    """A kazoo transaction, not committed. It can be committed once: a new try needs a new one."""
+    made = client.transaction()
+    for operation in operations:
+        path = root + operation.path
+        match operation:
+            case ports.Create():
+                made.create(path, operation.data, acl=acl, ephemeral=operation.ephemeral, sequence=operation.sequence)
+            case ports.Set():
+                made.set_data(path, operation.data, operation.version)
+            case ports.Delete():
+                made.delete(path, operation.version)
+            case ports.Check():
+                made.check(path, operation.version)
+    return made
+
+
+def results(operations: Sequence[ports.Operation], answers: Sequence[Any], root: str) -> list[str | ports.Stat | None]:
+    """Kazoo returns a transaction's errors in the list of its results: raises the one that is the cause."""
+    for index, answer in enumerate(answers):
+        if isinstance(answer, Exception) and not isinstance(answer, _ROLLED_BACK):
+            raise error(answer, index)
+    return [_result(o, a, root) for o, a in zip(operations, answers, strict=True)]
+
+
+def _result(operation: ports.Operation, answer: Any, root: str) -> str | ports.Stat | None:
+    if isinstance(operation, ports.Create):
+        return str(answer)[len(root) :]
+    return stat(answer) if isinstance(operation, ports.Set) else None
+
+
+def size(operations: Sequence[ports.Operation]) -> int:
+    """Bytes of a multi on the wire, or a little more."""
+    return sum(len(o.path) + len(getattr(o, "data", b"")) + 128 for o in operations)

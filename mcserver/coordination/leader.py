@@ -1,0 +1,212 @@
+"""The leader: one server that makes the log, trims it, rotates it, and clears away what the dead left behind.
+
+Every candidate is an ephemeral sequential znode; the lowest leads, the others watch the one before them. Leading is a belief:
+what makes it safe is that every write of a leader is one transaction with a check of its own candidate. A deposed leader's
+candidate is gone before the next one can be lowest, so its writes fail. The candidate's czxid is the fencing token; it is
+written into what the leader writes, so that the log itself shows who wrote in which order.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from .context import SECOND, Context, Signal
+from .entry import encode, line
+from .layout import Floor, Meta, head_of, sequence_of
+from .log import Log
+from .membership import Membership
+from .ports import Change, Check, Create, Delete, NoNode, Operation, Set
+from .reader import Reader
+
+log = logging.getLogger("mcserver.coordination")
+
+
+class Leader:
+    """Candidate, and leader when its turn comes."""
+
+    def __init__(self, context: Context, membership: Membership, reader: Reader, log: Log) -> None:
+        self._context = context
+        self._membership = membership
+        self._reader = reader
+        self._log = log
+        self._guid = ""
+        self._session = 0
+        self._candidate = ""  # the path of our znode
+        self._first = ""  # the path of the leader's znode
+        self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
+        self._refreshed = context.now()
+        self.token = 0  # the fencing token of our candidate
+        self.is_leader = False
+        self.name: str | None = None  # the member that leads, as last seen
+        self.wake = Signal(context.runtime)
+        membership.on_listed.append(self.wake)
+
+    def session_changed(self) -> None:
+        """Without a connection nobody leads; whoever has one looks again."""
+        self._step_down()
+        self.wake.set()
+
+    def _step_down(self) -> None:
+        if self.is_leader:
+            self.is_leader = False
+            self._context.changed("leader")
+
+    # The election --------------------------------------------------------------------------------------------------------
+
+    async def step(self) -> None:
+        """One look at the candidates; then work for as long as we lead, else wait for the one before us."""
+        context, zk, layout = self._context, self._context.zk, self._context.layout
+        if self._session != zk.session:
+            self._session, self._guid, self._candidate = zk.session, context.guid(), ""
+        names, _ = await zk.children(layout.leader)
+        mine = [name for name in names if name.startswith(self._guid)]
+        if not mine:
+            # Without the answer to this, the next look finds the candidate by its guid.
+            name = self._membership.name.encode()
+            await zk.create(f"{layout.leader}/{self._guid}-n-", name, ephemeral=True, sequence=True)
+            return
+        order = sorted(names, key=sequence_of)
+        place = order.index(min(mine, key=sequence_of))
+        await self._take_place(f"{layout.leader}/{order[place]}")
+        await self._see(f"{layout.leader}/{order[0]}")
+        if place > 0:
+            self._step_down()
+            if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
+                await self.wake.wait(context.settings.max_stale)
+            return
+        if not self.is_leader:
+            self.is_leader = True
+            log.info("this server leads the fleet (token %d)", self.token)
+            context.changed("leader")
+        await self._work()
+        await self.wake.wait(context.settings.trim_every)
+
+    async def _take_place(self, path: str) -> None:
+        if path == self._candidate:
+            return
+        stat = await self._context.zk.exists(path)
+        if stat is None:
+            raise NoNode(path)
+        self._candidate, self.token = path, stat.czxid
+
+    async def _see(self, path: str) -> None:
+        """Learns the name of the leader."""
+        if path == self._first:
+            return
+        data, _ = await self._context.zk.get(path)
+        self._first, self.name = path, data.decode()
+        self._context.changed("leader")
+
+    # The work ------------------------------------------------------------------------------------------------------------
+
+    async def _write(self, *operations: Operation) -> None:
+        """The only way in which a leader writes."""
+        try:
+            await self._context.zk.multi([Check(self._candidate), *operations])
+        except NoNode as error:
+            if error.index == 0:
+                self._candidate = ""
+                self._step_down()
+            raise
+
+    async def _work(self) -> None:
+        zk, layout = self._context.zk, self._context.layout
+        try:
+            record, stat = await zk.get(layout.meta)
+        except NoNode:
+            await self._make_log(None, -1)
+            return
+        meta = Meta.decode(record)
+        try:
+            data, log_stat = await zk.get(layout.log(meta.log))
+        except NoNode:
+            await self._make_log(meta._replace(log=""), stat.version)
+            return
+        head = head_of(log_stat)
+        if head + 1 >= self._context.settings.rotate_at:
+            await self._make_log(meta, stat.version)
+            return
+        await self._membership.look()
+        await self._membership.read_nodes()
+        await self._trim(meta, Floor.decode(data).floor, log_stat.version, head)
+        await self._clear_logs(meta)
+        await self._clear_members()
+        await self._refresh()
+
+    async def _make_log(self, meta: Meta | None, version: int) -> None:
+        """A new log, which follows the current one if there is one; from then on no append to that can succeed."""
+        layout = self._context.layout
+        gen = max(meta.gen if meta else 0, self._reader.gen) + 1
+        name = f"log-{gen}-{self._context.guid()[:8]}"
+        new = Meta(gen, name, (meta.log or None) if meta else None, self.token).encode()
+        make = Create(layout.log(name), Floor(0, self.token).encode())
+        if meta is None:
+            await self._write(make, Create(layout.meta, new))
+        else:
+            await self._write(make, Set(layout.meta, new, version))
+        log.info("the invalidation log is now %s", name)
+
+    async def _trim(self, meta: Meta, floor: int, version: int, head: int) -> None:
+        """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""
+        settings, layout = self._context.settings, self._context.layout
+        applied = [node.applied for node in self._membership.nodes.values() if node.applied >= 0]
+        lowest = min(applied, default=None)
+        target, capped = self._reader.history.floor(self._context.now(), meta.gen, head, lowest)
+        while floor < target:
+            end = min(target, floor + settings.trim_batch)
+            paths: Iterable[str] = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
+            record = Set(layout.log(meta.log), Floor(end, self.token, capped).encode(), version)
+            try:
+                await self._write(*map(Delete, paths), record)
+            except NoNode as error:
+                if error.index == 0:
+                    raise
+                await self._write(*map(Delete, await self._existing(paths)), record)
+            floor, version = end, version + 1
+
+    async def _existing(self, paths: Iterable[str]) -> list[str]:
+        """Those that somebody has not deleted by hand."""
+        replies = [(path, self._context.zk.exists(path)) for path in paths]
+        return [path for path, reply in replies if await reply is not None]
+
+    async def _clear_logs(self, meta: Meta) -> None:
+        """Removes logs that every live server has left behind, some time after they were sealed."""
+        zk, layout, settings = self._context.zk, self._context.layout, self._context.settings
+        names, _ = await zk.children(layout.invalidation)
+        old = [name for name in names if name not in ("meta", meta.log)]
+        now = self._context.now()
+        self._old_logs = {name: self._old_logs.get(name, now) for name in old}
+        if any(0 <= node.applied < (meta.gen << 32) - 1 for node in self._membership.nodes.values()):
+            return
+        for name, since in self._old_logs.items():
+            if now - since < settings.keep_seconds * SECOND:
+                continue
+            entries, _ = await zk.children(layout.log(name))
+            batch = [Delete(f"{layout.log(name)}/{entry}") for entry in sorted(entries)[: settings.trim_batch]]
+            await self._write(*batch or [Delete(layout.log(name))])
+
+    async def _clear_members(self) -> None:
+        """Removes the records of members that have been gone for longer than they may have served."""
+        membership, layout = self._membership, self._context.layout
+        margin = int(self._context.settings.member_margin * SECOND)
+        now = self._context.now()
+        gone = [
+            name
+            for name in membership.absent
+            if name in membership.members and membership.out_at(name) + margin <= now and not membership.is_own(name)
+        ]
+        for name in gone:
+            await self._write(Delete(layout.member(name)))
+
+    async def _refresh(self) -> None:
+        """The scheduled refresh: marks prefixes stale everywhere."""
+        settings, now = self._context.settings, self._context.now()
+        if not settings.refresh_every or now - self._refreshed < settings.refresh_every * SECOND:
+            return
+        self._refreshed = now
+        changes = [Change("refresh", prefix, settings.soft_ttl) for prefix in settings.refresh_prefixes]
+        for change in changes:
+            self._context.cache.refresh_prefix(change.key, change.ttl)
+        entry = encode(self._membership.name, False, map(line, changes))
+        await self._log.append(entry, Check(self._candidate))

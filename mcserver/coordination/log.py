@@ -1,0 +1,47 @@
+"""The writing end of the invalidation log: one conditional append. It never decides what to write or whether to try again."""
+
+from __future__ import annotations
+
+from .context import Context
+from .layout import Meta, sequence_of, version
+from .ports import BadVersion, Check, Create, NoNode, Operation
+
+
+class Log:
+    """Knows which log is current. An append checks that, in the same transaction: a sealed log takes no entry."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._meta: Meta | None = None
+        self._version = 0
+
+    async def append(self, data: bytes, guard: Check | None = None) -> int:
+        """Appends one entry under the guard; returns its version.
+
+        NoNode with index 0: the guard's znode is gone. NoNode with another index: there is no log now, the leader will
+        make one. Ambiguous: the entry may be in the log; sending it again is harmless. BadVersion: the log changes too
+        fast.
+        """
+        context = self._context
+        first = [guard] if guard else []
+        for _ in range(3):
+            if self._meta is None:
+                record, stat = await context.zk.get(context.layout.meta)
+                self._meta, self._version = Meta.decode(record), stat.version
+            meta = self._meta
+            operations: list[Operation] = [
+                *first,
+                Check(context.layout.meta, self._version),
+                Create(context.layout.entries(meta.log), data, sequence=True),
+            ]
+            try:
+                results = await context.zk.multi(operations)
+            except BadVersion:
+                self._meta = None
+                continue
+            except NoNode as error:
+                if error.index >= len(first):
+                    self._meta = None
+                raise
+            return version(meta.gen, sequence_of(str(results[-1])))
+        raise BadVersion("the log changed three times during one append")

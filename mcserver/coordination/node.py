@@ -1,0 +1,200 @@
+"""One server's part in the fleet: puts the machines together and is the face that the server and `cluster ...` use.
+
+Holds no rule of the protocol: those are in reader (certificate, gaps), publisher (appends), acks (`applied`), leader, locks.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+from .acks import Acks
+from .context import Context
+from .gate import Gate
+from .leader import Leader
+from .locks import Locks
+from .log import Log
+from .membership import Membership
+from .ports import (
+    Cache,
+    Change,
+    Handle,
+    Level,
+    LockLost,
+    Member,
+    NotConfirmed,
+    Runtime,
+    SessionState,
+    ZooKeeper,
+    ZooKeeperError,
+)
+from .publisher import Publisher
+from .reader import Reader
+from .settings import Settings
+
+log = logging.getLogger("mcserver.coordination")
+
+
+class Node:
+    """Implements `ports.Coordinator` over any ZooKeeper and Runtime."""
+
+    def __init__(self, zk: ZooKeeper, runtime: Runtime, cache: Cache, settings: Settings) -> None:
+        self.context = context = Context(zk, runtime, cache, settings)
+        context.changed = self._changed
+        appender = Log(context)
+        self.gate = Gate(context)
+        self.membership = Membership(context)
+        self.reader = Reader(context, self.gate, self.membership)
+        self.acks = Acks(context, self.membership)
+        self.publisher = Publisher(context, appender, self.acks, self.membership)
+        self.election = Leader(context, self.membership, self.reader, appender)
+        self.locks = Locks(context, self.membership, appender)
+        self._levels = sorted(settings.ack_prefixes, key=lambda item: len(item[0]), reverse=True)
+        self._callbacks: list[Callable[[str], None]] = []
+        self._tasks: list[Handle] = []
+        self._left = False
+
+    def start(self) -> None:
+        """See Coordinator.start."""
+        context = self.context
+        if context.settings.join == "serve":
+            self.gate.open_until_certified()
+        else:
+            self.gate.close()
+        context.zk.listen(self._session_changed)
+        machines = {
+            "reader": self.reader.step,
+            "publisher": self.publisher.step,
+            "acks": self.acks.step,
+            "membership": self.membership.step,
+            "leader": self.election.step,
+            "records": self.membership.clear_old_names_when_certified,
+        }
+        for name, step in machines.items():
+            self._tasks.append(context.runtime.spawn(context.forever(name, step), name))
+        self._tasks.append(context.runtime.spawn(self.gate.watch(), "gate"))
+
+    def _session_changed(self, state: SessionState) -> None:
+        self.context.session_changed()
+        for machine in (self.membership, self.acks, self.election, self.locks, self.reader):
+            machine.session_changed()
+        self._changed("state")
+
+    # Telling the peers ---------------------------------------------------------------------------------------------------
+
+    def level(self, key: bytes) -> Level:
+        """See Coordinator.level."""
+        for prefix, level in self._levels:
+            if key.startswith(prefix):
+                return level
+        return self.context.settings.ack
+
+    def submit(self, changes: Sequence[Change], level: Level) -> Awaitable[int] | None:
+        """See Coordinator.submit."""
+        if not self._left:
+            return self.publisher.submit(changes, level)
+        if level is Level.ASYNC:
+            return None
+        future = self.context.runtime.future()
+        future.set_exception(NotConfirmed("this server has left the fleet"))
+        return future
+
+    def locked(self, key: bytes, write: Callable[[], None]) -> Awaitable[None]:
+        """See Coordinator.locked."""
+        if not self._left:
+            return self.locks.locked(key, write)
+        future = self.context.runtime.future()
+        future.set_exception(LockLost("this server has left the fleet"))
+        return future
+
+    def flush(self, prefix: bytes = b"") -> Awaitable[int]:
+        """See Coordinator.flush."""
+        change = Change("prefix", prefix) if prefix else Change("flush")
+        return self._everywhere(change, lambda cache: cache.flush_prefix(prefix) if prefix else cache.flush())
+
+    def refresh(self, prefix: bytes, ttl: int) -> Awaitable[int]:
+        """See Coordinator.refresh."""
+        return self._everywhere(Change("refresh", prefix, ttl), lambda cache: cache.refresh_prefix(prefix, ttl))
+
+    def _everywhere(self, change: Change, here: Callable[[Cache], None]) -> Awaitable[int]:
+        answer = self.submit([change], Level.APPLIED)
+        assert answer is not None
+        here(self.context.cache)
+        return answer
+
+    async def leave(self, seconds: float) -> None:
+        """See Coordinator.leave. The gate closes before the records go: nobody waits for a server that serves nothing."""
+        self.membership.state = "draining"
+        self.reader.announce()
+        if not await self.publisher.drain(seconds):
+            log.error("left with invalidations that ZooKeeper did not take: peers may be stale until their TTL")
+        self._left = True
+        self.gate.close()
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await self.membership.sign_off()
+        except ZooKeeperError as error:
+            log.warning("left without signing off (%r): the others count this server until its session ends", error)
+        await self.context.zk.close()
+
+    # What is shown -------------------------------------------------------------------------------------------------------
+
+    def on_change(self, callback: Callable[[str], None]) -> None:
+        """See Coordinator.on_change."""
+        self._callbacks.append(callback)
+
+    def _changed(self, kind: str) -> None:
+        for callback in self._callbacks:
+            callback(kind)
+
+    def members(self) -> tuple[int, list[Member]]:
+        """See Coordinator.members."""
+        return self.membership.version, self.membership.listing()
+
+    def leader(self) -> str | None:
+        """See Coordinator.leader."""
+        return self.election.name
+
+    def stats(self) -> dict[str, int | float | str]:
+        """Every line of `stats cluster`; times in milliseconds, versions as GEN:SEQUENCE."""
+        figures, reader, queue = self.context.figures, self.reader, self.publisher.queue
+        age = self.gate.fresh_age
+        return {
+            "state": "left" if self._left else self.membership.state,
+            "session": self.context.zk.state.value,
+            "node": self.membership.name,
+            "members": self.membership.live,
+            "leader": self.election.name or "",
+            "is_leader": int(self.election.is_leader),
+            "token": self.election.token,
+            "log": reader.log or "",
+            "applied": show(reader.applied),
+            "head": show(reader.head),
+            "lag_entries": max(0, reader.head - reader.applied) & 0xFFFFFFFF,
+            "fresh_age_ms": -1 if age < 0 else round(age * 1000),
+            "stale": int(self.gate.is_stale),
+            "on_stale": self.context.settings.on_stale,
+            "not_waited_for": ",".join(self.acks.not_waited_for),
+            "queue_keys": len(queue),
+            "queue_bytes": queue.bytes,
+            "queue_age_ms": round(self.publisher.age_ms),
+            "appends": figures.appends,
+            "append_ms_p50": round(figures.append_ms.at(0.5), 3),
+            "append_ms_p99": round(figures.append_ms.at(0.99), 3),
+            "resent": figures.resent,
+            "unconfirmed": figures.unconfirmed,
+            "gaps": figures.gaps,
+            "holes": figures.holes,
+            "overflows": figures.overflows,
+            "flushes": figures.flushes,
+            "locks_held": self.locks.held,
+            "lock_waits": figures.lock_waits,
+            "round_trip_ms": round(figures.round_trip_ms, 3),
+            **self.context.zk.figures(),
+        }
+
+
+def show(version: int) -> str:
+    """A version for people."""
+    return "none" if version < 0 else f"{(version + 1) >> 32}:{((version + 1) & 0xFFFFFFFF) - 1}"

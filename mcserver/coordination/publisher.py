@@ -1,0 +1,197 @@
+"""Tells the peers: the queue of changes, one append in flight, and the answers that wait for it.
+
+Rules. Nothing leaves the queue but into a frozen batch, and a batch ends only with its commit: without an answer the same
+bytes go again (they only delete, so a duplicate only costs a miss). Answers are given in the order of the submits. The fleet
+shares one budget of appends a second; what arrives while a server waits for its share is the next batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from .acks import Acks
+from .context import SECOND, Context, Signal
+from .entry import encode
+from .log import Log
+from .membership import Membership
+from .ports import Ambiguous, Change, Future, Level, NoAuth, NotConfirmed, TooLarge
+from .queue import Queue
+
+log = logging.getLogger("mcserver.coordination")
+
+
+class Ticket(NamedTuple):
+    """Someone who waits until the queue has come to `mark`."""
+
+    mark: int
+    level: Level
+    future: Future[int]
+
+
+class Batch(NamedTuple):
+    """Frozen when it was first sent."""
+
+    lines: list[bytes]
+    mark: int
+    data: bytes
+
+
+class Publisher:
+    """Owns the queue and the appends of this server."""
+
+    def __init__(self, context: Context, log: Log, acks: Acks, membership: Membership) -> None:
+        settings = context.settings
+        self._context = context
+        self._log = log
+        self._acks = acks
+        self._membership = membership
+        self.queue = Queue(settings.queue_keys, settings.queue_bytes, settings.flush_prefixes)
+        self._wake = Signal(context.runtime)
+        self._idle = Signal(context.runtime)
+        self._batch: Batch | None = None
+        self._tickets: deque[Ticket] = deque()
+        self._deadlines: deque[tuple[int, Future[int]]] = deque()
+        self._timer = False
+        self._ages: deque[tuple[int, int]] = deque()  # (mark, since when it waits), about every 10 ms
+        self._tokens = 1.0
+        self._refilled = context.now()
+        self._batch_keys = settings.batch_keys
+        self._hurry = False
+
+    def submit(self, changes: Sequence[Change], level: Level) -> Future[int] | None:
+        """See Coordinator.submit. ValueError for no changes, or for one that cannot be written."""
+        if not changes:
+            raise ValueError("nothing to tell")
+        for change in changes:
+            mark, overflow = self.queue.add(change)
+            if overflow:
+                self._context.figures.overflows += 1
+                log.warning("too many invalidations wait for ZooKeeper: they become a flush of the peers")
+        now = self._context.now()
+        if not self._ages or now - self._ages[-1][1] > SECOND // 100:
+            self._ages.append((mark, now))
+        self._wake.set()
+        if level is Level.ASYNC:
+            return None
+        future: Future[int] = self._context.runtime.future()
+        self._tickets.append(Ticket(mark, level, future))
+        self.expire(future)
+        return future
+
+    @property
+    def age_ms(self) -> float:
+        """How long the oldest change has waited."""
+        return (self._context.now() - self._ages[0][1]) / 1e6 if self._ages else 0.0
+
+    async def step(self) -> None:
+        """Sends one batch, or waits for something to send."""
+        context = self._context
+        if self._batch is None:
+            if not self.queue:
+                self._idle.set()
+                await self._wake.wait()
+                return
+            await self._budget()
+            self._batch = self._freeze()
+        batch = self._batch
+        sent = context.now()
+        try:
+            version = await self._log.append(batch.data)
+        except Ambiguous:
+            context.figures.resent += 1
+            raise
+        except TooLarge:
+            await self._split(batch)
+            return
+        except NoAuth:
+            context.alarm("append", "ZooKeeper refuses this server's invalidations (NoAuth): peers will be stale")
+            await context.sleep(context.settings.retry_delay_max)
+            raise
+        context.settled("append")
+        self._batch = None
+        self._batch_keys = min(self._batch_keys * 2, context.settings.batch_keys)
+        context.figures.appends += 1
+        context.figures.append_ms.add((context.now() - sent) / 1e6)
+        self._answer(batch, version)
+
+    async def drain(self, seconds: float) -> bool:
+        """Until everything is in the log; towards the end of the time what waits becomes a flush. False: time ran out."""
+        until = self._context.now() + int(seconds * SECOND)
+        soon = until - int(seconds * 0.4 * SECOND)
+        self._hurry = True
+        while self.queue or self._batch:
+            now = self._context.now()
+            if now >= until:
+                return False
+            if now >= soon and self.queue:
+                self.queue.overflow()
+            await self._idle.wait(((soon if now < soon else until) - now) / SECOND + 0.001)
+        return True
+
+    async def _budget(self) -> None:
+        """Waits for this server's share of the fleet's appends a second; short bursts pass."""
+        rate = self._context.settings.write_rate / max(1, self._membership.live)
+        now = self._context.now()
+        self._tokens = min(max(1.0, rate / 4), self._tokens + (now - self._refilled) / SECOND * rate)
+        self._refilled = now
+        if self._tokens < 1 and not self._hurry:
+            await self._context.sleep((1 - self._tokens) / rate)
+        self._tokens -= 1
+
+    def _freeze(self) -> Batch:
+        lines, mark = self.queue.take(self._batch_keys, self._context.settings.batch_bytes)
+        need_ack = any(
+            ticket.level is Level.APPLIED and ticket.mark <= mark and not ticket.future.done()
+            for ticket in self._tickets
+        )
+        return Batch(lines, mark, encode(self._membership.name, need_ack, lines))
+
+    async def _split(self, batch: Batch) -> None:
+        """The packet limit of this ensemble is lower than ours: smaller batches, down to one line, down to a flush."""
+        self._batch = None
+        if len(batch.lines) == 1:
+            self._context.alarm("size", "ZooKeeper takes no entry of one key: look at jute.maxbuffer")
+            self.queue.overflow()
+            await self._context.sleep(self._context.settings.retry_delay_max)
+        else:
+            self._batch_keys = max(1, len(batch.lines) // 2)
+            self.queue.put_back(batch.lines)
+
+    def _answer(self, batch: Batch, version: int) -> None:
+        self._context.trace("committed", version)
+        while self._ages and self._ages[0][0] <= batch.mark:
+            self._ages.popleft()
+        while self._tickets and self._tickets[0].mark <= batch.mark:
+            ticket = self._tickets.popleft()
+            if ticket.future.done():
+                continue
+            if ticket.level is Level.APPLIED:
+                self._acks.add(version, ticket.future)
+            else:
+                ticket.future.set_result(version)
+        while self._deadlines and self._deadlines[0][1].done():
+            self._deadlines.popleft()
+
+    # Deadlines: every answer waits equally long, so they end in the order of the submits --------------------------------
+
+    def expire(self, future: Future[int]) -> None:
+        """From now on the future has as long as every answer has."""
+        context = self._context
+        self._deadlines.append((context.now() + int(context.settings.ack_timeout * SECOND), future))
+        if not self._timer:
+            self._timer = True
+            context.runtime.call_later(context.settings.ack_timeout, self._overdue)
+
+    def _overdue(self) -> None:
+        now = self._context.now()
+        while self._deadlines and (self._deadlines[0][1].done() or self._deadlines[0][0] <= now):
+            _, future = self._deadlines.popleft()
+            if not future.done():
+                self._context.figures.unconfirmed += 1
+                future.set_exception(NotConfirmed("invalidation not confirmed"))
+        self._timer = bool(self._deadlines)
+        if self._deadlines:
+            self._context.runtime.call_later((self._deadlines[0][0] - now) / SECOND + 0.001, self._overdue)

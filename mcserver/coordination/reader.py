@@ -1,0 +1,341 @@
+"""Applies the log to the cache, in order and without a gap, and earns the certificate.
+
+A round begins with a write to this server's own ephemeral znode. ZooKeeper orders that write after everything committed
+before it, and the reads behind it on the same connection see all of that; so when the reader has then applied the log to its
+head, the cache is as fresh as the moment at which the round began. Rules:
+
+* `next` is the sequence to apply next; it moves by one for an entry applied, or to behind the head for a flush. When the log
+  does not reach back to `next`, or an entry is missing, or the log is another or went back, the cache is flushed at once.
+* The head is read before the flush that covers it, never after.
+* Watches and the fast path move `next`, never the certificate. A round that met an error or a change of the connection
+  gives none.
+* Entries of this boot are skipped: their effect was here, and earlier. A new session of the same boot goes on at `next`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+
+from .context import SECOND, Context, Signal
+from .entry import decode
+from .gate import Gate
+from .layout import UNKNOWN, Floor, Meta, head_of, version
+from .membership import Membership
+from .ports import Change, ConnectionLoss, Handle, NoNode, Stat, ZooKeeperError
+from .trim import History
+
+log = logging.getLogger("mcserver.coordination")
+
+FAST_STEPS = 4  # entries read one by one before a look at the head
+
+
+class Reader:
+    """One task: rounds when they are due, the fast path in between."""
+
+    def __init__(self, context: Context, gate: Gate, membership: Membership) -> None:
+        self._context = context
+        self._gate = gate
+        self._membership = membership
+        self._period = int(context.settings.max_stale / 4 * SECOND)
+        self._due = 0  # when the next round is
+        self._ack_wanted = False  # someone waits to read in our record what we have applied
+        self._behind = True  # a look at the head is needed
+        self._woken = False  # the next entry exists
+        self._armed = ""  # the path of the next entry, while a watch is on it
+        self._meta_armed = False
+        self._verified = 0  # the connection on which `_last` was found unchanged
+        self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
+        self._slice = 0  # changes applied since the last pause
+        self._flush_timer: Handle | None = None
+        self.wake = Signal(context.runtime)
+        self.log: str | None = None
+        self.gen = 0
+        self.next = 0  # only with a log
+        self.head = UNKNOWN  # version of the last head seen
+        self.applied = UNKNOWN
+        self.bytes = 0  # of all entries read
+        self.history = History(context.settings)
+
+    # When ----------------------------------------------------------------------------------------------------------------
+
+    def session_changed(self) -> None:
+        """Watches are gone: look at everything again, with a round."""
+        self._forget_watches()
+        self._due = 0
+        self.wake.set()
+
+    async def step(self) -> None:
+        """Waits for its time or for a watch, then runs one round or the fast path."""
+        try:
+            if not self._membership.is_registered:
+                await self._membership.register()
+                self._due = 0
+            now = self._context.now()
+            if now >= self._due or self._ack_wanted:
+                await self._round(certify=True)
+            elif self._behind:
+                await self._round(certify=False)
+            elif self._woken:
+                await self._fast()
+            else:
+                await self.wake.wait((self._due - now) / SECOND)
+        except ZooKeeperError:
+            self._forget_watches()
+            raise
+
+    def announce(self) -> None:
+        """Writes this server's record soon: its state has changed."""
+        self._ack_wanted = True
+        self.wake.set()
+
+    def _forget_watches(self) -> None:
+        self._armed, self._meta_armed, self._behind = "", False, True
+
+    # A round -------------------------------------------------------------------------------------------------------------
+
+    async def _round(self, certify: bool) -> None:
+        while not await self._pass(certify):
+            pass
+
+    async def _pass(self, certify: bool) -> bool:
+        """One pass over write, meta, log and entries; True when it came to the head of the current log."""
+        zk, layout, membership = self._context.zk, self._context.layout, self._membership
+        connection, began = zk.connection, self._context.now()
+        if certify:
+            self._ack_wanted = False
+            write = zk.set(layout.node(membership.name), membership.record(self.applied))
+        meta_reply = self._ask_meta()
+        log_reply = zk.get(layout.log(self.log)) if self.log else None
+        last_reply = self._ask_last(connection)
+        if certify:
+            try:
+                await write
+            except NoNode:
+                membership.forget()
+                raise
+            self._context.figures.round_trip_ms = (self._context.now() - began) / 1e6
+        meta = Meta.decode((await meta_reply)[0])
+        if log_reply is None or meta.log != self.log:
+            await self._move(meta, connection)
+            return False
+        try:
+            record, stat = await log_reply
+        except NoNode:
+            self._lose(f"the log {self.log} is gone")
+            self.log = None
+            raise
+        head, floor = head_of(stat), Floor.decode(record).floor
+        self.head = version(self.gen, head)
+        unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
+        if floor <= self.next <= head + 1 and unchanged:
+            await self._apply_to(head, connection)
+        else:
+            self._skip_to(head, f"the log holds {floor} to {head}, this server needs {self.next}")
+        if zk.connection != connection:
+            return False
+        self._verified = connection
+        self._behind = False
+        if certify:
+            self._certify(began)
+        await self._arm()
+        return True
+
+    def _certify(self, began: int) -> None:
+        membership = self._membership
+        self._gate.certify(began)
+        self._due = began + self._period
+        self.history.add(began, self.applied, self.bytes)
+        membership.synced_session = self._context.zk.session
+        if not membership.is_verified:
+            membership.is_verified = True
+            self.announce()
+        if membership.state == "joining":
+            membership.state = "ready"
+            self._context.changed("state")
+        membership.certified.set()
+
+    def _ask_meta(self) -> Awaitable[tuple[bytes, Stat]]:
+        if self._meta_armed:
+            return self._context.zk.get(self._context.layout.meta)
+
+        def fired() -> None:
+            self._meta_armed = False
+            self._behind = True
+            self.wake.set()
+
+        self._meta_armed = True
+        return self._context.zk.get(self._context.layout.meta, fired)
+
+    def _ask_last(self, connection: int) -> Awaitable[Stat | None] | None:
+        """On a new connection: is the entry that we saw last still the same? An ensemble restored from a backup is not."""
+        if self.log is None or self._last is None or self._verified == connection:
+            return None
+        return self._context.zk.exists(self._context.layout.entry(self.log, self._last[0]))
+
+    def _is_unchanged(self, stat: Stat | None, floor: int) -> bool:
+        if self._last is None:
+            return True
+        sequence, czxid = self._last
+        return sequence < floor if stat is None else stat.czxid == czxid
+
+    # Entries -------------------------------------------------------------------------------------------------------------
+
+    async def _apply_to(self, head: int, connection: int) -> None:
+        """Applies `next` to `head` in order. A missing entry is a gap."""
+        zk, layout = self._context.zk, self._context.layout
+        while self.log is not None and self.next <= head:
+            last = min(head, self.next + self._context.settings.read_ahead - 1)
+            replies = [(n, zk.get(layout.entry(self.log, n))) for n in range(self.next, last + 1)]
+            for sequence, reply in replies:
+                try:
+                    data, stat = await reply
+                except NoNode:
+                    if zk.connection != connection:
+                        raise ConnectionLoss("a lagging server may have answered") from None
+                    self._context.figures.holes += 1
+                    self._skip_to(head, f"entry {sequence} is missing")
+                    return
+                await self._apply(sequence, data, stat)
+
+    async def _apply(self, sequence: int, data: bytes, stat: Stat) -> None:
+        entry = decode(data)
+        if entry is None:
+            log.warning("entry %d of %s is of an unknown format: the cache is flushed", sequence, self.log)
+            self._flush()
+        elif not self._membership.is_own(entry.name):
+            for change in entry.changes:
+                self._carry_out(change)
+                self._slice += 1
+                if self._slice >= self._context.settings.slice_keys:
+                    self._slice = 0
+                    await self._context.sleep(0)
+            self._ack_wanted |= entry.need_ack
+        self.next = sequence + 1
+        self._last = (sequence, stat.czxid)
+        self.applied = version(self.gen, sequence)
+        self.head = max(self.head, self.applied)
+        self.bytes += len(data)
+        self._context.trace("applied", self.applied)
+
+    def _carry_out(self, change: Change) -> None:
+        kind, key, ttl = change
+        cache = self._context.cache
+        if kind == "delete":
+            soft = self._context.settings.soft_prefixes
+            if soft and key.startswith(soft):
+                cache.mark_stale(key, self._context.settings.soft_ttl)
+            else:
+                cache.delete(key)
+        elif kind == "stale":
+            cache.mark_stale(key, ttl)
+        elif kind == "flush":
+            self._flush(ttl)
+        elif kind == "prefix":
+            self._context.figures.flushes += 1
+            cache.flush_prefix(key)
+        else:
+            cache.refresh_prefix(key, ttl)
+
+    def _flush(self, delay: int = 0) -> None:
+        """Empties the cache, now or in `delay` seconds; the later order replaces one that still waits."""
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        if delay > 0:
+            self._flush_timer = self._context.runtime.call_later(delay, self._flush)
+            return
+        self._context.figures.flushes += 1
+        self._context.cache.flush()
+
+    # The fast path -------------------------------------------------------------------------------------------------------
+
+    async def _fast(self) -> None:
+        """The watch on the next entry fired: that entry, and a watch on the one behind it, in one trip."""
+        zk, layout = self._context.zk, self._context.layout
+        self._woken = False
+        for _ in range(FAST_STEPS):
+            if self.log is None:
+                break
+            sequence = self.next
+            reply = zk.get(layout.entry(self.log, sequence))
+            behind = self._ask_next(layout.entry(self.log, sequence + 1))
+            try:
+                data, stat = await reply
+            except NoNode:
+                break
+            await self._apply(sequence, data, stat)
+            if await behind is None:
+                return
+        self._armed = ""
+        self._behind = True
+
+    async def _arm(self) -> None:
+        """Sets the watch on the next entry, and remembers the one before it if a flush has skipped it."""
+        if self.log is None:
+            return
+        path = self._context.layout.entry(self.log, self.next)
+        before = None
+        if self._last is None and self.next > 0:
+            before = self._context.zk.exists(self._context.layout.entry(self.log, self.next - 1))
+        if self._armed != path and await self._ask_next(path) is not None:
+            self._woken = True
+        if before is not None:
+            stat = await before
+            self._last = (self.next - 1, stat.czxid) if stat else None
+
+    def _ask_next(self, path: str) -> Awaitable[Stat | None]:
+        def fired() -> None:
+            if self._armed == path:
+                self._armed = ""
+                self._woken = True
+                self.wake.set()
+
+        self._armed = path
+        return self._context.zk.exists(path, fired)
+
+    # Another log, or a gap -----------------------------------------------------------------------------------------------
+
+    async def _move(self, meta: Meta, connection: int) -> None:
+        """Meta names another log: to its beginning if ours was sealed in its favour, else to its end, with a flush."""
+        if self.log is not None and meta.previous == self.log and await self._finish(connection):
+            self.log, self.gen, self.next, self._last = meta.log, meta.gen, 0, None
+            self._context.trace("rotated", meta.gen)
+            return
+        if self.log is not None:
+            self._lose(f"the log is {meta.log}, which does not continue {self.log}")
+            self.log = None
+        _, stat = await self._context.zk.get(self._context.layout.log(meta.log))
+        self._flush()
+        self.log, self.gen, self.next, self._last = meta.log, meta.gen, head_of(stat) + 1, None
+        self.applied = self.head = version(meta.gen, head_of(stat))
+        self._context.trace("flushed", self.applied)
+
+    async def _finish(self, connection: int) -> bool:
+        """Applies the rest of our log, which is sealed; False when it does not reach back to us."""
+        zk, layout = self._context.zk, self._context.layout
+        try:
+            record, stat = await zk.get(layout.log(str(self.log)))
+        except NoNode:
+            return False
+        if zk.connection != connection:
+            raise ConnectionLoss("what a new connection shows may be older than the seal")
+        head, floor = head_of(stat), Floor.decode(record).floor
+        if not floor <= self.next <= head + 1:
+            return False
+        await self._apply_to(head, connection)
+        return True
+
+    def _skip_to(self, head: int, why: str) -> None:
+        """A gap below a known head: the flush stands for all entries up to it."""
+        self._lose(why)
+        self.next = head + 1
+        self._last = None
+        self.applied = self.head = version(self.gen, head)
+        self._context.trace("flushed", self.applied)
+
+    def _lose(self, why: str) -> None:
+        self._context.figures.gaps += 1
+        self._context.trace("gap", self.applied)
+        log.warning("invalidations were missed (%s): the cache is flushed", why)
+        self._flush()
