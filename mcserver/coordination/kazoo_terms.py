@@ -29,7 +29,9 @@ def error(failure: Exception, index: int = -1) -> ports.ZooKeeperError:
 
 
 def stat(answer: Any) -> ports.Stat:
-    return ports.Stat(stat.czxid, stat.mzxid, stat.version, stat.cversion, stat.numChildren, stat.ephemeralOwner)
+    return ports.Stat(
+        answer.czxid, answer.mzxid, answer.version, answer.cversion, answer.numChildren, answer.ephemeralOwner
+    )
 
 
 def transaction(client: Any, operations: Sequence[ports.Operation], root: str, acl: list[Any]) -> Any:

@@ -18,12 +18,6 @@ from .network import OP_GET, Frame, Link, Network
 
 
 @pytest.fixture
-def network() -> Iterator[Network]:
-    with Network() as made:
-        yield made
-
-
-@pytest.fixture
 def echo() -> Iterator[int]:
     """A port that answers each connection with what it hears."""
 
