@@ -1,0 +1,84 @@
+"""The rules of this project that no other tool checks: arrows between compiled modules, kazoo and the loop, skipped tests.
+
+Each check yields complaints, `path:line: text`; none of them changes anything.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+CIMPORT = re.compile(r"^from \.(\w+) cimport |^cimport (?:mcserver\.core\.)?(\w+)|^from mcserver\.core\.(\w+) cimport ")
+BLOCKING = {
+    "add_auth", "close", "commit", "create", "delete", "ensure_path", "exists", "get", "get_acls", "get_children", "restart",
+    "server_version", "set", "set_acls", "start", "stop", "sync",
+}  # fmt: skip
+"""Methods of kazoo's client that wait for an answer."""
+KAZOO_CLIENT = re.compile(r"client|kazoo|^zk$", re.IGNORECASE)
+SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|raise SkipTest")
+
+
+def main() -> int:
+    complaints = [*core_arrows(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
+    print(*complaints, sep="\n", end="\n" if complaints else "")
+    return 1 if complaints else 0
+
+
+def core_arrows(root: Path) -> Iterator[str]:
+    """A compiled module cimports only from the layers below its own, in the order of pyproject.toml."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    layers = settings["tool"]["mcserver"]["core-layers"]
+    level = {name: height for height, names in enumerate(layers) for name in names.split()}
+    for path in sorted((root / "mcserver/core").glob("*.p[xy][dx]")):
+        if path.stem not in level:
+            yield f"{path.relative_to(root)}:1: not in pyproject.toml's core-layers"
+            continue
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if match := CIMPORT.match(line):
+                name = match[1] or match[2] or match[3]
+                if name in level and level[name] >= level[path.stem] and name != path.stem:
+                    yield f"{path.relative_to(root)}:{number}: {path.stem} is not above {name} (core-layers)"
+
+
+def blocking_kazoo(root: Path) -> Iterator[str]:
+    """kazoo is met in coordination only, and no call there waits for ZooKeeper: the `_async` methods, or an executor."""
+    for path in sorted((root / "mcserver").rglob("*.py")):
+        where = path.relative_to(root)
+        source = path.read_text()
+        tree = ast.parse(source)
+        if not imports_kazoo(tree):
+            continue
+        if "coordination" not in where.parts:
+            yield f"{where}:1: only mcserver/coordination may import kazoo"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in BLOCKING:
+                target = node.func.value
+                name = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+                if KAZOO_CLIENT.search(name):
+                    yield f"{where}:{node.lineno}: {name}.{node.func.attr}() waits for ZooKeeper"
+
+
+def imports_kazoo(tree: ast.Module) -> bool:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and any(each.name.split(".")[0] == "kazoo" for each in node.names):
+            return True
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "kazoo":
+            return True
+    return False
+
+
+def skipped_tests(root: Path) -> Iterator[str]:
+    """A missing tool makes a test fail, never skip."""
+    for path in sorted((root / "tests").rglob("*.py")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if SKIPS.search(line):
+                yield f"{path.relative_to(root)}:{number}: tests are not skipped"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
