@@ -14,13 +14,13 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
 from mcserver.core import Engine, Session
 from mcserver.logs import trace
+from mcserver.process import open_descriptors
 
 if TYPE_CHECKING:
     from mcserver.config import Config
@@ -71,7 +71,8 @@ class Connections:
 
     def listen(self) -> None:
         """Starts to accept."""
-        self.reserved_descriptors = len(list(Path("/proc/self/fd").iterdir())) - 1 - self.connections
+        self.figures.total_connections += len(self._listeners)  # memcached counts them, too
+        self.reserved_descriptors = open_descriptors() - self.connections
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:
@@ -277,7 +278,7 @@ def borrowed(fd: int) -> Iterator[socket.socket]:
 
 
 def address_text(fd: int, *, peer: bool = False) -> str:
-    """`tcp:1.2.3.4:5`, `tcp6:[::1]:5`, or `unix:` and the path; the listener's, as clients of Unix sockets have none."""
+    """`tcp:1.2.3.4:5`, `tcp6:[::1]:5`, or `unix:` and the path of the listener, whose clients have none."""
     with borrowed(fd) as sock:
         try:
             address = sock.getpeername() if peer and sock.family != socket.AF_UNIX else sock.getsockname()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
 import socket
 import stat
 from pathlib import Path
@@ -13,12 +14,15 @@ from mcserver.config import Config
 from mcserver.process import StartError, write_atomically
 
 
-def open_listeners(config: Config) -> list[socket.socket]:
-    """Bound, listening, non-blocking. Raises StartError (71, as memcached) with what to change, and closes all then."""
+def open_listeners(config: Config, owner: pwd.struct_passwd | None = None) -> list[socket.socket]:
+    """Bound, listening, non-blocking; a Unix socket is given to the owner.
+
+    Raises StartError (71, as memcached) with what to change; what was opened is closed then.
+    """
     with contextlib.ExitStack() as opened:
         listeners = []
         if config.domain_socket is not None:
-            listeners.append(opened.enter_context(_unix(config.domain_socket, config)))
+            listeners.append(opened.enter_context(_unix(config.domain_socket, config, owner)))
         elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
@@ -79,7 +83,7 @@ def _bind_failure(where: str, port: int, error: OSError) -> str:
     )
 
 
-def _unix(path: str, config: Config) -> socket.socket:
+def _unix(path: str, config: Config, owner: pwd.struct_passwd | None) -> socket.socket:
     """Replaces a socket that a server left behind; anything else at the path stays, and is an error."""
     with contextlib.suppress(FileNotFoundError):
         if stat.S_ISSOCK(Path(path).lstat().st_mode):
@@ -88,6 +92,8 @@ def _unix(path: str, config: Config) -> socket.socket:
     before = os.umask(~config.umask & 0o777)
     try:
         listener.bind(path)
+        if owner is not None:
+            os.chown(path, owner.pw_uid, owner.pw_gid)
         listener.listen(config.tcp_backlog)
     except OSError as error:
         listener.close()

@@ -61,4 +61,7 @@ def configure(*, as_json: bool) -> None:
 
 def trace(text: bytes) -> None:
     """One line of -vv's trace. Callers test the verbosity first, so that it costs nothing when off."""
-    trace_log.debug("%s", text.decode("utf-8", "backslashreplace"))
+    line = text.decode("utf-8", "backslashreplace")
+    if not line.isprintable():  # what clients send must not command a terminal
+        line = "".join([each if each.isprintable() else ascii(each)[1:-1] for each in line])
+    trace_log.debug("%s", line)

@@ -44,22 +44,27 @@ def allow_core_dumps() -> None:
         raise StartError("failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`)")
 
 
-def switch_user(name: str) -> None:
-    """Gives up root for that user (-u), before anything is bound or written. Does nothing when not started as root."""
-    if os.getuid() != 0 and os.geteuid() != 0:
-        return
+def find_user(name: str | None) -> pwd.struct_passwd | None:
+    """The user to switch to (-u); None for root, and when not started as root: then -u does nothing, as in memcached."""
+    if name is None or (os.getuid() != 0 and os.geteuid() != 0):
+        return None
     try:
         user = pwd.getpwnam(name)
     except KeyError:
         raise StartError(f"can't find the user {name} to switch to; name an existing one with -u", EX_NOUSER) from None
-    if user.pw_uid == 0:
-        return
+    return user if user.pw_uid != 0 else None
+
+
+def switch_user(user: pwd.struct_passwd) -> None:
+    """Gives up root. What is imported later must be readable for that user, so nothing that serving needs may be left."""
+    import encodings.idna  # noqa: F401  # the resolver of names asks for it
+
     try:
         os.setgroups([])
         os.setgid(user.pw_gid)
         os.setuid(user.pw_uid)
     except OSError as error:
-        raise StartError(f"failed to assume identity of user {name}: {error.strerror}") from error
+        raise StartError(f"failed to assume identity of user {user.pw_name}: {error.strerror}") from error
 
 
 def daemonize(*, keep_output: bool) -> None:
@@ -74,6 +79,18 @@ def daemonize(*, keep_output: bool) -> None:
     for descriptor in (0,) if keep_output else (0, 1, 2):
         os.dup2(null, descriptor)
     os.close(null)
+
+
+def open_descriptors(most: int = 256) -> int:
+    """How many of the lowest descriptors are open. Asks for each: a process that gave up root can't list its own."""
+    count = 0
+    for descriptor in range(most):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            continue
+        count += 1
+    return count
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -24,6 +24,7 @@ from mcserver.process import (
     StartError,
     allow_core_dumps,
     daemonize,
+    find_user,
     raise_descriptor_limit,
     switch_user,
     write_pid_file,
@@ -51,14 +52,16 @@ def run(config: Config) -> int:
         raise_descriptor_limit(config.maxconns)
         if config.core_dumps:
             allow_core_dumps()
-        if config.user is not None:
-            switch_user(config.user)
+        factory, loop_name = choose_loop(config.loop)
+        user = find_user(config.user)
         engine = make_engine(config)
-        listeners = open_listeners(config)
+        listeners = open_listeners(config, user)
         if config.port_file is not None:
             write_port_file(config.port_file, listeners)
         if config.daemonize:
             daemonize(keep_output=config.verbosity > 0)
+        if user is not None:
+            switch_user(user)
         if config.pid_file is not None:
             write_pid_file(Path(config.pid_file))
     except StartError as error:
@@ -66,7 +69,6 @@ def run(config: Config) -> int:
         return error.code
     for warning in config.warnings:
         log.warning("%s", warning)
-    factory, loop_name = choose_loop(config.loop)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(Server(config, engine, listeners, loop_name).serve())
     if config.daemonize and config.pid_file is not None:
@@ -80,12 +82,13 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
     if name == "uvloop":
         import uvloop
 
-        return uvloop.new_event_loop, f"uvloop-{uvloop.__version__}"
+        version = uvloop.__version__  # type: ignore[attr-defined]
+        return uvloop.new_event_loop, f"uvloop-{version}"
     return asyncio.new_event_loop, f"asyncio-{platform.python_version()}"
 
 
-def make_engine(config: Config) -> Engine:
-    """The engine that the settings describe. Raises StartError for what only the engine can judge."""
+def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
+    """The engine that the settings describe; tests move its clock by hand. Raises StartError for what only the engine can judge."""
     try:
         engine = Engine(
             memory_limit=config.maxbytes,
@@ -108,6 +111,7 @@ def make_engine(config: Config) -> Engine:
             track_sizes=config.track_sizes,
             flush_enabled=config.flush_enabled,
             version=MEMCACHED_VERSION.encode(),
+            manual_clock=manual_clock,
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error

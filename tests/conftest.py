@@ -1,0 +1,54 @@
+"""Fixtures for tests that need real processes; each ends what it started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.peer import memcached
+from tests.serving import Client, Server
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """`start(*args)`: a server with these arguments, on a free port of 127.0.0.1 unless told otherwise."""
+    with ExitStack() as running:
+
+        def start_server(*args: str, environment: dict[str, str] | None = None) -> Server:
+            folder = Path(running.enter_context(TemporaryDirectory()))
+            server = Server(folder, args, environment=environment)
+            running.callback(server.stop)
+            return server
+
+        yield start_server
+
+
+@pytest.fixture
+def server(start: Start) -> Server:
+    """A server with the default settings."""
+    return start()
+
+
+@pytest.fixture
+def client(server: Server) -> Client:
+    """A connection to it."""
+    return server.connect()
+
+
+@pytest.fixture
+def peer() -> Iterator[Callable[..., Client]]:
+    """`peer(*args)`: a connection to a real memcached with these arguments."""
+    with ExitStack() as running:
+
+        def start_memcached(*args: str) -> Client:
+            client = Client(running.enter_context(memcached(*args)))
+            running.callback(client.close)
+            return client
+
+        yield start_memcached

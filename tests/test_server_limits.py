@@ -1,0 +1,194 @@
+"""Limits of connections: refusing, pausing, idle ones; and that nobody's bad manners hurt the others."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+
+import pytest
+
+from tests.conftest import Start
+from tests.serving import Client, Server, eventually
+
+REFUSAL = b"ERROR Too many open connections\r\n"
+
+
+def test_connection_over_the_limit_is_refused(start: Start) -> None:
+    server = start("-c", "3")
+    clients = [server.connect() for _ in range(3)]
+    assert [client.command(b"mn") for client in clients] == [b"MN\r\n"] * 3
+    assert server.connect().to_end() == REFUSAL
+    stats = clients[0].stats()
+    assert stats["rejected_connections"] == "1"
+    assert stats["curr_connections"] == "3"
+    assert stats["max_connections"] == "3"
+    clients[2].close()
+    eventually(lambda: clients[0].stats()["curr_connections"] == "2")
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
+def test_listener_pauses_without_maxconns_fast(start: Start) -> None:
+    server = start("-c", "2", "-o", "no_maxconns_fast")
+    first, second = server.connect(), server.connect()
+    assert [first.command(b"mn"), second.command(b"mn")] == [b"MN\r\n"] * 2
+    waiting = server.connect()
+    waiting.send(b"mn\r\n")
+    eventually(lambda: first.stats()["accepting_conns"] == "0")
+    stats = first.stats()
+    assert stats["listen_disabled_num"] == "1"
+    assert "rejected_connections" not in stats
+    assert select.select([waiting.socket], [], [], 0.1)[0] == []
+    second.close()
+    assert waiting.until(b"\r\n") == b"MN\r\n"
+    assert int(first.stats()["time_in_listen_disabled_us"]) > 0
+
+
+def test_many_connections_come_and_go(start: Start) -> None:
+    server = start("-c", "400")
+    witness = server.connect()
+    for _ in range(3):
+        clients = [server.connect() for _ in range(300)]
+        for client in clients:
+            client.send(b"mn\r\n")
+        assert all(client.until(b"\r\n") == b"MN\r\n" for client in clients)
+        for client in clients:
+            client.close()
+        eventually(lambda: witness.stats()["curr_connections"] == "1")
+    stats = witness.stats()
+    assert stats["total_connections"] == "902"
+    assert int(stats["connection_structures"]) == 302
+    assert stats["rejected_connections"] == "0"
+
+
+def test_more_connections_than_the_soft_limit_of_files(start: Start) -> None:
+    server = start("-c", "1500")
+    clients = [server.connect() for _ in range(1200)]
+    assert clients[-1].command(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.slow
+def test_idle_timeout(start: Start) -> None:
+    server = start("-o", "idle_timeout=1")
+    idle, busy, watcher = server.connect(), server.connect(), server.connect()
+    assert watcher.command(b"watch connevents") == b"OK\r\n"
+    until = time.monotonic() + 2.5
+    idle.socket.settimeout(0.05)
+    closed = False
+    while time.monotonic() < until:
+        assert busy.command(b"mn") == b"MN\r\n"
+        with contextlib.suppress(TimeoutError):
+            closed = closed or idle.socket.recv(1) == b""
+        time.sleep(0.05)
+    assert closed
+    assert busy.stats()["idle_kicks"] == "1"
+    assert b"reason=idle_timeout" in watcher.until(b"\n")
+
+
+@pytest.mark.slow
+def test_idle_timeout_spares_unix_sockets(start: Start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    client = start("-s", str(tmp_path / "socket"), "-o", "idle_timeout=1").connect()
+    time.sleep(2.5)
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.parametrize("magic", [b"\x80", b"\x80\x00\x00\x00" + bytes(20)])
+def test_binary_protocol_is_closed_at_once_with_one_log_line(server: Server, client: Client, magic: bytes) -> None:
+    binary = server.connect()
+    binary.send(magic)
+    assert binary.is_closed()
+    eventually(lambda: "binary protocol" in server.log())
+    assert server.log().count("binary protocol") == 1
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+def test_http_is_closed(server: Server, client: Client) -> None:
+    browser = server.connect()
+    browser.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert browser.is_closed()
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+def test_long_line_without_an_end_is_closed(server: Server, client: Client) -> None:
+    liar = server.connect()
+    liar.send(b"x" * 3000)
+    assert liar.is_closed()
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+def test_client_that_dribbles(client: Client) -> None:
+    for byte in b"set a 0 0 5\r\nhello\r\nget a\r\n":
+        client.send(bytes([byte]))
+        time.sleep(0.001)
+    assert client.until(b"END\r\n") == b"STORED\r\nVALUE a 0 5\r\nhello\r\nEND\r\n"
+
+
+def test_connection_that_is_reset(server: Server, client: Client) -> None:
+    for _ in range(20):
+        rude = server.connect()
+        rude.send(b"set a 0 0 100000\r\nhalf")
+        rude.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        rude.close()
+    eventually(lambda: client.stats()["curr_connections"] == "1")
+
+
+def test_client_that_never_reads_is_paused(start: Start) -> None:
+    server = start("-m", "64")
+    witness = server.connect()
+    assert witness.command(b"set big 0 0 200000\r\n" + b"x" * 200000) == b"STORED\r\n"
+    assert witness.command(b"set small 0 0 1000\r\n" + b"x" * 1000) == b"STORED\r\n"
+    before = server.resident()
+    greedy = [server.connect() for _ in range(10)]
+    for client in greedy:
+        client.socket.setblocking(False)
+        request = b"get small big\r\n" * 500
+        for _ in range(400):  # far more than the kernel and the server together would take in
+            with contextlib.suppress(BlockingIOError):
+                client.socket.send(request)
+    eventually(lambda: witness.command(b"mn") == b"MN\r\n")
+    assert server.resident() - before < 10 * (1 << 20)
+    started = time.monotonic()
+    for _ in range(100):
+        assert witness.command(b"mn") == b"MN\r\n"
+    assert time.monotonic() - started < 2
+
+
+def test_greedy_reader_gets_all_of_it_later(server: Server, client: Client) -> None:
+    assert client.command(b"set a 0 0 1000\r\n" + b"x" * 1000) == b"STORED\r\n"
+    count = 3000
+    sent = b"get a\r\n" * count
+    reply = b"VALUE a 0 1000\r\n" + b"x" * 1000 + b"\r\nEND\r\n"
+    client.socket.setblocking(False)
+    received = 0
+    deadline = time.monotonic() + 20
+    while received < len(reply) * count:
+        assert time.monotonic() < deadline
+        readable, writable, _ = select.select([client.socket], [client.socket] if sent else [], [], 5)
+        if writable:
+            sent = sent[client.socket.send(sent) :]
+        if readable:
+            received += len(client.socket.recv(1 << 20))
+    assert received == len(reply) * count
+
+
+def test_metadump_to_a_slow_reader(server: Server, client: Client) -> None:
+    batch = b"".join(b"set key-%d-%s 0 0 1 noreply\r\nx\r\n" % (i, b"k" * 200) for i in range(20000))
+    client.send(batch)
+    assert client.command(b"mn") == b"MN\r\n"
+    slow = server.connect()
+    before = server.resident()
+    slow.send(b"lru_crawler metadump all\r\n")
+    time.sleep(0.2)
+    assert client.command(b"mn") == b"MN\r\n"
+    assert server.resident() - before < 4 << 20
+    assert slow.until(b"END\r\n").count(b"key=") == 20000
+
+
+def test_refusals_do_not_read(start: Start) -> None:
+    server = start("-c", "1")
+    client = server.connect()
+    assert client.command(b"mn") == b"MN\r\n"
+    for _ in range(50):
+        assert server.connect().to_end() == REFUSAL
+    assert client.stats()["rejected_connections"] == "50"

@@ -1,0 +1,204 @@
+"""Where a server listens, what it writes about it, and what it says when it can't."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+from tests.serving import Client, Server, eventually, run_to_end
+
+
+def test_start_up_line(server: Server) -> None:
+    assert re.search(
+        rf"INFO mcserver \S+ \(memcached 1\.6\.45\) listens on tcp:127\.0\.0\.1:{server.port}; memory 64 MiB, "
+        rf"1024 connections; uvloop-\S+, Python 3\.\d+\.\d+; pid {server.pid}\n",
+        server.log(),
+    )
+
+
+def test_asyncio_loop_serves_too(start: Start) -> None:
+    client = start("--loop", "asyncio").connect()
+    assert client.command(b"set a 0 0 1\r\nx") == b"STORED\r\n"
+    assert client.command(b"get a", b"END\r\n") == b"VALUE a 0 1\r\nx\r\nEND\r\n"
+    assert client.stats()["libevent"].startswith("asyncio-")
+
+
+def test_stats_show_the_process(server: Server, client: Client) -> None:
+    stats = client.stats()
+    assert stats["pid"] == str(server.pid)
+    assert stats["curr_connections"] == "1"
+    assert stats["total_connections"] == "2", "memcached counts the listener, too"
+    assert stats["libevent"].startswith("uvloop-")
+    assert client.stats("settings")["tcpport"] == str(server.port)
+
+
+def test_first_stats_has_written_nothing(client: Client) -> None:
+    assert client.stats()["bytes_written"] == "0"
+    assert client.stats()["bytes_written"] != "0"
+
+
+def test_several_addresses(start: Start) -> None:
+    server = start("-l", "127.0.0.1,127.0.0.2", "-l", "127.0.0.3")
+    listening = re.findall(r"tcp:(127\.0\.0\.\d):(\d+)", server.log())
+    assert [host for host, _ in listening] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
+    assert server.port_file.read_text() == "".join(f"TCP INET: {port}\n" for _, port in listening)
+    for host, port in listening:
+        client = Client((host, int(port)))
+        assert client.command(b"version") == b"VERSION 1.6.45\r\n"
+        client.close()
+
+
+@pytest.mark.parametrize("inter", ["::1", "[::1]"])
+def test_ipv6(start: Start, inter: str) -> None:
+    server = start("-l", inter)
+    assert server.port_file.read_text() == f"TCP INET6: {server.port}\n"
+    assert f"tcp6:[::1]:{server.port};" in server.log()
+    client = server.connect()
+    assert client.command(b"version") == b"VERSION 1.6.45\r\n"
+    assert f"tcp6:[::1]:{server.port}" in client.stats("conns").values()
+
+
+def test_every_interface(start: Start) -> None:
+    server = start("-l", "*")
+    assert f"tcp:0.0.0.0:{server.port}" in server.log()
+    assert server.connect().command(b"version") == b"VERSION 1.6.45\r\n"
+
+
+def test_port_of_the_address_wins(start: Start) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = start("-p", "11211", "-l", f"127.0.0.1:{port}")
+    assert f":{port};" in server.log()
+
+
+def test_port_file_goes_with_any_name(start: Start) -> None:
+    server = start()
+    assert server.port_file.read_text() == f"TCP INET: {server.port}\n"
+
+
+def test_port_in_use_says_what_to_change(server: Server) -> None:
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", str(server.port))
+    assert ended.returncode == 71
+    assert f"port {server.port} of 127.0.0.1: Address already in use" in ended.stderr
+    assert "-p" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_address_that_does_not_resolve() -> None:
+    ended = run_to_end("-u", "root", "-p", "-1", "-l", "no.such.host.invalid")
+    assert ended.returncode == 71
+    assert "no.such.host.invalid" in ended.stderr
+    assert "-l" in ended.stderr
+
+
+def test_nothing_to_listen_on() -> None:
+    ended = run_to_end("-u", "root", "-p", "0")
+    assert ended.returncode == 71
+    assert "-s" in ended.stderr
+
+
+def test_port_file_that_can_not_be_written() -> None:
+    environment = {"MEMCACHED_PORT_FILENAME": "/nonexistent/ports"}
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", environment=environment)
+    assert ended.returncode == 71
+    assert "/nonexistent/ports" in ended.stderr
+
+
+def test_unknown_user() -> None:
+    ended = run_to_end("-u", "no_such_user", "-l", "127.0.0.1", "-p", "-1")
+    assert ended.returncode == (67 if os.getuid() == 0 else 0)
+    assert "no_such_user" in ended.stderr
+
+
+def test_memory_that_can_not_be(start: Start) -> None:
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-m", "100000000")
+    assert ended.returncode == 64
+    assert "-m" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_unix_socket(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "mcserver.sock"
+    server = start("-s", str(path), "-a", "0755", "-o", "idle_timeout=1")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o755
+    client = server.connect()
+    assert client.command(b"version") == b"VERSION 1.6.45\r\n"
+    assert client.stats("settings")["domain_socket"] == str(path)
+    addresses = {value for key, value in client.stats("conns").items() if key.endswith("addr")}
+    assert addresses == {f"unix:{path}"}
+
+
+def test_unix_socket_mode_is_private_by_default(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "mcserver.sock"
+    start("-s", str(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+
+
+def test_unix_socket_left_behind_is_replaced(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "mcserver.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    assert start("-s", str(path)).connect().command(b"version") == b"VERSION 1.6.45\r\n"
+
+
+def test_a_file_in_the_sockets_place_stays(tmp_path: Path) -> None:
+    path = tmp_path / "precious"
+    path.write_text("data")
+    ended = run_to_end("-u", "root", "-s", str(path))
+    assert ended.returncode == 71
+    assert "-s" in ended.stderr
+    assert path.read_text() == "data"
+
+
+def test_runs_as_the_given_user(start: Start) -> None:
+    if os.getuid() != 0:  # only root can change its user; anybody else's -u is ignored
+        assert start("-u", "nobody").connect().command(b"mn") == b"MN\r\n"
+        return
+    server = start("-u", "nobody")
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    uids = re.search(r"Uid:\s+(\d+)\s+(\d+)", status)
+    assert uids
+    assert "0" not in uids.groups()
+
+
+def test_stats_conns(server: Server) -> None:
+    client, other = server.connect(), server.connect()
+    assert other.command(b"mn") == b"MN\r\n"
+    own = f"tcp:127.0.0.1:{client.socket.getsockname()[1]}"
+    stats = client.stats("conns")
+    fds = sorted({int(key.split(":")[0]) for key in stats})
+    assert len(fds) == 3
+    listener = fds[0]
+    assert stats[f"{listener}:addr"] == f"tcp:127.0.0.1:{server.port}"
+    assert stats[f"{listener}:state"] == "conn_listening"
+    assert f"{listener}:listen_addr" not in stats
+    mine = next(fd for fd in fds if stats[f"{fd}:addr"] == own)
+    assert stats[f"{mine}:listen_addr"] == f"tcp:127.0.0.1:{server.port}"
+    assert stats[f"{mine}:state"].startswith("conn_")
+    assert stats[f"{mine}:secs_since_last_cmd"] == "0"
+
+
+def test_connection_events(server: Server) -> None:
+    watcher = server.connect()
+    assert watcher.command(b"watch connevents") == b"OK\r\n"
+    client = server.connect()
+    port = client.socket.getsockname()[1]
+    client.close()
+    opened, closed = watcher.until(b"\n"), watcher.until(b"\n")
+    assert re.search(rb"type=conn_new rip=127\.0\.0\.1 rport=%d transport=tcp cfd=\d+\n" % port, opened)
+    assert re.search(rb"type=conn_close rip=127\.0\.0\.1 rport=%d transport=tcp reason=normal cfd=\d+\n" % port, closed)
+
+
+def test_watcher_that_leaves_is_forgotten(server: Server) -> None:
+    watcher, client = server.connect(), server.connect()
+    assert watcher.command(b"watch") == b"OK\r\n"
+    assert client.stats()["log_watchers"] == "1"
+    watcher.close()
+    eventually(lambda: client.stats()["log_watchers"] == "0")

@@ -1,0 +1,139 @@
+"""The process: signals, the orderly end, pid file, daemon, `shutdown`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+from tests.serving import Client, Server, eventually, run_to_end
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_ends_within_five_seconds_with_open_connections(server: Server, number: signal.Signals) -> None:
+    clients = [server.connect() for _ in range(20)]
+    assert all(client.command(b"mn") == b"MN\r\n" for client in clients)
+    started = time.monotonic()
+    server.signal(number)
+    assert server.end() == 0
+    assert time.monotonic() - started < 5
+    assert all(client.is_closed() for client in clients)
+    assert ("Gracefully stopping" in server.log()) == (number == signal.SIGUSR1)
+    assert "Traceback" not in server.log()
+
+
+def test_ends_although_a_client_never_reads(server: Server) -> None:
+    client = server.connect()
+    assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"
+    client.send(b"get a\r\n" * 1000)
+    time.sleep(0.2)
+    started = time.monotonic()
+    server.signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert time.monotonic() - started < 5
+
+
+def test_replies_drain_at_the_end(server: Server) -> None:
+    client = server.connect()
+    size = 900_000
+    assert client.command(b"set a 0 0 %d\r\n" % size + b"x" * size) == b"STORED\r\n"
+    client.send(b"get a\r\n" * 8)
+    time.sleep(0.2)
+    server.signal(signal.SIGTERM)
+    time.sleep(0.2)
+    data = client.to_end()
+    first = b"VALUE a 0 %d\r\n" % size
+    assert data.startswith(first)
+    assert data.endswith(b"x\r\nEND\r\n"), "a reply that was begun must go out whole"
+    assert server.end() == 0
+
+
+def test_no_new_connection_at_the_end(server: Server) -> None:
+    client = server.connect()
+    assert client.command(b"set a 0 0 900000\r\n" + b"x" * 900000) == b"STORED\r\n"
+    client.send(b"get a\r\n" * 20)
+    time.sleep(0.2)
+    server.signal(signal.SIGTERM)
+    eventually(lambda: "SIGTERM" in server.log())
+    with pytest.raises(ConnectionError):
+        server.connect()
+    client.close()
+    assert server.end() == 0
+
+
+def test_second_signal_changes_nothing(server: Server) -> None:
+    server.signal(signal.SIGTERM)
+    server.signal(signal.SIGINT)
+    assert server.end() == 0
+
+
+def test_hup_is_survived(server: Server, client: Client) -> None:
+    server.signal(signal.SIGHUP)
+    eventually(lambda: "SIGHUP" in server.log())
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.parametrize(("line", "graceful"), [(b"shutdown", False), (b"shutdown graceful", True)])
+def test_shutdown_command(start: Start, line: bytes, graceful: bool) -> None:
+    server = start("-A")
+    client, other = server.connect(), server.connect()
+    assert other.command(b"mn") == b"MN\r\n"
+    client.send(line + b"\r\n")
+    assert client.to_end() == b""
+    assert other.is_closed()
+    assert server.end() == 0
+    assert ("Gracefully stopping" in server.log()) is graceful
+
+
+def test_pid_file(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    server = start("-P", str(path))
+    assert path.read_text() == f"{server.pid}\n"
+    server.signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert path.exists(), "only a daemon removes it"
+
+
+def test_pid_file_that_can_not_be_written() -> None:
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-P", "/nonexistent/pid")
+    assert ended.returncode == 71
+    assert "-P" in ended.stderr
+
+
+def test_daemon(tmp_path: Path) -> None:
+    pid_file, ports = tmp_path / "pid", tmp_path / "ports"
+    started = subprocess.run(
+        [
+            *(sys.executable, "-m", "mcserver", "-u", "root", "-l", "127.0.0.1", "-p", "-1"),
+            *("-d", "-P", str(pid_file)),
+        ],
+        env={**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)},
+        timeout=15,
+        check=True,
+        capture_output=True,
+    )
+    assert started.returncode == 0
+    eventually(pid_file.exists)
+    pid = int(pid_file.read_text())
+    try:
+        client = Client(("127.0.0.1", int(ports.read_text().split()[-1])))
+        assert client.stats()["pid"] == str(pid)
+        assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+        assert os.getsid(pid) != os.getsid(0)
+        client.close()
+    finally:
+        os.kill(pid, signal.SIGTERM)
+    eventually(lambda: not pid_file.exists())
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_daemon_tells_the_terminal_of_a_failed_start(server: Server) -> None:
+    ended = run_to_end("-u", "root", "-d", "-l", "127.0.0.1", "-p", str(server.port))
+    assert ended.returncode == 71
+    assert "Address already in use" in ended.stderr
