@@ -1,0 +1,92 @@
+"""Measures mcserver beside memcached, in pairs of runs in turn, and prints tables in Markdown."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from . import cpu, hits, latency, memory, stall
+from .contest import Contest
+from .generator import build
+from .programs import BenchError, peer, subject
+from .report import Table
+
+MEASUREMENTS: dict[str, Callable[[Contest], list[Table]]] = {
+    "cpu": cpu.measure,
+    "latency": latency.measure,
+    "memory": memory.measure,
+    "hits": hits.measure,
+    "stall": stall.measure,
+}
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    names = ", ".join(MEASUREMENTS)
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=f"{names}; may be given again"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="about a minute: shorter runs, one pair for what memory holds"
+    )
+    parser.add_argument("--pairs", metavar="N", type=int, default=3, help="pairs of runs a cell, at least 1 (3)")
+    parser.add_argument("--peer", metavar="PATH", default="memcached", help="the memcached to compare with")
+    parser.add_argument(
+        "--subject", metavar="PATH", help="a server in mcserver's place; memcached itself shows the noise"
+    )
+    parser.add_argument("--json", metavar="FILE", type=Path, help="writes every pair there too")
+    options = parser.parse_args()
+    if options.pairs < 1:
+        parser.error("--pairs must be at least 1")
+    return options
+
+
+def machine(peer_path: str) -> str:
+    """What the figures were measured on."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    version = subprocess.run([peer_path, "-V"], check=True, capture_output=True, text=True).stdout.split()[-1]
+    processor = f"{model[1] if model else platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    system = f"Linux {platform.release()}, Python {platform.python_version()}"
+    return f"{processor}, {system}; memcached {version} with -t 1."
+
+
+def raise_file_limit() -> None:
+    """Thousands of connections want as many descriptors, here and in the servers."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> int:
+    """The exit status: 1 when a measurement could not be made or a reply was wrong."""
+    options = arguments()
+    contest = Contest(subject(options.subject), peer(options.peer), options.pairs, options.quick)
+    raise_file_limit()
+    tables: list[Table] = []
+    try:
+        build()
+        about = machine(options.peer)
+        print(about, end="\n\n", flush=True)
+        for name in options.only or MEASUREMENTS:
+            for table in MEASUREMENTS[name](contest):
+                print(table.markdown(), flush=True)
+                tables.append(table)
+    except (BenchError, OSError, subprocess.SubprocessError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    if options.json:
+        report = {"machine": about, "tables": {table.title: table.data for table in tables}}
+        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

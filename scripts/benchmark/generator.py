@@ -1,0 +1,36 @@
+"""The load generator: built from loadgen/*.c when they are newer than the program, run pinned to its core, its report parsed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import cast
+
+from .programs import ROOT, BenchError, Server, cores
+
+SOURCES = Path(__file__).parent / "loadgen"
+PROGRAM = ROOT / "build" / "loadgen"
+COMPILE = ("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wconversion", "-Wno-sign-conversion")
+LIMIT_SECONDS = 300
+
+
+def build() -> Path:
+    """Compiles the generator if need be; returns its path."""
+    sources = sorted(SOURCES.glob("*.[ch]"))
+    if not PROGRAM.exists() or any(source.stat().st_mtime > PROGRAM.stat().st_mtime for source in sources):
+        PROGRAM.parent.mkdir(exist_ok=True)
+        units = [str(source) for source in sources if source.suffix == ".c"]
+        subprocess.run([*COMPILE, *units, "-o", str(PROGRAM), "-lm"], check=True)
+    return PROGRAM
+
+
+def load(server: Server, mode: str, **options: float | str | bool) -> dict[str, int]:
+    """Runs one mode of the generator against a server; returns its report. BenchError when a reply was wrong."""
+    command = ["taskset", "-c", str(cores()[1]), str(build()), mode, f"--port={server.port}", f"--pid={server.pid}"]
+    for name, value in options.items():
+        command.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    if run.returncode:
+        raise BenchError(f"{server.name}: {run.stderr.strip()}")
+    return cast(dict[str, int], json.loads(run.stdout))

@@ -1,0 +1,174 @@
+/* One client connection: see connection.h. The only place with send and recv. */
+#include "connection.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */ };
+
+void die(const char *format, ...) {
+    va_list arguments;
+    va_start(arguments, format);
+    fputs("loadgen: ", stderr);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+    va_end(arguments);
+    exit(1);
+}
+
+uint64_t nanoseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+static int connect_to(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int on = 1;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) die("socket: %s", strerror(errno));
+    if (connect(fd, (struct sockaddr *)&address, sizeof address)) die("connect to port %d: %s", port, strerror(errno));
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) die("setsockopt: %s", strerror(errno));
+    if (fcntl(fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
+    return fd;
+}
+
+void connection_open(struct connection *c, int epoll, int port, uint32_t pieces, size_t out_size) {
+    memset(c, 0, sizeof *c);
+    c->fd = connect_to(port);
+    c->epoll = epoll;
+    for (c->ring = 1; c->ring < pieces;) c->ring *= 2;
+    c->out_size = out_size;
+    c->out = malloc(out_size);
+    c->in = malloc(IN_SIZE);
+    c->pieces = malloc(c->ring * sizeof *c->pieces);
+    if (!c->out || !c->in || !c->pieces) die("no memory");
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
+}
+
+void connection_close(struct connection *c) {
+    close(c->fd);
+    free(c->out);
+    free(c->in);
+    free(c->pieces);
+}
+
+static void owe(struct connection *c, struct piece piece) {
+    if (c->owed == c->ring) die("%u replies are outstanding on a connection: the server is far behind", c->owed);
+    c->pieces[(c->first + c->owed++) & (c->ring - 1)] = piece;
+}
+
+static uint8_t *room(struct connection *c, size_t n) {
+    if (c->out_start == c->out_end) c->out_start = c->out_end = 0;
+    if (c->out_end + n > c->out_size) die("%zu bytes are unsent on a connection: the server is far behind", c->out_end - c->out_start);
+    return c->out + c->out_end;
+}
+
+void queue_get(struct connection *c, uint32_t key, uint32_t length, bool may_miss, uint64_t due) {
+    c->out_end += wire_get(room(c, WIRE_OVERHEAD), &key, 1);
+    owe(c, (struct piece){PIECE_VALUE, .may_miss = may_miss, .key = key, .length = length, .due = due});
+    owe(c, (struct piece){PIECE_END, .last = true, .due = due});
+}
+
+void queue_multiget(struct connection *c, const uint32_t *keys, const uint32_t *lengths, unsigned count, bool may_miss) {
+    c->out_end += wire_get(room(c, WIRE_OVERHEAD + count * (KEY_LENGTH + 1)), keys, count);
+    for (unsigned i = 0; i < count; i++)
+        owe(c, (struct piece){PIECE_VALUE, .may_miss = may_miss, .key = keys[i], .length = lengths[i]});
+    owe(c, (struct piece){PIECE_END, .last = true});
+}
+
+void queue_meta_get(struct connection *c, uint32_t key, uint32_t length) {
+    c->out_end += wire_meta_get(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_META, .last = true, .key = key, .length = length});
+}
+
+void queue_set(struct connection *c, uint32_t key, uint32_t length, uint64_t due) {
+    c->out_end += wire_set(room(c, WIRE_OVERHEAD + length), key, length, false);
+    owe(c, (struct piece){PIECE_STORED, .last = true, .key = key, .length = length, .due = due});
+}
+
+void queue_quiet_set(struct connection *c, uint32_t key, uint32_t length) {
+    c->out_end += wire_set(room(c, WIRE_OVERHEAD + length), key, length, true);
+}
+
+void queue_nothing(struct connection *c) {
+    c->out_end += wire_nothing(room(c, WIRE_OVERHEAD));
+    owe(c, (struct piece){PIECE_NOTHING, .last = true});
+}
+
+static void wait_for_room(struct connection *c, bool wanted) {
+    if (c->waits_for_room == wanted) return;
+    struct epoll_event event = {.events = EPOLLIN | (wanted ? EPOLLOUT : 0), .data.ptr = c};
+    if (epoll_ctl(c->epoll, EPOLL_CTL_MOD, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
+    c->waits_for_room = wanted;
+}
+
+void connection_send(struct connection *c) {
+    while (c->out_start < c->out_end) {
+        ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && errno == EAGAIN) {
+            wait_for_room(c, true);
+            return;
+        }
+        if (n < 0) die("send: %s", strerror(errno));
+        c->out_start += (size_t)n;
+    }
+    wait_for_room(c, false);
+}
+
+static _Noreturn void die_of_reply(const struct piece *piece, const uint8_t *in, size_t n) {
+    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN"};
+    char shown[81];
+    uint8_t key[KEY_LENGTH];
+    if (n > sizeof shown - 1) n = sizeof shown - 1;
+    for (size_t i = 0; i < n; i++) shown[i] = in[i] >= ' ' && in[i] < 127 ? (char)in[i] : '.';
+    shown[n] = 0;
+    wire_key(key, piece->key);
+    die("wrong reply: expected %s (key %.*s, %u bytes), got \"%s\"", names[piece->kind], KEY_LENGTH, (char *)key, piece->length, shown);
+}
+
+void connection_receive(struct connection *c, piece_done *done, void *context) {
+    ssize_t n = recv(c->fd, c->in + c->in_end, IN_SIZE - c->in_end, 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n < 0) die("recv: %s", strerror(errno));
+    if (n == 0) die("the server closed a connection");
+    c->in_end += (size_t)n;
+    size_t at = 0, used;
+    while (at < c->in_end) {
+        if (!c->owed) die("wrong reply: %zu bytes that no request asked for", c->in_end - at);
+        struct piece piece = c->pieces[c->first & (c->ring - 1)];
+        enum verdict verdict = wire_check(&piece, c->in + at, c->in_end - at, &used);
+        if (verdict == INCOMPLETE) break;
+        if (verdict == WRONG) die_of_reply(&piece, c->in + at, c->in_end - at);
+        c->first++, c->owed--;
+        at += used;
+        done(context, c, &piece, verdict);
+    }
+    memmove(c->in, c->in + at, c->in_end -= at);
+}
+
+int connections_serve(int epoll, int timeout, piece_done *done, void *context) {
+    struct epoll_event events[16];
+    int n = epoll_wait(epoll, events, 16, timeout < 0 ? SILENCE : timeout);
+    if (n < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
+    if (n == 0 && timeout < 0) die("the server said nothing for %d seconds", SILENCE / 1000);
+    for (int i = 0; i < n; i++) {
+        struct connection *connection = events[i].data.ptr;
+        if (events[i].events & EPOLLOUT) connection_send(connection);
+        if (events[i].events & ~(uint32_t)EPOLLOUT) connection_receive(connection, done, context);
+    }
+    return n;
+}

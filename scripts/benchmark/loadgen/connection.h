@@ -1,0 +1,47 @@
+/* One client connection: requests queue up in `out`, their replies are due in the order of `pieces`. */
+#ifndef CONNECTION_H
+#define CONNECTION_H
+
+#include "wire.h"
+
+struct connection {
+    int fd, epoll;
+    uint8_t *out;                 /* requests not yet sent: [out_start, out_end) */
+    size_t out_start, out_end, out_size;
+    uint8_t *in;                  /* replies not yet checked: [0, in_end) */
+    size_t in_end;
+    struct piece *pieces;         /* a ring: what the server still owes */
+    uint32_t first, owed, ring;
+    bool waits_for_room;          /* EPOLLOUT is asked for */
+};
+
+/* Called for each piece that came (RIGHT) or was left out (MISSED). */
+typedef void piece_done(void *context, struct connection *connection, const struct piece *piece, enum verdict verdict);
+
+/* Connects to 127.0.0.1 (non-blocking, Nagle off) and registers with `epoll`, the connection as the event's data. It can owe `pieces`
+ * pieces and queue `out_size` bytes; more is an error. */
+void connection_open(struct connection *connection, int epoll, int port, uint32_t pieces, size_t out_size);
+void connection_close(struct connection *connection);
+
+/* Queue one request, to be sent by connection_send. */
+void queue_get(struct connection *connection, uint32_t key, uint32_t length, bool may_miss, uint64_t due);
+/* `lengths` of the values, one for each key. */
+void queue_multiget(struct connection *connection, const uint32_t *keys, const uint32_t *lengths, unsigned count, bool may_miss);
+void queue_meta_get(struct connection *connection, uint32_t key, uint32_t length);
+void queue_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
+void queue_quiet_set(struct connection *connection, uint32_t key, uint32_t length);
+void queue_nothing(struct connection *connection);
+
+void connection_send(struct connection *connection);
+/* Receives once and checks every whole reply. Dies of a wrong reply or a closed connection. */
+void connection_receive(struct connection *connection, piece_done *done, void *context);
+/* Waits up to `timeout` ms for events of connections of one epoll, then sends and receives. Dies when all is silent for 10 s
+ * in a call with timeout -1; returns the number of events. */
+int connections_serve(int epoll, int timeout, piece_done *done, void *context);
+
+/* Prints "loadgen: ..." and exits with status 1. */
+_Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* CLOCK_MONOTONIC, nanoseconds. */
+uint64_t nanoseconds(void);
+
+#endif

@@ -1,0 +1,70 @@
+/* What the modes of the load generator share: their options, random numbers, and the CPU time of the server. Each mode prints one
+ * JSON object. */
+#ifndef LOADGEN_H
+#define LOADGEN_H
+
+#include "connection.h"
+
+#include <sys/types.h>
+
+enum workload { WORKLOAD_GET, WORKLOAD_SET, WORKLOAD_MIX, WORKLOAD_META, WORKLOAD_MULTIGET };
+enum { MULTIGET_KEYS = 100 };
+
+struct options {
+    int port;
+    pid_t pid;                       /* of the server, for its CPU time; 0: not measured */
+    uint32_t connections, depth;
+    enum workload workload;
+    const char *trace;
+    uint32_t first, keys;            /* the keys are [first, first + keys) */
+    uint32_t value_min, value_max;   /* bytes of a value; which one follows from the key */
+    uint32_t stride;                 /* `count` asks for every stride-th key */
+    uint64_t requests;               /* of a trace */
+    double seconds, warm_up;
+    double rate;                     /* requests a second (open loop) */
+    uint64_t seed;
+    bool probe;                      /* `fill` also measures the longest stall */
+};
+
+/* Every connection sends `depth` requests in one write, waits for all their replies, and goes on. All keys must be there.
+ * Reports requests, elapsed_ns, and the CPU time of the server and of the load generator. */
+void run_closed(const struct options *options);
+/* Sends at random times, `rate` a second, ready or not. Reports percentiles of the time from when a request was due to its reply. */
+void run_open(const struct options *options);
+/* Sets every key once, in order; with `probe`, reports how long a get on another connection took meanwhile. */
+void run_fill(const struct options *options);
+/* Asks for every stride-th key. Reports gets and hits. */
+void run_count(const struct options *options);
+/* Uses the server as a cache: what a get misses is set. Reports gets and hits of the working set. */
+void run_trace(const struct options *options);
+
+struct cpu_time {
+    uint64_t total;                     /* nanoseconds, user and system, of all threads that live now */
+    uint64_t user_ticks, system_ticks;  /* of sysconf(_SC_CLK_TCK) a second: coarse, for the split only */
+};
+/* All zero for pid 0. Dies when the process is gone. */
+struct cpu_time cpu_time(pid_t pid);
+
+/* xorshift64*; the state is any number but 0. */
+static inline uint64_t random_next(uint64_t *state) {
+    *state ^= *state >> 12;
+    *state ^= *state << 25;
+    *state ^= *state >> 27;
+    return *state * 0x2545f4914f6cdd1d;
+}
+/* Even in [0, bound). */
+static inline uint32_t random_below(uint64_t *state, uint32_t bound) {
+    return (uint32_t)(((random_next(state) >> 32) * bound) >> 32);
+}
+/* Even in [0, 1). */
+static inline double random_unit(uint64_t *state) { return (double)(random_next(state) >> 11) * 0x1p-53; }
+
+static inline uint32_t length_between(uint32_t key, uint32_t min, uint32_t max) {
+    uint64_t mixed = (uint64_t)(key + 1) * 0x9e3779b97f4a7c15;
+    return min + (uint32_t)(((mixed >> 32) * (max - min + 1)) >> 32);
+}
+static inline uint32_t value_length(const struct options *options, uint32_t key) {
+    return length_between(key, options->value_min, options->value_max);
+}
+
+#endif

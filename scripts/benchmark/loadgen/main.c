@@ -1,0 +1,105 @@
+/* A load generator for memcached-like servers on this machine: one thread, one epoll, and no reply unread. See loadgen.h. */
+#include "loadgen.h"
+
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const struct { const char *name; void (*run)(const struct options *); } modes[] = {
+    {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"trace", run_trace},
+};
+static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget"};   /* in the order of enum workload */
+
+static const char usage[] =
+    "usage: loadgen closed|open|fill|count|trace --port PORT [options]\n"
+    "  --pid PID            of the server, for its CPU time\n"
+    "  --connections N      1 to 1000 (1)\n"
+    "  --depth N            requests in one write, 1 to 1000 (1)\n"
+    "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget (get)\n"
+    "  --first N, --keys N  which keys (0, 10000)\n"
+    "  --value N[-M]        bytes of a value, up to 1048576 (32)\n"
+    "  --seconds S, --warm-up S   (1, 0.1)\n"
+    "  --rate R             requests a second (open)\n"
+    "  --stride N           every N-th key (count; 1)\n"
+    "  --trace NAME         zipf, scan, shift (trace)\n"
+    "  --requests N         (trace; 1000000)\n"
+    "  --seed N             of the random numbers (1)\n"
+    "  --probe              measure the longest stall (fill)\n";
+
+static _Noreturn void misused(const char *what, const char *text) {
+    fprintf(stderr, "loadgen: bad %s: %s\n%s", what, text, usage);
+    exit(2);
+}
+
+static uint64_t whole(const char *name, const char *text, uint64_t min, uint64_t max) {
+    char *end;
+    uint64_t number = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || number < min || number > max) misused(name, text);
+    return number;
+}
+
+static double positive(const char *name, const char *text, double max) {
+    char *end;
+    double number = strtod(text, &end);
+    if (end == text || *end || !(number > 0 && number <= max)) misused(name, text);
+    return number;
+}
+
+static void lengths(struct options *options, const char *text) {
+    unsigned end = 0;
+    int fields = sscanf(text, "%u%n-%u%n", &options->value_min, &end, &options->value_max, &end);
+    if (fields == 1) options->value_max = options->value_min;
+    if (fields < 1 || text[end] || options->value_min > options->value_max || options->value_max > VALUE_MAX) misused("--value", text);
+}
+
+static enum workload find_workload(const char *name) {
+    for (size_t i = 0; i < sizeof workloads / sizeof *workloads; i++)
+        if (!strcmp(workloads[i], name)) return (enum workload)i;
+    misused("--workload", name);
+}
+
+static void set_option(struct options *options, int option, const char *name, const char *text) {
+    switch (option) {
+    case 'p': options->port = (int)whole(name, text, 1, 65535); break;
+    case 'P': options->pid = (pid_t)whole(name, text, 1, INT32_MAX); break;
+    case 'c': options->connections = (uint32_t)whole(name, text, 1, 1000); break;
+    case 'd': options->depth = (uint32_t)whole(name, text, 1, 1000); break;
+    case 'w': options->workload = find_workload(text); break;
+    case 'f': options->first = (uint32_t)whole(name, text, 0, UINT32_MAX / 2); break;
+    case 'k': options->keys = (uint32_t)whole(name, text, 1, UINT32_MAX / 2); break;
+    case 'v': lengths(options, text); break;
+    case 's': options->seconds = positive(name, text, 3600); break;
+    case 'u': options->warm_up = positive(name, text, 3600); break;
+    case 'r': options->rate = positive(name, text, 1e7); break;
+    case 'S': options->stride = (uint32_t)whole(name, text, 1, UINT32_MAX); break;
+    case 't': options->trace = text; break;
+    case 'n': options->requests = whole(name, text, 1, UINT32_MAX / 2); break;
+    case 'e': options->seed = whole(name, text, 1, UINT64_MAX); break;
+    case 'b': options->probe = true; break;
+    default: fputs(usage, stderr); exit(2);
+    }
+}
+
+int main(int argc, char **argv) {
+    static const struct option names[] = {
+        {"port", 1, 0, 'p'}, {"pid", 1, 0, 'P'}, {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"workload", 1, 0, 'w'},
+        {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
+        {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"trace", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"seed", 1, 0, 'e'},
+        {"probe", 0, 0, 'b'}, {0, 0, 0, 0},
+    };
+    struct options options = {.connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
+                              .requests = 1000000, .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
+    int index = 0;
+    for (int option; (option = getopt_long(argc, argv, "", names, &index)) >= 0;)
+        set_option(&options, option, names[index].name, optarg);
+    if (optind != argc - 1) misused("mode", "exactly one is wanted");
+    if (!options.port) misused("--port", "it is wanted");
+    wire_init();
+    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
+        if (strcmp(modes[i].name, argv[optind])) continue;
+        modes[i].run(&options);
+        return 0;
+    }
+    misused("mode", argv[optind]);
+}

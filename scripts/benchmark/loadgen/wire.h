@@ -1,0 +1,46 @@
+/* The wire: keys and values that follow from an index, requests, and replies checked to the last byte. */
+#ifndef WIRE_H
+#define WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { KEY_LENGTH = 16, VALUE_MAX = 1 << 20, VALUE_SHIFTS = 4096 };
+
+/* One thing that a server must say next on a connection. A get expects a value, then the end. */
+enum piece_kind {
+    PIECE_VALUE,     /* VALUE <key> 0 <length>\r\n<value>\r\n */
+    PIECE_END,       /* END\r\n */
+    PIECE_STORED,    /* STORED\r\n */
+    PIECE_META,      /* VA <length>\r\n<value>\r\n */
+    PIECE_NOTHING,   /* MN\r\n */
+};
+
+struct piece {
+    uint8_t kind;
+    bool may_miss;    /* PIECE_VALUE only: it may be left out */
+    bool last;        /* it completes its request */
+    uint32_t key;
+    uint32_t length;  /* of the value, bytes */
+    uint64_t due;     /* nanoseconds: when its request was to be sent */
+};
+
+enum verdict { INCOMPLETE, RIGHT, MISSED, WRONG };
+
+/* Makes the pattern that values are cut from; call it before anything else. */
+void wire_init(void);
+/* Writes the KEY_LENGTH bytes of a key. */
+void wire_key(uint8_t *out, uint32_t key);
+
+/* Each writes one request and returns its length; WIRE_OVERHEAD and the value's length are always room enough. */
+enum { WIRE_OVERHEAD = 64 };
+size_t wire_get(uint8_t *out, const uint32_t *keys, unsigned count);   /* room for each key: KEY_LENGTH + 1 more */
+size_t wire_meta_get(uint8_t *out, uint32_t key);
+size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply);
+size_t wire_nothing(uint8_t *out);
+
+/* Compares the start of `in` with what `piece` expects. *used: the bytes of the reply, when it is complete. */
+enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, size_t *used);
+
+#endif

@@ -1,0 +1,133 @@
+"""The servers under test: how each is started, pinned to a core, asked, and stopped. Never how they work inside."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 15
+STOP_SECONDS = 10
+
+
+class BenchError(Exception):
+    """A measurement that can't be made; the text says why."""
+
+
+def cores() -> tuple[int, int]:
+    """The core of the servers and that of the load generator: the first and the last that this process may use."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A server's name, as the tables show it, and its command."""
+
+    name: str
+    command: tuple[str, ...]
+
+    @contextmanager
+    def running(self, memory: int = 64, connections: int = 1200) -> Iterator[Server]:
+        """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        flags = [f"-m{memory}", f"-c{connections}", f"-p{port}", "-U0", "-t1", "-l127.0.0.1"]
+        if os.geteuid() == 0:
+            flags.append("-uroot")
+        command = ["taskset", "-c", str(cores()[0]), *self.command, *flags]
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT) as process:
+            server = Server(self.name, port, process.pid)
+            try:
+                server.wait(process)
+                yield server
+            finally:
+                process.terminate()
+                try:
+                    process.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+
+
+def subject(path: str | None = None) -> Program:
+    """The mcserver of this checkout, or what stands in for it."""
+    if path:
+        return Program("subject", (path,))
+    return Program("mcserver", (sys.executable, "-m", "mcserver"))
+
+
+def peer(path: str = "memcached") -> Program:
+    """The memcached to compare with."""
+    return Program("memcached", (path,))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server. Memory is in bytes."""
+
+    name: str
+    port: int
+    pid: int
+
+    def wait(self, process: subprocess.Popen[bytes]) -> None:
+        """Returns as soon as it answers. BenchError when it ends or is silent for START_SECONDS."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise BenchError(f"{self.name} ended with status {process.returncode} before it served")
+            try:
+                self.version()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return
+        raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
+
+    def ask(self, command: bytes, end: bytes) -> bytes:
+        """Sends one command on a connection of its own; returns the reply up to and with `end`."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(command)
+            return receive_until(connection, end)
+
+    def version(self) -> str:
+        """What `version` says."""
+        return self.ask(b"version\r\n", b"\r\n").decode().split()[1]
+
+    def stats(self) -> dict[str, str]:
+        """The general statistics."""
+        lines = self.ask(b"stats\r\n", b"END\r\n").decode().splitlines()
+        return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
+
+    def resident(self) -> int:
+        """What is in memory now."""
+        return self._status("VmRSS")
+
+    def peak_resident(self) -> int:
+        """The most that was ever in memory."""
+        return self._status("VmHWM")
+
+    def _status(self, field: str) -> int:
+        match = re.search(rf"^{field}:\s+(\d+) kB$", Path(f"/proc/{self.pid}/status").read_text(), re.MULTILINE)
+        if not match:
+            raise BenchError(f"{self.name} has no {field}")
+        return int(match[1]) * 1024
+
+
+def receive_until(connection: socket.socket, end: bytes) -> bytes:
+    """Receives until the reply ends with `end`. ConnectionError when the connection is closed before."""
+    reply = b""
+    while not reply.endswith(end):
+        data = connection.recv(1 << 20)
+        if not data:
+            raise ConnectionError("closed before the end of a reply")
+        reply += data
+    return reply
