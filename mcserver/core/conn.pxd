@@ -1,0 +1,362 @@
+# Conn: one connection's state, and its way out.
+#
+# Owns what is kept for a connection between two events and how replies reach the client: commands append to one output
+# buffer that all connections share; flush() sends it with one system call and keeps what the socket did not take.
+# Must never parse. What a slow reader can pin is what one flush can hold (OUT_SOFT + OUT_ROOM bytes), one batch of its
+# own input, and one large value.
+
+from cpython.ref cimport PyObject
+from libc.errno cimport errno, EAGAIN, EINTR
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove, strlen
+from .memory cimport Item, item_at
+from .store cimport Store
+from .items cimport item_release
+from .text cimport write_u64, write_i64
+from .values cimport Mode, value_span
+
+cdef extern from "<sys/socket.h>" nogil:
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+    cdef struct msghdr:
+        void* msg_name
+        unsigned int msg_namelen
+        iovec* msg_iov
+        size_t msg_iovlen
+        void* msg_control
+        size_t msg_controllen
+        int msg_flags
+    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
+    ssize_t recvmsg(int fd, msghdr* msg, int flags)
+    ssize_t recv(int fd, void* buf, size_t n, int flags)
+    ssize_t send(int fd, const void* buf, size_t n, int flags)
+    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE
+
+cdef enum:
+    IN_SIZE = 65536             # the shared input buffer
+    OUT_SOFT = 131072           # replies of one write; beyond it a batch is sent before more commands run
+    OUT_ROOM = 81920            # room that a command may count on above OUT_SOFT
+    BIG = 65536                 # values above this are sent from the arena
+    LINE_MOST = 2048            # a line this long without an end is refused, unless it is a get
+    MULTIGET_MOST = 16777216    # ... which may have this many bytes
+
+cdef enum Phase:
+    P_LINE                      # a command line is next
+    P_DATA                      # a value is being received
+    P_SWALLOW                   # refused data is being skipped
+    P_KEYS                      # a multiget goes on
+    P_STREAM                    # a long administrative reply goes on
+    P_LOCKED                    # a locked write waits for its lock
+    P_READY                     # ... and has it; its data is there
+    P_WATCH                     # a watcher: input is ignored
+    P_CLOSED
+
+cdef enum:
+    COLD_UNKNOWN = 0
+    COLD_DONE = 1
+    COLD_STREAM = 2
+
+cdef struct Shared:
+    char* inbuf
+    char* out
+    size_t out_len
+
+cdef struct Conn:
+    Store* store
+    Shared* shared
+    PyObject* self              # the Session
+    int fd                      # -1: no socket; output goes to the sink
+    Phase phase
+    bint quitting               # close when everything is sent
+    bint blocked                # the client doesn't read: input waits
+    bint held                   # replies wait for a confirmation: input waits
+    bint noreply
+    bint granted                # the next locked write may go on
+    bint yielded
+    # input that is not consumed yet
+    char* in_buf
+    size_t in_len
+    size_t in_cap
+    size_t scanned              # bytes of it that hold no line end
+    # a store whose data is on its way
+    bint meta
+    Mode mode
+    uint32_t item
+    uint64_t hash
+    uint64_t filled
+    uint64_t cas
+    uint64_t swallow
+    const char* text            # its command line (meta), or what is left of a multiget's keys
+    size_t text_len
+    char* line                  # where `text` is kept when the batch's buffer is gone
+    # a multiget that is on its way
+    bint with_cas
+    bint touch
+    bint checked                # the rest of its keys has been looked at: none is too long
+    uint32_t expires
+    size_t start                # where the running command's reply begins in the shared buffer
+    # output that is not sent yet
+    char* out_buf
+    size_t out_pos
+    size_t out_len
+    uint32_t big                # a large value that follows it
+    uint64_t big_done
+    bint tail                 # its line end is still to be written
+    # events of this batch
+    bint has_events
+    bint event_pending          # an event of the running command has no span yet
+    const char* refusal         # what a locked write answers
+    size_t refusal_len
+    uint64_t sink_room          # fd == -1: bytes the client still takes
+    char* sink
+    size_t sink_len
+    size_t sink_cap
+    uint32_t last               # second of the last command
+    uint32_t held_big           # the large value that follows held output
+    bint reading                # what the loop was last asked for
+    bint writing
+    bint seen                   # a first byte has come
+    bint binary                 # ... and it was the binary protocol's
+    # hooks into the Session
+    bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
+    int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
+    bint (*on_stream)(Conn* c) noexcept nogil           # the next piece of a long reply; false after the last
+    void (*on_lock)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    void (*on_trace)(Conn* c, bint reply, const char* p, size_t n) noexcept nogil
+    void (*on_event)(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil
+    void (*on_span)(Conn* c, size_t start, size_t end) noexcept nogil    # where the event's reply is; start == end: nowhere
+    bint (*wants_event)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    bint (*is_locked)(Conn* c, const char* key, size_t nkey) noexcept nogil
+
+
+cdef inline void put(Conn* c, const char* p, size_t n) noexcept nogil:
+    memcpy(c.shared.out + c.shared.out_len, p, n)
+    c.shared.out_len += n
+
+
+cdef inline void puts(Conn* c, const char* text) noexcept nogil:
+    put(c, text, strlen(text))
+
+
+cdef inline void put_char(Conn* c, char ch) noexcept nogil:
+    c.shared.out[c.shared.out_len] = ch
+    c.shared.out_len += 1
+
+
+cdef inline void put_u64(Conn* c, uint64_t value) noexcept nogil:
+    c.shared.out_len += <size_t> write_u64(c.shared.out + c.shared.out_len, value)
+
+
+cdef inline void put_i64(Conn* c, int64_t value) noexcept nogil:
+    c.shared.out_len += <size_t> write_i64(c.shared.out + c.shared.out_len, value)
+
+
+cdef inline ssize_t sink_write(Conn* c, const char* p, size_t n) noexcept nogil:
+    cdef size_t cap
+    cdef char* grown
+    if n > c.sink_room:
+        n = <size_t> c.sink_room
+    if c.sink_len + n > c.sink_cap:
+        cap = 2 * (c.sink_len + n)
+        grown = <char*> realloc(c.sink, cap)
+        if grown == NULL:
+            return -1
+        c.sink = grown
+        c.sink_cap = cap
+    memcpy(c.sink + c.sink_len, p, n)
+    c.sink_len += n
+    c.sink_room -= n
+    return <ssize_t> n
+
+
+cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
+    # Bytes taken: 0 if the client takes none now, -1 if it is gone.
+    cdef msghdr m
+    cdef ssize_t n, done = 0
+    cdef int i
+    if c.fd < 0:
+        for i in range(parts):
+            n = sink_write(c, <char*> part[i].iov_base, part[i].iov_len)
+            if n < 0:
+                return -1
+            done += n
+            if <size_t> n < part[i].iov_len:
+                break
+        c.store.n.bytes_written += <uint64_t> done
+        return done
+    if parts == 1:
+        n = send(c.fd, part[0].iov_base, part[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+    else:
+        m.msg_name = NULL
+        m.msg_namelen = 0
+        m.msg_iov = part
+        m.msg_iovlen = <size_t> parts
+        m.msg_control = NULL
+        m.msg_controllen = 0
+        m.msg_flags = 0
+        n = sendmsg(c.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT)
+    if n < 0:
+        return 0 if errno == EAGAIN or errno == EINTR else -1
+    c.store.n.bytes_written += <uint64_t> n
+    return n
+
+
+cdef inline void big_drop(Conn* c) noexcept nogil:
+    if c.big:
+        item_release(c.store, c.big)
+        c.big = 0
+
+
+cdef inline bint keep(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Bytes to be sent later. 0: out of memory.
+    cdef char* grown
+    if n == 0:
+        return 1
+    if c.out_pos:
+        memmove(c.out_buf, c.out_buf + c.out_pos, c.out_len)
+        c.out_pos = 0
+    grown = <char*> realloc(c.out_buf, c.out_len + n)
+    if grown == NULL:
+        return 0
+    c.out_buf = grown
+    memcpy(grown + c.out_len, p, n)
+    c.out_len += n
+    return 1
+
+
+cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
+    # Sends what was kept, then `fresh` (n bytes; only when nothing was kept), then the large value that follows.
+    # 1: all is sent. 0: the client doesn't take more now; the rest is kept. -1: the client is gone.
+    cdef iovec part[8]
+    cdef int parts
+    cdef ssize_t sent
+    cdef uint64_t length, at
+    cdef Item* it
+    cdef const char* head
+    cdef size_t head_len
+    cdef size_t budget = 4 * 1024 * 1024    # then it is others' turn, however fast this client reads
+    while True:
+        if c.out_len:
+            head = c.out_buf + c.out_pos
+            head_len = c.out_len
+        else:
+            head = fresh
+            head_len = n
+        parts = 0
+        if head_len:
+            part[0].iov_base = <void*> head
+            part[0].iov_len = head_len
+            parts = 1
+        if c.big:
+            it = item_at(&c.store.arena, c.big)
+            at = c.big_done
+            while at < it.nbytes and parts < 8:
+                part[parts].iov_base = value_span(c.store, it, at, &length)
+                part[parts].iov_len = length
+                at += length
+                parts += 1
+        if parts == 0:
+            return 1
+        sent = transmit(c, part, parts)
+        if sent < 0:
+            return -1
+        length = head_len if <size_t> sent > head_len else <size_t> sent
+        if c.out_len:
+            c.out_pos += length
+            c.out_len -= length
+            if c.out_len == 0:
+                free(c.out_buf)
+                c.out_buf = NULL
+                c.out_pos = 0
+        else:
+            fresh += length
+            n -= length
+        if c.big and <size_t> sent > length:
+            c.big_done += <uint64_t> sent - length
+        if c.big and c.big_done == item_at(&c.store.arena, c.big).nbytes:
+            big_drop(c)
+        if c.out_len == 0 and n == 0 and c.big == 0:
+            return 1
+        if sent == 0 or <size_t> sent >= budget:
+            return 0 if keep(c, fresh, n) else -1
+        budget -= <size_t> sent
+
+
+cdef inline bint save_text(Conn* c) noexcept nogil:
+    # Keeps `text` beyond the batch.
+    cdef char* copy
+    if c.text_len == 0 or c.text == NULL or c.line != NULL:
+        return 1
+    copy = <char*> malloc(c.text_len)
+    if copy == NULL:
+        return 0
+    memcpy(copy, c.text, c.text_len)
+    c.line = copy
+    c.text = copy
+    return 1
+
+
+cdef inline void drop_text(Conn* c) noexcept nogil:
+    free(c.line)
+    c.line = NULL
+    c.text = NULL
+    c.text_len = 0
+
+
+cdef inline void conn_free(Conn* c) noexcept nogil:
+    big_drop(c)
+    if c.held_big:
+        item_release(c.store, c.held_big)
+        c.held_big = 0
+    if c.item:
+        item_release(c.store, c.item)
+        c.item = 0
+    free(c.in_buf)
+    free(c.out_buf)
+    free(c.sink)
+    drop_text(c)
+    c.in_buf = NULL
+    c.out_buf = NULL
+    c.sink = NULL
+    c.in_len = 0
+    c.in_cap = 0
+    c.out_len = 0
+    c.out_pos = 0
+    c.sink_len = 0
+    c.sink_cap = 0
+
+
+# Events: what a cluster must hear of. One look at the key, one call, and the reply's place.
+
+cdef enum:
+    EV_DELETE = 0
+    EV_STALE = 1
+    EV_FLUSH = 2
+    EV_FLUSH_LATER = 3
+    EV_WRITE = 4
+
+
+cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
+    if c.on_event != NULL and not c.granted:
+        c.on_event(c, kind, key, nkey, ttl)
+        c.event_pending = 1
+
+
+cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nogil:
+    if c.wants_event != NULL and c.wants_event(c, key, nkey):
+        event(c, EV_WRITE, key, nkey, -1)
+
+
+cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
+    # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
+    if c.is_locked == NULL or c.granted or not c.is_locked(c, key, nkey):
+        return 0
+    if c.refusal_len:
+        put(c, c.refusal, c.refusal_len)
+        c.refusal_len = 0
+        return 1
+    c.phase = P_LOCKED
+    c.on_lock(c, key, nkey)
+    return 1

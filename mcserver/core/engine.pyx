@@ -1,0 +1,1078 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: embedsignature=True
+"""The compiled core's Python face: Engine (one cache) and Session (one connection).
+
+Owns the bridge between Python objects and the rooms below it (memory, index, items, commands, session), which are C.
+Must never know asyncio or ZooKeeper, nor what an administrative command means: those go to the session's owner.
+"""
+
+from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset, strlen
+
+from .memory cimport *
+from .index cimport *
+from .store cimport *
+from .items cimport *
+from .flush cimport *
+from .room cimport *
+from .walk cimport *
+from .text cimport *
+from .values cimport *
+from .conn cimport *
+from .session cimport *
+from .wire cimport *
+
+import os
+import time
+from collections import namedtuple
+
+ERROR = bytes(W_ERROR)
+OK = bytes(W_OK)
+END = bytes(W_END)
+BAD_FORMAT = bytes(W_BAD_FORMAT)
+BAD_EXPTIME = bytes(W_BAD_EXPTIME)
+MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE
+
+ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
+
+cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
+cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
+                     "conn_waiting", "conn_watch", "conn_closing")
+cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
+cdef dict GATES = {None: GATE_OPEN, "miss": GATE_MISS, "error": GATE_ERROR, "serve": GATE_SERVE}
+cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
+
+
+cdef class Engine
+
+
+cdef class Session:
+    """One connection: bytes in, bytes out.
+
+    With a file descriptor it receives and sends by itself when the owner's loop calls `readable` and `writable`; the
+    owner closes the descriptor when it is told `closed`. With fd=-1 use `feed`. Not thread-safe.
+    """
+
+    cdef Conn c
+    cdef readonly Engine engine
+    cdef object owner
+    cdef public object data
+    cdef object stream
+    cdef list events            # of this batch: (kind, key, position, ttl)
+    cdef tuple pending
+    cdef list spans             # (start, end) of the replies that stand for events, within `held`
+    cdef bytes held
+    cdef object lock_key
+    cdef object refusal
+    cdef bint gone_told
+    cdef str reason
+    cdef object __weakref__
+
+    def __cinit__(self, Engine engine not None, owner, int fd=-1):
+        self.engine = engine
+        self.owner = owner
+        self.c.store = &engine.s
+        self.c.shared = &engine.shared
+        self.c.self = <PyObject*> self
+        self.c.fd = fd
+        self.c.phase = P_LINE
+        self.c.reading = 1
+        self.c.sink_room = <uint64_t> -1
+        self.c.last = engine.s.sec
+        self.c.on_flush = session_flush
+        self.c.on_cold = session_cold
+        self.c.on_stream = session_stream
+        self.c.on_trace = session_trace
+        self.c.on_lock = session_lock
+        self.c.on_span = session_span
+        self.events = None
+        self.reason = "error"
+        self.follow_engine()
+
+    cdef void follow_engine(self):
+        # Event and lock hooks are only set where there is something to hear: the data path then pays nothing.
+        self.c.on_event = NULL
+        self.c.wants_event = NULL
+        self.c.is_locked = NULL
+        if self.engine.wants_deletes or self.engine.write_prefixes:
+            self.c.on_event = session_event
+        if self.engine.write_prefixes:
+            self.c.wants_event = session_wants
+        if self.engine.locked_prefixes:
+            self.c.is_locked = session_locked
+
+    def __dealloc__(self):
+        if self.engine is not None and self.engine.s.arena.base != NULL:
+            conn_free(&self.c)
+        else:
+            self.c.item = 0
+            self.c.big = 0
+            self.c.held_big = 0
+            conn_free(&self.c)
+
+    # What the owner sees
+
+    @property
+    def fd(self):
+        """The socket's file descriptor, or -1."""
+        return self.c.fd
+
+    @property
+    def state(self):
+        """What it is doing, in memcached's words (`stats conns`)."""
+        if self.c.blocked:
+            return "conn_mwrite"
+        if self.c.phase == P_LINE:
+            return "conn_read" if self.c.in_len else "conn_new_cmd"
+        return PHASES[self.c.phase]
+
+    @property
+    def closed(self):
+        return self.c.phase == P_CLOSED
+
+    @property
+    def last_command(self):
+        """Second of the engine's clock at which input last came."""
+        return float(self.c.last)
+
+    @property
+    def unsent(self):
+        """Bytes of replies that the socket has not taken, those of the running batch included."""
+        return self.c.out_len + self.c.shared.out_len + (len(self.held) if self.held else 0)
+
+    @property
+    def resps_waiting(self):
+        return (1 if self.c.out_len else 0) + (1 if self.c.big else 0) + (len(self.spans) if self.held else 0)
+
+    # What the loop calls
+
+    def readable(self):
+        """The socket has input: reads once, runs what is complete, sends the replies."""
+        self.c.last = self.engine.s.sec
+        readable(&self.c, self.engine.turn)
+        self.c.last = self.engine.s.sec
+        if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or not self.c.reading:
+            self.settle()
+
+    def writable(self):
+        """The socket takes output again."""
+        resume(&self.c, self.engine.turn)
+        self.settle()
+
+    def proceed(self):
+        """Goes on after a turn that was cut short (`owner.later`)."""
+        if self.c.yielded:
+            resume(&self.c, self.engine.turn)
+            self.settle()
+
+    cdef settle(self):
+        # After anything ran: tells the owner what changed.
+        cdef bint read, write
+        if self.c.phase == P_CLOSED:
+            self.finish()
+            return
+        if self.c.phase == P_LOCKED and self.lock_key is not None:
+            key = self.lock_key
+            self.lock_key = None
+            self.owner.lock(self, key)
+            if self.c.phase == P_CLOSED:
+                return
+        if self.c.blocked and self.c.big:
+            self.engine.pinned[id(self)] = self
+        elif self.engine.pinned:
+            self.engine.pinned.pop(id(self), None)
+        if self.c.yielded:
+            self.owner.later(self)
+        read = not stopped(&self.c)
+        write = self.c.blocked
+        if read != self.c.reading or write != self.c.writing:
+            self.c.reading = read
+            self.c.writing = write
+            if self.c.fd >= 0:
+                self.owner.interest(self, read, write)
+
+    cdef finish(self):
+        if self.gone_told:
+            return
+        self.gone_told = True
+        self.engine.pinned.pop(id(self), None)
+        self.stream = None
+        sink = None
+        if self.c.sink_len:
+            sink = self.take_sink()
+        conn_free(&self.c)
+        if sink is not None:
+            sink_write_all(&self.c, sink)
+        self.owner.closed(self, "binary" if self.c.binary else self.reason)
+
+    def close(self, str reason="normal"):
+        """Drops what is unsent and tells the owner; nothing happens when it is closed already.
+
+        reason: normal, error, idle_timeout or shutdown."""
+        if self.c.phase != P_CLOSED or not self.gone_told:
+            self.reason = reason
+            self.c.phase = P_CLOSED
+            self.finish()
+
+    def quit(self):
+        """Closes as soon as everything is sent."""
+        self.reason = "normal"
+        self.c.quitting = 1
+        if not (self.c.blocked or self.c.held or self.c.phase == P_LOCKED):
+            self.close()
+
+    # Without a socket
+
+    cdef bytes take_sink(self):
+        cdef bytes out = PyBytes_FromStringAndSize(self.c.sink, <Py_ssize_t> self.c.sink_len)
+        self.c.sink_len = 0
+        return out
+
+    def feed(self, data):
+        """Takes input and returns all that can be answered now. Only without a socket."""
+        cdef const unsigned char[::1] view = data
+        cdef size_t n = <size_t> view.shape[0], at = 0, step, used, have
+        cdef char* buf
+        if self.c.fd >= 0:
+            raise ValueError("feed is for sessions without a socket")
+        self.c.last = self.engine.s.sec
+        while at < n and self.c.phase != P_CLOSED:
+            step = n - at
+            if step > IN_SIZE:
+                step = IN_SIZE
+            have = self.c.in_len
+            buf = <char*> malloc(have + step)
+            if buf == NULL:
+                raise MemoryError
+            if have:
+                memcpy(buf, self.c.in_buf, have)
+            memcpy(buf + have, &view[at], step)
+            self.engine.s.n.bytes_read += step
+            at += step
+            have += step
+            used = 0
+            if not stopped(&self.c) and not self.c.yielded:
+                used = run(&self.c, buf, have, self.engine.turn)
+            stash(&self.c, buf + used, have - used)
+            free(buf)
+            if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or not self.c.reading:
+                self.settle()
+        return self.take_sink()
+
+    def limit(self, n):
+        """The client takes n bytes more (None: any number). Only without a socket."""
+        self.c.sink_room = <uint64_t> -1 if n is None else n
+        if self.c.blocked and self.c.sink_room:
+            self.writable()
+
+    def drain(self):
+        """What became sendable since. Only without a socket."""
+        return self.take_sink()
+
+    # Beyond replies
+
+    def push(self, data):
+        """Sends bytes that no command asked for. Returns how many were taken: all, or none while others wait."""
+        cdef const unsigned char[::1] view = data
+        cdef int r
+        if self.c.phase == P_CLOSED or view.shape[0] == 0 or self.c.out_len or self.c.big or self.c.held:
+            return 0
+        r = send_now(&self.c, <const char*> &view[0], <size_t> view.shape[0])
+        if r < 0:
+            gone(&self.c)
+        self.c.blocked = r == 0
+        self.settle()
+        return view.shape[0]
+
+    def watch(self):
+        """From now on the input is ignored; the owner pushes lines."""
+        self.c.phase = P_WATCH
+
+    def event(self, str kind not None, bytes key not None=b"", int ttl=-1):
+        """Within owner.command: its reply stands for this event, which owner.events hears and may hold."""
+        self.pending = (kind, key, ttl)
+        self.c.event_pending = 1
+
+    def release(self, errors=None):
+        """Lets held replies go; errors maps an event's position to the reply that takes its place."""
+        cdef bytes out = self.held
+        cdef list parts
+        cdef size_t at = 0
+        if not self.c.held:
+            return
+        if errors:
+            parts = []
+            for i, (start, end) in enumerate(self.spans):
+                if i in errors:
+                    parts.append(out[at:start])
+                    parts.append(errors[i].rstrip(b"\r\n") + b"\r\n")
+                    at = end
+            parts.append(out[at:])
+            out = b"".join(parts)
+        self.held = None
+        self.spans = None
+        self.c.held = 0
+        if not keep(&self.c, PyBytes_AS_STRING(out), <size_t> PyBytes_GET_SIZE(out)):
+            gone(&self.c)
+        self.c.big = self.c.held_big
+        self.c.held_big = 0
+        resume(&self.c, self.engine.turn)
+        self.settle()
+
+    def grant(self):
+        """The locked write that waits may take effect."""
+        if self.c.phase == P_LOCKED:
+            self.c.granted = 1
+            self.go_on()
+
+    def refuse(self, bytes reply not None):
+        """The locked write that waits is answered so, and has no effect."""
+        if self.c.phase == P_LOCKED:
+            self.refusal = reply.rstrip(b"\r\n") + b"\r\n"
+            self.c.refusal = PyBytes_AS_STRING(self.refusal)
+            self.c.refusal_len = <size_t> PyBytes_GET_SIZE(self.refusal)
+            self.go_on()
+
+    cdef go_on(self):
+        self.lock_key = None
+        self.c.phase = P_READY if self.c.item else P_LINE
+        resume(&self.c, self.engine.turn)
+        self.settle()
+
+
+cdef int sink_write_all(Conn* c, bytes data):
+    c.sink_room = <uint64_t> -1
+    return <int> sink_write(c, PyBytes_AS_STRING(data), <size_t> PyBytes_GET_SIZE(data))
+
+
+# The session's hooks
+
+cdef void session_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept with gil:
+    cdef Session self = <Session> c.self
+    self.pending = (kind, PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), ttl)
+
+
+cdef void session_span(Conn* c, size_t start, size_t end) noexcept with gil:
+    cdef Session self = <Session> c.self
+    if self.events is None:
+        self.events = []
+    if self.spans is None:
+        self.spans = []
+    position = -1
+    if end > start:
+        position = len(self.spans)
+        self.spans.append((start, end))
+    kind, key, ttl = self.pending
+    self.events.append((kind if isinstance(kind, str) else EVENT_NAMES[kind], key, position, ttl))
+
+
+cdef bint session_flush(Conn* c) noexcept with gil:
+    cdef Session self = <Session> c.self
+    cdef size_t first
+    events = self.events
+    spans = self.spans
+    self.events = None
+    self.spans = None
+    c.has_events = 0
+    if not events:
+        return 0
+    try:
+        hold = self.owner.events(self, events)
+    except Exception:
+        report("events")
+        hold = False
+    if not hold or not spans:
+        return 0
+    first = spans[0][0]
+    self.held = PyBytes_FromStringAndSize(c.shared.out + first, <Py_ssize_t> (c.shared.out_len - first))
+    self.spans = [(start - first, end - first) for start, end in spans]
+    c.shared.out_len = first
+    c.held_big = c.big
+    c.big = 0
+    c.held = 1
+    return 1
+
+
+cdef bint session_wants(Conn* c, const char* key, size_t nkey) noexcept with gil:
+    cdef Session self = <Session> c.self
+    return PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey).startswith(self.engine.write_prefixes)
+
+
+cdef bint session_locked(Conn* c, const char* key, size_t nkey) noexcept with gil:
+    cdef Session self = <Session> c.self
+    return PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey).startswith(self.engine.locked_prefixes)
+
+
+cdef void session_lock(Conn* c, const char* key, size_t nkey) noexcept with gil:
+    cdef Session self = <Session> c.self
+    self.lock_key = PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey)
+
+
+cdef void session_trace(Conn* c, bint reply, const char* p, size_t n) noexcept with gil:
+    cdef Session self = <Session> c.self
+    try:
+        text = PyBytes_FromStringAndSize(p, <Py_ssize_t> (n if n < 1024 else 1024))
+        self.owner.trace(self, (b">%d " if reply else b"<%d ") % c.fd + text.rstrip(b"\r\n"))
+    except Exception:
+        report("trace")
+
+
+cdef int session_cold(Conn* c, const char* line, size_t n) noexcept with gil:
+    cdef Session self = <Session> c.self
+    cdef bytes text = PyBytes_FromStringAndSize(line, <Py_ssize_t> n)
+    try:
+        if text.startswith(b"version"):
+            reply = self.engine.version_reply
+        else:
+            reply = self.owner.command(self, text)
+    except Exception:
+        report("command %r" % text[:64])
+        reply = b"SERVER_ERROR internal error\r\n"
+    if reply is None:
+        return COLD_UNKNOWN
+    if not isinstance(reply, bytes):
+        self.stream = iter(reply)
+        return COLD_STREAM
+    if len(reply) > OUT_ROOM - 1024:
+        self.stream = iter([reply[i:i + BIG] for i in range(0, len(reply), BIG)])
+        return COLD_STREAM
+    put(c, PyBytes_AS_STRING(reply), <size_t> PyBytes_GET_SIZE(reply))
+    return COLD_DONE
+
+
+cdef bint session_stream(Conn* c) noexcept with gil:
+    cdef Session self = <Session> c.self
+    try:
+        piece = next(self.stream, None)
+        if piece is None or self.stream is None:
+            self.stream = None
+            return 0
+        if not c.noreply:
+            put(c, PyBytes_AS_STRING(piece), min(<size_t> PyBytes_GET_SIZE(piece), <size_t> (OUT_ROOM - 1024)))
+        return 1
+    except Exception:
+        report("stream")
+        self.stream = None
+        return 0
+
+
+cdef report(what):
+    import logging
+    logging.getLogger("mcserver").exception("internal error: %s", what)
+
+
+cdef void engine_log(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
+                     int64_t ttl) noexcept with gil:
+    cdef Engine self = <Engine> owner
+    try:
+        fields = {"key": PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), "clsid": it.cls if it != NULL else 0,
+                  "size": it.nbytes + 2 if it != NULL else 0, "fd": self.s.log_fd}
+        if kind == LOG_FETCH:
+            fields["status"] = FOUND_NAMES[ttl]
+        elif kind == LOG_MUTATE:
+            fields["status"] = (<bytes> status).decode()
+            fields["cmd"] = (<bytes> cmd).decode()
+            fields["ttl"] = ttl
+        elif kind == LOG_DELETE:
+            fields["cmd"] = (<bytes> cmd).decode()
+        else:
+            fields["fetch"] = bool(it.state & S_FETCHED)
+            fields["ttl"] = ttl
+            fields["la"] = (self.s.tick - it.time) // TICKS
+        self.log_callback(LOG_NAMES[kind], fields)
+    except Exception:
+        report("log")
+
+
+cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexcept with gil:
+    cdef Engine self = <Engine> owner
+    cdef bytes text = PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey)
+    at = text.find(self.prefix_delimiter)
+    if at > 0:
+        counts = self.prefixes.get(text[:at])
+        if counts is None:
+            counts = self.prefixes[text[:at]] = [0, 0, 0, 0]
+        counts[op] += 1
+
+
+cdef bint engine_drop_reader(void* owner) noexcept with gil:
+    # Memory is needed and nothing can be evicted: the client that has been slowest to read a large value loses it.
+    cdef Engine self = <Engine> owner
+    cdef Session session
+    for session in list(self.pinned.values()):
+        self.s.n.readers_dropped += 1
+        session.close("error")
+        return 1
+    return 0
+
+
+cdef class Engine:
+    """One cache: its memory, its clock, its figures. See the architecture page for every argument and method.
+
+    Sizes are in bytes, times in seconds. Raises ValueError, with what to change, for settings that can't work, and
+    MemoryError when the system refuses the address space."""
+
+    cdef Store s
+    cdef Shared shared
+    cdef Walk walk_state
+    cdef int turn
+    cdef readonly dict pinned
+    cdef bint wants_deletes
+    cdef tuple write_prefixes
+    cdef tuple locked_prefixes
+    cdef object log_callback
+    cdef bytes prefix_delimiter
+    cdef dict prefixes
+    cdef bytes version_reply
+    cdef public bint crawler_enabled
+    cdef uint64_t next_walk
+    cdef int _verbosity
+    cdef object sessions
+    cdef object __weakref__
+
+    def __cinit__(self, *, memory_limit=64 << 20, item_size_max=1 << 20, evictions=True, cas=True, growth_factor=1.25,
+                  chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
+                  warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
+                  requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
+                  manual_clock=False, flush_enabled=True):
+        cdef Store* s = &self.s
+        cdef int power
+        import weakref
+        if memory_limit < 2 * PAGE_SIZE:
+            raise ValueError("the memory limit must be at least 2 megabytes")
+        if memory_limit > MEMORY_LIMIT_MOST:
+            raise ValueError(f"the memory limit can be at most {MEMORY_LIMIT_MOST >> 20} megabytes")
+        if not 1024 <= item_size_max <= min(memory_limit // 2, 1 << 30):
+            raise ValueError("the item size limit must be at least 1024 bytes and at most half of the memory limit and 1g")
+        if growth_factor <= 1:
+            raise ValueError("the slab growth factor must be greater than 1")
+        if chunk_size < 1 or chunk_size > 1 << 16:
+            raise ValueError("the smallest slab chunk must be 1 to 65536 bytes")
+        if not 1024 <= slab_chunk_max <= PAGE_SIZE:
+            raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes")
+        s.memory_limit = memory_limit
+        s.item_size_max = item_size_max
+        s.evictions = evictions
+        s.use_cas = cas
+        s.segmented = segmented
+        s.flush_enabled = flush_enabled
+        s.automove = 1
+        s.hot_pct = hot_lru_pct
+        s.warm_pct = warm_lru_pct
+        s.hot_factor = hot_max_factor
+        s.warm_factor = warm_max_factor
+        s.temp_ttl = temporary_ttl
+        s.cas = 1 if cas else 0
+        s.manual = manual_clock
+        s.start_ns = boot_clock()
+        s.wall_start = <int64_t> time.time() - CLOCK_START
+        s.owner = <void*> self
+        s.log = engine_log
+        s.prefix = engine_prefix
+        s.drop_reader = engine_drop_reader
+        clock_set(s, s.start_ns)
+        reserve = max(memory_limit, 32 << 30)
+        if arena_open(&s.arena, memory_limit, reserve) != 0:
+            raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
+        self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
+        power = hashpower_init or 16
+        if index_open(&s.index, s.arena.reserved // 48, power) != 0:
+            raise MemoryError("the system refuses address space for the hash table: lower -m")
+        seed = os.urandom(16)
+        s.index.k0 = int.from_bytes(seed[:8], "little")
+        s.index.k1 = int.from_bytes(seed[8:], "little")
+        if track_sizes:
+            s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
+            if s.size_count == NULL:
+                raise MemoryError
+        self.shared.inbuf = <char*> malloc(IN_SIZE)
+        self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
+        if self.shared.inbuf == NULL or self.shared.out == NULL:
+            raise MemoryError
+        self.turn = requests_per_event
+        self.pinned = {}
+        self.prefixes = {}
+        self.prefix_delimiter = prefix_delimiter
+        self.version_reply = b"VERSION " + version + b"\r\n"
+        self.write_prefixes = ()
+        self.locked_prefixes = ()
+        self.crawler_enabled = True
+
+    cdef make_classes(self, chunk_size, growth_factor, slab_chunk_max, slab_sizes):
+        cdef Arena* a = &self.s.arena
+        cdef uint32_t unit = 1 << a.shift
+        cdef int i
+        largest = min(slab_chunk_max, PAGE_SIZE)
+        if not slab_sizes:
+            first = (48 + chunk_size + unit - 1) // unit * unit
+            arena_classes(a, first, growth_factor, largest)
+            return
+        if len(slab_sizes) > MAX_CLASSES - 2 or list(slab_sizes) != sorted(set(slab_sizes)):
+            raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
+        a.classes = 0
+        for size in slab_sizes:
+            size = (48 + size + unit - 1) // unit * unit
+            if size >= largest:
+                raise ValueError("slab_sizes must be smaller than slab_chunk_max")
+            if a.classes and size <= a.cls[a.classes].size:
+                continue
+            a.classes += 1
+            a.cls[a.classes].size = size
+            a.cls[a.classes].per_page = PAGE_SIZE // size
+        a.classes += 1
+        a.cls[a.classes].size = largest
+        a.cls[a.classes].per_page = PAGE_SIZE // largest
+
+    def __dealloc__(self):
+        arena_close(&self.s.arena)
+        index_close(&self.s.index)
+        free(self.s.size_count)
+        free(self.shared.inbuf)
+        free(self.shared.out)
+
+    # Time
+
+    def now(self):
+        """Seconds on the engine's clock."""
+        clock_update(&self.s)
+        return self.s.elapsed_ns / 1e9 + CLOCK_START
+
+    def wall(self, double seconds):
+        """The engine's second as unix time."""
+        return seconds + self.s.wall_start
+
+    def advance(self, double seconds):
+        """Moves the clock (tests, and debugtime)."""
+        self.s.skew_ns += <int64_t> (seconds * 1e9)
+        clock_set(&self.s, self.s.start_ns if self.s.manual else boot_clock())
+
+    def pause_clock(self):
+        clock_update(&self.s)
+        self.s.paused = 1
+
+    def resume_clock(self):
+        self.s.paused = 0
+        clock_update(&self.s)
+
+    # Figures
+
+    def stats(self):
+        """Every figure of `stats` that the engine knows, by memcached's names (protocol page, 2.1)."""
+        cdef Store* s = &self.s
+        cdef Counters* n = &s.n
+        cdef ClassStats t
+        cdef ClassStats* c
+        cdef int i, seg
+        cdef uint64_t hits = 0
+        clock_update(s)
+        memset(&t, 0, sizeof(t))
+        for i in range(MAX_CLASSES):
+            c = &s.cls[i]
+            for seg in range(4):
+                hits += c.hits_to[seg]
+            t.cmd_set += c.cmd_set
+            t.delete_hits += c.delete_hits
+            t.incr_hits += c.incr_hits
+            t.decr_hits += c.decr_hits
+            t.cas_hits += c.cas_hits
+            t.cas_badval += c.cas_badval
+            t.touch_hits += c.touch_hits
+            t.evicted += c.evicted
+            t.evicted_unfetched += c.evicted_unfetched
+            t.evicted_active += c.evicted_active
+            t.reclaimed += c.reclaimed
+            t.expired_unfetched += c.expired_unfetched
+            t.crawler_reclaimed += c.crawler_reclaimed
+            t.crawler_checked += c.crawler_checked
+            t.moves_to_cold += c.moves_to_cold
+            t.moves_to_warm += c.moves_to_warm
+            t.moves_within += c.moves_within
+            t.direct_reclaims += c.direct_reclaims
+        return {
+            "cmd_get": n.cmd_get, "cmd_set": t.cmd_set, "cmd_flush": n.cmd_flush, "cmd_touch": n.cmd_touch,
+            "cmd_meta": n.cmd_meta, "get_hits": hits, "get_misses": n.get_misses, "get_expired": n.get_expired,
+            "get_flushed": n.get_flushed, "delete_misses": n.delete_misses, "delete_hits": t.delete_hits,
+            "incr_misses": n.incr_misses, "incr_hits": t.incr_hits, "decr_misses": n.decr_misses,
+            "decr_hits": t.decr_hits, "cas_misses": n.cas_misses, "cas_hits": t.cas_hits, "cas_badval": t.cas_badval,
+            "touch_hits": t.touch_hits, "touch_misses": n.touch_misses, "store_too_large": n.too_large,
+            "store_no_memory": n.no_memory, "bytes_read": n.bytes_read, "bytes_written": n.bytes_written,
+            "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
+            "hash_power_level": power_of(s.index.size),
+            "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
+            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": 0,
+            "slab_reassign_inline_reclaim": n.inline_reclaims, "slab_reassign_busy_items": n.busy_pages,
+            "slab_reassign_busy_deletes": n.rescued_pieces, "slab_reassign_running": 0, "slabs_moved": n.page_moves,
+            "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
+            "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,
+            "total_items": n.total_items, "slab_global_page_pool": s.arena.pooled,
+            "expired_unfetched": t.expired_unfetched, "evicted_unfetched": t.evicted_unfetched,
+            "evicted_active": t.evicted_active, "evictions": t.evicted, "reclaimed": t.reclaimed,
+            "crawler_reclaimed": t.crawler_reclaimed, "crawler_items_checked": t.crawler_checked,
+            "moves_to_cold": t.moves_to_cold, "moves_to_warm": t.moves_to_warm, "moves_within_lru": t.moves_within,
+            "direct_reclaims": t.direct_reclaims, "slow_readers_dropped": n.readers_dropped,
+        }
+
+    cdef uint64_t tail_age(self, int cls, int seg):
+        cdef uint32_t h = self.s.lru[cls][seg].tail
+        return (self.s.tick - item_at(&self.s.arena, h).time) // TICKS if h else 0
+
+    def item_stats(self):
+        """`stats items`, by LRU class; classes without items are left out."""
+        cdef Store* s = &self.s
+        cdef ClassStats* c
+        cdef Lru* l
+        cdef int i
+        result = {}
+        clock_update(s)
+        for i in range(1, s.arena.classes + 1):
+            l = &s.lru[i][0]
+            c = &s.cls[i]
+            number = l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
+            if number == 0:
+                continue
+            oldest_seg = COLD if l[COLD].tail else WARM if l[WARM].tail else HOT if l[HOT].tail else TEMP
+            result[i] = {
+                "number": number, "number_hot": l[HOT].count, "number_warm": l[WARM].count,
+                "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": self.tail_age(i, HOT),
+                "age_warm": self.tail_age(i, WARM), "age": self.tail_age(i, oldest_seg),
+                "mem_requested": l[HOT].bytes + l[WARM].bytes + l[COLD].bytes + l[TEMP].bytes,
+                "evicted": c.evicted, "evicted_nonzero": c.evicted_nonzero, "evicted_time": c.evicted_time,
+                "outofmemory": c.outofmemory, "tailrepairs": 0, "reclaimed": c.reclaimed,
+                "expired_unfetched": c.expired_unfetched, "evicted_unfetched": c.evicted_unfetched,
+                "evicted_active": c.evicted_active, "crawler_reclaimed": c.crawler_reclaimed,
+                "crawler_items_checked": c.crawler_checked, "lrutail_reflocked": 0,
+                "moves_to_cold": c.moves_to_cold, "moves_to_warm": c.moves_to_warm,
+                "moves_within_lru": c.moves_within, "direct_reclaims": c.direct_reclaims,
+                "hits_to_hot": c.hits_to[HOT], "hits_to_warm": c.hits_to[WARM], "hits_to_cold": c.hits_to[COLD],
+                "hits_to_temp": c.hits_to[TEMP],
+            }
+        return result
+
+    def slab_stats(self):
+        """`stats slabs`: the classes that have or had a page, how many have one, and the bytes of all pages."""
+        cdef Store* s = &self.s
+        cdef SlabClass* k
+        cdef ClassStats* c
+        cdef int i
+        cdef uint64_t active = 0
+        result = {}
+        for i in range(1, s.arena.classes + 1):
+            k = &s.arena.cls[i]
+            c = &s.cls[i]
+            if k.pages == 0 and c.cmd_set == 0:
+                continue
+            if k.pages:
+                active += 1
+            total = k.pages * k.per_page
+            result[i] = {
+                "chunk_size": k.size, "chunks_per_page": k.per_page, "total_pages": k.pages, "total_chunks": total,
+                "used_chunks": k.used, "free_chunks": total - k.used, "free_chunks_end": 0,
+                "get_hits": c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3], "cmd_set": c.cmd_set,
+                "delete_hits": c.delete_hits, "incr_hits": c.incr_hits, "decr_hits": c.decr_hits,
+                "cas_hits": c.cas_hits, "cas_badval": c.cas_badval, "touch_hits": c.touch_hits,
+            }
+        return result, active, s.arena.pages_used * PAGE_SIZE
+
+    def sizes(self):
+        """Items by size in steps of 32 bytes, or None without track_sizes."""
+        cdef uint64_t i
+        if self.s.size_count == NULL:
+            return None
+        return {i * 32: self.s.size_count[i] for i in range(self.s.item_size_max // 32 + 16) if self.s.size_count[i]}
+
+    def reset_stats(self):
+        """`stats reset`: clears counters, keeps gauges."""
+        cdef int i
+        memset(&self.s.n, 0, sizeof(Counters))
+        for i in range(MAX_CLASSES):
+            memset(&self.s.cls[i], 0, sizeof(ClassStats))
+        self.prefixes.clear()
+
+    def prefix_stats(self):
+        return [(prefix, n[0], n[1], n[2], n[3]) for prefix, n in self.prefixes.items()]
+
+    @property
+    def detail(self):
+        return bool(self.s.detail)
+
+    @detail.setter
+    def detail(self, on):
+        self.s.detail = bool(on)
+
+    @property
+    def verbosity(self):
+        return self._verbosity
+
+    @verbosity.setter
+    def verbosity(self, int level):
+        self._verbosity = level
+        self.s.trace = level > 1
+
+    # Administration
+
+    def flush_all(self, delay=0):
+        """Everything stored so far is dead, at once or after `delay` (an exptime as flush_all takes it)."""
+        clock_update(&self.s)
+        flush_all(&self.s, delay)
+
+    def set_memory_limit(self, limit):
+        """Changes -m; a lower limit is reached in slices by `maintain`. False if there is no address space for it."""
+        if limit < 2 * PAGE_SIZE or (limit >> PAGE_BITS) > self.s.arena.pages_max:
+            return False
+        self.s.memory_limit = limit
+        self.s.arena.pages_limit = limit >> PAGE_BITS
+        return True
+
+    def tune_lru(self, int hot_pct, int warm_pct, double hot_factor, double warm_factor):
+        self.s.hot_pct = hot_pct
+        self.s.warm_pct = warm_pct
+        self.s.hot_factor = hot_factor
+        self.s.warm_factor = warm_factor
+
+    def set_segmented(self, on):
+        """`lru mode`: segmented, or one list for each class (flat), to which all items then move."""
+        cdef Store* s = &self.s
+        cdef int i, seg
+        cdef uint32_t h
+        s.segmented = bool(on)
+        if on:
+            return
+        for i in range(1, s.arena.classes + 1):
+            for seg in (TEMP, WARM, HOT):
+                while s.lru[i][seg].tail:
+                    h = s.lru[i][seg].tail
+                    lru_move(s, h, item_at(&s.arena, h), COLD)
+
+    def set_temporary_ttl(self, seconds):
+        self.s.temp_ttl = seconds
+
+    def reassign_page(self, int src, int dst):
+        """`slabs reassign`: OK, BUSY, BADCLASS, NOSPARE or SAME."""
+        clock_update(&self.s)
+        return (<bytes> reassign(&self.s, src, dst)).decode()
+
+    @property
+    def automove(self):
+        return self.s.automove
+
+    @automove.setter
+    def automove(self, int level):
+        self.s.automove = level
+
+    def cachedump(self, int cls, int limit):
+        """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry)."""
+        cdef Store* s = &self.s
+        cdef uint32_t h
+        cdef Item* it
+        cdef int seg
+        cdef size_t room = 2 << 20
+        result = []
+        clock_update(s)
+        if not 1 <= cls <= s.arena.classes:
+            return result
+        for seg in range(4) if not s.segmented else (COLD, WARM, HOT, TEMP):
+            h = s.lru[cls][seg].head
+            while h and (limit == 0 or len(result) < limit):
+                it = item_at(&s.arena, h)
+                if it.nbytes == 0 and it.seg & G_TOKEN:
+                    h = it.next
+                    continue
+                if it.nkey + 60 > room:
+                    return result
+                room -= it.nkey + 60
+                if it.epoch >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
+                    result.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
+                                   it.exptime + s.wall_start if it.exptime else 0))
+                h = it.next
+        return result
+
+    cdef object describe(self, Item* it):
+        cdef Store* s = &self.s
+        return ItemInfo(PyBytes_FromStringAndSize(key_of(it), it.nkey), it.exptime + s.wall_start if it.exptime else -1,
+                        it.time // TICKS + s.wall_start, it.cas, bool(it.state & S_FETCHED), it.cls, size_of(s, it),
+                        it.flags, bool(it.state & S_BINARY))
+
+    def walk(self, classes=None, int budget=200):
+        """Live items (of some LRU classes) in lists of at most `budget`, page by page; empty lists are left out.
+
+        Items that are stored, or move, while it runs may be missed."""
+        cdef Store* s = &self.s
+        cdef uint32_t page = 1, index = 0
+        cdef Item* it
+        found = []
+        while page < s.arena.high:
+            if s.arena.page[page].cls == 0 or index >= s.arena.page[page].fresh:
+                page += 1
+                index = 0
+                continue
+            it = item_at(&s.arena, chunk_in(&s.arena, page, index))
+            index += 1
+            if it.state & S_LINKED and (classes is None or it.cls in classes) and it.epoch >= s.flush_epoch \
+                    and not (it.exptime and it.exptime <= s.sec):
+                found.append(self.describe(it))
+                if len(found) >= budget:
+                    yield found
+                    found = []
+        if found:
+            yield found
+
+    def crawl(self, classes=None, limit=0):
+        """Starts a pass that frees dead items (`lru_crawler crawl`). False while one asked for is running."""
+        cdef uint64_t mask = 0
+        if self.walk_state.running and self.walk_state.asked:
+            return False
+        if classes is None:
+            mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
+        else:
+            for cls in classes:
+                mask |= <uint64_t> 1 << <int> cls
+        walk_start(&self.s, &self.walk_state, mask, limit, 1)
+        return True
+
+    @property
+    def crawler_running(self):
+        return bool(self.walk_state.running)
+
+    @property
+    def classes(self):
+        """The largest slab class id."""
+        return self.s.arena.classes
+
+    @property
+    def memory_limit_most(self):
+        """The largest limit that set_memory_limit takes, in bytes."""
+        return <uint64_t> self.s.arena.pages_max << PAGE_BITS
+
+    def maintain(self, int budget_us=1000):
+        """One slice of background work; returns the seconds after which it wants to be called again."""
+        cdef Store* s = &self.s
+        cdef Walk* w = &self.walk_state
+        cdef uint64_t began, limit = <uint64_t> budget_us * 1000
+        cdef int i
+        cdef bint more = 0
+        clock_update(s)
+        began = boot_clock()
+        while s.arena.pages_used > s.arena.pages_limit:
+            if not shrink_step(s):
+                break
+            if boot_clock() - began > limit:
+                more = 1
+                break
+        if s.arena.pooled and s.arena.pages_used + s.arena.pooled > s.arena.pages_limit:
+            arena_trim(&s.arena, 64)
+        for i in range(1, s.arena.classes + 1):
+            juggle_by_age(s, i, 200)
+        if not w.running and s.rules:
+            s.sweep_restart = 0
+            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
+        elif not w.running and self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch):
+            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
+        while w.running and boot_clock() - began < limit:
+            if not walk_step(s, w, 256):
+                self.next_walk = s.sec + 10
+        if w.running:
+            return 0.001 if w.asked or more else 0.05
+        return 0.001 if more or s.rules else 0.25
+
+    # Logs
+
+    def observe(self, int mask, callback):
+        """Calls callback(kind, fields) for the log events in the mask: 1 item_get, 2 item_store, 4 eviction, 8 deleted."""
+        self.log_callback = callback
+        self.s.log_mask = mask if callback is not None else 0
+
+    # Coherence
+
+    def delete(self, bytes key not None):
+        """Removes a key, and holds plain stores of it off for a while if so configured. True if it was there."""
+        cdef uint64_t hv
+        cdef uint32_t h
+        if not 1 <= len(key) <= KEY_MAX:
+            return False
+        hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
+        clock_update(&self.s)
+        hold_key(&self.s, hv)
+        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), hv)
+        if h:
+            item_unlink(&self.s, h, hv)
+        return h != 0
+
+    def mark_stale(self, bytes key not None, int ttl=-1):
+        """Marks a key stale with a new cas (md I T); an empty item (a lease) is removed. True if it was there."""
+        cdef uint64_t hv
+        cdef uint32_t h
+        cdef Item* it
+        if not 1 <= len(key) <= KEY_MAX:
+            return False
+        hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
+        clock_update(&self.s)
+        hold_key(&self.s, hv)
+        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), hv)
+        if h == 0:
+            return False
+        it = item_at(&self.s.arena, h)
+        if it.nbytes == 0:
+            item_unlink(&self.s, h, hv)
+        else:
+            mark_item_stale(&self.s, it, <int64_t> expiry(&self.s, ttl) if ttl >= 0 else -1)
+        return True
+
+    cdef void hold_everything(self):
+        if self.s.hold_ms:
+            self.s.hold_all = boot_ms(&self.s) + self.s.hold_ms
+
+    def flush(self):
+        """Forgets everything, leases included."""
+        clock_update(&self.s)
+        flush_now(&self.s)
+        self.hold_everything()
+
+    def flush_prefix(self, bytes prefix not None):
+        """Forgets the keys that begin with the prefix."""
+        clock_update(&self.s)
+        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 0, 0)
+        self.hold_everything()
+
+    def refresh_prefix(self, bytes prefix not None, int ttl=0):
+        """Marks the keys that begin with the prefix stale, to live at most ttl seconds more (0: as they were)."""
+        clock_update(&self.s)
+        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 1, ttl)
+        self.hold_everything()
+
+    def set_gate(self, policy, fresh_until=0):
+        """miss, error or serve: what to answer after fresh_until (CLOCK_BOOTTIME, ns); None: no gate."""
+        gate = GATES.get(policy)
+        if gate is None:
+            raise ValueError("the gate's policy is miss, error, serve or None")
+        self.s.gate_policy = gate
+        self.s.fresh_until = fresh_until
+
+    @property
+    def gate_closed(self):
+        """True when the gate is set and its time is over."""
+        clock_update(&self.s)
+        return self.s.gate != GATE_OPEN
+
+    def hold_off(self, int milliseconds):
+        """For so long after delete, mark_stale or flush above, plain stores of that key are refused. 0: off."""
+        self.s.hold_ms = milliseconds
+
+    def broadcast(self, deletes, write_prefixes=()):
+        """What sessions made from now on report to owner.events."""
+        self.wants_deletes = bool(deletes)
+        self.write_prefixes = tuple(write_prefixes)
+
+    def lock_prefixes(self, prefixes):
+        """Writes to keys under these prefixes wait for owner.lock, in sessions made from now on."""
+        self.locked_prefixes = tuple(prefixes)
+
+
+cdef int power_of(uint64_t n):
+    cdef int p = 0
+    while n > 1:
+        n >>= 1
+        p += 1
+    return p

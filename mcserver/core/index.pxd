@@ -1,0 +1,158 @@
+# Index: from key to item, a hash table that grows by one bucket at a time (linear hashing, Litwin 1980).
+#
+# Owns the bucket array and the keyed hash (SipHash-1-3 under a random key, so that chosen keys can't collide). Must
+# never change an item but for its `h_next`. No insert splits more than two buckets, so nobody waits for a rehash; the
+# array's address space is reserved at the start and grows in place.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
+from .memory cimport Arena, Item, item_at, HEADER, mmap, munmap, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, \
+    MAP_NORESERVE, MAP_FAILED
+
+cdef struct Index:
+    uint32_t* bucket
+    uint64_t reserved           # buckets there is address space for
+    uint64_t size               # buckets in use
+    uint64_t low                # the power of two at or below size
+    uint64_t count              # items
+    uint64_t k0
+    uint64_t k1
+
+
+cdef inline uint64_t rotl(uint64_t x, int b) noexcept nogil:
+    return (x << b) | (x >> (64 - b))
+
+
+cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const char* key, size_t n) noexcept nogil:
+    # Aumasson and Bernstein's SipHash with one compression and three finalisation rounds.
+    cdef uint64_t v0 = k0 ^ <uint64_t> 0x736f6d6570736575
+    cdef uint64_t v1 = k1 ^ <uint64_t> 0x646f72616e646f6d
+    cdef uint64_t v2 = k0 ^ <uint64_t> 0x6c7967656e657261
+    cdef uint64_t v3 = k1 ^ <uint64_t> 0x7465646279746573
+    cdef uint64_t m, last = (<uint64_t> n) << 56
+    cdef size_t left = n
+    cdef int i
+    while left >= 8:
+        memcpy(&m, key, 8)
+        v3 ^= m
+        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
+        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
+        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
+        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
+        v0 ^= m
+        key += 8
+        left -= 8
+    m = 0
+    memcpy(&m, key, left)
+    m |= last
+    v3 ^= m
+    for i in range(4):
+        if i == 1:
+            v0 ^= m
+            v2 ^= 0xff
+        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
+        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
+        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
+        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+cdef inline uint64_t index_hash(Index* ix, const char* key, size_t n) noexcept nogil:
+    return siphash13(ix.k0, ix.k1, key, n)
+
+
+cdef inline uint64_t index_bucket(Index* ix, uint64_t hv) noexcept nogil:
+    cdef uint64_t b = hv & (2 * ix.low - 1)
+    if b >= ix.size:
+        b &= ix.low - 1
+    return b
+
+
+cdef inline uint32_t index_find(Index* ix, Arena* a, const char* key, size_t n, uint64_t hv) noexcept nogil:
+    cdef uint32_t h = ix.bucket[index_bucket(ix, hv)]
+    cdef Item* it
+    while h:
+        it = item_at(a, h)
+        if it.nkey == n and memcmp(<char*> it + HEADER, key, n) == 0:
+            return h
+        h = it.h_next
+    return 0
+
+
+cdef inline void index_split(Index* ix, Arena* a) noexcept nogil:
+    # Splits the bucket that is next in turn into itself and one new bucket at the end of the array.
+    cdef uint64_t source, other, hv
+    cdef uint32_t h, following
+    cdef Item* it
+    if ix.size >= ix.reserved:
+        return
+    if ix.size == 2 * ix.low:
+        ix.low *= 2
+    source = ix.size - ix.low
+    other = ix.size
+    ix.size += 1
+    h = ix.bucket[source]
+    ix.bucket[source] = 0
+    ix.bucket[other] = 0
+    while h:
+        it = item_at(a, h)
+        following = it.h_next
+        hv = index_hash(ix, <char*> it + HEADER, it.nkey)
+        if hv & ix.low:
+            it.h_next = ix.bucket[other]
+            ix.bucket[other] = h
+        else:
+            it.h_next = ix.bucket[source]
+            ix.bucket[source] = h
+        h = following
+
+
+cdef inline void index_insert(Index* ix, Arena* a, uint32_t h, uint64_t hv) noexcept nogil:
+    cdef uint64_t b
+    ix.count += 1
+    if ix.count > ix.size:
+        index_split(ix, a)
+        index_split(ix, a)
+    b = index_bucket(ix, hv)
+    item_at(a, h).h_next = ix.bucket[b]
+    ix.bucket[b] = h
+
+
+cdef inline bint index_swap(Index* ix, Arena* a, uint32_t old, uint32_t new, uint64_t hv) noexcept nogil:
+    # Puts `new` where `old` stood in its bucket; with new == 0 `old` is taken out.
+    cdef uint32_t* link = &ix.bucket[index_bucket(ix, hv)]
+    while link[0]:
+        if link[0] == old:
+            if new:
+                item_at(a, new).h_next = item_at(a, old).h_next
+                link[0] = new
+            else:
+                link[0] = item_at(a, old).h_next
+                ix.count -= 1
+            return 1
+        link = &item_at(a, link[0]).h_next
+    return 0
+
+
+cdef inline int index_open(Index* ix, uint64_t most, int power) noexcept nogil:
+    # Room for `most` buckets (address space only), 2**power of them in use at the start.
+    cdef void* where
+    cdef uint64_t start = <uint64_t> 1 << power
+    if most < start:
+        most = start
+    where = mmap(NULL, most * sizeof(uint32_t), PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if where == MAP_FAILED:
+        return -1
+    ix.bucket = <uint32_t*> where
+    ix.reserved = most
+    ix.size = start
+    ix.low = start
+    ix.count = 0
+    return 0
+
+
+cdef inline void index_close(Index* ix) noexcept nogil:
+    if ix.bucket != NULL:
+        munmap(ix.bucket, ix.reserved * sizeof(uint32_t))
+        ix.bucket = NULL

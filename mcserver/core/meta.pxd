@@ -1,0 +1,637 @@
+# Meta commands: mg, ms, md, ma, mn, me.
+#
+# Each verb's whole behaviour in one place (protocol page, 1.4). Must never look at the socket or at input beyond its
+# line (and, for ms, its data).
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memset
+from .memory cimport *
+from .index cimport index_hash
+from .store cimport *
+from .items cimport *
+from .text cimport *
+from .values cimport *
+from .arith cimport *
+from .conn cimport *
+from .wire cimport *
+from .classic cimport LENGTH_MOST, log_store, log_stored, pinned_full, put_value, refuse_alloc, swallow
+
+cdef enum:
+    META_TOKENS = 20            # tokens of a meta command, verb and key included
+    OPAQUE_MOST = 32            # the letter O included
+
+# One meta command: its key and what its flags say. `first` is the first flag's token.
+cdef struct Meta:
+    Token t[MAX_TOKENS]
+    int count
+    int first
+    char key[256]
+    size_t nkey
+    bint binary
+    bint quiet
+    bint value
+    bint no_bump
+    bint has_ttl
+    bint has_vivify
+    bint has_cas
+    bint has_recache
+    bint invalidate
+    bint remove_value
+    bint has_mode
+    char mode
+    int32_t ttl
+    int32_t vivify
+    int32_t recache
+    uint32_t flags
+    uint64_t cas
+    uint64_t explicit
+    uint64_t delta
+    uint64_t initial
+
+
+cdef inline const char* read_flag(Meta* m, Token* t) noexcept nogil:
+    # One flag into m; the error's text, or NULL.
+    cdef char f = t.at[0]
+    cdef const char* arg = t.at + 1
+    cdef size_t n = t.len - 1
+    if f == c'q': m.quiet = 1
+    elif f == c'v': m.value = 1
+    elif f == c'u': m.no_bump = 1
+    elif f == c'b': m.binary = 1
+    elif f == c'I': m.invalidate = 1
+    elif f == c'x': m.remove_value = 1
+    elif f == c'T':
+        m.has_ttl = 1
+        if not read_i32(arg, n, &m.ttl): return W_FLAG_TOKEN
+    elif f == c'N':
+        m.has_vivify = 1
+        if not read_i32(arg, n, &m.vivify): return W_FLAG_TOKEN
+    elif f == c'R':
+        m.has_recache = 1
+        if not read_i32(arg, n, &m.recache): return W_FLAG_TOKEN
+    elif f == c'C':
+        m.has_cas = 1
+        if not read_u64(arg, n, &m.cas): return W_FLAG_TOKEN
+    elif f == c'E':
+        if not read_u64(arg, n, &m.explicit): return W_FLAG_TOKEN
+    elif f == c'F':
+        if not read_u32(arg, n, &m.flags): return W_BAD_FORMAT
+    elif f == c'J':
+        if not read_u64(arg, n, &m.initial): return W_FLAG_INITIAL
+    elif f == c'D':
+        if not read_u64(arg, n, &m.delta): return W_FLAG_DELTA
+    elif f == c'O':
+        if t.len > OPAQUE_MOST: return W_FLAG_OPAQUE
+    elif f == c'M':
+        m.has_mode = 1
+        m.mode = arg[0] if n else 0
+    elif not (f == c's' or f == c'k' or f == c't' or f == c'c' or f == c'f' or f == c'l' or f == c'h'
+              or f == c'P' or f == c'L'):
+        return W_FLAG_UNKNOWN
+    return NULL
+
+
+cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
+    # Key and flags of a tokenised command; the error's text, or NULL.
+    cdef uint8_t seen[128]
+    cdef int i
+    cdef uint8_t f
+    cdef const char* error
+    m.first = first
+    if m.t[1].len > KEY_MAX:
+        return W_BAD_FORMAT
+    if m.count > META_TOKENS:
+        return W_FLAGS_TOO_LONG
+    if m.count > first:
+        memset(seen, 0, sizeof(seen))
+        for i in range(first, m.count):
+            f = <uint8_t> m.t[i].at[0]
+            if not (65 <= f <= 122 or 48 <= f <= 57):
+                return W_BAD_FORMAT
+            if seen[f]:
+                return W_FLAG_TWICE
+            seen[f] = 1
+            error = read_flag(m, &m.t[i])
+            if error != NULL:
+                return error
+    if m.binary:
+        m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
+        if m.nkey == 0:
+            return W_FLAG_KEY
+    else:
+        m.nkey = m.t[1].len
+        memcpy(m.key, m.t[1].at, m.nkey)
+    return NULL
+
+
+cdef inline void meta_clear(Meta* m) noexcept nogil:
+    m.binary = 0
+    m.quiet = 0
+    m.value = 0
+    m.no_bump = 0
+    m.has_ttl = 0
+    m.has_vivify = 0
+    m.has_cas = 0
+    m.has_recache = 0
+    m.invalidate = 0
+    m.remove_value = 0
+    m.has_mode = 0
+    m.mode = 0
+    m.ttl = 0
+    m.flags = 0
+    m.cas = 0
+    m.explicit = 0
+    m.delta = 1
+    m.initial = 0
+
+
+cdef inline void put_token(Conn* c, Token* t) noexcept nogil:
+    put_char(c, c' ')
+    put(c, t.at, t.len)
+
+
+cdef inline void put_key(Conn* c, Meta* m) noexcept nogil:
+    # The k flag: the key as it was asked for.
+    put(c, b" k", 2)
+    put(c, m.t[1].at, m.t[1].len)
+    if m.binary:
+        put(c, b" b", 2)
+
+
+cdef inline void put_item_key(Conn* c, Item* it) noexcept nogil:
+    # The k flag of a hit: base64 when the item was stored so.
+    put(c, b" k", 2)
+    if it.state & S_BINARY:
+        c.shared.out_len += <size_t> base64_write(c.shared.out + c.shared.out_len, key_of(it), it.nkey)
+        put(c, b" b", 2)
+    else:
+        put(c, key_of(it), it.nkey)
+
+
+cdef inline void put_echo(Conn* c, Meta* m, const char* code) noexcept nogil:
+    # A status with the flags that every reply may carry: O and k.
+    cdef int i
+    put(c, code, 2)
+    for i in range(m.first, m.count):
+        if m.t[i].at[0] == c'O':
+            put_token(c, &m.t[i])
+        elif m.t[i].at[0] == c'k':
+            put_key(c, m)
+    puts(c, W_CRLF)
+
+
+cdef inline void put_flag(Conn* c, char f, int64_t value) noexcept nogil:
+    put_char(c, c' ')
+    put_char(c, f)
+    put_i64(c, value)
+
+
+cdef inline void put_cas(Conn* c, uint64_t cas) noexcept nogil:
+    put(c, b" c", 2)
+    put_u64(c, cas)
+
+
+# mg
+
+cdef inline uint32_t vivify(Conn* c, Meta* m, uint64_t hv, int* error) noexcept nogil:
+    # The empty item that N makes on a miss: whoever sees W now holds the lease.
+    cdef Store* s = c.store
+    cdef Item* it
+    cdef uint32_t h = item_alloc(s, m.key, m.nkey, 0, expiry(s, m.vivify), 0, error)
+    if h:
+        it = item_at(&s.arena, h)
+        it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
+        if m.binary:
+            it.state |= S_BINARY
+        item_replace(s, 0, h, hv)
+    return h
+
+
+cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nogil:
+    cdef Store* s = c.store
+    cdef Item* it = item_at(&s.arena, h)
+    cdef bint won = created, was_sent = it.seg & G_TOKEN and not created
+    cdef bint with_value = m.value and not (m.has_cas and m.cas == it.cas)
+    cdef int i
+    cdef char f
+    if not won and not was_sent:
+        won = it.state & S_STALE or (m.has_recache and it.exptime and ttl_left(s, it) < m.recache)
+    if with_value:
+        put(c, b"VA ", 3)
+        put_u64(c, it.nbytes)
+    else:
+        put(c, b"HD", 2)
+    for i in range(m.first, m.count):
+        f = m.t[i].at[0]
+        if f == c's': put_flag(c, f, it.nbytes)
+        elif f == c't': put_flag(c, f, ttl_left(s, it))
+        elif f == c'c': put_cas(c, it.cas)
+        elif f == c'f': put_flag(c, f, it.flags)
+        elif f == c'l': put_flag(c, f, (s.tick - it.time) // TICKS)
+        elif f == c'h': put_flag(c, f, 1 if it.state & S_FETCHED else 0)
+        elif f == c'O': put_token(c, &m.t[i])
+        elif f == c'k': put_item_key(c, it)
+        elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
+    if was_sent:
+        put(c, b" Z", 2)
+    if it.state & S_STALE:
+        put(c, b" X", 2)
+    if won:
+        put(c, b" W", 2)
+        it.seg |= G_TOKEN
+    puts(c, W_CRLF)
+    if with_value:
+        put_value(c, h, it)
+    if not m.no_bump and not created:
+        item_bump(s, h, it)
+
+
+cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
+    cdef Store* s = c.store
+    cdef const char* error
+    cdef uint64_t hv
+    cdef uint32_t h = 0
+    cdef int failed = 0
+    cdef bint created = 0
+    cdef Item* it
+    if m.count < 2:
+        puts(c, W_BAD_FORMAT)
+        return
+    error = read_meta(m, 2)
+    if error != NULL:
+        puts(c, error)
+        return
+    if s.gate == GATE_ERROR:
+        puts(c, W_STALE)
+        return
+    hv = index_hash(&s.index, m.key, m.nkey)
+    if s.detail:
+        s.prefix(s.owner, 0, m.key, m.nkey)
+    if s.gate != GATE_MISS:
+        h = item_find(s, m.key, m.nkey, hv)
+        if h == 0 and m.has_vivify and not held_off(s, hv):
+            h = vivify(c, m, hv, &failed)
+            created = 1
+            if h == 0:
+                puts(c, W_NO_MEMORY_ITEM)
+                return
+    if h == 0:
+        s.n.cmd_get += 1
+        s.n.get_misses += 1
+        if not m.quiet:
+            put_echo(c, m, W_EN)
+        return
+    it = item_at(&s.arena, h)
+    if pinned_full(it):
+        puts(c, W_REFCOUNT)
+        return
+    if s.detail and not created:
+        s.prefix(s.owner, 1, m.key, m.nkey)
+    if created:
+        s.n.cmd_get += 1
+        s.n.get_misses += 1
+    elif m.has_ttl:
+        s.n.cmd_touch += 1
+        s.cls[it.cls].touch_hits += 1
+    else:
+        s.n.cmd_get += 1
+        s.cls[it.cls].hits_to[it.seg & SEG_MASK] += 1
+    mg_hit(c, m, h, created)
+
+
+# ms
+
+cdef inline bint set_mode(Meta* m, Mode* mode) noexcept nogil:
+    # M's letter and C together; false for a letter that is no mode.
+    mode[0] = M_SET
+    if m.has_mode:
+        if m.mode == c'E': mode[0] = M_ADD
+        elif m.mode == c'A': mode[0] = M_APPEND
+        elif m.mode == c'P': mode[0] = M_PREPEND
+        elif m.mode == c'R': mode[0] = M_REPLACE
+        elif m.mode != c'S': return 0
+    if m.has_cas and (mode[0] == M_SET or mode[0] == M_REPLACE):
+        mode[0] = M_CAS
+    return 1
+
+
+cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept nogil:
+    # The command line of ms: makes the item that the data will fill.
+    cdef Store* s = c.store
+    cdef const char* error
+    cdef int32_t length
+    cdef uint64_t hv
+    cdef uint32_t h
+    cdef int failed = 0
+    cdef Mode mode
+    cdef Item* it
+    if m.count < 3 or not read_i32(m.t[2].at, m.t[2].len, &length) or length < 0 or length > LENGTH_MOST:
+        puts(c, W_BAD_FORMAT)
+        return
+    error = read_meta(m, 3)
+    if error == NULL and not set_mode(m, &mode):
+        error = W_MODE_SET
+    if error == NULL and s.gate == GATE_ERROR:
+        error = W_STALE
+    if error != NULL:
+        swallow(c, error, <uint64_t> length)
+        return
+    if s.gate == GATE_MISS:
+        put_echo(c, m, b"NS")
+        swallow(c, b"", <uint64_t> length)
+        return
+    hv = index_hash(&s.index, m.key, m.nkey)
+    if s.detail:
+        s.prefix(s.owner, 2, m.key, m.nkey)
+    h = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.ttl), <uint64_t> length, &failed)
+    if h == 0:
+        refuse_alloc(c, m.key, m.nkey, hv, failed, <uint64_t> length, 1, mode)
+        return
+    it = item_at(&s.arena, h)
+    s.cls[it.cls].cmd_set += 1
+    if m.binary:
+        it.state |= S_BINARY
+    c.meta = 1
+    c.mode = mode
+    c.item = h
+    c.hash = hv
+    c.filled = 0
+    c.text = line
+    c.text_len = n
+    c.phase = P_DATA
+
+
+cdef inline const char* set_code(Status r) noexcept nogil:
+    if r == R_STORED: return b"HD"
+    if r == R_NOT_STORED: return b"NS"
+    if r == R_EXISTS: return b"EX"
+    return b"NF"
+
+
+cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
+    # The data is there (m was read again from the kept line): store it and answer.
+    cdef Store* s = c.store
+    cdef uint32_t h = c.item, stored = 0
+    cdef uint32_t nbytes = item_at(&s.arena, h).nbytes
+    cdef How how
+    cdef Status r = R_NOT_STORED
+    cdef int i
+    cdef char f
+    if lock_stops(c, m.key, m.nkey):
+        return
+    c.item = 0
+    how.cas_given = m.has_cas
+    how.cas = m.cas
+    how.explicit = m.explicit
+    how.invalidate = m.invalidate
+    how.vivify = m.has_vivify
+    how.vivify_expiry = expiry(s, m.vivify) if m.has_vivify else 0
+    if s.gate == GATE_OPEN or s.gate == GATE_SERVE:
+        if not m.has_cas and held_off(s, c.hash):
+            item_release(s, h)
+        else:
+            r = store_item(s, h, c.hash, c.mode, &how, &stored)
+    else:
+        item_release(s, h)
+    if s.log_mask & LOG_MUTATE:
+        log_stored(c, stored, m.key, m.nkey, r, c.mode, m.ttl)
+    if r == R_STORED:
+        write_event(c, m.key, m.nkey)
+        nbytes = item_at(&s.arena, stored).nbytes
+        if m.quiet:
+            return
+    put(c, set_code(r), 2)
+    for i in range(m.first, m.count):
+        f = m.t[i].at[0]
+        if f == c'O': put_token(c, &m.t[i])
+        elif f == c'k': put_key(c, m)
+        elif f == c'c': put_cas(c, item_at(&s.arena, stored).cas if stored else 0)
+        elif f == c's': put_flag(c, f, nbytes)
+    puts(c, W_CRLF)
+
+
+# md
+
+cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcept nogil:
+    # md x: the item stays with no value, client flags F, expiry T, and its cas. 0: out of memory.
+    cdef Item* it
+    cdef Item* old = item_at(&s.arena, h[0])
+    cdef int failed = 0
+    cdef uint32_t new
+    old.refs += 1
+    new = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.ttl), 0, &failed)
+    old.refs -= 1
+    if new == 0:
+        return 0
+    it = item_at(&s.arena, new)
+    it.cas = m.explicit if m.explicit and s.use_cas else old.cas
+    it.state |= old.state & (S_BINARY | S_STALE)
+    it.seg |= old.seg & G_TOKEN
+    item_replace(s, h[0], new, hv)
+    h[0] = new
+    return 1
+
+
+cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogil:
+    cdef Store* s = c.store
+    cdef Item* it = item_at(&s.arena, h)
+    s.cls[it.cls].delete_hits += 1
+    if s.log_mask & LOG_DELETE and not (m.invalidate and not m.remove_value):
+        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0)
+    if m.remove_value and not drop_value(s, m, &h, hv):
+        puts(c, W_NO_MEMORY)
+        return
+    if m.invalidate:
+        it = item_at(&s.arena, h)
+        mark_item_stale(s, it, <int64_t> expiry(s, m.ttl) if m.has_ttl else -1)
+        if m.explicit and s.use_cas:
+            it.cas = m.explicit
+    elif not m.remove_value:
+        item_unlink(s, h, hv)
+    if s.gate == GATE_MISS:
+        put_echo(c, m, b"NF")
+    elif not m.quiet:
+        put_echo(c, m, b"HD")
+
+
+cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
+    cdef Store* s = c.store
+    cdef const char* error
+    cdef uint64_t hv
+    cdef uint32_t h
+    cdef bint missed
+    if m.count < 2:
+        puts(c, W_BAD_FORMAT)
+        return
+    error = read_meta(m, 2)
+    if error != NULL:
+        puts(c, error)
+        return
+    if s.gate == GATE_ERROR:
+        puts(c, W_STALE)
+        return
+    if lock_stops(c, m.key, m.nkey):
+        return
+    if s.detail:
+        s.prefix(s.owner, 3, m.key, m.nkey)
+    hv = index_hash(&s.index, m.key, m.nkey)
+    h = item_find(s, m.key, m.nkey, hv)
+    missed = h == 0 or (m.has_cas and item_at(&s.arena, h).cas != m.cas)
+    if not (m.has_cas and missed):
+        if m.invalidate and not m.remove_value:
+            event(c, EV_STALE, m.key, m.nkey, m.ttl if m.has_ttl else -1)
+        else:
+            event(c, EV_DELETE, m.key, m.nkey, -1)
+    if not missed:
+        md_hit(c, m, h, hv)
+    elif h:
+        put_echo(c, m, b"EX")
+    else:
+        s.n.delete_misses += 1
+        put_echo(c, m, b"NF")
+
+
+# ma
+
+cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number) noexcept nogil:
+    # The reply of a success. T takes effect here.
+    cdef Store* s = c.store
+    cdef Item* it = item_at(&s.arena, h)
+    cdef char digits[24]
+    cdef int n = write_u64(digits, number), i
+    cdef char f
+    if m.has_ttl:
+        set_expiry(s, it, expiry(s, m.ttl))
+    write_event(c, m.key, m.nkey)
+    if m.quiet:
+        return
+    if m.value:
+        put(c, b"VA ", 3)
+        put_u64(c, <uint64_t> n)
+    else:
+        put(c, b"HD", 2)
+    for i in range(m.first, m.count):
+        f = m.t[i].at[0]
+        if f == c't': put_flag(c, f, ttl_left(s, it))
+        elif f == c'c': put_cas(c, it.cas)
+        elif f == c'O': put_token(c, &m.t[i])
+        elif f == c'k': put_key(c, m)
+    puts(c, W_CRLF)
+    if m.value:
+        put(c, digits, <size_t> n)
+        puts(c, W_CRLF)
+
+
+cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept nogil:
+    # The key is not there: N makes it with J's number, else NF.
+    cdef Store* s = c.store
+    cdef char digits[24]
+    cdef int n, failed = 0
+    cdef uint32_t h
+    cdef Item* it
+    if m.has_vivify and s.gate != GATE_MISS:
+        if held_off(s, hv):
+            put_echo(c, m, b"NS")
+            return
+        n = write_u64(digits, m.initial)
+        h = item_alloc(s, m.key, m.nkey, 0, expiry(s, m.vivify), <uint64_t> n, &failed)
+        if h == 0:
+            puts(c, W_NO_MEMORY)
+            return
+        it = item_at(&s.arena, h)
+        value_fill(s, it, 0, digits, <uint64_t> n)
+        it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
+        if m.binary:
+            it.state |= S_BINARY
+        item_replace(s, 0, h, hv)
+        ma_done(c, m, h, m.initial)
+        return
+    if incr:
+        s.n.incr_misses += 1
+    else:
+        s.n.decr_misses += 1
+    put_echo(c, m, b"NF")
+
+
+cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
+    cdef Store* s = c.store
+    cdef uint64_t hv, number
+    cdef uint32_t h = 0
+    cdef Delta d
+    cdef bint incr = 1
+    if m.count < 2:
+        puts(c, W_BAD_FORMAT)
+        return
+    if read_meta(m, 2) != NULL:
+        puts(c, W_MA_FLAG)
+        return
+    if m.has_mode:
+        incr = m.mode == c'I' or m.mode == c'+'
+        if not incr and m.mode != c'D' and m.mode != c'-':
+            puts(c, W_MODE_ARITH)
+            return
+    if s.gate == GATE_ERROR:
+        puts(c, W_STALE)
+        return
+    if lock_stops(c, m.key, m.nkey):
+        return
+    hv = index_hash(&s.index, m.key, m.nkey)
+    if s.gate != GATE_MISS:
+        h = item_find(s, m.key, m.nkey, hv)
+    if h == 0:
+        ma_missing(c, m, hv, incr)
+        return
+    d = add_delta(s, &h, hv, incr, m.delta, m.has_cas, m.cas, m.explicit, &number)
+    if d == D_OK:
+        ma_done(c, m, h, number)
+    elif d == D_EXISTS:
+        put_echo(c, m, b"EX")
+    elif d == D_NON_NUMERIC:
+        puts(c, W_NON_NUMERIC)
+    else:
+        puts(c, W_NO_MEMORY)
+
+
+# me
+
+cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
+    cdef Store* s = c.store
+    cdef uint32_t h = 0
+    cdef Item* it
+    cdef int64_t left
+    cdef int i
+    s.n.cmd_meta += 1
+    if m.count < 2 or m.t[1].len > KEY_MAX:
+        puts(c, W_BAD_FORMAT)
+        return
+    m.nkey = m.t[1].len
+    memcpy(m.key, m.t[1].at, m.nkey)
+    for i in range(2, m.count):
+        if m.t[i].len == 1 and m.t[i].at[0] == c'b':
+            m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
+            if m.nkey == 0:
+                puts(c, W_FLAG_KEY)
+                return
+    if s.gate == GATE_ERROR:
+        puts(c, W_STALE)
+        return
+    if s.gate != GATE_MISS:
+        h = item_find(s, m.key, m.nkey, index_hash(&s.index, m.key, m.nkey))
+    if h == 0:
+        puts(c, W_EN)
+        return
+    it = item_at(&s.arena, h)
+    left = ttl_left(s, it)
+    put(c, b"ME ", 3)
+    put(c, m.t[1].at, m.t[1].len)
+    put(c, b" exp=", 5)
+    put_i64(c, left)
+    put(c, b" la=", 4)
+    put_u64(c, (s.tick - it.time) // TICKS)
+    put(c, b" cas=", 5)
+    put_u64(c, it.cas)
+    puts(c, b" fetch=yes cls=" if it.state & S_FETCHED else b" fetch=no cls=")
+    put_u64(c, it.cls)
+    put(c, b" size=", 6)
+    put_u64(c, size_of(s, it))
+    puts(c, W_CRLF)

@@ -1,0 +1,450 @@
+# Session: what a connection's bytes mean. Framing, dispatch, and the order of replies.
+#
+# The rules (protocol page, 1.1):
+# - A command is a line up to LF, with one CR before it taken off; data blocks are counted and end in CR LF.
+# - Every command's reply is in the output before the next command runs; a batch is sent by one write.
+# - When the client takes no more (blocked), when replies wait for a confirmation (held), or a write for its lock, the
+#   session stops reading and keeps its place; nothing is lost and nothing is run twice.
+# - Any bytes lead to replies, a documented error, or a closed connection; all at once means the same as byte by byte.
+# Owns the phase of a connection: nothing outside changes it but engine.pyx through the functions here.
+# Must never know what a command does.
+
+from libc.errno cimport errno, EAGAIN, EINTR
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memchr, memcmp, memcpy, memmove
+from .memory cimport Item, item_at
+from .store cimport Store, boot_clock
+from .items cimport item_release
+from .flush cimport clock_update
+from .text cimport MAX_TOKENS, Token, last_is_noreply, tokenise
+from .values cimport M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET, value_fill, value_span
+from .conn cimport *
+from .classic cimport *
+from .meta cimport *
+from .wire cimport *
+
+cdef enum:
+    TURN_NS = 250000            # a connection's turn ends at the first -R commands after this long
+
+
+cdef inline bint same(Token* t, const char* word, size_t n) noexcept nogil:
+    return t.len == n and memcmp(t.at, word, n) == 0
+
+
+# Sending
+
+cdef inline void gone(Conn* c) noexcept nogil:
+    c.phase = P_CLOSED
+
+
+cdef inline bint flush(Conn* c) noexcept nogil:
+    # Sends the batch's replies. 0: nothing more may run now (blocked, held or closed).
+    cdef int r
+    cdef size_t n
+    if c.has_events:
+        c.on_flush(c)
+    n = c.shared.out_len
+    c.shared.out_len = 0
+    if n or (c.big and not c.held):
+        r = send_now(c, c.shared.out, n)
+        if r < 0:
+            gone(c)
+            return 0
+        if r == 0:
+            c.blocked = 1
+            return 0
+    return not c.held
+
+
+# Running
+
+cdef inline void command_done(Conn* c) noexcept nogil:
+    # The reply of one command is complete: taken back for noreply, shown to -vv, tied to its event.
+    if c.noreply:
+        c.shared.out_len = c.start
+    if c.event_pending:
+        c.event_pending = 0
+        c.has_events = 1
+        c.on_span(c, c.start, c.shared.out_len)
+    if c.store.trace and c.shared.out_len > c.start:
+        c.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
+    c.granted = 0
+
+
+cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
+    cdef int r
+    if same(t, b"stats", 5) or same(t, b"watch", 5):
+        c.noreply = 0
+    r = c.on_cold(c, line, n)
+    if r == COLD_STREAM:
+        c.phase = P_STREAM
+    elif r == COLD_UNKNOWN:
+        if count > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0:
+            gone(c)
+        else:
+            puts(c, W_ERROR)
+
+
+cdef inline void dispatch_meta(Conn* c, const char* line, size_t n, char which) noexcept nogil:
+    cdef Meta m
+    c.noreply = 0
+    meta_clear(&m)
+    m.count = tokenise(line, n, m.t)
+    m.first = 2
+    if which == c'g': cmd_mg(c, &m)
+    elif which == c's': cmd_ms(c, &m, line, n)
+    elif which == c'd': cmd_md(c, &m)
+    elif which == c'a': cmd_ma(c, &m)
+    elif which == c'n': puts(c, W_MN)
+    else: cmd_me(c, &m)
+
+
+cdef inline bint is_get(const char* line, size_t n) noexcept nogil:
+    return n >= 4 and line[0] == c'g' and line[1] == c'e' and line[2] == c't' and line[3] == c' '
+
+
+cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
+    # One command line, without its end.
+    cdef Token t[MAX_TOKENS]
+    cdef int count
+    cdef const char* v = line
+    if is_get(line, n):
+        cmd_get(c, line + 4, n - 4, 0)
+        return
+    if n >= 2 and v[0] == c'm' and (n == 2 or v[2] == c' ') and memchr(b"gsdane", v[1], 6) != NULL:
+        dispatch_meta(c, line, n, v[1])
+        return
+    count = tokenise(line, n, t)
+    if same(t, b"set", 3): cmd_store(c, t, count, M_SET)
+    elif same(t, b"delete", 6): cmd_delete(c, t, count)
+    elif same(t, b"incr", 4): cmd_arith(c, t, count, 1)
+    elif same(t, b"decr", 4): cmd_arith(c, t, count, 0)
+    elif same(t, b"add", 3): cmd_store(c, t, count, M_ADD)
+    elif same(t, b"replace", 7): cmd_store(c, t, count, M_REPLACE)
+    elif same(t, b"cas", 3): cmd_store(c, t, count, M_CAS)
+    elif same(t, b"append", 6): cmd_store(c, t, count, M_APPEND)
+    elif same(t, b"prepend", 7): cmd_store(c, t, count, M_PREPEND)
+    elif same(t, b"gets", 4): cmd_get(c, line + 4, n - 4, 1)
+    elif same(t, b"get", 3): cmd_get(c, line + 3, n - 3, 0)
+    elif same(t, b"touch", 5): cmd_touch(c, t, count)
+    elif same(t, b"gat", 3): cmd_gat(c, t, count, line + n, 0)
+    elif same(t, b"gats", 4): cmd_gat(c, t, count, line + n, 1)
+    elif same(t, b"flush_all", 9): cmd_flush_all(c, t, count)
+    elif same(t, b"version", 7):
+        c.noreply = 0
+        c.on_cold(c, line, n)
+    elif same(t, b"quit", 4):
+        c.noreply = 0
+        c.quitting = 1
+    else:
+        cold(c, t, count, line, n)
+
+
+cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexcept nogil:
+    # Runs one line; raw is its length with the line end.
+    c.start = c.shared.out_len
+    c.noreply = 0
+    if c.store.trace:
+        c.on_trace(c, 0, line, n)
+    if raw < 4:
+        puts(c, W_BAD_FORMAT)
+    else:
+        if n and line[n - 1] == c'y' or n and line[n - 1] == c' ':
+            c.noreply = last_is_noreply(line, n)
+        dispatch(c, line, n)
+    if c.phase == P_LINE:
+        command_done(c)
+    elif c.phase == P_SWALLOW:
+        command_done(c)
+
+
+cdef inline void data_done(Conn* c, bint good) noexcept nogil:
+    # A data block is complete (good: it ended in CR LF).
+    cdef Meta m
+    c.start = c.shared.out_len
+    c.phase = P_LINE
+    if not good:
+        item_release(c.store, c.item)
+        c.item = 0
+        if c.meta:
+            c.noreply = 0
+        puts(c, W_BAD_CHUNK)
+    elif c.meta:
+        meta_clear(&m)
+        m.count = tokenise(c.text, c.text_len, m.t)
+        read_meta(&m, 3)
+        finish_ms(c, &m)
+    else:
+        finish_store(c)
+    if c.phase == P_LOCKED:
+        return
+    drop_text(c)
+    if c.item:                  # a refused lock leaves the item
+        item_release(c.store, c.item)
+        c.item = 0
+    command_done(c)
+
+
+cdef inline bint too_long(Conn* c, const char* p, size_t n) noexcept nogil:
+    # A line without an end: only a get may be longer than LINE_MOST.
+    cdef size_t blanks = 0
+    if n <= LINE_MOST:
+        return 0
+    while blanks < 100 and p[blanks] == c' ':
+        blanks += 1
+    p += blanks
+    return n > MULTIGET_MOST or not (memcmp(p, b"get ", 4) == 0 or memcmp(p, b"gets ", 5) == 0)
+
+
+cdef inline size_t run_data(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Takes what it can of a data block; returns how much.
+    cdef Item* it = item_at(&c.store.arena, c.item)
+    cdef size_t take = 0
+    if c.filled < it.nbytes:
+        take = it.nbytes - c.filled
+        if take > n:
+            take = n
+        value_fill(c.store, it, c.filled, p, take)
+        c.filled += take
+    if c.filled == it.nbytes and n - take >= 2:
+        data_done(c, p[take] == c'\r' and p[take + 1] == c'\n')
+        take += 2
+    return take
+
+
+cdef inline size_t run_line(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Runs the line at p; returns its length, 0 when it isn't complete.
+    cdef const char* end = <const char*> memchr(p + c.scanned, c'\n', n - c.scanned)
+    cdef size_t raw, length
+    if end == NULL:
+        c.scanned = n
+        if too_long(c, p, n):
+            gone(c)
+        return 0
+    c.scanned = 0
+    raw = <size_t> (end - p) + 1
+    length = raw - 1
+    if length and p[length - 1] == c'\r':
+        length -= 1
+    command(c, p, length, raw)
+    if c.phase == P_LOCKED:
+        c.start = c.shared.out_len
+        return 0
+    return raw
+
+
+cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogil:
+    # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
+    cdef size_t pos = 0, taken
+    cdef int commands = 0
+    cdef uint64_t began = 0
+    clock_update(c.store)
+    c.store.log_fd = c.fd
+    if not c.seen and n:
+        c.seen = 1
+        if <uint8_t> p[0] == 0x80:      # the binary protocol: its clients would wait for ever for an answer
+            c.binary = 1
+            gone(c)
+            return n
+    while True:
+        if c.big or c.shared.out_len >= OUT_SOFT:
+            if not flush(c):
+                break
+        if c.tail:
+            puts(c, W_CRLF)
+            c.tail = 0
+            if c.phase == P_LINE:
+                c.granted = 0
+        if c.phase == P_LINE:
+            if pos == n or c.quitting:
+                break
+            taken = run_line(c, p + pos, n - pos)
+            pos += taken
+            if taken == 0:
+                break
+            commands += 1
+            if commands == turn:
+                commands = 0
+                if began == 0:
+                    began = boot_clock()
+                elif boot_clock() - began > TURN_NS and pos < n:
+                    c.yielded = 1
+                    c.store.n.yields += 1
+                    break
+        elif c.phase == P_DATA:
+            taken = run_data(c, p + pos, n - pos)
+            pos += taken
+            if c.phase == P_DATA or c.phase == P_LOCKED:
+                break
+        elif c.phase == P_SWALLOW:
+            taken = n - pos
+            if taken > c.swallow:
+                taken = <size_t> c.swallow
+            pos += taken
+            c.swallow -= taken
+            if c.swallow:
+                break
+            c.phase = P_LINE
+        elif c.phase == P_KEYS:
+            c.start = c.shared.out_len
+            run_keys(c)
+            if c.phase == P_LINE:
+                command_done(c)
+        elif c.phase == P_READY:
+            data_done(c, 1)
+        elif c.phase == P_STREAM:
+            if not c.on_stream(c):
+                c.phase = P_LINE
+            if not flush(c):
+                break
+        elif c.phase == P_WATCH:
+            pos = n
+            break
+        else:
+            break
+    if c.phase != P_CLOSED and (c.shared.out_len or c.has_events) and not c.held and not c.blocked:
+        flush(c)
+    c.shared.out_len = 0
+    if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
+        gone(c)
+    if c.quitting and not (c.blocked or c.held):
+        gone(c)
+    return pos
+
+
+# Input
+
+cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Keeps the input that was not consumed. p may lie in c.in_buf itself.
+    cdef char* buf
+    if n == 0:
+        free(c.in_buf)
+        c.in_buf = NULL
+        c.in_cap = 0
+        c.in_len = 0
+        return 1
+    if c.in_buf != NULL and c.in_buf <= p and p < c.in_buf + c.in_cap:
+        memmove(c.in_buf, p, n)
+        c.in_len = n
+        return 1
+    buf = <char*> malloc(n)
+    if buf == NULL:
+        return 0
+    memcpy(buf, p, n)
+    free(c.in_buf)
+    c.in_buf = buf
+    c.in_cap = n
+    c.in_len = n
+    return 1
+
+
+cdef inline void run_stashed(Conn* c, int turn) noexcept nogil:
+    # Goes on with the input that was kept.
+    cdef size_t n = c.in_len, used
+    used = run(c, c.in_buf, n, turn)
+    if not stash(c, c.in_buf + used, n - used):
+        gone(c)
+
+
+cdef inline bint stopped(Conn* c) noexcept nogil:
+    return c.blocked or c.held or c.phase == P_LOCKED or c.phase == P_CLOSED
+
+
+cdef inline void resume(Conn* c, int turn) noexcept nogil:
+    # The client reads again, a confirmation came, a lock was granted, or it is this connection's turn again.
+    cdef int r
+    if c.held or c.phase == P_CLOSED:
+        return
+    if c.out_len or c.big:
+        r = send_now(c, NULL, 0)
+        if r < 0:
+            gone(c)
+            return
+        c.blocked = r == 0
+        if c.blocked:
+            return
+    c.blocked = 0
+    if c.phase == P_LOCKED:
+        return
+    c.yielded = 0
+    run_stashed(c, turn)
+
+
+cdef inline ssize_t receive_value(Conn* c) noexcept nogil:
+    # Reads a value straight into its item, and what follows into the shared buffer. Returns what recv returns, less
+    # what went into the item.
+    cdef iovec part[4]
+    cdef msghdr m
+    cdef Item* it = item_at(&c.store.arena, c.item)
+    cdef uint64_t at = c.filled, length
+    cdef int parts = 0
+    cdef ssize_t n
+    while at < it.nbytes and parts < 3:
+        part[parts].iov_base = value_span(c.store, it, at, &length)
+        part[parts].iov_len = length
+        at += length
+        parts += 1
+    part[parts].iov_base = c.shared.inbuf
+    part[parts].iov_len = IN_SIZE if at == it.nbytes else 0
+    m.msg_name = NULL
+    m.msg_namelen = 0
+    m.msg_iov = part
+    m.msg_iovlen = <size_t> parts + 1
+    m.msg_control = NULL
+    m.msg_controllen = 0
+    m.msg_flags = 0
+    n = recvmsg(c.fd, &m, MSG_DONTWAIT)
+    if n <= 0:
+        return n
+    c.store.n.bytes_read += <uint64_t> n
+    at -= c.filled
+    if <uint64_t> n <= at:
+        c.filled += <uint64_t> n
+        return 0
+    c.filled += at
+    return n - <ssize_t> at
+
+
+cdef inline void readable(Conn* c, int turn) noexcept nogil:
+    # The socket has input: one read, then everything that it completes.
+    cdef Shared* sh = c.shared
+    cdef char* buf = sh.inbuf
+    cdef char* grown
+    cdef size_t have = c.in_len, used
+    cdef ssize_t n
+    if stopped(c):
+        return
+    if c.yielded:
+        resume(c, turn)
+        return
+    if c.phase == P_DATA and have == 0 and c.filled < item_at(&c.store.arena, c.item).nbytes:
+        used = c.filled
+        n = receive_value(c)
+        if n == 0 and c.filled > used:
+            return
+    else:
+        if have > IN_SIZE // 2:
+            if c.in_cap - have < IN_SIZE:
+                grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
+                if grown == NULL:
+                    gone(c)
+                    return
+                c.in_buf = grown
+                c.in_cap = 2 * c.in_cap + IN_SIZE
+            buf = c.in_buf
+            n = recv(c.fd, buf + have, c.in_cap - have, MSG_DONTWAIT)
+        else:
+            if have:
+                memcpy(buf, c.in_buf, have)
+            n = recv(c.fd, buf + have, IN_SIZE - have, MSG_DONTWAIT)
+        if n > 0:
+            c.store.n.bytes_read += <uint64_t> n
+    if n <= 0:
+        if n == 0 or not (errno == EAGAIN or errno == EINTR):
+            gone(c)
+        return
+    have += <size_t> n
+    used = run(c, buf, have, turn)
+    if not stash(c, buf + used, have - used):
+        gone(c)

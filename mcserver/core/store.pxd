@@ -1,0 +1,211 @@
+# Store: the state of one cache: arena, index, LRU lists, settings, clock and counters.
+#
+# Owns the struct that every room above shares, and the clock. Must never touch a key or a client: behaviour is above.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from .memory cimport Arena, Item, MAX_CLASSES
+from .index cimport Index
+
+cdef extern from "<time.h>" nogil:
+    cdef struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* out)
+    enum: CLOCK_BOOTTIME, CLOCK_REALTIME
+
+cdef enum:
+    TICKS = 16                  # of the LRU clock in a second
+    CLOCK_START = 2             # the engine's clock starts here, so that second 1 is always past
+    RELATIVE_MOST = 2592000     # an exptime above 30 days is a date
+    RULES_MAX = 64
+    HOLD_BUCKETS = 4096
+
+# Kinds of log events, a bit mask (see `watch`).
+cdef enum:
+    LOG_FETCH = 1
+    LOG_MUTATE = 2
+    LOG_EVICT = 4
+    LOG_DELETE = 8
+
+# What became of the last look-up (for logs).
+cdef enum:
+    FOUND = 0
+    MISSING = 1
+    EXPIRED = 2
+    FLUSHED = 3
+
+# The gate (coherence page): what a cache answers that can't prove that it is fresh.
+cdef enum:
+    GATE_OPEN = 0
+    GATE_MISS = 1
+    GATE_ERROR = 2
+    GATE_SERVE = 3
+
+cdef struct Lru:
+    uint32_t head
+    uint32_t tail
+    uint32_t count
+    uint64_t bytes
+
+cdef struct ClassStats:
+    uint64_t hits_to[4]
+    uint64_t cmd_set
+    uint64_t delete_hits
+    uint64_t incr_hits
+    uint64_t decr_hits
+    uint64_t cas_hits
+    uint64_t cas_badval
+    uint64_t touch_hits
+    uint64_t evicted
+    uint64_t evicted_nonzero
+    uint64_t evicted_time       # seconds since the last evicted item was used
+    uint64_t evicted_unfetched
+    uint64_t evicted_active
+    uint64_t outofmemory
+    uint64_t reclaimed
+    uint64_t expired_unfetched
+    uint64_t crawler_reclaimed
+    uint64_t crawler_checked
+    uint64_t moves_to_cold
+    uint64_t moves_to_warm
+    uint64_t moves_within
+    uint64_t direct_reclaims
+
+cdef struct Counters:
+    uint64_t cmd_get
+    uint64_t cmd_flush
+    uint64_t cmd_touch
+    uint64_t cmd_meta
+    uint64_t get_misses
+    uint64_t get_expired
+    uint64_t get_flushed
+    uint64_t delete_misses
+    uint64_t incr_misses
+    uint64_t decr_misses
+    uint64_t cas_misses
+    uint64_t touch_misses
+    uint64_t too_large
+    uint64_t no_memory
+    uint64_t total_items
+    uint64_t bytes_read
+    uint64_t bytes_written
+    uint64_t yields
+    uint64_t page_moves         # pages that changed class
+    uint64_t rescues            # items that moved to another chunk because their page left the class
+    uint64_t rescued_pieces
+    uint64_t busy_pages         # pages that couldn't leave because a client was using an item in them
+    uint64_t inline_reclaims
+    uint64_t crawls
+    uint64_t juggles
+    uint64_t readers_dropped
+
+# A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
+cdef struct Rule:
+    uint8_t length
+    uint8_t refresh
+    uint16_t epoch
+    uint32_t ttl
+    char prefix[256]
+
+ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd, int64_t ttl) noexcept nogil
+ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
+ctypedef bint (*drop_hook)(void* owner) noexcept nogil
+
+cdef struct Store:
+    Arena arena
+    Index index
+    Lru lru[MAX_CLASSES][4]
+    ClassStats cls[MAX_CLASSES]
+    Counters n
+    uint64_t bytes              # by memcached's size rule
+    uint64_t timed              # items that have an exptime
+    uint64_t cas                # the last cas unique given
+    # settings
+    uint64_t memory_limit
+    uint64_t item_size_max
+    bint evictions
+    bint use_cas
+    bint segmented
+    bint flush_enabled
+    bint automove
+    int hot_pct
+    int warm_pct
+    double hot_factor
+    double warm_factor
+    int64_t temp_ttl            # negative: off
+    # clock
+    bint manual
+    bint paused
+    uint64_t start_ns           # CLOCK_BOOTTIME when the engine was made
+    int64_t skew_ns             # what debugtime or a test added
+    uint64_t boot_ns            # the last reading, without skew
+    uint64_t elapsed_ns
+    uint32_t sec
+    uint32_t tick
+    int64_t wall_start          # unix time of second 0 of the engine's clock
+    # flushes
+    uint16_t epoch              # flushes (of all, or of a prefix) seen
+    uint16_t flush_epoch        # items of an older epoch are dead
+    uint32_t flush_at           # second of the delayed flush's first stage; 0 none
+    uint32_t flush_again
+    int rules
+    Rule rule[RULES_MAX]
+    bint sweep_restart
+    # coherence
+    int gate_policy
+    uint64_t fresh_until        # CLOCK_BOOTTIME ns
+    int gate                    # this batch's GATE_*
+    uint32_t hold_ms
+    uint64_t hold_all           # ms on the boot clock
+    uint64_t hold[HOLD_BUCKETS]
+    # page mover
+    int credit[MAX_CLASSES]     # evictions from the own class before the classes' ages are compared again
+    # hooks
+    void* owner
+    int log_mask
+    bint detail
+    int last_found
+    int log_fd                  # whose command runs, for logs
+    bint trace                  # commands and replies are shown to the trace hook
+    log_hook log
+    prefix_hook prefix
+    drop_hook drop_reader
+    uint32_t* size_count        # items by 32 bytes, with track_sizes
+
+
+cdef inline uint64_t boot_clock() noexcept nogil:
+    cdef timespec t
+    clock_gettime(CLOCK_BOOTTIME, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef inline uint32_t expiry(Store* s, int32_t exptime) noexcept nogil:
+    # The protocol's exptime as a second of the engine's clock: 0 never, 1 already past.
+    cdef int64_t at
+    if exptime == 0:
+        return 0
+    if exptime < 0:
+        return 1
+    if exptime > RELATIVE_MOST:
+        at = exptime - s.wall_start
+        return 1 if at <= CLOCK_START else <uint32_t> at
+    return s.sec + <uint32_t> exptime
+
+
+cdef inline int64_t ttl_left(Store* s, Item* it) noexcept nogil:
+    # Seconds to live; -1 for ever.
+    if it.exptime == 0:
+        return -1
+    return <int64_t> it.exptime - s.sec
+
+
+cdef inline uint64_t printed_size(Store* s, size_t nkey, uint32_t flags, uint64_t nbytes) noexcept nogil:
+    # An item's size by memcached's rule (protocol page, 1.3), whatever our header takes.
+    return 48 + nkey + 1 + (4 if flags else 0) + nbytes + 2 + (8 if s.use_cas else 0)
+
+
+cdef inline uint64_t new_cas(Store* s) noexcept nogil:
+    if not s.use_cas:
+        return 0
+    s.cas += 1
+    return s.cas

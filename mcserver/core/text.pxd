@@ -1,0 +1,204 @@
+# Text: tokens, numbers and base64, exactly as memcached reads and writes them (protocol page, 1.1 and 1.2).
+#
+# Owns no state. Must never read beyond the length that it is given: input is bytes, not C strings.
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
+
+cdef enum:
+    MAX_TOKENS = 24             # tokens that are indexed; further ones are ignored
+    KEY_MAX = 250
+
+cdef struct Token:
+    const char* at
+    size_t len
+
+
+cdef inline int tokenise(const char* line, size_t n, Token* tokens) noexcept nogil:
+    # Splits at spaces (runs count once). The first token ends at the first space, so it is empty after a leading space.
+    cdef size_t i = 0, start
+    cdef int count = 1
+    while i < n and line[i] != c' ':
+        i += 1
+    tokens[0].at = line
+    tokens[0].len = i
+    while count < MAX_TOKENS:
+        while i < n and line[i] == c' ':
+            i += 1
+        if i == n:
+            break
+        start = i
+        while i < n and line[i] != c' ':
+            i += 1
+        tokens[count].at = line + start
+        tokens[count].len = i - start
+        count += 1
+    return count
+
+
+cdef inline bint last_is_noreply(const char* line, size_t n) noexcept nogil:
+    while n and line[n - 1] == c' ':
+        n -= 1
+    return n >= 8 and memcmp(line + n - 7, b"noreply", 7) == 0 and line[n - 8] == c' '
+
+
+cdef inline bint read_u64(const char* p, size_t n, uint64_t* out) noexcept nogil:
+    cdef uint64_t value = 0, digit
+    cdef size_t i
+    if n == 0 or n > 22:
+        return 0
+    for i in range(n):
+        if p[i] < c'0' or p[i] > c'9':
+            return 0
+        digit = <uint64_t> (p[i] - c'0')
+        if value > (<uint64_t> 0xFFFFFFFFFFFFFFFF - digit) // 10:
+            return 0
+        value = value * 10 + digit
+    out[0] = value
+    return 1
+
+
+cdef inline bint read_u32(const char* p, size_t n, uint32_t* out) noexcept nogil:
+    cdef uint64_t value
+    if n > 11 or not read_u64(p, n, &value) or value > <uint64_t> 0xFFFFFFFF:
+        return 0
+    out[0] = <uint32_t> value
+    return 1
+
+
+cdef inline bint read_i32(const char* p, size_t n, int32_t* out) noexcept nogil:
+    cdef uint64_t value
+    cdef bint minus = n > 0 and p[0] == c'-'
+    if n > 11 or not read_u64(p + minus, n - minus, &value):
+        return 0
+    if value > <uint64_t> 0x7FFFFFFF + minus:
+        return 0
+    out[0] = <int32_t> (-<int64_t> value if minus else <int64_t> value)
+    return 1
+
+
+cdef inline bint is_blank(char c) noexcept nogil:
+    return c == c' ' or (9 <= c <= 13)
+
+
+cdef inline bint read_c_number(const char* p, size_t n, bint is_signed, int64_t* out) noexcept nogil:
+    # What C's strtoul (or strtol, if signed) reads, with memcached's checks: it must end at a blank, a NUL or the end;
+    # out of range fails; for the unsigned one a minus sign with a result that is negative as a long fails.
+    cdef size_t i = 0
+    cdef uint64_t value = 0, digit
+    cdef bint minus = 0, any = 0
+    while i < n and is_blank(p[i]):
+        i += 1
+    if i < n and (p[i] == c'-' or p[i] == c'+'):
+        minus = p[i] == c'-'
+        i += 1
+    while i < n and c'0' <= p[i] <= c'9':
+        digit = <uint64_t> (p[i] - c'0')
+        if value > (<uint64_t> 0xFFFFFFFFFFFFFFFF - digit) // 10:
+            return 0
+        value = value * 10 + digit
+        any = 1
+        i += 1
+    if not any or (i < n and p[i] != 0 and not is_blank(p[i])):
+        return 0
+    if is_signed:
+        if value > <uint64_t> 0x7FFFFFFFFFFFFFFF + minus:
+            return 0
+        out[0] = <int64_t> (<uint64_t> 0 - value) if minus else <int64_t> value
+        return 1
+    if minus:
+        value = <uint64_t> 0 - value
+        if <int64_t> value < 0:
+            return 0
+    out[0] = <int64_t> value
+    return 1
+
+
+cdef inline int write_u64(char* out, uint64_t value) noexcept nogil:
+    # Decimal digits; returns how many (at most 20).
+    cdef char digits[20]
+    cdef int n = 0, i
+    while True:
+        digits[n] = <char> (48 + <int> (value % 10))
+        value //= 10
+        n += 1
+        if value == 0:
+            break
+    for i in range(n):
+        out[i] = digits[n - 1 - i]
+    return n
+
+
+cdef inline int write_i64(char* out, int64_t value) noexcept nogil:
+    if value < 0:
+        out[0] = c'-'
+        return 1 + write_u64(out + 1, <uint64_t> 0 - <uint64_t> value)
+    return write_u64(out, <uint64_t> value)
+
+
+cdef inline int base64_value(uint8_t c) noexcept nogil:
+    if c'A' <= c <= c'Z':
+        return c - 65
+    if c'a' <= c <= c'z':
+        return c - 71
+    if c'0' <= c <= c'9':
+        return c + 4
+    if c == c'+':
+        return 62
+    if c == c'/':
+        return 63
+    return -1
+
+
+cdef inline int base64_read(const char* p, size_t n, char* out) noexcept nogil:
+    # Decodes n <= KEY_MAX bytes; bytes outside the alphabet are skipped. Returns the length, 0 on bad input.
+    cdef size_t i
+    cdef int count = 0, pad = 0, at = 0, length = 0, v
+    cdef int block[4]
+    for i in range(n):
+        if p[i] == c'=' or base64_value(<uint8_t> p[i]) >= 0:
+            count += 1
+    if count == 0 or count % 4:
+        return 0
+    for i in range(n):
+        v = base64_value(<uint8_t> p[i])
+        if p[i] == c'=':
+            pad += 1
+            v = 0
+        if v < 0:
+            continue
+        block[at] = v
+        at += 1
+        if at == 4:
+            out[length] = <char> ((block[0] << 2) | (block[1] >> 4))
+            out[length + 1] = <char> (((block[1] & 15) << 4) | (block[2] >> 2))
+            out[length + 2] = <char> (((block[2] & 3) << 6) | block[3])
+            length += 3
+            at = 0
+            if pad:
+                if pad > 2:
+                    return 0
+                length -= pad
+                break
+    return length
+
+
+cdef inline int base64_write(char* out, const char* p, size_t n) noexcept nogil:
+    # Encodes with padding; returns the length, 4 * ceil(n / 3).
+    cdef const char* alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+    cdef size_t i = 0
+    cdef int length = 0
+    cdef uint32_t v
+    while i < n:
+        v = <uint32_t> (<uint8_t> p[i]) << 16
+        if i + 1 < n:
+            v |= <uint32_t> (<uint8_t> p[i + 1]) << 8
+        if i + 2 < n:
+            v |= <uint8_t> p[i + 2]
+        out[length] = alphabet[v >> 18]
+        out[length + 1] = alphabet[(v >> 12) & 63]
+        out[length + 2] = alphabet[(v >> 6) & 63] if i + 1 < n else <char> c'='
+        out[length + 3] = alphabet[v & 63] if i + 2 < n else <char> c'='
+        length += 4
+        i += 3
+    return length

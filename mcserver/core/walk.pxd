@@ -1,0 +1,73 @@
+# Walk: the background pass over all items, page by page, in slices.
+#
+# Owns reclaiming what is dead though nobody asks for it, and carrying out prefix rules on every item so that they can be
+# forgotten. Must never run longer than its budget of chunks.
+
+from libc.stdint cimport uint32_t, uint64_t
+from .memory cimport *
+from .store cimport *
+from .items cimport *
+
+cdef struct Walk:
+    bint running
+    bint asked                  # by `lru_crawler crawl`, or by prefix rules: no pause between slices
+    bint for_rules              # it began after the last rule was added
+    uint32_t page
+    uint32_t index
+    uint64_t classes            # bit mask of LRU classes
+    uint64_t most               # items to look at in a class; 0 all
+    uint64_t looked
+
+
+cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, bint asked) noexcept nogil:
+    w.running = 1
+    w.asked = asked
+    w.for_rules = classes == <uint64_t> 0xFFFFFFFFFFFFFFFF and most == 0
+    w.page = 1
+    w.index = 0
+    w.classes = classes
+    w.most = most
+    w.looked = 0
+    s.n.crawls += 1
+
+
+cdef inline void walk_item(Store* s, Walk* w, uint32_t h, Item* it) noexcept nogil:
+    cdef ClassStats* c = &s.cls[it.cls]
+    if not (w.classes >> it.cls) & 1:
+        return
+    w.looked += 1
+    c.crawler_checked += 1
+    if fate(s, it) != FOUND:
+        c.crawler_reclaimed += 1
+        reclaim_dead(s, h, it)
+
+
+cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
+    # Looks at `budget` chunks; false when the pass is over.
+    cdef Arena* a = &s.arena
+    cdef Page* page
+    cdef Item* it
+    cdef uint32_t h
+    if s.sweep_restart and w.for_rules:
+        s.sweep_restart = 0
+        w.page = 1
+        w.index = 0
+    while budget:
+        if w.page >= a.high or (w.most and w.looked >= w.most):
+            w.running = 0
+            if w.for_rules and not s.sweep_restart:
+                s.rules = 0
+            return 0
+        page = &a.page[w.page]
+        if page.cls == 0 or w.index >= page.fresh:
+            w.page += 1
+            w.index = 0
+            budget -= 1
+            continue
+        h = chunk_in(a, w.page, w.index)
+        it = item_at(a, h)
+        if it.state & S_LINKED:
+            walk_item(s, w, h, it)
+        w.index += 1
+        budget -= 1
+    return 1
