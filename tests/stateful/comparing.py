@@ -47,7 +47,7 @@ def loosened(reply: bytes) -> bytes:
 
 
 def unbound_binary_key(reply: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """memcached 1.6.18 forgets that a key came in base64 when a miss makes the item: such an echo is taken out."""
+    """Memcached 1.6.18 forgets that a key came in base64 when a miss makes the item: such an echo is taken out."""
     for key in keys:
         reply = reply.replace(b" k" + key, b" k?")
     return re.sub(rb" k(YmluIA0K|AP8=|YmI=) b", b" k?", reply)

@@ -56,14 +56,14 @@ def stored_number(value: bytes) -> int:
 class Model:
     """The cache. ``now`` is its clock in whole seconds; ``epoch`` the unix time at which that clock stood at 0."""
 
-    def __init__(self, *, use_cas: bool = True, item_size_max: int = 1 << 20, first_cas: int = 2, epoch: int = 0) -> None:
+    def __init__(self, *, use_cas: bool = True, item_size_max: int = 1 << 20, epoch: int = 0) -> None:
         self.items: dict[bytes, Item] = {}
         self.now = 2
         self.epoch = epoch
         self.use_cas = use_cas
         self.item_size_max = item_size_max
         self.gated = False  # it answers as an empty cache that stores nothing
-        self._cas = first_cas - 1
+        self._cas = 1
         self._flush_at = 0
 
     # time
@@ -204,7 +204,7 @@ class Model:
     def arithmetic(
         self, key: bytes, delta: int, incr: bool, *, compare: int = 0, new_cas: int = 0
     ) -> tuple[int, Item] | Literal["NOT_FOUND", "EXISTS"]:
-        """incr and decr: the new number and its item; raises NonNumericError."""
+        """Incr and decr: the new number and its item; raises NonNumericError."""
         item = self.find(key)
         if not item:
             return "NOT_FOUND"

@@ -5,6 +5,7 @@ compare with are handed in, so that a caller may translate them.
 """
 
 import base64
+import functools
 from collections.abc import Callable, Sequence
 from random import Random
 
@@ -15,6 +16,7 @@ VALUES = (
     *(b"VALUE a 0 1\r\nx\r\nEND\r\n", b"get a\r\n", b"\x80\xff", b"1\t", b"\n2", b"-18446744073709551615"),
 )
 CLASSIC_KEYS = (b"a", b"b", b"n", b"k" * 250, b"p:1", b"p:2", b"\xc3\xa9\x01", b"get")
+STORAGE = (b"set", b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 # Keys that are sent in base64 only.
 BINARY_KEYS = (b"bin \r\n", b"\x00\xff", b"bb")
 Cas = Callable[[bytes], int]
@@ -93,7 +95,7 @@ class Commands:
 
     def wrong(self) -> bytes:
         """A line that is an error, in both versions the same."""
-        lines = (b"bogus\r\n", b"GET a\r\n", b"touch a 1x\r\n", b"incr a -1\r\n", b"incr a x\r\n", b"flush_all z\r\n",
+        lines: tuple[bytes, ...] = (b"bogus\r\n", b"GET a\r\n", b"touch a 1x\r\n", b"incr a -1\r\n", b"incr a x\r\n", b"flush_all z\r\n",
                  b"mg a z\r\n", b"mg a s s\r\n", b"mg a Tx\r\n", b"ms a 2 Tx\r\nhi\r\n", b"md a ?\r\n", b"mg ! b\r\n",
                  b"decr a 18446744073709551616\r\n", b"gat x a\r\n", b"delete %b\r\n" % (b"k" * 251))  # fmt: skip
         new = (b"mg a [\r\n", b"get\r\n", b"\n", b"incr a\r\n", b"ma a z\r\n", b"ma a Dx\r\n", b"set a 0 0 1x\r\n",
@@ -176,9 +178,9 @@ class Commands:
     def any(self) -> bytes:
         """One command of any kind."""
         makers: list[Callable[[], bytes]] = [
-            *(lambda v=verb: self.storage(v) for verb in (b"set", b"set", b"add", b"replace", b"append", b"prepend", b"cas")),
-            *(lambda v=verb: self.retrieve(v) for verb in (b"get", b"gets", b"gat", b"gats")),
-            *(lambda v=verb: self.arithmetic(v) for verb in (b"incr", b"decr")),
+            *(functools.partial(self.storage, verb) for verb in STORAGE),
+            *(functools.partial(self.retrieve, verb) for verb in (b"get", b"gets", b"gat", b"gats")),
+            *(functools.partial(self.arithmetic, verb) for verb in (b"incr", b"decr")),
             self.touch, self.delete, self.wrong,
             self.mg, self.mg, self.mg, self.ms, self.ms, self.md, self.ma, self.ma,
         ]  # fmt: skip

@@ -37,7 +37,7 @@ class ProtocolError(Exception):
 
 
 def integer(word: bytes, least: int, most: int, digits: int) -> int | None:
-    """memcached's strict numbers: digits only, a minus only where negative numbers are allowed."""
+    """Memcached's strict numbers: digits only, a minus only where negative numbers are allowed."""
     if not re.fullmatch(rb"-?\d+" if least < 0 else rb"\d+", word) or len(word) > digits:
         return None
     return int(word) if least <= int(word) <= most else None

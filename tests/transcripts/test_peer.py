@@ -9,6 +9,7 @@ import pytest
 from tests.peer import MEMCACHED, memcached
 from tests.transcripts.replay import DEVIATIONS, Case, MismatchError, Numbers, cases, play, same
 
+
 def _play_fresh(case: Case) -> str | None:
     with memcached(*case.args) as address:
         try:

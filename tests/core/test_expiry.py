@@ -1,0 +1,137 @@
+"""Expiry: lazily when an item is met, and by the crawler in slices. Only ``advance`` moves the time."""
+
+import time
+
+import pytest
+
+from tests.core.harness import MIB, crawl, fresh, settle
+from tests.core.test_memory import fill
+
+MONTH = 30 * 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("exptime", "seconds"), [(1, 1), (2, 2), (100, 100), (MONTH, MONTH), (0, None), (-1, 0), (-2147483648, 0)]
+)
+def test_relative_lifetimes(exptime: int, seconds: int | None) -> None:
+    client = fresh()
+    client.set(b"a", b"x", exptime=exptime)
+    if seconds is None:
+        client.engine.advance(20 * MONTH)
+        assert client.get(b"a") == b"x"
+        return
+    if seconds:
+        client.engine.advance(seconds - 1)
+        assert client.get(b"a") == b"x"
+        client.engine.advance(1)
+    assert client.get(b"a") is None
+
+
+def test_a_lifetime_above_thirty_days_is_a_date() -> None:
+    client = fresh()
+    now = int(time.time())
+    client.set(b"past", b"x", exptime=MONTH + 1)
+    client.set(b"yesterday", b"x", exptime=now - 86_400)
+    client.set(b"soon", b"x", exptime=now + 1000)
+    assert client.get(b"past") is None
+    assert client.get(b"yesterday") is None
+    assert client.get(b"soon") == b"x"
+    assert client.send(b"mg soon t\r\n") in {b"HD t%d\r\n" % t for t in (998, 999, 1000, 1001)}
+    client.engine.advance(1002)
+    assert client.get(b"soon") is None
+
+
+def test_touch_gat_and_append_and_incr_treat_lifetimes_as_memcached_does() -> None:
+    client = fresh()
+    for key in (b"touched", b"gat", b"appended", b"counted", b"replaced"):
+        client.set(key, b"1", exptime=10)
+    assert client.send(b"touch touched 100\r\n") == b"TOUCHED\r\n"
+    assert client.send(b"gat 100 gat\r\n") == b"VALUE gat 0 1\r\n1\r\nEND\r\n"
+    assert client.send(b"append appended 0 100 1\r\n2\r\n") == b"STORED\r\n"
+    assert client.send(b"incr counted 9\r\n") == b"10\r\n"
+    assert client.send(b"replace replaced 0 100 1\r\n2\r\n") == b"STORED\r\n"
+    client.engine.advance(10)
+    assert client.send(b"mg touched t\r\nmg gat t\r\nmg appended t\r\nmg counted t\r\nmg replaced t\r\n") == (
+        b"HD t90\r\nHD t90\r\nEN\r\nEN\r\nHD t90\r\n"
+    )
+
+
+def test_an_expired_item_is_counted_and_freed_when_it_is_met() -> None:
+    client = fresh()
+    client.set(b"a", b"x", exptime=5)
+    client.engine.advance(6)
+    assert client.engine.stats()["curr_items"] == 1, "nobody has met it yet"
+    assert client.get(b"a") is None
+    stats = client.engine.stats()
+    assert (stats["curr_items"], stats["get_expired"], stats["get_misses"], stats["bytes"]) == (0, 1, 1, 0)
+    assert client.send(b"add a 0 0 1\r\ny\r\n") == b"STORED\r\n"
+
+
+def test_the_crawler_reclaims_what_has_expired() -> None:
+    client = fresh()
+    for exptime, prefix in ((5, b"s"), (500, b"l"), (0, b"n")):
+        lines = b"".join(b"set %b%d 0 %d 3 noreply\r\nabc\r\n" % (prefix, i, exptime) for i in range(1000))
+        client.send(lines)
+    client.engine.advance(6)
+    crawl(client.engine)
+    stats = client.engine.stats()
+    assert stats["curr_items"] == 2000
+    assert stats["crawler_reclaimed"] == 1000
+    assert stats["crawler_items_checked"] >= 3000
+    assert stats["lru_crawler_starts"] >= 1
+
+
+def test_the_crawler_works_in_short_slices() -> None:
+    client = fresh(memory_limit=128 * MIB)
+    fill(client, b"k", 10, 300_000)
+    assert client.engine.crawl(None)
+    assert not client.engine.crawl(None), "busy"
+    longest, slices = 0.0, 0
+    while client.engine.crawler_running:
+        begin = time.thread_time()
+        client.engine.maintain(1000)
+        longest = max(longest, time.thread_time() - begin)
+        slices += 1
+        assert slices < 1_000_000
+    assert slices > 3
+    assert longest < 0.02
+
+
+def test_background_work_finds_the_expired_by_itself() -> None:
+    client = fresh()
+    fill(client, b"k", 10, 100)
+    client.send(b"".join(b"set s%d 0 30 3 noreply\r\nabc\r\n" % i for i in range(5000)))
+    for _ in range(7200):
+        client.engine.advance(1)
+        settle(client.engine)
+        if client.engine.stats()["curr_items"] == 100:
+            break
+    assert client.engine.stats()["curr_items"] == 100
+
+
+def test_a_crawler_that_is_switched_off_does_not_run() -> None:
+    client = fresh()
+    client.send(b"".join(b"set s%d 0 30 3 noreply\r\nabc\r\n" % i for i in range(100)))
+    client.engine.crawler_enabled = False
+    for _ in range(600):
+        client.engine.advance(60)
+        client.engine.maintain()
+    assert client.engine.stats()["curr_items"] == 100
+
+
+def test_expired_items_make_room_before_living_ones_leave() -> None:
+    client = fresh(memory_limit=8 * MIB)
+    client.send(b"".join(b"set s%d 0 5 5000 noreply\r\n%b\r\n" % (i, b"x" * 5000) for i in range(700)))
+    fill(client, b"l", 5000, 500)
+    client.engine.advance(6)
+    crawl(client.engine)
+    fill(client, b"n", 5000, 650)
+    assert client.engine.stats()["evictions"] == 0
+    assert all(client.get(b"l%d" % i) for i in range(500))
+
+
+def test_the_clock_can_stop() -> None:
+    client = fresh()
+    before = client.engine.now()
+    client.engine.advance(3)
+    assert client.engine.now() == before + 3

@@ -1,0 +1,161 @@
+"""Flushes: of everything, delayed, and of a prefix; and refreshes, which mark stale."""
+
+import pytest
+
+from tests.core.harness import Client, crawl, fresh
+
+
+def keys(client: Client, *names: bytes) -> list[bool]:
+    return [client.get(name) is not None for name in names]
+
+
+def test_a_flush_takes_what_is_there_and_spares_what_comes() -> None:
+    client = fresh()
+    client.set(b"a", b"x")
+    assert client.send(b"flush_all\r\nset b 0 0 1\r\ny\r\nget a b\r\n") == (
+        b"OK\r\nSTORED\r\nVALUE b 0 1\r\ny\r\nEND\r\n"
+    ), "in the same second"
+    stats = client.engine.stats()
+    assert stats["get_flushed"] == 1
+    assert stats["cmd_flush"] == 1
+    client.engine.advance(100)
+    assert keys(client, b"a", b"b") == [False, True]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"set a 0 0 1\r\ny\r\n", b"add a 0 0 1\r\ny\r\n", b"ms a 1\r\ny\r\n", b"ms a 1 ME\r\ny\r\n", b"mg a N30 v\r\n"],
+)
+def test_a_flushed_key_is_like_one_that_never_was(command: bytes) -> None:
+    client, other = fresh(), fresh()
+    client.set(b"a", b"old", flags=5)
+    client.send(b"flush_all\r\n")
+    assert client.send(command + b"mg a v f t\r\n") == other.send(command + b"mg a v f t\r\n")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"replace a 0 0 1\r\ny\r\n", b"append a 0 0 1\r\ny\r\n", b"cas a 0 0 1 2\r\ny\r\n", b"incr a 1\r\n", b"touch a 9\r\n",
+     b"delete a\r\n", b"md a\r\n", b"ma a\r\n", b"mg a\r\n", b"me a\r\n", b"gat 5 a\r\n", b"ms a 1 MR\r\ny\r\n"],
+)  # fmt: skip
+def test_a_flushed_key_is_not_found(command: bytes) -> None:
+    client, other = fresh(), fresh()
+    client.set(b"a", b"1")
+    client.send(b"flush_all\r\n")
+    assert client.send(command) == other.send(command)
+    assert client.get(b"a") is None
+
+
+def test_cas_uniques_do_not_repeat_after_a_flush() -> None:
+    client = fresh()
+    client.set(b"a", b"x")
+    before = int(client.send(b"mg a c\r\n").split(b"c")[1])
+    client.send(b"flush_all\r\n")
+    client.set(b"a", b"x")
+    assert int(client.send(b"mg a c\r\n").split(b"c")[1]) > before
+    assert client.send(b"cas a 0 0 1 %d\r\ny\r\n" % before) == b"EXISTS\r\n"
+
+
+def test_a_delayed_flush_takes_what_was_stored_before_it() -> None:
+    client = fresh()
+    client.set(b"a", b"x")
+    client.engine.flush_all(10)
+    client.engine.advance(5)
+    client.set(b"b", b"x")
+    assert keys(client, b"a", b"b") == [True, True]
+    client.engine.advance(6)
+    assert keys(client, b"a", b"b") == [False, False]
+    client.set(b"c", b"x")
+    client.engine.advance(100)
+    assert keys(client, b"c") == [True]
+
+
+def test_a_new_flush_takes_the_place_of_a_delayed_one() -> None:
+    client = fresh()
+    client.engine.flush_all(10)
+    client.engine.flush_all(100)
+    client.set(b"a", b"x")
+    client.engine.advance(20)
+    assert keys(client, b"a") == [True]
+    client.engine.flush_all()
+    client.set(b"b", b"x")
+    client.engine.advance(200)
+    assert keys(client, b"a", b"b") == [False, True]
+
+
+def test_a_delayed_flush_that_nobody_looks_at_still_works() -> None:
+    client = fresh()
+    client.set(b"a", b"x")
+    client.engine.flush_all(10)
+    client.engine.advance(1000)
+    client.engine.maintain()
+    client.set(b"b", b"x")
+    assert keys(client, b"a", b"b") == [False, True]
+
+
+def test_the_crawler_frees_what_was_flushed() -> None:
+    client = fresh()
+    client.send(b"".join(b"set k%d 0 0 3 noreply\r\nabc\r\n" % i for i in range(1000)))
+    client.send(b"flush_all\r\n")
+    crawl(client.engine)
+    assert client.engine.stats()["curr_items"] == 0
+    assert client.engine.stats()["bytes"] == 0
+
+
+def test_flushes_by_prefix() -> None:
+    client = fresh()
+    for key in (b"user:1", b"user:2", b"users", b"page:1", b"u"):
+        client.set(key, b"x")
+    client.engine.flush_prefix(b"user:")
+    assert keys(client, b"user:1", b"user:2", b"users", b"page:1", b"u") == [False, False, True, True, True]
+    client.set(b"user:1", b"new")
+    assert client.get(b"user:1") == b"new"
+    client.engine.flush_prefix(b"")
+    assert keys(client, b"user:1", b"users", b"page:1", b"u") == [False] * 4
+
+
+def test_a_refresh_marks_stale_and_lets_one_win() -> None:
+    client = fresh()
+    client.set(b"user:1", b"old", exptime=1000)
+    client.set(b"page:1", b"old")
+    cas = int(client.send(b"mg user:1 c\r\n").split(b"c")[1])
+    client.engine.refresh_prefix(b"user:", 30)
+    client.engine.advance(10)
+    assert client.send(b"mg user:1 v t\r\n") == b"VA 3 t20 X W\r\nold\r\n", "the lifetime runs from the refresh"
+    assert client.send(b"mg user:1 v t\r\n") == b"VA 3 t20 Z X\r\nold\r\n"
+    assert client.send(b"ms user:1 3 C%d\r\nnew\r\n" % cas) == b"EX\r\n", "an older lease is dead"
+    now = int(client.send(b"mg user:1 c\r\n").split(b" ")[1][1:])
+    assert now > cas
+    assert client.send(b"ms user:1 3 C%d\r\nnew\r\n" % now) == b"HD\r\n"
+    assert client.send(b"mg user:1 v\r\nmg page:1 v\r\n") == b"VA 3\r\nnew\r\nVA 3\r\nold\r\n"
+    client.engine.refresh_prefix(b"page:", 30)
+    client.engine.advance(31)
+    assert client.get(b"page:1") is None
+
+
+def test_many_prefixes_at_once() -> None:
+    client = fresh()
+    for i in range(500):
+        client.set(b"p%d:k" % i, b"x")
+    for i in range(0, 500, 2):
+        client.engine.flush_prefix(b"p%d:" % i)
+    for i in range(500):
+        if i % 2 == 0:
+            assert client.get(b"p%d:k" % i) is None
+    for i in range(0, 500, 2):
+        client.set(b"p%d:k" % i, b"new")
+        assert client.get(b"p%d:k" % i) == b"new"
+
+
+def test_more_flushes_than_can_be_counted() -> None:
+    client = fresh()
+    client.set(b"old", b"x")
+    for i in range(70_000):
+        client.engine.flush()
+        if i % 20_000 == 0:
+            client.set(b"k%d" % i, b"x")
+    assert keys(client, b"old", *(b"k%d" % i for i in range(0, 70_000, 20_000))) == [False] * 5
+    client.set(b"new", b"x")
+    assert client.get(b"new") == b"x"
+    crawl(client.engine)
+    assert client.engine.stats()["curr_items"] == 1

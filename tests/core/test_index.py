@@ -1,0 +1,57 @@
+"""The index: it grows without a pause, loses no key, and its hash can't be guessed."""
+
+import time
+
+from tests.core.harness import MIB, Client, fresh
+
+BATCH = 1000
+
+
+def store(client: Client, count: int) -> None:
+    for start in range(0, count, BATCH):
+        lines = b"".join(b"set %d 0 0 8 noreply\r\n%08d\r\n" % (i, i) for i in range(start, start + BATCH))
+        assert client.send(lines + b"mn\r\n") == b"MN\r\n"
+
+
+def test_a_million_keys_are_all_found() -> None:
+    count = 1_000_000
+    client = fresh(memory_limit=256 * MIB)
+    store(client, count)
+    stats = client.engine.stats()
+    assert stats["curr_items"] == count
+    assert stats["evictions"] == 0
+    assert 2 ** stats["hash_power_level"] >= count / 2, "short chains"
+    for start in range(0, count, BATCH):
+        reply = client.send(b"get " + b" ".join(b"%d" % i for i in range(start, start + BATCH)) + b"\r\n")
+        assert reply == b"".join(b"VALUE %d 0 8\r\n%08d\r\n" % (i, i) for i in range(start, start + BATCH)) + b"END\r\n"
+    for start in range(0, count, BATCH):
+        lines = b"".join(b"delete %d\r\n" % i for i in range(start, start + BATCH))
+        assert client.send(lines) == b"DELETED\r\n" * BATCH
+    assert client.engine.stats()["curr_items"] == 0
+
+
+def test_no_insert_waits_for_a_rehash() -> None:
+    client = fresh(memory_limit=128 * MIB)
+    longest = 0.0
+    for start in range(0, 400_000, 100):
+        lines = b"".join(b"set %d 0 0 2 noreply\r\nhi\r\n" % i for i in range(start, start + 100))
+        begin = time.thread_time()
+        client.send(lines)
+        longest = max(longest, time.thread_time() - begin)
+    assert longest < 0.05, "a rehash of 400,000 keys in one go takes longer"
+
+
+def test_the_index_can_start_large() -> None:
+    assert fresh(hashpower_init=20).engine.stats()["hash_power_level"] >= 20
+
+
+def test_two_engines_hash_differently() -> None:
+    def order() -> list[bytes]:
+        client = fresh()
+        store(client, BATCH)
+        return [item.key for part in client.engine.walk(None) for item in part]
+
+    first, second = order(), order()
+    assert sorted(first) == sorted(second)
+    assert len(first) == BATCH
+    assert first != second, "the order of the buckets depends on a random key"

@@ -1,0 +1,229 @@
+"""Memory: the limit holds, large values survive in pieces, the size rule is memcached's, pages follow the demand."""
+
+import itertools
+import random
+
+import pytest
+
+from mcserver.core import Engine
+from tests.core.harness import MIB, Client, fresh, settle
+
+TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
+NO_MEMORY = b"SERVER_ERROR out of memory storing object\r\n"
+
+
+def fill(client: Client, prefix: bytes, size: int, count: int) -> None:
+    """Stores count values of that size, in batches, without replies."""
+    value = b"v" * size
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        lines = b"".join(b"set %b%d 0 0 %d noreply\r\n%b\r\n" % (prefix, i, size, value) for i in numbers)
+        assert client.send(lines + b"mn\r\n") == b"MN\r\n"
+
+
+def held(client: Client, prefix: bytes, count: int) -> int:
+    """How many of the keys prefix0, prefix1, ... are there, without using them."""
+    found = 0
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        found += client.send(b"".join(b"mg %b%d u\r\n" % (prefix, i) for i in numbers)).count(b"HD")
+    return found
+
+
+@pytest.mark.parametrize("segmented", [True, False])
+def test_the_limit_holds_whatever_is_stored(segmented: bool) -> None:
+    client = fresh(memory_limit=8 * MIB, segmented=segmented)
+    sizes = random.Random(5)
+    for i in range(4000):
+        assert client.set(b"k%d" % i, b"x" * sizes.choice((1, 100, 3000, 60_000, 300_000))) == b"STORED\r\n"
+        assert client.engine.slab_stats()[2] <= 8 * MIB
+    stats = client.engine.stats()
+    assert stats["evictions"] > 0
+    assert stats["bytes"] <= 8 * MIB
+
+
+def test_pages_follow_when_sizes_change() -> None:
+    limit, large = 32 * MIB, 2 * 32 * MIB // 5000
+    changed, new = fresh(memory_limit=limit), fresh(memory_limit=limit)
+    fill(changed, b"small", 100, 300_000)
+    assert changed.engine.stats()["evictions"] > 0, "the memory was full"
+    for client in (changed, new):
+        fill(client, b"large", 5000, large)
+        settle(client.engine)
+    assert held(new, b"large", large) > 5000
+    assert held(changed, b"large", large) >= 0.9 * held(new, b"large", large)
+    assert changed.engine.stats()["slabs_moved"] > 0
+
+
+def test_the_limit_can_be_lowered_and_raised() -> None:
+    client = fresh(memory_limit=32 * MIB)
+    fill(client, b"k", 1000, 40_000)
+    before = client.engine.stats()["curr_items"]
+    assert client.engine.set_memory_limit(8 * MIB)
+    assert client.engine.stats()["limit_maxbytes"] == 8 * MIB
+    settle(client.engine)
+    assert client.engine.slab_stats()[2] <= 8 * MIB
+    lowered = client.engine.stats()["curr_items"]
+    assert 0.15 * before < lowered < 0.3 * before
+    assert held(client, b"k", 40_000) == lowered, "what is counted is there"
+    assert client.engine.set_memory_limit(32 * MIB)
+    fill(client, b"n", 1000, 40_000)
+    assert client.engine.stats()["curr_items"] > 0.95 * before
+
+
+def test_lowering_works_in_slices() -> None:
+    client = fresh(memory_limit=64 * MIB)
+    fill(client, b"k", 200, 200_000)
+    client.engine.set_memory_limit(8 * MIB)
+    slices = 0
+    while client.engine.slab_stats()[2] > 8 * MIB:
+        client.engine.maintain(500)
+        slices += 1
+        assert slices < 100_000
+    assert slices > 3, "not all at once"
+
+
+@pytest.mark.parametrize("size", [65_535, 65_536, 65_537, 200_000, 524_187, 524_288, 524_289, 1_048_000])
+def test_large_values_come_back_as_they_were(size: int) -> None:
+    value = random.Random(size).randbytes(size)
+    client = fresh(memory_limit=64 * MIB)
+    assert client.set(b"whole", value, flags=7) == b"STORED\r\n"
+    assert client.send(b"set pieces 7 0 %d\r\n" % size) == b""
+    at = 0
+    while at < size:
+        step = random.Random(at).choice((1, 2, 511, 4096, 70_000))
+        assert client.send(value[at : at + step]) == b""
+        at += step
+    assert client.send(b"\r") == b""
+    assert client.send(b"\n") == b"STORED\r\n"
+    assert client.get(b"whole") == value
+    assert client.get(b"pieces") == value
+    assert client.send(b"mg pieces s f v\r\n") == b"VA %d s%d f7\r\n%b\r\n" % (size, size, value)
+    assert client.send(b"append pieces 0 0 3\r\nend\r\n") == b"STORED\r\n"
+    assert client.get(b"pieces") == value + b"end"
+
+
+def test_a_large_value_byte_by_byte() -> None:
+    value = random.Random(9).randbytes(70_001)
+    client = fresh()
+    assert client.dribble(b"set a 0 0 70001\r\n%b\r\n" % value) == b"STORED\r\n"
+    assert client.get(b"a") == value
+
+
+@pytest.mark.parametrize(
+    ("key", "flags", "cas"), [(b"a", 0, True), (b"k" * 250, 0, True), (b"a", 5, True), (b"a", 0, False), (b"kk", 9, False)]
+)
+def test_the_largest_item_is_memcacheds(key: bytes, flags: int, cas: bool) -> None:
+    limit = 16 * 1024
+    client = fresh(item_size_max=limit, cas=cas)
+    most = limit - 48 - len(key) - 1 - (4 if flags else 0) - 2 - (8 if cas else 0)
+    assert client.set(key, b"x" * (most + 1), flags) == TOO_LARGE
+    assert client.set(key, b"x" * most, flags) == b"STORED\r\n"
+    assert client.get(key) == b"x" * most
+    assert client.engine.stats()["store_too_large"] == 1
+    assert client.send(b"append %b 0 0 1\r\ny\r\n" % key) == b"NOT_STORED\r\n"
+    assert client.get(key) == b"x" * most
+
+
+def test_the_printed_size_is_memcacheds() -> None:
+    client = fresh()
+    client.set(b"key", b"12345", flags=3)
+    assert b" size=%d\r\n" % (48 + 3 + 1 + 4 + 5 + 2 + 8) in client.send(b"me key\r\n")
+    assert client.engine.stats()["bytes"] == 71
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"item_size_max": 1023},
+        {"item_size_max": 5 * MIB, "memory_limit": 8 * MIB},
+        {"growth_factor": 1.0},
+        {"chunk_size": 0},
+        {"slab_sizes": [0]},
+        {"memory_limit": 1 << 50},
+        {"hot_lru_pct": 50, "warm_lru_pct": 50},
+    ],
+)
+def test_bad_settings_are_refused_with_a_reason(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"\w+ \w+"):
+        Engine(**options)  # type: ignore[arg-type]
+
+
+def test_an_item_of_half_the_memory() -> None:
+    value = random.Random(1).randbytes(4 * MIB - 1000)
+    client = fresh(memory_limit=8 * MIB, item_size_max=4 * MIB)
+    for i in range(5):
+        assert client.set(b"k%d" % i, value) == b"STORED\r\n"
+    assert client.get(b"k4") == value
+    assert client.engine.slab_stats()[2] <= 8 * MIB
+
+
+def test_the_growth_factor_and_the_least_chunk_are_real() -> None:
+    def chunk_sizes(**options: object) -> list[int]:
+        client = fresh(**options)
+        for size in range(1, 3000, 16):
+            client.set(b"k%d" % size, b"x" * size)
+        return sorted(figures["chunk_size"] for figures in client.engine.slab_stats()[0].values())
+
+    usual, coarse, large = chunk_sizes(), chunk_sizes(growth_factor=2.0), chunk_sizes(chunk_size=400)
+    assert len(coarse) < len(usual)
+    assert large[0] >= 400 > usual[0]
+    ratios = [b / a for a, b in itertools.pairwise(usual)]
+    assert all(1.0 < ratio < 1.4 for ratio in ratios), ratios
+
+
+def test_own_slab_sizes() -> None:
+    client = fresh(slab_sizes=[200, 1000, 8000])
+    for size in (10, 500, 3000):
+        client.set(b"k%d" % size, b"x" * size)
+    sizes = [figures["chunk_size"] for figures in client.engine.slab_stats()[0].values()]
+    assert len(sizes) == 3
+    assert max(sizes) >= 3000
+
+
+def test_without_evictions_a_full_memory_refuses() -> None:
+    client = fresh(memory_limit=8 * MIB, evictions=False)
+    count = 0
+    while client.set(b"k%d" % count, b"x" * 5000) == b"STORED\r\n":
+        count += 1
+    assert count > 1300
+    assert client.set(b"more", b"x" * 5000) == NO_MEMORY
+    assert client.set(b"k0", b"y" * 6000) == NO_MEMORY
+    assert client.get(b"k0") is None, "an old value must not stay where a new one was to be"
+    assert client.send(b"add k1 0 0 5000\r\n%b\r\n" % (b"z" * 5000)) in {b"NOT_STORED\r\n", NO_MEMORY}
+    assert client.get(b"k1") == b"x" * 5000
+    assert client.engine.stats()["evictions"] == 0
+    assert client.engine.stats()["store_no_memory"] >= 2
+    for i in range(2, 60):
+        assert client.send(b"delete k%d\r\n" % i) == b"DELETED\r\n"
+    assert client.set(b"again", b"x" * 5000) == b"STORED\r\n"
+
+
+def test_a_value_in_transit_does_not_leak() -> None:
+    engine = fresh(memory_limit=8 * MIB).engine
+    for i in range(200):
+        client = Client(engine)
+        client.send(b"set k 0 0 500000\r\n" + b"x" * (i * 2000))
+        client.session.close()
+    client = Client(engine)
+    fill(client, b"k", 500, 10_000)
+    used = sum(figures["used_chunks"] * figures["chunk_size"] for figures in engine.slab_stats()[0].values())
+    assert used < 1.3 * engine.stats()["bytes"]
+
+
+def test_a_page_can_be_reassigned_by_hand() -> None:
+    client = fresh(memory_limit=16 * MIB)
+    fill(client, b"small", 100, 120_000)
+    client.set(b"large", b"x" * 5000)
+    classes = client.engine.slab_stats()[0]
+    by_pages = sorted(classes, key=lambda cls: classes[cls]["total_pages"])
+    target, source = by_pages[0], by_pages[-1]
+    assert client.engine.reassign_page(source, source) == "SAME"
+    assert client.engine.reassign_page(source, 99) == "BADCLASS"
+    assert client.engine.reassign_page(target, source) == "NOSPARE"
+    assert client.engine.reassign_page(source, target) == "OK"
+    settle(client.engine)
+    after = client.engine.slab_stats()[0]
+    assert after[target]["total_pages"] == classes[target]["total_pages"] + 1
+    assert after[source]["total_pages"] == classes[source]["total_pages"] - 1
+    assert client.get(b"large") == b"x" * 5000
