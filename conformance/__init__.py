@@ -1,0 +1,5 @@
+"""A conformance suite for servers of memcached's text protocol.
+
+It talks to a server over its socket and knows nothing of what is behind it: standard library only, no import from
+any server. `python -m conformance HOST:PORT` runs it; docs/conformance.md tells the rest.
+"""

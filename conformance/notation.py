@@ -1,0 +1,352 @@
+"""Case files: how a case is written, and what it is once read.
+
+Owns the notation of conformance/cases/*.case (docs/conformance.md describes it) and the `Case` it yields. It runs
+nothing. A file is a header (`section`, `doc`) and cases; a case is its id, one requirement sentence, its properties
+and the exchange:
+
+    case classic/incr/wraps-at-2^64
+      An incr past 2^64-1 wraps around.
+      rule: arith.wrap
+      stored {a} 0 0 18446744073709551615
+      > incr {a} 10
+      < 9
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .text import Binding, Encoded, Template, TemplateError, Value, parse
+
+Version = tuple[int, ...]
+LEVELS = ("must", "should", "version")
+NEEDS = {
+    "destructive": "would harm a cache in use: give --destructive or --spawn",
+    "alone": "needs a server that nobody else uses at that time: give --destructive or --spawn",
+    "own": "needs a server that the suite started: give --spawn",
+    "fresh": "needs a server of its own: give --spawn",
+    "whole": "needs its writes in one piece: not with --split",
+    "tcp": "needs TCP",
+}
+CONDITION = re.compile(r"\[(<?)([0-9.]+)(\+?)\] *(.*)")
+LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines")
+
+
+class NotationError(ValueError):
+    """A case file that cannot be read: the message names file and line."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One demand on a list: a word of LIST_WORDS, and the text it is about (or a count, for `lines`)."""
+
+    word: str
+    text: Template
+    count: int = 0
+    condition: str = ""
+
+
+@dataclass(frozen=True)
+class Send:
+    """Bytes to write in one piece; `patient`: again while the answer is BUSY."""
+
+    text: Template
+    patient: bool = False
+
+
+@dataclass(frozen=True)
+class Expect:
+    """Exactly this must come next; a text with rules is matched line by line."""
+
+    text: Template
+
+
+@dataclass(frozen=True)
+class ExpectList:
+    """Lines up to `end`, in which some must be found."""
+
+    end: Template
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Until:
+    """Lines are read and dropped until one is this (used on watchers); it ends with LF or CRLF."""
+
+    text: Template
+
+
+Word = Literal["closed", "wait", "use", "mute", "crowd", "gone", "hangup"]
+
+
+@dataclass(frozen=True)
+class Act:
+    """What is neither sent nor received.
+
+    closed: the server must close the connection. wait: sleep so many seconds. use: go on with connection number N.
+    mute: no closing check on this connection. crowd: open N idle connections. gone: the server's process must end.
+    hangup: the client closes this connection.
+    """
+
+    word: Word
+    amount: float = 0
+
+
+Step = Send | Expect | ExpectList | Until | Act
+
+
+@dataclass
+class Case:
+    """One requirement and the exchange that shows whether a server meets it."""
+
+    id: str
+    requirement: str
+    section: str
+    doc: str
+    rules: tuple[str, ...] = ()
+    level: str = "must"
+    options: tuple[str, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+    since: Version = ()
+    until: Version = ()
+    steps: list[tuple[str, Step]] = field(default_factory=list)
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other case may use the server at the same time."""
+        return bool(self.needs & {"destructive", "alone"})
+
+    def exchange(self, profile: Version) -> list[Step]:
+        """The steps that hold for a server of this version."""
+        steps = [step for condition, step in self.steps if holds(condition, profile)]
+        return [_list_for(step, profile) if isinstance(step, ExpectList) else step for step in steps]
+
+    def applies(self, profile: Version) -> bool:
+        """Whether the case says anything about a server of this version."""
+        return profile >= self.since and not (self.until and profile >= self.until)
+
+    def seconds(self, profile: Version) -> float:
+        """How long the case sleeps."""
+        return sum(step.amount for step in self.exchange(profile) if isinstance(step, Act) and step.word == "wait")
+
+
+def version(text: str) -> Version:
+    """`1.6.45` as numbers that compare."""
+    return tuple(int(number) for number in text.split("."))
+
+
+def holds(condition: str, profile: Version) -> bool:
+    """Whether `1.6.40+` (since) or `<1.6.40` (before) is true of a version; an empty condition always is."""
+    if not condition:
+        return True
+    if condition.startswith("<"):
+        return profile < version(condition[1:])
+    return profile >= version(condition.rstrip("+"))
+
+
+def _list_for(step: ExpectList, profile: Version) -> ExpectList:
+    return ExpectList(step.end, tuple(line for line in step.lines if holds(line.condition, profile)))
+
+
+def read(name: str, text: str) -> Iterator[Case]:
+    """The cases of one file; NotationError says where it is malformed."""
+    defaults = {"section": name, "doc": "memcached 1.6.45"}
+    block: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if line.startswith("case "):
+            yield from _block(name, block, defaults)
+            block = [(number, line)]
+        elif line[0] == " " and block:
+            block.append((number, line.strip()))
+        elif line.split(":")[0] in defaults:
+            yield from _block(name, block, defaults)
+            block = []
+            key, _, value = line.partition(":")
+            defaults[key] = value.strip()
+        else:
+            raise NotationError(f"{name}:{number}: not a case, and not within one: {line}")
+    yield from _block(name, block, defaults)
+
+
+def _block(name: str, block: list[tuple[int, str]], defaults: dict[str, str]) -> Iterator[Case]:
+    """One case, or one for each row of its `each` table."""
+    if not block:
+        return
+    rows: list[dict[str, str]] = []
+    columns: list[str] = []
+    lines = []
+    for number, line in block:
+        if line.startswith("each "):
+            columns = line.split()[1:]
+        elif line.startswith("| "):
+            cells = [cell.strip() for cell in line[2:].split(" | ")]
+            if len(cells) != len(columns):
+                raise NotationError(f"{name}:{number}: {len(columns)} cells wanted: {line}")
+            rows.append(dict(zip(columns, cells, strict=True)))
+        else:
+            lines.append((number, line))
+    for row in rows or [{}]:
+        yield _case(name, [(number, _fill(line, row)) for number, line in lines], defaults)
+
+
+def _fill(line: str, row: dict[str, str]) -> str:
+    for column, cell in row.items():
+        line = line.replace(f"${column}", cell)
+    return line
+
+
+def _case(name: str, lines: list[tuple[int, str]], defaults: dict[str, str]) -> Case:
+    case = Case(lines[0][1].removeprefix("case ").strip(), "", defaults["section"], defaults["doc"])
+    steps = _Steps(case)
+    for number, line in lines[1:]:
+        try:
+            if not case.requirement:
+                case.requirement = line
+            elif not _property(case, line):
+                steps.add(line)
+        except (ValueError, IndexError) as error:
+            raise NotationError(f"{name}:{number}: {error}") from error
+    try:
+        steps.flush()
+        _check(case)
+    except ValueError as error:
+        raise NotationError(f"{name}:{lines[0][0]}: {case.id}: {error}") from error
+    return case
+
+
+def _property(case: Case, line: str) -> bool:
+    """Takes `rule: x y`, `level: should` and their like; False when the line is none of them."""
+    found = re.match(r"(rule|level|doc|options|file|needs|since|until): *(.*)", line)
+    if not found:
+        return False
+    key, value = found.groups()
+    if key == "rule":
+        case.rules = tuple(value.split())
+    elif key == "level":
+        case.level = value
+    elif key == "doc":
+        case.doc = value
+    elif key == "options":
+        case.options = tuple(value.split())
+    elif key == "file":
+        file, _, content = value.partition(" ")
+        case.files[file] = content.replace("\\n", "\n")
+    elif key == "needs":
+        case.needs = frozenset(value.split())
+    elif key == "since":
+        case.since = version(value)
+    else:
+        case.until = version(value)
+    return True
+
+
+class _Steps:
+    """Gathers an exchange line by line: neighbouring sends become one write, a list takes the lines below it."""
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.sending: dict[str, list[str]] = {}
+        self.list: tuple[str, Template, list[Line]] | None = None
+
+    def add(self, line: str) -> None:
+        condition = ""
+        if found := CONDITION.fullmatch(line):
+            condition, line = found[1] + found[2] + found[3], found[4]
+        word, _, rest = line.partition(" ")
+        if self.list and word in LIST_WORDS:
+            count = int(rest) if word == "lines" else 0
+            self.list[2].append(Line(word, parse(rest), count, condition))
+            return
+        if word == ">~":
+            self.flush()
+            self._put(condition, Send(parse(rest) + b"\r\n", patient=True))
+            return
+        if word in {">", ">>"}:
+            self._finish_list()
+            self.sending.setdefault(condition, []).append(rest + ("" if word == ">>" else "\\r\\n"))
+            return
+        self.flush()
+        if word == "stored":
+            self._stored(rest, condition)
+        elif word in {"<", "<<", "<lf"}:
+            end = {"<": b"\r\n", "<lf": b"\n", "<<": b""}[word]
+            self._put(condition, Expect(parse(rest) + end if end else parse(rest)))
+        elif word == "list":
+            self.list = (condition, parse(rest), [])
+        elif word in {"until", "untillf"}:
+            self._put(condition, Until(parse(rest) + (b"\r\n" if word == "until" else b"\n")))
+        elif word == "--":
+            pass
+        elif word.startswith("@"):
+            self._put(condition, Act("use", int(word[1:])))
+        else:
+            self._put(condition, _act(word, rest))
+
+    def flush(self) -> None:
+        """Ends a write and a list that are under way."""
+        self._finish_list()
+        for condition, texts in self.sending.items():
+            self._put(condition, Send(parse("".join(texts))))
+        self.sending = {}
+
+    def _finish_list(self) -> None:
+        if self.list:
+            condition, end, lines = self.list
+            self._put(condition, ExpectList(end, tuple(lines)))
+            self.list = None
+
+    def _put(self, condition: str, step: Step) -> None:
+        self.case.steps.append((condition, step))
+
+    def _stored(self, rest: str, condition: str) -> None:
+        """`stored KEY FLAGS EXPTIME DATA`: a set that must succeed; the length is counted here."""
+        key, flags, exptime, data = (*rest.split(" ", 3), "")[:4]
+        size = len(b"".join(part.render(None) for part in parse(data).parts))  # type: ignore[arg-type]  # literals only
+        self._put(condition, Send(parse(f"set {key} {flags} {exptime} {size}\\r\\n{data}\\r\\n")))
+        self._put(condition, Expect(parse("STORED\\r\\n")))
+
+
+def _act(word: str, rest: str) -> Act:
+    if word in {"closed", "mute", "gone", "hangup"} and not rest:
+        return Act(word)  # type: ignore[arg-type]  # one of Word, as just checked
+    if word in {"wait", "crowd"}:
+        return Act(word, float(rest))  # type: ignore[arg-type]  # one of Word, as just checked
+    raise NotationError(f"cannot read this line: {word} {rest}".rstrip())
+
+
+def _check(case: Case) -> None:
+    """Raises ValueError when a case contradicts itself or uses what it never bound."""
+    if not case.requirement or case.level not in LEVELS or not case.rules:
+        raise NotationError("a case has a requirement, a level and a rule")
+    if unknown := case.needs - NEEDS.keys():
+        raise NotationError(f"unknown needs: {' '.join(unknown)}")
+    bound = {"NOW"}
+    for _, step in case.steps:
+        for template in _templates(step):
+            for expression in _uses(template):
+                name = re.match(r"[A-Z][A-Z0-9]*", expression)
+                if name and name[0] not in bound:
+                    raise TemplateError(f"{name[0]} is used before a reply bound it")
+            bound |= {binding.name for binding in template.bindings}
+
+
+def _templates(step: Step) -> Iterable[Template]:
+    if isinstance(step, ExpectList):
+        return [line.text for line in step.lines]
+    return [] if isinstance(step, Act) else [step.text]
+
+
+def _uses(template: Template) -> Iterator[str]:
+    for part in template.parts:
+        if isinstance(part, Value):
+            yield part.expression
+        elif isinstance(part, Encoded):
+            yield from _uses(part.inner)
+        elif isinstance(part, Binding):
+            yield from part.rule.removeprefix("!").split("..") if ".." in part.rule or part.rule[0] == "!" else ()

@@ -1,0 +1,27 @@
+"""The versions of memcached whose behaviour the cases know, as data.
+
+A profile is a version: a line of a case marked `[1.6.40+]` holds for profiles from 1.6.40 on, `[<1.6.40]` for those
+before. CHANGES says what those marks stand for. Only the two versions in PROFILES have been checked against a server.
+"""
+
+from __future__ import annotations
+
+PROFILES = ("1.6.18", "1.6.45")
+DEFAULT = "1.6.45"
+
+# The releases that changed what a client can see, after 1.6.18.
+CHANGES = {
+    "1.6.19": "lru_crawler mgdump",
+    "1.6.20": "ms takes N with append and prepend, and s; watch deletions",
+    "1.6.22": "stats settings shows client_flags_size",
+    "1.6.24": "metadump lines carry flags=",
+    "1.6.25": "stats sizes_enable and sizes_disable are gone; flush_all ages items instead of comparing cas uniques",
+    "1.6.27": "E sets the cas unique; md x drops the value",
+    "1.6.34": "stat slab_reassign_busy_nomem",
+    "1.6.37": "-X forbids stats detail too",
+    "1.6.40": "one parser for all commands: short or malformed classic lines are CLIENT_ERROR bad command line format; "
+    "delete takes anything after the key; mg C leaves the value out when the cas unique is the same",
+    "1.6.41": "lines of less than 4 bytes are CLIENT_ERROR bad command line format",
+    "1.6.43": "metadump and mgdump answer OK before the list",
+    "1.6.45": "strict numbers: no sign, no overflow; a cas unique is used up by the start of the server",
+}

@@ -1,0 +1,191 @@
+"""One connection to the server under test: writes, bounded reads, and a log of both.
+
+Owns sockets and the words for what can go wrong on them. Every read has a deadline and a limit, so a server that hangs,
+floods or closes early costs one case and no more. It knows nothing of cases or templates.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+
+FLOOD = 8 << 20  # bytes that one expectation may take in before the server is said to flood
+SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last bytes go one by one
+GRACE = 0.05  # seconds to gather the rest of a wrong reply for the report
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a server listens: host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+
+
+class BrokenError(Exception):
+    """What a server did wrong; `got` is what had come by then."""
+
+    def __init__(self, reason: str, got: bytes = b"") -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.got = got
+
+
+class UnreachableError(BrokenError):
+    """No connection could be made."""
+
+
+def address(text: str) -> Address:
+    """Reads `HOST:PORT`, `[V6]:PORT` or `unix:PATH`; ValueError when it is none of them."""
+    if text.startswith("unix:"):
+        return Address(path=text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{text}: wanted HOST:PORT or unix:PATH")
+    return Address(host.strip("[]"), int(port))
+
+
+def connect(where: Address, timeout: float) -> socket.socket:
+    """A connected socket; UnreachableError in one clear line."""
+    try:
+        if where.path:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            sock.settimeout(timeout)
+            sock.connect(where.path)
+        else:
+            sock = socket.create_connection((where.host, where.port), timeout)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        raise UnreachableError(f"cannot reach {where}: {error.strerror or error}") from error
+    return sock
+
+
+class Wire:
+    """A connection, its unread bytes, and the log of what went over it."""
+
+    def __init__(self, where: Address, timeout: float, *, split: bool = False) -> None:
+        self.socket = connect(where, timeout)
+        self.timeout = timeout
+        self.split = split
+        self.buffer = b""
+        self.log: list[tuple[str, bytes]] = []
+        self.ended = False
+
+    def send(self, data: bytes) -> None:
+        """Writes all of it, byte by byte with `split`. A server that has closed already shows in the next read."""
+        self.log.append((">", data))
+        try:
+            self.socket.settimeout(self.timeout)
+            if not self.split:
+                self.socket.sendall(data)
+                return
+            head, tail = (len(data), 0) if len(data) <= SPLIT_WHOLE else (SPLIT_WHOLE // 2, 64)
+            for at in range(head):
+                self.socket.sendall(data[at : at + 1])
+            self.socket.sendall(data[head : len(data) - tail])
+            for at in range(len(data) - tail, len(data) if tail else 0):
+                self.socket.sendall(data[at : at + 1])
+        except TimeoutError:
+            raise BrokenError(f"hung: it read nothing for {self.timeout:g} s", self.buffer) from None
+        except OSError:
+            return
+
+    def exactly(self, wanted: bytes) -> None:
+        """Reads `wanted` and no other bytes."""
+        deadline = time.monotonic() + self.timeout
+        while True:
+            have = self.buffer[: len(wanted)]
+            if not wanted.startswith(have):
+                self._gather()
+                raise BrokenError("wrong reply", self.buffer)
+            if len(have) == len(wanted):
+                self._take(len(wanted))
+                return
+            self._more(deadline)
+
+    def line(self, deadline: float | None = None) -> bytes:
+        """The next line, with its line end."""
+        deadline = deadline or time.monotonic() + self.timeout
+        searched = 0
+        while (end := self.buffer.find(b"\n", searched)) < 0:
+            searched = len(self.buffer)
+            if searched > FLOOD:
+                raise BrokenError(f"flooded: over {FLOOD >> 20} MiB without an end of line", self.buffer[:200])
+            self._more(deadline)
+        return self._take(end + 1)
+
+    def peek(self, start: bytes) -> bool:
+        """Whether what comes next begins with `start`; nothing is taken."""
+        deadline = time.monotonic() + self.timeout
+        while len(self.buffer) < len(start) and start.startswith(self.buffer):
+            self._more(deadline)
+        return self.buffer.startswith(start)
+
+    def lines(self, end: bytes) -> list[bytes]:
+        """The lines up to and without the line `end`, which must come before the time-out."""
+        deadline = time.monotonic() + self.timeout
+        found: list[bytes] = []
+        total = 0
+        while (line := self.line(deadline)) != end:
+            found.append(line)
+            total += len(line)
+            if total > FLOOD:
+                raise BrokenError(f"flooded: over {FLOOD >> 20} MiB and no {end!r}", b"".join(found)[:200])
+        return found
+
+    def end(self) -> None:
+        """The server must close the connection, and send nothing more before."""
+        deadline = time.monotonic() + self.timeout
+        while not self.ended:
+            if self.buffer:
+                self._gather()
+                raise BrokenError("it answered, and should have closed the connection", self.buffer)
+            try:
+                self._more(deadline)
+            except BrokenError as error:
+                if not self.ended:
+                    raise BrokenError("it kept the connection open", error.got) from None
+        if self.buffer:
+            raise BrokenError("it answered before it closed the connection", self.buffer)
+
+    def close(self) -> None:
+        """Closes our side; what was unread is lost."""
+        self.socket.close()
+        self.ended = True
+
+    def _take(self, size: int) -> bytes:
+        data, self.buffer = self.buffer[:size], self.buffer[size:]
+        self.log.append(("<", data))
+        return data
+
+    def _more(self, deadline: float) -> None:
+        left = deadline - time.monotonic()
+        silent = f"hung: {'nothing more' if self.buffer else 'no reply'} for {self.timeout:g} s"
+        if left <= 0:
+            raise BrokenError(silent, self.buffer)
+        self.socket.settimeout(left)
+        try:
+            data = self.socket.recv(1 << 16)
+        except TimeoutError:
+            raise BrokenError(silent, self.buffer) from None
+        except OSError as error:
+            self.ended = True
+            raise BrokenError(f"the server broke the connection: {error.strerror or error}", self.buffer) from None
+        if not data:
+            self.ended = True
+            raise BrokenError("the server closed the connection", self.buffer)
+        self.buffer += data
+
+    def _gather(self) -> None:
+        """Takes in what follows a wrong reply at once, for the report."""
+        deadline = time.monotonic() + GRACE
+        try:
+            while len(self.buffer) < 4096:
+                self._more(deadline)
+        except BrokenError:
+            return
