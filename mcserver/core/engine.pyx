@@ -38,6 +38,9 @@ MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
+cdef enum:
+    WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
+
 cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
                      "conn_waiting", "conn_watch", "conn_closing")
@@ -424,7 +427,7 @@ cdef int session_cold(Conn* c, const char* line, size_t n) noexcept with gil:
     cdef Session self = <Session> c.self
     cdef bytes text = PyBytes_FromStringAndSize(line, <Py_ssize_t> n)
     try:
-        if text.startswith(b"version"):
+        if text.split(b" ", 1)[0] == b"version":
             reply = self.engine.version_reply
         else:
             reply = self.owner.command(self, text)
@@ -896,14 +899,20 @@ cdef class Engine:
                         it.flags, bool(it.state & S_BINARY))
 
     def walk(self, classes=None, int budget=200):
-        """Live items (of some LRU classes) in lists of at most `budget`, page by page; empty lists are left out.
+        """Live items (of some LRU classes) page by page, in lists of at most `budget`; an empty list where few match.
 
         Items that are stored, or move, while it runs may be missed."""
         cdef Store* s = &self.s
-        cdef uint32_t page = 1, index = 0
+        cdef uint32_t page = 1, index = 0, looked = 0
         cdef Item* it
         found = []
         while page < s.arena.high:
+            looked += 1
+            if looked == WALK_SLICE:
+                looked = 0
+                yield found
+                found = []
+                continue
             if s.arena.page[page].cls == 0 or index >= s.arena.page[page].fresh:
                 page += 1
                 index = 0

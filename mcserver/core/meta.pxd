@@ -606,7 +606,7 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
         return
     m.nkey = m.t[1].len
     memcpy(m.key, m.t[1].at, m.nkey)
-    for i in range(2, m.count):
+    for i in range(2, m.count if m.count > 3 else 2):       # as memcached: b counts only when something else follows
         if m.t[i].len == 1 and m.t[i].at[0] == c'b':
             m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
             if m.nkey == 0:
