@@ -24,7 +24,7 @@ from .options import (
     Suboption,
     effect_of,
 )
-from .rules import EX_FAILURE, ConfigError, Effect
+from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
 MEMCACHED_OPTIONS = (*OPTIONS, *REFUSED)
 ALL_OPTIONS = (*MEMCACHED_OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
@@ -76,6 +76,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | 
         option.apply(draft, written, value)
         note_effect(draft, option, written)
     settings = draft.settings
+    for named, kind in ((settings, Config), (draft.cluster, ClusterConfig)):
+        known = rules(kind)
+        for name, value in named.items():
+            if name in known:
+                check_value(known[name][1], value)
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
     return Config(

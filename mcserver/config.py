@@ -50,7 +50,7 @@ def parse_listener(text: str) -> Listener:
         tag, bracket, rest = rest.removeprefix("tag[").partition("]:")
         if not bracket or not 1 <= len(tag) <= 8:
             raise ConfigError(
-                f'Listener tags must be between 1 and 8 characters: "{tag}", as in tag[name]:host', EX_OSERR
+                f'Listener tags must be between 1 and 8 characters, as in tag[name]:host: "{text}"', EX_OSERR
             )
     host, port = rest, ""
     if rest.startswith("["):
@@ -227,9 +227,7 @@ class Config:
         "warm_max_factor must be > 0",
     )
     temp_lru: bool = setting(False, "a separate LRU for items of a short time to live")
-    temporary_ttl: int = setting(
-        61, "items of less seconds to live than this go to an LRU of their own and are not evicted"
-    )
+    temporary_ttl: int = setting(61, "items with fewer seconds to live than this are kept apart and not evicted")
     lru_crawler: bool = setting(True, "free expired items in the background")
     lru_crawler_sleep: int = setting(
         100,

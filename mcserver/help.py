@@ -92,6 +92,8 @@ def show_default(option: Option | Suboption, default: Any) -> str:
         return f"{default:o}"
     if option.setting == "item_size_max":
         return "1m"
+    if option.setting == "temporary_ttl":
+        return "none are"
     if isinstance(default, bytes):
         return default.decode()
     if isinstance(default, int):

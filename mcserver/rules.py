@@ -62,8 +62,14 @@ def rules(of: type) -> dict[str, tuple[Any, Rule]]:
 
 
 def check_rules(settings: DataclassInstance) -> None:
-    """Raises ConfigError for the first value that its rule refuses."""
+    """Raises ConfigError for the first value that its rule refuses; defaults such as 0 for "off" may lie outside."""
     for name, (default, rule) in rules(type(settings)).items():
         value = getattr(settings, name)
-        if rule.valid is not None and value != default and not rule.valid(value):
-            raise ConfigError(rule.error.format(value), rule.status)
+        if value != default:
+            check_value(rule, value)
+
+
+def check_value(rule: Rule, value: object) -> None:
+    """Raises ConfigError if the rule refuses a value that somebody asked for."""
+    if rule.valid is not None and not rule.valid(value):
+        raise ConfigError(rule.error.format(value), rule.status)
