@@ -76,11 +76,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | 
         option.apply(draft, written, value)
         note_effect(draft, option, written)
     settings = draft.settings
-    for named, kind in ((settings, Config), (draft.cluster, ClusterConfig)):
-        known = rules(kind)
-        for name, value in named.items():
-            if name in known:
-                check_value(known[name][1], value)
+    check_named(Config, settings)
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
     return Config(
@@ -101,9 +97,17 @@ def cluster_config(draft: Draft, environment: Mapping[str, str]) -> ClusterConfi
             raise ConfigError("--ack needs --zookeeper HOST:PORT, without which there is no fleet")
         return None
     settings: dict[str, Any] = draft.cluster
+    check_named(ClusterConfig, settings)
     if AUTH_VARIABLE in environment:
         settings = {"credentials": environment[AUTH_VARIABLE], **settings}
     return ClusterConfig(**settings)
+
+
+def check_named(kind: type, settings: Mapping[str, object]) -> None:
+    """Raises ConfigError for a value that was asked for and can't be, even where it is the default: `-N 0`."""
+    known = rules(kind)
+    for name in settings.keys() & known.keys():
+        check_value(known[name][1], settings[name])
 
 
 def note_effect(draft: Draft, option: Option | Suboption, written: str) -> None:

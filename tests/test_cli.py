@@ -213,11 +213,13 @@ def test_what_is_only_accepted_is_said_at_start() -> None:
 # The real memcached -------------------------------------------------------------------------------------------------------
 
 BAD_LINES = [
-    "-z", "--frobnicate", "--p=1", "-p", "--port", "-v3", "--version=3", "-c 0", "-c abc", "-c -1", "-R 0", "-f 1", "-f x", "-n 0",
-    "-t 0", "-t -1", "-N 0", "-N 5", "-B foo", "-I 100", "-I 1023", "-I 40m", "-I 2000m -m 10000", "-m 0", "-p 70000 -u root",
+    "-z", "--frobnicate", "--p=1", "-p", "--port", "-v3", "--version=3", "-c 0", "-c abc", "-c -1", "-R 0", "-f 1", "-f x",
+    "-n 0", "-t 0", "-t -1", "-N 0", "-N 5", "-B foo", "-I 100", "-I 1023", "-I 40m", "-I 2000m -m 10000", "-m 0",
+    "-p 70000 -u root",
     "-u root -p 11999 -l 127.0.0.1:abc", "-u root -p 11999 -l [::1", "-u root -p 11999 -l notls:127.0.0.1",
     "-u root -p 11999 -l tag[toolongtag]:127.0.0.1",
-    "-o foo", "-o foo=3", "-o ,", "-o maxconns_fast,,", "-o hashpower", "-o hashpower=0", "-o tail_repair_time=0", "-o hashpower=11", "-o hashpower=33", "-o hashpower=x",
+    "-o foo", "-o foo=3", "-o ,", "-o maxconns_fast,,", "-o hashpower",
+    "-o hashpower=0", "-o tail_repair_time=0", "-o hashpower=11", "-o hashpower=33", "-o hashpower=x",
     "-o slab_automove=3", "-o slab_automove_ratio", "-o slab_automove_ratio=0", "-o slab_automove_ratio=1.1",
     "-o slab_automove_window", "-o slab_automove_window=2", "-o tail_repair_time", "-o tail_repair_time=9",
     "-o hash_algorithm", "-o hash_algorithm=foo", "-o lru_crawler_sleep", "-o lru_crawler_sleep=-1",
