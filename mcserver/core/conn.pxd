@@ -106,6 +106,7 @@ cdef struct Conn:
     bint tail                 # its line end is still to be written
     # events of this batch
     bint has_events
+    uint32_t replies            # of this batch so far
     bint event_pending          # an event of the running command has no span yet
     const char* refusal         # what a locked write answers
     size_t refusal_len
@@ -119,6 +120,7 @@ cdef struct Conn:
     bint writing
     bint seen                   # a first byte has come
     bint binary                 # ... and it was the binary protocol's
+    bint ended                  # the client closed, or quit
     # hooks into the Session
     bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
     int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
@@ -339,19 +341,20 @@ cdef enum:
 
 
 cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
-    if c.on_event != NULL and not c.granted:
+    cdef bint told = c.store.tell_writes if kind == EV_WRITE else c.store.tell_deletes
+    if told and not c.granted:
         c.on_event(c, kind, key, nkey, ttl)
         c.event_pending = 1
 
 
 cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nogil:
-    if c.wants_event != NULL and c.wants_event(c, key, nkey):
+    if c.store.tell_writes and c.wants_event(c, key, nkey):
         event(c, EV_WRITE, key, nkey, -1)
 
 
 cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
     # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
-    if c.is_locked == NULL or c.granted or not c.is_locked(c, key, nkey):
+    if not c.store.locks or c.granted or not c.is_locked(c, key, nkey):
         return 0
     if c.refusal_len:
         put(c, c.refusal, c.refusal_len)

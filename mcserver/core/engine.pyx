@@ -66,7 +66,7 @@ cdef class Session:
     cdef object stream
     cdef list events            # of this batch: (kind, key, position, ttl)
     cdef tuple pending
-    cdef list spans             # (start, end) of the replies that stand for events, within `held`
+    cdef list spans             # (position, start, end) of the replies that stand for events, within `held`
     cdef bytes held
     cdef object lock_key
     cdef object refusal
@@ -93,19 +93,9 @@ cdef class Session:
         self.c.on_span = session_span
         self.events = None
         self.reason = "error"
-        self.follow_engine()
-
-    cdef void follow_engine(self):
-        # Event and lock hooks are only set where there is something to hear: the data path then pays nothing.
-        self.c.on_event = NULL
-        self.c.wants_event = NULL
-        self.c.is_locked = NULL
-        if self.engine.wants_deletes or self.engine.write_prefixes:
-            self.c.on_event = session_event
-        if self.engine.write_prefixes:
-            self.c.wants_event = session_wants
-        if self.engine.locked_prefixes:
-            self.c.is_locked = session_locked
+        self.c.on_event = session_event
+        self.c.wants_event = session_wants
+        self.c.is_locked = session_locked
 
     def __dealloc__(self):
         if self.engine is not None and self.engine.s.arena.base != NULL:
@@ -209,7 +199,7 @@ cdef class Session:
         conn_free(&self.c)
         if sink is not None:
             sink_write_all(&self.c, sink)
-        self.owner.closed(self, "binary" if self.c.binary else self.reason)
+        self.owner.closed(self, "binary" if self.c.binary else "normal" if self.c.ended else self.reason)
 
     def close(self, str reason="normal"):
         """Drops what is unsent and tells the owner; nothing happens when it is closed already.
@@ -308,10 +298,10 @@ cdef class Session:
             return
         if errors:
             parts = []
-            for i, (start, end) in enumerate(self.spans):
-                if i in errors:
+            for position, start, end in self.spans:
+                if position in errors:
                     parts.append(out[at:start])
-                    parts.append(errors[i].rstrip(b"\r\n") + b"\r\n")
+                    parts.append(errors[position].rstrip(b"\r\n") + b"\r\n")
                     at = end
             parts.append(out[at:])
             out = b"".join(parts)
@@ -366,8 +356,8 @@ cdef void session_span(Conn* c, size_t start, size_t end) noexcept with gil:
         self.spans = []
     position = -1
     if end > start:
-        position = len(self.spans)
-        self.spans.append((start, end))
+        position = c.replies
+        self.spans.append((position, start, end))
     kind, key, ttl = self.pending
     self.events.append((kind if isinstance(kind, str) else EVENT_NAMES[kind], key, position, ttl))
 
@@ -389,9 +379,9 @@ cdef bint session_flush(Conn* c) noexcept with gil:
         hold = False
     if not hold or not spans:
         return 0
-    first = spans[0][0]
+    first = spans[0][1]
     self.held = PyBytes_FromStringAndSize(c.shared.out + first, <Py_ssize_t> (c.shared.out_len - first))
-    self.spans = [(start - first, end - first) for start, end in spans]
+    self.spans = [(position, start - first, end - first) for position, start, end in spans]
     c.shared.out_len = first
     c.held_big = c.big
     c.big = 0
@@ -1070,13 +1060,16 @@ cdef class Engine:
         self.s.hold_ms = milliseconds
 
     def broadcast(self, deletes, write_prefixes=()):
-        """What sessions made from now on report to owner.events."""
+        """What sessions report to owner.events: deletes and flushes, and writes of keys under these prefixes."""
         self.wants_deletes = bool(deletes)
         self.write_prefixes = tuple(write_prefixes)
+        self.s.tell_deletes = self.wants_deletes
+        self.s.tell_writes = len(self.write_prefixes) > 0
 
     def lock_prefixes(self, prefixes):
-        """Writes to keys under these prefixes wait for owner.lock, in sessions made from now on."""
+        """Writes to keys under these prefixes wait for owner.lock."""
         self.locked_prefixes = tuple(prefixes)
+        self.s.locks = len(self.locked_prefixes) > 0
 
 
 cdef int power_of(uint64_t n):

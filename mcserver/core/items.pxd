@@ -163,7 +163,7 @@ cdef inline bint apply_rules(Store* s, Item* it) noexcept nogil:
             # an empty item is a lease's stub: it is killed by a refresh too
             if not r.refresh or it.nbytes == 0:
                 return 1
-            mark_item_stale(s, it, <int64_t> s.sec + r.ttl if r.ttl else -1)
+            mark_item_stale(s, it, <int64_t> r.expires if r.expires else -1)
     it.epoch = s.epoch
     return 0
 

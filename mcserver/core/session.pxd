@@ -46,6 +46,7 @@ cdef inline bint flush(Conn* c) noexcept nogil:
         c.on_flush(c)
     n = c.shared.out_len
     c.shared.out_len = 0
+    c.replies = 0
     if n or (c.big and not c.held):
         r = send_now(c, c.shared.out, n)
         if r < 0:
@@ -67,6 +68,8 @@ cdef inline void command_done(Conn* c) noexcept nogil:
         c.event_pending = 0
         c.has_events = 1
         c.on_span(c, c.start, c.shared.out_len)
+    if c.shared.out_len > c.start:
+        c.replies += 1
     if c.store.trace and c.shared.out_len > c.start:
         c.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
     c.granted = 0
@@ -309,6 +312,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
         gone(c)
     if c.quitting and not (c.blocked or c.held):
+        c.ended = 1
         gone(c)
     return pos
 
@@ -442,6 +446,7 @@ cdef inline void readable(Conn* c, int turn) noexcept nogil:
             c.store.n.bytes_read += <uint64_t> n
     if n <= 0:
         if n == 0 or not (errno == EAGAIN or errno == EINTR):
+            c.ended = n == 0
             gone(c)
         return
     have += <size_t> n

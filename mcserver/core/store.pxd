@@ -104,7 +104,7 @@ cdef struct Rule:
     uint8_t length
     uint8_t refresh
     uint16_t epoch
-    uint32_t ttl
+    uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
     char prefix[256]
 
 ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd, int64_t ttl) noexcept nogil
@@ -160,6 +160,12 @@ cdef struct Store:
     uint64_t hold[HOLD_BUCKETS]
     # page mover
     int credit[MAX_CLASSES]     # evictions from the own class before the classes' ages are compared again
+    uint64_t allocated          # bytes asked for so far: a clock that shows which class sleeps
+    uint64_t last_alloc[MAX_CLASSES]
+    # what sessions report (see conn.pxd)
+    bint tell_deletes
+    bint tell_writes
+    bint locks
     # hooks
     void* owner
     int log_mask

@@ -95,6 +95,8 @@ cdef inline uint32_t item_alloc(Store* s, const char* key, size_t nkey, uint32_t
         s.cls[lru_class].outofmemory += 1
         error[0] = A_NO_MEMORY
         return 0
+    s.allocated += need
+    s.last_alloc[lru_class] = s.allocated
     it = item_at(a, h)
     it.exptime = expires
     it.nbytes = <uint32_t> nbytes
