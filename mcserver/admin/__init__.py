@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcserver.admin import cluster
 from mcserver.admin.context import Cluster, Command, Context, Figures, Network, Reply, Socket
 from mcserver.admin.control import cache_memlimit, debugtime, shutdown, verbosity
 from mcserver.admin.crawler import lru_crawler
@@ -41,7 +42,7 @@ class Admin:
         self.context = context
         self._commands = dict(COMMANDS)
         if context.cluster is not None:
-            self._commands |= {b"cluster": _cluster, b"config": _cluster}
+            self._commands |= {b"cluster": cluster.cluster, b"config": cluster.config}
 
     def command(self, session: Session, line: bytes) -> Reply:
         """The line comes without its end. None: not a command; nor is one behind a space, as in memcached."""
@@ -49,8 +50,3 @@ class Admin:
         if command is None:
             return None
         return command(self.context, session, [word for word in line.split(b" ") if word])
-
-
-def _cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
-    assert context.cluster is not None
-    return context.cluster.command(session, words)

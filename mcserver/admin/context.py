@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
     from mcserver.admin.watch import Watchers
     from mcserver.config import Config
+    from mcserver.coordination.ports import Member
     from mcserver.core import Engine, Session
 
 Reply = bytes | Iterator[bytes] | None
@@ -82,7 +83,7 @@ class Cluster(Protocol):
     async def leave(self) -> None:
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""
 
-    def events(self, session: Session, events: list[tuple[str, bytes, int]]) -> bool:
+    def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
         """What a batch changed. True holds its replies until `session.release` (docs/architecture.md)."""
 
     def lock(self, session: Session, key: bytes) -> None:
@@ -91,11 +92,14 @@ class Cluster(Protocol):
     def closed(self, session: Session) -> None:
         """The session is gone: nothing is to be released or granted any more."""
 
-    def command(self, session: Session, words: list[bytes]) -> Reply:
-        """`cluster ...` and `config ...`."""
+    def stats(self) -> dict[str, int | float | str]:
+        """The figures of `stats cluster`."""
 
-    def stats(self) -> Reply:
-        """`stats cluster`."""
+    def members(self) -> tuple[int, list[Member]]:
+        """Version of the list (rises with each change) and the live servers, by name."""
+
+    def leader(self) -> str | None:
+        """The leader's name, as last seen."""
 
 
 @dataclass

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from mcserver import MEMCACHED_VERSION
+from mcserver.admin import cluster
 from mcserver.admin.conns import conns
 from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, stat_lines, unsigned
@@ -90,7 +91,7 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
     if sub == b"sizes":
         return _sizes(context)
     if sub == b"cluster" and context.cluster is not None:
-        return context.cluster.stats()
+        return cluster.stats(context.cluster)
     return ERROR
 
 
@@ -150,7 +151,9 @@ def _network(context: Context) -> dict[str, object]:
 
 def items(context: Context) -> bytes:
     """`stats items`: classes that hold items."""
-    left_out = set() if context.config.lru_maintainer_thread else ITEMS_WITH_MAINTAINER
+    left_out = set() if context.config.lru_maintainer_thread else set(ITEMS_WITH_MAINTAINER)
+    if context.settings["temp_lru"] == "no":
+        left_out.add("number_temp")
     return stat_lines(
         (f"items:{number}:{key}", value)
         for number, figures in context.engine.item_stats().items()

@@ -258,6 +258,7 @@ class KazooDriver:
     def figures(self) -> Mapping[str, int | float | str]:
         return {
             "server": self._server if self.state is SessionState.CONNECTED else "",
+            "session_id": f"0x{self.session:x}",
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
             "client_rebuilds": self._rebuilds,

@@ -178,7 +178,7 @@ class ZooKeeper(Protocol):
         """
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """The driver's lines of `stats cluster`: server, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
+        """The driver's lines of `stats cluster`: server, session_id, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
 
 
 # Time and tasks -------------------------------------------------------------------------------------------------------

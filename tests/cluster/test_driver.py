@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,7 +15,7 @@ from mcserver.coordination.kazoo_driver import MAX_OUTSTANDING, KazooDriver, Tar
 from mcserver.coordination.ports import SessionState
 
 from .ensemble import Ensemble
-from .network import OP_GET, Frame, Link, Network
+from .network import OP_GET, Direction, Frame, Link, Network
 
 pytestmark = pytest.mark.cluster
 
@@ -34,15 +34,14 @@ told: list[str] = []
 
 
 @pytest.fixture(autouse=True)
-def forget() -> Iterator[None]:
+def forget() -> None:
     told.clear()
-    yield
 
 
-async def until(condition: Callable[[], object], timeout: float = 20.0) -> float:
+async def until(condition: Callable[[], object], seconds: float = 20.0) -> float:
     started = time.monotonic()
     while not condition():
-        assert time.monotonic() - started < timeout, "waited in vain"
+        assert time.monotonic() - started < seconds, "waited in vain"
         await asyncio.sleep(0.01)
     return time.monotonic() - started
 
@@ -125,8 +124,10 @@ async def test_at_most_128_calls_outstanding(ensemble: Ensemble, name: str) -> N
         assert zk.figures()["outstanding"] == 0
 
 
-@pytest.mark.parametrize("direction", ["up", "down", "both"])
-async def test_a_blackhole_ends_in_a_missed_deadline(ensemble: Ensemble, name: str, direction: str) -> None:
+@pytest.mark.parametrize("directions", [("up",), ("down",), ()])
+async def test_a_blackhole_ends_in_a_missed_deadline(
+    ensemble: Ensemble, name: str, directions: tuple[Direction, ...]
+) -> None:
     """While requests keep going out kazoo says CONNECTED; the deadline says otherwise."""
     async with driver(f"{ensemble.hosts_for(name, order=(1,))}/{name}") as zk:
         await until(lambda: connected(zk))
@@ -135,7 +136,7 @@ async def test_a_blackhole_ends_in_a_missed_deadline(ensemble: Ensemble, name: s
         states: list[SessionState] = []
         zk.listen(states.append)
         session = zk.session
-        link.blackhole(*([] if direction == "both" else [direction]))  # type: ignore[list-item]
+        link.blackhole(*directions)
         lost: list[bool] = []
         started = time.monotonic()
         while not states and time.monotonic() - started < 5:

@@ -1,0 +1,93 @@
+"""The commands of a server in a fleet: `cluster ...`, `config get cluster`, `stats cluster`. Unknown without ZooKeeper.
+
+They show what coordination knows and ask it for what only it can do; replies that have to wait for the other servers are
+tied to an event, and held like those of a delete.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING
+
+from mcserver.admin.context import Cluster, Context, Reply
+from mcserver.admin.words import signed, stat_lines
+from mcserver.core import BAD_FORMAT, ERROR, OK
+
+if TYPE_CHECKING:
+    from mcserver.coordination.ports import Member
+    from mcserver.core import Session
+
+USAGE = b"CLIENT_ERROR usage: cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
+MAX_TTL = (1 << 31) - 1
+
+
+def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave`."""
+    fleet = context.cluster
+    assert fleet is not None
+    match words[1:]:
+        case [b"members"]:
+            return members(fleet)
+        case [b"leader"]:
+            return b"LEADER " + (fleet.leader() or "none").encode() + b"\r\n"
+        case [b"flush"]:
+            session.event("cluster flush")
+        case [b"flush", prefix]:
+            session.event("cluster flush", prefix)
+        case [b"refresh", prefix]:
+            session.event("cluster refresh", prefix, 0)
+        case [b"refresh", prefix, seconds]:
+            ttl = signed(seconds)
+            if ttl is None or not 0 <= ttl <= MAX_TTL:
+                return BAD_FORMAT
+            session.event("cluster refresh", prefix, ttl)
+        case [b"leave"]:
+            session.event("cluster leave")
+        case _:
+            return USAGE
+    return OK
+
+
+def members(fleet: Cluster) -> bytes:
+    """`MEMBER address state applied-version name`, and `self` or `leader` where it is so; the version of the list; END."""
+    from mcserver.coordination.node import show
+
+    version, listed = fleet.members()
+    leader = fleet.leader()
+    lines = [f"VERSION {version}"]
+    for member in listed:
+        words = ["MEMBER", member.address or "none", member.state, show(member.applied), member.name]
+        words += ["self"] if member.is_self else []
+        words += ["leader"] if member.name == leader else []
+        lines.append(" ".join(words))
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"END\r\n"
+
+
+def config(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`config get cluster`, as Amazon ElastiCache's auto discovery answers it: `host|ip|port` of each live server.
+
+    The version rises with each change of the list, and is the same at every server.
+    """
+    assert context.cluster is not None
+    if words[1:] != [b"get", b"cluster"]:
+        return ERROR
+    version, listed = context.cluster.members()
+    nodes = " ".join(dict.fromkeys(node(member) for member in listed if member.address))
+    body = f"{version}\n{nodes}\n".encode()
+    return b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
+
+
+def node(member: Member) -> str:
+    """`host|ip|port`; the ip is empty where only a name is known, as ElastiCache allows."""
+    host, _, port = member.address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        ip = str(ipaddress.ip_address(host))
+    except ValueError:
+        ip = ""
+    return f"{host}|{ip}|{port}"
+
+
+def stats(fleet: Cluster) -> bytes:
+    """`stats cluster`."""
+    return stat_lines((name, "none" if value == "" else value) for name, value in fleet.stats().items())

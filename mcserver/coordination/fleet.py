@@ -1,0 +1,178 @@
+"""What the server sees of coordination: events in, held replies and locked writes out, and what happens put into the log.
+
+Owns the waiting of clients: which replies wait for which confirmation, and which writes for which lock. It decides nothing
+about coherence (that is Node's and its machines'), and never waits for ZooKeeper on the data path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+import logging
+import sys
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from .notices import Notices
+from .ports import Change, Coordinator, Level, LockLost, Member, NotConfirmed
+
+if TYPE_CHECKING:
+    from mcserver.core import Session
+
+log = logging.getLogger("mcserver.coordination")
+
+NOT_CONFIRMED = b"SERVER_ERROR invalidation not confirmed"
+LOCK_LOST = b"SERVER_ERROR lock lost"
+SWITCH_INTERVAL = 0.0005  # s; kazoo's threads hold the interpreter for at most so long while the loop wants it
+T = TypeVar("T")
+Event = tuple[str, bytes, int, int]  # kind, key, position of its reply or -1, ttl
+
+
+class Wait(NamedTuple):
+    """Replies that wait for one confirmation: their positions among the events of a batch."""
+
+    confirmed: asyncio.Future[int]
+    positions: list[int]
+
+
+class Fleet:
+    """Implements mcserver.admin's Cluster over a Coordinator."""
+
+    def __init__(self, coordinator: Coordinator, notices: Notices, drain_seconds: float = 2.0) -> None:
+        """`drain_seconds`: how long the end waits for ZooKeeper to take what is queued."""
+        self._coordinator = coordinator
+        self._notices = notices
+        self._drain_seconds = drain_seconds
+        self._holds: dict[Session, _Hold] = {}
+        self._leaving: asyncio.Future[None] | None = None
+        coordinator.on_change(notices.changed)
+
+    def start(self) -> None:
+        """Joins in the background."""
+        sys.setswitchinterval(min(SWITCH_INTERVAL, sys.getswitchinterval()))
+        self._coordinator.start()
+
+    async def leave(self) -> None:
+        """Drains the queue or appends a flush, then leaves; replies that still wait then are answered as not confirmed."""
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._coordinator.leave(self._drain_seconds))
+        await asyncio.shield(self._leaving)
+        for hold in list(self._holds.values()):
+            hold.give_up()
+
+    # What clients changed ------------------------------------------------------------------------------------------------
+
+    def events(self, session: Session, events: list[Event]) -> bool:
+        """Tells the peers; True when a reply of the batch has to wait for that."""
+        waits: list[Wait] = []
+        for level, group in itertools.groupby(events, self._level):
+            if level is None:
+                waits += [Wait(self._administer(kind, key, ttl), [position]) for kind, key, position, ttl in group]
+                continue
+            told = list(group)
+            confirmed = self._coordinator.submit([_change(*event) for event in told], level)
+            if confirmed is not None:
+                waits.append(Wait(_future(confirmed), [position for _, _, position, _ in told]))
+        if not waits:
+            return False
+        self._holds[session] = _Hold(session, waits, self._holds)
+        return True
+
+    def _level(self, event: Event) -> Level | None:
+        """None: a command of `cluster ...`, confirmed in its own way."""
+        kind, key, position, _ = event
+        if kind.startswith("cluster"):
+            return None
+        return Level.ASYNC if position < 0 else self._coordinator.level(key if kind in _OF_KEYS else b"")
+
+    def _administer(self, kind: str, key: bytes, ttl: int) -> asyncio.Future[int]:
+        if kind == "cluster flush":
+            return _future(self._coordinator.flush(key))
+        if kind == "cluster refresh":
+            return _future(self._coordinator.refresh(key, ttl))
+        return asyncio.ensure_future(self._left())
+
+    async def _left(self) -> int:
+        """`cluster leave`: from now on the gate is closed. The one who asked is told first."""
+        if self._leaving is None:
+            self._leaving = asyncio.ensure_future(self._coordinator.leave(self._drain_seconds))
+        await asyncio.shield(self._leaving)
+        return 0
+
+    def lock(self, session: Session, key: bytes) -> None:
+        """A write under a locked prefix: takes effect when its lock is held and its invalidation committed."""
+        _future(self._coordinator.locked(key, session.grant)).add_done_callback(functools.partial(_refuse, session))
+
+    def closed(self, session: Session) -> None:
+        """The client has gone: what it changed is told to the peers all the same."""
+        self._holds.pop(session, None)
+
+    # What is shown -------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int | float | str]:
+        return {**self._coordinator.stats(), "held_replies": len(self._holds)}
+
+    def members(self) -> tuple[int, list[Member]]:
+        return self._coordinator.members()
+
+    def leader(self) -> str | None:
+        return self._coordinator.leader()
+
+
+class _Hold:
+    """One session's replies until all of their confirmations are there."""
+
+    def __init__(self, session: Session, waits: Sequence[Wait], holds: dict[Session, _Hold]) -> None:
+        self._session, self._holds = session, holds
+        self._errors: dict[int, bytes] = {}
+        self._waits = waits
+        self._missing = len(waits)
+        for wait in waits:
+            wait.confirmed.add_done_callback(functools.partial(self._done, wait))
+
+    def _done(self, wait: Wait, confirmed: asyncio.Future[int]) -> None:
+        if confirmed.cancelled() or (error := confirmed.exception()) is not None:
+            self._errors |= dict.fromkeys(wait.positions, NOT_CONFIRMED)
+            if not confirmed.cancelled() and not isinstance(error, NotConfirmed):
+                log.error("an invalidation was not confirmed", exc_info=error)
+        self._missing -= 1
+        if self._missing == 0:
+            self._release()
+
+    def _release(self) -> None:
+        if self._holds.get(self._session) is self:
+            del self._holds[self._session]
+            self._session.release(self._errors or None)
+
+    def give_up(self) -> None:
+        for wait in self._waits:
+            if not wait.confirmed.done():
+                self._errors |= dict.fromkeys(wait.positions, NOT_CONFIRMED)
+        self._release()
+
+
+_OF_KEYS = {"delete", "stale", "write"}
+
+
+def _change(kind: str, key: bytes, _position: int, ttl: int) -> Change:
+    """An event of the core as the peers are told."""
+    if kind == "stale":
+        return Change("stale", key, ttl)
+    if kind == "flush":
+        return Change("flush")
+    if kind == "flush_later":
+        return Change("flush", b"", ttl)
+    return Change("delete", key)
+
+
+def _future(awaitable: Awaitable[T]) -> asyncio.Future[T]:
+    return asyncio.ensure_future(awaitable)
+
+
+def _refuse(session: Session, granted: asyncio.Future[None]) -> None:
+    error = None if granted.cancelled() else granted.exception()
+    if granted.cancelled() or error is not None:
+        if error is not None and not isinstance(error, LockLost):
+            log.error("a locked write failed", exc_info=error)
+        session.refuse(LOCK_LOST)

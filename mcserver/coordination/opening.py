@@ -1,0 +1,80 @@
+"""Puts a server's part in the fleet together from its settings. No behaviour of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .fleet import Fleet
+from .kazoo_driver import KazooDriver, Target
+from .node import Node
+from .notices import Notices
+from .ports import Level
+from .runtime import AsyncioRuntime
+from .settings import Settings
+
+if TYPE_CHECKING:
+    from mcserver.cluster_config import ClusterConfig
+    from mcserver.config import Config
+    from mcserver.core import Engine
+
+WILDCARDS = {"0.0.0.0", "::"}
+
+
+def open_cluster(config: Config, engine: Engine, listeners: Sequence[socket.socket]) -> Fleet:
+    """To be called on the running loop, before the first connection: sessions learn from the engine what to tell."""
+    cluster = config.cluster
+    assert cluster is not None
+    loop = asyncio.get_running_loop()
+    settings = make_settings(cluster, listeners)
+    notices = Notices(cluster.on_stale, cluster.max_stale, cluster.join)
+    driver = KazooDriver(loop, make_target(cluster, settings.reply_deadline), notices.unreachable)
+    node = Node(driver, AsyncioRuntime(loop), engine, settings)
+    engine.broadcast(True, cluster.broadcast_writes)
+    engine.lock_prefixes(cluster.lock_writes)
+    engine.hold_off(cluster.hold_off)
+    fleet = Fleet(node, notices)
+    notices.attach(fleet.stats, fleet.members, fleet.leader)
+    return fleet
+
+
+def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) -> Settings:
+    return Settings(
+        node_name=cluster.node_name,
+        address=cluster.advertise or first_address(listeners),
+        path=cluster.path,
+        max_stale=cluster.max_stale,
+        on_stale=cluster.on_stale,
+        ack=Level(cluster.ack),
+        ack_prefixes=tuple((prefix, Level(level)) for prefix, level in cluster.ack_prefixes),
+        ack_timeout=cluster.ack_timeout,
+        join=cluster.join,
+        soft_prefixes=cluster.soft_prefixes,
+    )
+
+
+def make_target(cluster: ClusterConfig, reply_deadline: float) -> Target:
+    return Target(
+        hosts=cluster.zookeeper,
+        session_timeout=cluster.session_timeout,
+        reply_deadline=reply_deadline,
+        credentials=cluster.credentials or None,
+        tls=bool(cluster.tls_ca or cluster.tls_certificate),
+        tls_ca=cluster.tls_ca or None,
+        tls_cert=cluster.tls_certificate or None,
+        tls_key=cluster.tls_key or None,
+    )
+
+
+def first_address(listeners: Sequence[socket.socket]) -> str:
+    """HOST:PORT of the first TCP listener; of one that listens everywhere, with this machine's name. "" without TCP."""
+    for listener in listeners:
+        if listener.family in {socket.AF_INET, socket.AF_INET6}:
+            host, port = listener.getsockname()[:2]
+            if host in WILDCARDS:
+                host = os.uname().nodename
+            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return ""
