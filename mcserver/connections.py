@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
 from mcserver.core import Engine, Session
-from mcserver.logs import trace
+from mcserver.logs import trace, trace_lines
+from mcserver.poller import Poller
 from mcserver.process import open_descriptors
 
 if TYPE_CHECKING:
@@ -60,12 +61,14 @@ class Connections:
         self._config = config
         self._engine = engine
         self._loop = loop
+        self._poller = Poller()
         self._stop = stop
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._sessions: dict[int, Session] = {}
         self._most = len(self._listeners)
         self._paused_at = 0.0
         self._accepting = False
+        self._ending = False
 
     # Listening -------------------------------------------------------------------------------------------------------
 
@@ -73,6 +76,7 @@ class Connections:
         """Starts to accept."""
         self.figures.total_connections += len(self._listeners)  # memcached counts them, too
         self.reserved_descriptors = open_descriptors() - self.connections
+        self._loop.add_reader(self._poller.fileno(), self._poller.turn)
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:
@@ -143,7 +147,7 @@ class Connections:
         fd = connection.detach()
         session = Session(self._engine, self, fd)
         self._sessions[fd] = session
-        self._loop.add_reader(fd, session.readable)
+        self._poller.interest(session, read=True, write=False)
         self.figures.total_connections += 1
         self._most = max(self._most, self.connections)
         if self._engine.verbosity > 1:
@@ -162,22 +166,16 @@ class Connections:
         return self.admin.command(session, line)
 
     def interest(self, session: Session, read: bool, write: bool) -> None:
-        fd = session.fd
-        if read:
-            self._loop.add_reader(fd, session.readable)
-        else:
-            self._loop.remove_reader(fd)
-        if write:
-            self._loop.add_writer(fd, session.writable)
-        else:
-            self._loop.remove_writer(fd)
+        self._poller.interest(session, read and not self._ending, write)
 
     def closed(self, session: Session, reason: str) -> None:
         fd = session.fd
-        self._loop.remove_reader(fd)
-        self._loop.remove_writer(fd)
+        self._poller.remove(session)
         del self._sessions[fd]
         self.watchers.remove(session)
+        if reason == "binary":
+            log.warning("closed %s: it speaks the binary protocol, which is not built", address_text(fd, peer=True))
+            reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
         if self._engine.verbosity > 1:
@@ -193,7 +191,7 @@ class Connections:
     def later(self, session: Session) -> None:
         self._loop.call_soon(session.proceed)
 
-    def events(self, session: Session, events: list[tuple[str, bytes, int]]) -> bool:
+    def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
         return self.cluster is not None and self.cluster.events(session, events)
 
     def lock(self, session: Session, key: bytes) -> None:
@@ -201,34 +199,39 @@ class Connections:
             self.cluster.lock(session, key)
 
     def trace(self, session: Session, text: bytes) -> None:
-        trace(text)
+        for line in trace_lines(text):
+            trace(line)
 
     # Ending them -----------------------------------------------------------------------------------------------------
 
     def close_idle(self) -> None:
-        """One sweep for -o idle_timeout."""
-        latest = self._engine.now() - self._config.idle_timeout
+        """One sweep for -o idle_timeout, in whole seconds as memcached counts them."""
+        latest = int(self._engine.now()) - self._config.idle_timeout
         for session in list(self._sessions.values()):
             if session.last_command < latest and session.state in IDLE_STATES:
                 self.figures.idle_kicks += 1
                 session.close("idle_timeout")
 
     def stop_reading(self) -> None:
-        """No further command is taken from anyone."""
-        for fd in self._sessions:
-            self._loop.remove_reader(fd)
+        """No further command is taken from anyone; replies still go out."""
+        self._ending = True
+        for session in list(self._sessions.values()):
+            self._poller.interest(session, read=False, write=session.state == "conn_mwrite")
 
     def finish(self) -> None:
         """Closes what has nothing to send, and the others as soon as they have sent it."""
         for session in list(self._sessions.values()):
-            if session.unsent:
+            if session.unsent or session.resps_waiting or session.state == "conn_mwrite":
                 session.quit()
             else:
                 session.close("shutdown")
 
     def close_all(self) -> None:
+        """At once. Nothing can be opened afterwards."""
         for session in list(self._sessions.values()):
             session.close("shutdown")
+        self._loop.remove_reader(self._poller.fileno())
+        self._poller.close()
 
     # What the cold commands see --------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Iterator
 
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
@@ -57,6 +58,18 @@ def configure(*, as_json: bool) -> None:
     log.setLevel(logging.INFO)
     trace_log.setLevel(logging.DEBUG)
     logging.raiseExceptions = False  # a closed stderr must not disturb the server
+
+
+def trace_lines(text: bytes) -> Iterator[bytes]:
+    """What memcached prints for a command or a reply, `<28 ...` or `>28 ...`: for each value `sending key`, never the value."""
+    mark, _, rest = text.partition(b" ")
+    while rest.startswith(b"VALUE "):
+        head, _, rest = rest.partition(b"\r\n")
+        words = head.split()
+        yield mark + b" sending key " + words[1]
+        rest = rest[int(words[3]) + 2 :]
+    if line := rest.partition(b"\r\n")[0]:
+        yield mark + b" " + line
 
 
 def trace(text: bytes) -> None:

@@ -88,7 +88,7 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
 
 
 def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
-    """The engine that the settings describe; tests move its clock by hand. Raises StartError for what only the engine can judge."""
+    """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge."""
     try:
         engine = Engine(
             memory_limit=config.maxbytes,

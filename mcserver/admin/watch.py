@@ -129,7 +129,8 @@ class Watchers:
         bits, names = FIELDS[kind]
         key = fields["key"]
         assert isinstance(key, bytes)
-        rest = " ".join([f"{name}={fields[name]}" for name in names])
+        spelled = {**fields, "cfd": fields["fd"], "fetch": "yes" if fields.get("fetch") else "no"}
+        rest = " ".join([f"{name}={spelled[name]}" for name in names])
         self._write(bits, f"type={kind} key={quote_from_bytes(key, safe='')} {rest}")
 
     def connection_event(self, kind: str, address: str, port: int, transport: str, fd: int, reason: str = "") -> None:
