@@ -113,6 +113,11 @@ class Run:
     calls: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def called(self, operation: str) -> None:
+        """Count one operation that no `Tally` sees."""
+        with self.lock:
+            self.calls[operation] += 1
+
     def key(self, name: object = "k") -> str:
         """A key that no other scenario and no other run uses."""
         return f"{self.prefix}:{name}"
@@ -133,13 +138,17 @@ Scenario = Callable[[Run], Any]
 class Client:
     """One client: where its version is found, what it can do, and its scenarios in order.
 
+    `distribution` is the Python distribution that has the version; `version` gives it for a client that is none.
     `surface` maps a label to the class whose public methods are operations; `not_operations` gives the reason for each
-    method, as `name` or `label.name`, that talks to no server or that no scenario may call.
+    method, as `name` or `label.name`, that talks to no server or that no scenario may call. `programs` are the
+    operations of a client that is a set of commands.
     """
 
-    distribution: str
+    distribution: str = ""
+    version: str = ""
     surface: Mapping[str, type] = field(default_factory=dict)
     not_operations: Mapping[str, str] = field(default_factory=dict)
+    programs: frozenset[str] = frozenset()
     scenarios: list[Scenario] = field(default_factory=list)
 
     def scenario(self, function: Scenario) -> Scenario:
@@ -148,8 +157,8 @@ class Client:
         return function
 
     def operations(self) -> set[str]:
-        """All operations of the surface, as `label.method`."""
-        return {
+        """All operations of the surface, as `label.method`, and the programs."""
+        return self.programs | {
             f"{label}.{name}"
             for label, kind in self.surface.items()
             for name in dir(kind)
@@ -215,7 +224,7 @@ def run_client(client: Client, server: Server, out: TextIO, only: Sequence[str] 
         print(json.dumps(report), file=out, flush=True)
     missing = sorted(client.operations() - total.keys()) if not only else []
     summary = {
-        "version": find_distribution(client.distribution).version if client.distribution else "",
+        "version": client.version or find_distribution(client.distribution).version,
         "covered": sorted(total),
         "missing": missing,
     }

@@ -1,0 +1,83 @@
+"""Servers to run clients against: one that is there, or one started by a command. Knows no server by name."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+SECONDS_TO_START = 20.0
+SECONDS_TO_STOP = 10.0
+
+
+class NoServerError(Exception):
+    """Nothing answers at the address, or the command did not start a server."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A server that answers: its column's name in the table, its address, the number that `version` gives."""
+
+    name: str
+    host: str
+    port: int
+    version: str
+
+
+async def reach(name: str, host: str, port: int) -> Target:
+    """Ask the server at an address for its version. Raises NoServerError."""
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
+        writer.write(b"version\r\n")
+        line = await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+    except (OSError, TimeoutError) as error:
+        raise NoServerError(f"no answer at {host}:{port}: {error or 'time-out'}") from error
+    if not line.startswith(b"VERSION "):
+        raise NoServerError(f"{host}:{port} answers `version` with {line[:80]!r}")
+    return Target(name, host, port, line.split()[1].decode("ascii", "replace"))
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def started(name: str, command: str) -> AsyncIterator[Target]:
+    """Start a server by its command, in which `{port}` stands for a free port; stop it at the end.
+
+    Raises NoServerError when it ends at once or doesn't answer in SECONDS_TO_START.
+    """
+    port = free_port()
+    words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
+    process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
+    try:
+        yield await _wait_for(name, port, process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), SECONDS_TO_STOP)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+async def _wait_for(name: str, port: int, process: asyncio.subprocess.Process) -> Target:
+    """The server once it answers."""
+    deadline = asyncio.get_running_loop().time() + SECONDS_TO_START
+    while True:
+        try:
+            return await reach(name, "127.0.0.1", port)
+        except NoServerError as error:
+            if process.returncode is not None:
+                raise NoServerError(f"{name} ended at once, with status {process.returncode}") from error
+            if asyncio.get_running_loop().time() > deadline:
+                raise NoServerError(f"{name} does not answer after {SECONDS_TO_START:g} s: {error}") from error
+        await asyncio.sleep(0.05)

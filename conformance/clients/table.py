@@ -1,0 +1,33 @@
+"""The results as the README's table, and as lines for a terminal. Only formats; runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from conformance.clients.runner import Report
+from conformance.clients.servers import Target
+
+
+def cell(report: Report) -> str:
+    """Scenarios and own tests that passed, of how many."""
+    parts = [f"{report.passed}/{len(report.scenarios)}"]
+    if report.own is not None:
+        parts.append(f"own {report.own.passed}/{report.own.total}")
+    return ", ".join(parts) + (" **!**" if report.failures() else "")
+
+
+def markdown(targets: Sequence[Target], results: Mapping[str, Mapping[str, Report]]) -> str:
+    """One line a client: version, operations, and passes on each server. `results` is by server's name, then client's."""
+    heads = ["client", "version", "operations (calls)", *(f"{target.name} {target.version}" for target in targets)]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for client in next(iter(results.values())):
+        reports = [results[target.name][client] for target in targets]
+        first = next((report for report in reports if report.version), reports[0])
+        row = [client, first.version, f"{len(first.covered)} ({first.calls:,})", *map(cell, reports)]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
+def line(target: Target, report: Report) -> str:
+    """One client's result on one server, for who watches."""
+    return f"{target.name:<12} {report.client:<22} {cell(report)}"
