@@ -61,6 +61,7 @@ def run(config: Config) -> int:
         if config.daemonize:
             daemonize(keep_output=config.verbosity > 0)
         if user is not None:
+            load_cluster(config)
             switch_user(user)
         if config.pid_file is not None:
             write_pid_file(Path(config.pid_file))
@@ -82,9 +83,15 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
     if name == "uvloop":
         import uvloop
 
-        version = uvloop.__version__  # type: ignore[attr-defined]
+        version = uvloop.__version__
         return uvloop.new_event_loop, f"uvloop-{version}"
     return asyncio.new_event_loop, f"asyncio-{platform.python_version()}"
+
+
+def load_cluster(config: Config) -> None:
+    """Loads what the fleet needs, while everything can still be read."""
+    if config.cluster is not None:
+        import mcserver.coordination.opening  # noqa: F401
 
 
 def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:

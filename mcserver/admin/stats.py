@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 RESET = b"RESET\r\n"
 SLAB_CLASSES = 64
-MOST_DUMPED = 20_000
-"""Items of one `stats cachedump`, a reply made at once; memcached stops at 2 MiB. A metadump has no limit."""
 
 _GENERAL = """
     pid uptime time version libevent pointer_size rusage_user rusage_system max_connections curr_connections
@@ -214,5 +212,4 @@ def _cachedump(context: Context, words: list[bytes]) -> bytes:
         return BAD_FORMAT
     if number >= SLAB_CLASSES:
         return b"CLIENT_ERROR Illegal slab id\r\n"
-    dumped = context.engine.cachedump(number, min(limit or MOST_DUMPED, MOST_DUMPED))
-    return b"".join([b"ITEM %b [%d b; %d s]\r\n" % item for item in dumped]) + END
+    return b"".join([b"ITEM %b [%d b; %d s]\r\n" % item for item in context.engine.cachedump(number, limit)]) + END
