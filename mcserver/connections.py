@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
-from mcserver.core import Engine, Session
+from mcserver.core import Engine, Poller, Session
 from mcserver.logs import trace, trace_lines
-from mcserver.poller import Poller
 from mcserver.process import open_descriptors
 
 if TYPE_CHECKING:

@@ -1,5 +1,5 @@
 """The compiled core: one cache engine, from bytes in to bytes out. Knows no asyncio and no ZooKeeper."""
 
-from .engine import BAD_EXPTIME, BAD_FORMAT, END, ERROR, MEMORY_LIMIT_MOST, OK, Engine, ItemInfo, Session
+from .engine import BAD_EXPTIME, BAD_FORMAT, END, ERROR, MEMORY_LIMIT_MOST, OK, Engine, ItemInfo, Poller, Session
 
-__all__ = ["BAD_EXPTIME", "BAD_FORMAT", "END", "ERROR", "MEMORY_LIMIT_MOST", "OK", "Engine", "ItemInfo", "Session"]
+__all__ = ["BAD_EXPTIME", "BAD_FORMAT", "END", "ERROR", "MEMORY_LIMIT_MOST", "OK", "Engine", "ItemInfo", "Poller", "Session"]

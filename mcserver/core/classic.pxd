@@ -39,7 +39,7 @@ cdef inline void put_value(Conn* c, uint32_t h, Item* it) noexcept nogil:
     # The value and its line end; a big one is left for the flush, which the session then does at once.
     if it.nbytes <= BIG and not it.state & S_LARGE:
         put(c, value_of(it), it.nbytes)
-        puts(c, W_CRLF)
+        puts(c, WIRE_CRLF)
     else:
         it.refs += 1
         c.big = h
@@ -84,7 +84,7 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
         return 1
     if pinned_full(it):
         c.shared.out_len = c.start
-        puts(c, W_REFCOUNT)
+        puts(c, WIRE_REFCOUNT)
         return 0
     put(c, b"VALUE ", 6)
     put(c, key, nkey)
@@ -95,7 +95,7 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
     if c.with_cas:
         put_char(c, c' ')
         put_u64(c, it.cas)
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)
     put_value(c, h, it)
     return 1
 
@@ -103,8 +103,8 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
 cdef inline void bad_key(Conn* c) noexcept nogil:
     # The whole answer becomes the error; memcached writes an empty line behind it.
     c.shared.out_len = c.start
-    puts(c, W_BAD_FORMAT)
-    puts(c, W_CRLF)
+    puts(c, WIRE_BAD_FORMAT)
+    puts(c, WIRE_CRLF)
     c.phase = P_LINE
 
 
@@ -127,7 +127,7 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
             c.text_len = <size_t> (end - p)
             return
         if p == end:
-            puts(c, W_END)
+            puts(c, WIRE_END)
             c.phase = P_LINE
             break
         key = p
@@ -145,10 +145,10 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
 cdef inline void cmd_get(Conn* c, const char* keys, size_t n, bint with_cas) noexcept nogil:
     if keys_missing(keys, n):
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if c.store.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     c.with_cas = with_cas
     c.touch = 0
@@ -171,13 +171,13 @@ cdef inline void cmd_gat(Conn* c, Token* t, int count, const char* end, bint wit
     cdef int32_t exptime
     if count < 3:
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if not read_i32(t[1].at, t[1].len, &exptime):
-        puts(c, W_BAD_EXPTIME)
+        puts(c, WIRE_BAD_EXPTIME)
         return
     if c.store.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     c.with_cas = with_cas
     c.touch = 1
@@ -198,14 +198,15 @@ cdef inline void swallow(Conn* c, const char* text, uint64_t length) noexcept no
     c.phase = P_SWALLOW
 
 
-cdef inline void log_store(Conn* c, Item* it, const char* key, size_t nkey, const char* status, Mode mode, int64_t ttl) noexcept nogil:
+cdef inline void log_store(Conn* c, Item* it, const char* key, size_t nkey, const char* status, Mode mode, int64_t ttl,
+                           uint64_t size) noexcept nogil:
     cdef const char* name = b"set"
     if mode == M_ADD: name = b"add"
     elif mode == M_REPLACE: name = b"replace"
     elif mode == M_APPEND: name = b"append"
     elif mode == M_PREPEND: name = b"prepend"
     elif mode == M_CAS: name = b"cas"
-    c.store.log(c.store.owner, LOG_MUTATE, key, nkey, it, status, name, ttl)
+    c.store.log(c.store.owner, LOG_MUTATE, key, nkey, it, status, name, ttl, size)
 
 
 cdef inline void refuse_alloc(Conn* c, const char* key, size_t nkey, uint64_t hv, int error, uint64_t length, bint drop_old,
@@ -215,12 +216,12 @@ cdef inline void refuse_alloc(Conn* c, const char* key, size_t nkey, uint64_t hv
     cdef uint32_t old
     if error == A_TOO_LARGE:
         s.n.too_large += 1
-        swallow(c, W_TOO_LARGE, length)
+        swallow(c, WIRE_TOO_LARGE, length)
     else:
         s.n.no_memory += 1
-        swallow(c, W_NO_MEMORY_STORE, length)
+        swallow(c, WIRE_NO_MEMORY_STORE, length)
     if s.log_mask & LOG_MUTATE:
-        log_store(c, NULL, key, nkey, b"too_large" if error == A_TOO_LARGE else b"no_memory", mode, 0)
+        log_store(c, NULL, key, nkey, b"too_large" if error == A_TOO_LARGE else b"no_memory", mode, 0, length)
     if drop_old:
         old = item_find(s, key, nkey, hv)
         if old:
@@ -238,17 +239,17 @@ cdef inline void cmd_store(Conn* c, Token* t, int count, Mode mode) noexcept nog
     cdef bint good
     if count < 5 or not read_i32(t[4].at, t[4].len, &length) or length < 0 or length > LENGTH_MOST:
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     good = t[1].len <= KEY_MAX and read_c_number(t[2].at, t[2].len, 0, &flags) \
         and read_c_number(t[3].at, t[3].len, 1, &exptime)
     if mode == M_CAS:
         good = good and count > 5 and read_u64(t[5].at, t[5].len, &cas)
     if not good:
-        swallow(c, W_BAD_FORMAT, <uint64_t> length)
+        swallow(c, WIRE_BAD_FORMAT, <uint64_t> length)
         return
     if s.gate == GATE_ERROR or s.gate == GATE_MISS:
-        swallow(c, W_STALE if s.gate == GATE_ERROR else (W_NOT_FOUND if mode == M_CAS else W_NOT_STORED), <uint64_t> length)
+        swallow(c, WIRE_STALE if s.gate == GATE_ERROR else (WIRE_NOT_FOUND if mode == M_CAS else WIRE_NOT_STORED), <uint64_t> length)
         return
     if s.detail:
         s.prefix(s.owner, OP_SET, t[1].at, t[1].len)
@@ -268,12 +269,13 @@ cdef inline void cmd_store(Conn* c, Token* t, int count, Mode mode) noexcept nog
     c.phase = P_DATA
 
 
-cdef inline void log_stored(Conn* c, uint32_t h, const char* key, size_t nkey, Status r, Mode mode, int64_t ttl) noexcept nogil:
+cdef inline void log_stored(Conn* c, uint32_t h, const char* key, size_t nkey, Status r, Mode mode, int64_t ttl,
+                            uint64_t size) noexcept nogil:
     cdef const char* status = b"stored"
     if r == R_NOT_STORED: status = b"not_stored"
     elif r == R_EXISTS: status = b"exists"
     elif r == R_NOT_FOUND: status = b"not_found"
-    log_store(c, item_at(&c.store.arena, h) if h else NULL, key, nkey, status, mode, ttl)
+    log_store(c, item_at(&c.store.arena, h) if h else NULL, key, nkey, status, mode, ttl, size)
 
 
 cdef inline void finish_store(Conn* c) noexcept nogil:
@@ -287,17 +289,18 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
     cdef size_t nkey = it.nkey
     cdef int64_t ttl = ttl_left(s, it) if it.exptime else 0
     cdef bint plain = c.mode != M_CAS
+    cdef uint64_t size = it.nbytes
     memcpy(key, key_of(it), nkey)
     if lock_stops(c, key, nkey):
         return
     c.item = 0
     if s.gate == GATE_ERROR:
         item_release(s, h)
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if s.gate == GATE_MISS or (plain and held_off(s, c.hash)):
         item_release(s, h)
-        puts(c, W_NOT_STORED)
+        puts(c, WIRE_NOT_STORED)
         return
     how.cas_given = c.mode == M_CAS
     how.cas = c.cas
@@ -306,16 +309,16 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
     how.vivify = 0
     r = store_item(s, h, c.hash, c.mode, &how, &stored)
     if s.log_mask & LOG_MUTATE:
-        log_stored(c, stored, key, nkey, r, c.mode, ttl)
+        log_stored(c, stored, key, nkey, r, c.mode, ttl, size)
     if r == R_STORED:
         write_event(c, key, nkey)
-        puts(c, W_STORED)
+        puts(c, WIRE_STORED)
     elif r == R_NOT_STORED:
-        puts(c, W_NOT_STORED)
+        puts(c, WIRE_NOT_STORED)
     elif r == R_EXISTS:
-        puts(c, W_EXISTS)
+        puts(c, WIRE_EXISTS)
     else:
-        puts(c, W_NOT_FOUND)
+        puts(c, WIRE_NOT_FOUND)
 
 
 # The rest
@@ -327,13 +330,13 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
     cdef Item* it
     if count < 2:
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if t[1].len > KEY_MAX:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if lock_stops(c, t[1].at, t[1].len):
         return
@@ -344,14 +347,14 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
     h = item_find(s, t[1].at, t[1].len, hv)
     if h == 0:
         s.n.delete_misses += 1
-        puts(c, W_NOT_FOUND)
+        puts(c, WIRE_NOT_FOUND)
         return
     it = item_at(&s.arena, h)
     s.cls[it.cls].delete_hits += 1
     if s.log_mask & LOG_DELETE:
-        s.log(s.owner, LOG_DELETE, t[1].at, t[1].len, it, NULL, b"delete", 0)
+        s.log(s.owner, LOG_DELETE, t[1].at, t[1].len, it, NULL, b"delete", 0, it.nbytes)
     item_unlink(s, h, hv)
-    puts(c, W_NOT_FOUND if s.gate == GATE_MISS else W_DELETED)
+    puts(c, WIRE_NOT_FOUND if s.gate == GATE_MISS else WIRE_DELETED)
 
 
 cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nogil:
@@ -361,16 +364,16 @@ cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nog
     cdef Delta d
     if count < 3:
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if t[1].len > KEY_MAX:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if not read_u64(t[2].at, t[2].len, &delta):
-        puts(c, W_BAD_DELTA)
+        puts(c, WIRE_BAD_DELTA)
         return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if lock_stops(c, t[1].at, t[1].len):
         return
@@ -382,17 +385,17 @@ cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nog
             s.n.incr_misses += 1
         else:
             s.n.decr_misses += 1
-        puts(c, W_NOT_FOUND)
+        puts(c, WIRE_NOT_FOUND)
         return
     d = add_delta(s, &h, hv, incr, delta, 0, 0, 0, &result)
     if d == D_OK:
         write_event(c, t[1].at, t[1].len)
         put_u64(c, result)
-        puts(c, W_CRLF)
+        puts(c, WIRE_CRLF)
     elif d == D_NON_NUMERIC:
-        puts(c, W_NON_NUMERIC)
+        puts(c, WIRE_NON_NUMERIC)
     else:
-        puts(c, W_NO_MEMORY)
+        puts(c, WIRE_NO_MEMORY)
 
 
 cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
@@ -402,29 +405,29 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
     cdef Item* it
     if count < 3:
         c.noreply = 0
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if t[1].len > KEY_MAX:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if not read_i32(t[2].at, t[2].len, &exptime):
-        puts(c, W_BAD_EXPTIME)
+        puts(c, WIRE_BAD_EXPTIME)
         return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     s.n.cmd_touch += 1
     if s.gate != GATE_MISS:
         h = item_find(s, t[1].at, t[1].len, index_hash(&s.index, t[1].at, t[1].len))
     if h == 0:
         s.n.touch_misses += 1
-        puts(c, W_NOT_FOUND)
+        puts(c, WIRE_NOT_FOUND)
         return
     it = item_at(&s.arena, h)
     s.cls[it.cls].touch_hits += 1
     set_expiry(s, it, expiry(s, exptime))
     item_bump(s, h, it)
-    puts(c, W_TOUCHED)
+    puts(c, WIRE_TOUCHED)
 
 
 cdef inline void cmd_flush_all(Conn* c, Token* t, int count) noexcept nogil:
@@ -432,14 +435,14 @@ cdef inline void cmd_flush_all(Conn* c, Token* t, int count) noexcept nogil:
     cdef int32_t delay = 0
     if not s.flush_enabled:
         s.n.cmd_flush += 1
-        puts(c, W_FLUSH_FORBIDDEN)
+        puts(c, WIRE_FLUSH_FORBIDDEN)
         return
     if count > 1 and not (count == 2 and c.noreply) and not read_i32(t[1].at, t[1].len, &delay):
-        puts(c, W_BAD_EXPTIME)
+        puts(c, WIRE_BAD_EXPTIME)
         return
     if delay > 0:
         event(c, EV_FLUSH_LATER, t[1].at, t[1].len, delay)
     else:
         event(c, EV_FLUSH, b"", 0, -1)
     flush_all(s, delay)
-    puts(c, W_OK)
+    puts(c, WIRE_OK)

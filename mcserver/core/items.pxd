@@ -174,8 +174,11 @@ cdef inline int fate(Store* s, Item* it) noexcept nogil:
         return FLUSHED
     if it.exptime and it.exptime <= s.sec:
         return EXPIRED
-    if s.rules and it.epoch < s.epoch and apply_rules(s, it):
-        return FLUSHED
+    if s.rules and it.epoch < s.epoch:
+        if apply_rules(s, it):
+            return FLUSHED
+        if it.exptime and it.exptime <= s.sec:      # a refresh may have shortened its life
+            return EXPIRED
     return FOUND
 
 
@@ -189,7 +192,7 @@ cdef inline uint32_t item_find(Store* s, const char* key, size_t nkey, uint64_t 
         f = fate(s, it)
     s.last_found = f
     if s.log_mask & LOG_FETCH:
-        s.log(s.owner, LOG_FETCH, key, nkey, it, NULL, NULL, f)
+        s.log(s.owner, LOG_FETCH, key, nkey, it, NULL, NULL, f, it.nbytes if f == FOUND else 0)
     if f == FOUND or h == 0:
         return h
     if f == EXPIRED:

@@ -45,7 +45,7 @@ cdef enum:
     SEG_MASK = 3
     G_TOKEN = 4                 # a client was told that it won the right to refresh this item
 
-cdef packed struct Item:
+cdef struct Item:              # 44 bytes; the key follows at once
     uint32_t h_next             # next item in the index bucket; next free chunk; next piece
     uint32_t next               # LRU neighbours (towards the tail, towards the head)
     uint32_t prev

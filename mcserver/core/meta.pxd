@@ -62,32 +62,32 @@ cdef inline const char* read_flag(Meta* m, Token* t) noexcept nogil:
     elif f == c'x': m.remove_value = 1
     elif f == c'T':
         m.has_ttl = 1
-        if not read_i32(arg, n, &m.ttl): return W_FLAG_TOKEN
+        if not read_i32(arg, n, &m.ttl): return WIRE_FLAG_TOKEN
     elif f == c'N':
         m.has_vivify = 1
-        if not read_i32(arg, n, &m.vivify): return W_FLAG_TOKEN
+        if not read_i32(arg, n, &m.vivify): return WIRE_FLAG_TOKEN
     elif f == c'R':
         m.has_recache = 1
-        if not read_i32(arg, n, &m.recache): return W_FLAG_TOKEN
+        if not read_i32(arg, n, &m.recache): return WIRE_FLAG_TOKEN
     elif f == c'C':
         m.has_cas = 1
-        if not read_u64(arg, n, &m.cas): return W_FLAG_TOKEN
+        if not read_u64(arg, n, &m.cas): return WIRE_FLAG_TOKEN
     elif f == c'E':
-        if not read_u64(arg, n, &m.explicit): return W_FLAG_TOKEN
+        if not read_u64(arg, n, &m.explicit): return WIRE_FLAG_TOKEN
     elif f == c'F':
-        if not read_u32(arg, n, &m.flags): return W_BAD_FORMAT
+        if not read_u32(arg, n, &m.flags): return WIRE_BAD_FORMAT
     elif f == c'J':
-        if not read_u64(arg, n, &m.initial): return W_FLAG_INITIAL
+        if not read_u64(arg, n, &m.initial): return WIRE_FLAG_INITIAL
     elif f == c'D':
-        if not read_u64(arg, n, &m.delta): return W_FLAG_DELTA
+        if not read_u64(arg, n, &m.delta): return WIRE_FLAG_DELTA
     elif f == c'O':
-        if t.len > OPAQUE_MOST: return W_FLAG_OPAQUE
+        if t.len > OPAQUE_MOST: return WIRE_FLAG_OPAQUE
     elif f == c'M':
         m.has_mode = 1
         m.mode = arg[0] if n else 0
     elif not (f == c's' or f == c'k' or f == c't' or f == c'c' or f == c'f' or f == c'l' or f == c'h'
               or f == c'P' or f == c'L'):
-        return W_FLAG_UNKNOWN
+        return WIRE_FLAG_UNKNOWN
     return NULL
 
 
@@ -99,17 +99,17 @@ cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
     cdef const char* error
     m.first = first
     if m.t[1].len > KEY_MAX:
-        return W_BAD_FORMAT
+        return WIRE_BAD_FORMAT
     if m.count > META_TOKENS:
-        return W_FLAGS_TOO_LONG
+        return WIRE_FLAGS_TOO_LONG
     if m.count > first:
         memset(seen, 0, sizeof(seen))
         for i in range(first, m.count):
             f = <uint8_t> m.t[i].at[0]
             if not (65 <= f <= 122 or 48 <= f <= 57):
-                return W_BAD_FORMAT
+                return WIRE_BAD_FORMAT
             if seen[f]:
-                return W_FLAG_TWICE
+                return WIRE_FLAG_TWICE
             seen[f] = 1
             error = read_flag(m, &m.t[i])
             if error != NULL:
@@ -117,7 +117,7 @@ cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
     if m.binary:
         m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
         if m.nkey == 0:
-            return W_FLAG_KEY
+            return WIRE_FLAG_KEY
     else:
         m.nkey = m.t[1].len
         memcpy(m.key, m.t[1].at, m.nkey)
@@ -177,7 +177,7 @@ cdef inline void put_echo(Conn* c, Meta* m, const char* code) noexcept nogil:
             put_token(c, &m.t[i])
         elif m.t[i].at[0] == c'k':
             put_key(c, m)
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)
 
 
 cdef inline void put_flag(Conn* c, char f, int64_t value) noexcept nogil:
@@ -239,7 +239,7 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
     if won:
         put(c, b" W", 2)
         it.seg |= G_TOKEN
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)
     if with_value:
         put_value(c, h, it)
     if not m.no_bump and not created:
@@ -255,35 +255,35 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
     cdef bint created = 0
     cdef Item* it
     if m.count < 2:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     error = read_meta(m, 2)
     if error != NULL:
         puts(c, error)
         return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     hv = index_hash(&s.index, m.key, m.nkey)
     if s.detail:
         s.prefix(s.owner, 0, m.key, m.nkey)
     if s.gate != GATE_MISS:
         h = item_find(s, m.key, m.nkey, hv)
-        if h == 0 and m.has_vivify and not held_off(s, hv):
+        if h == 0 and m.has_vivify:
             h = vivify(c, m, hv, &failed)
             created = 1
             if h == 0:
-                puts(c, W_NO_MEMORY_ITEM)
+                puts(c, WIRE_NO_MEMORY_ITEM)
                 return
     if h == 0:
         s.n.cmd_get += 1
         s.n.get_misses += 1
         if not m.quiet:
-            put_echo(c, m, W_EN)
+            put_echo(c, m, WIRE_EN)
         return
     it = item_at(&s.arena, h)
     if pinned_full(it):
-        puts(c, W_REFCOUNT)
+        puts(c, WIRE_REFCOUNT)
         return
     if s.detail and not created:
         s.prefix(s.owner, 1, m.key, m.nkey)
@@ -326,13 +326,13 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     cdef Mode mode
     cdef Item* it
     if m.count < 3 or not read_i32(m.t[2].at, m.t[2].len, &length) or length < 0 or length > LENGTH_MOST:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     error = read_meta(m, 3)
     if error == NULL and not set_mode(m, &mode):
-        error = W_MODE_SET
+        error = WIRE_MODE_SET
     if error == NULL and s.gate == GATE_ERROR:
-        error = W_STALE
+        error = WIRE_STALE
     if error != NULL:
         swallow(c, error, <uint64_t> length)
         return
@@ -394,7 +394,7 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     else:
         item_release(s, h)
     if s.log_mask & LOG_MUTATE:
-        log_stored(c, stored, m.key, m.nkey, r, c.mode, m.ttl)
+        log_stored(c, stored, m.key, m.nkey, r, M_SET, m.ttl, nbytes)
     if r == R_STORED:
         write_event(c, m.key, m.nkey)
         nbytes = item_at(&s.arena, stored).nbytes
@@ -407,7 +407,7 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
         elif f == c'k': put_key(c, m)
         elif f == c'c': put_cas(c, item_at(&s.arena, stored).cas if stored else 0)
         elif f == c's': put_flag(c, f, nbytes)
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)
 
 
 # md
@@ -437,9 +437,9 @@ cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogi
     cdef Item* it = item_at(&s.arena, h)
     s.cls[it.cls].delete_hits += 1
     if s.log_mask & LOG_DELETE and not (m.invalidate and not m.remove_value):
-        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0)
+        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes)
     if m.remove_value and not drop_value(s, m, &h, hv):
-        puts(c, W_NO_MEMORY)
+        puts(c, WIRE_NO_MEMORY)
         return
     if m.invalidate:
         it = item_at(&s.arena, h)
@@ -461,14 +461,14 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     cdef uint32_t h
     cdef bint missed
     if m.count < 2:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     error = read_meta(m, 2)
     if error != NULL:
         puts(c, error)
         return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if lock_stops(c, m.key, m.nkey):
         return
@@ -516,10 +516,10 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number) noexcept
         elif f == c'c': put_cas(c, it.cas)
         elif f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_key(c, m)
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)
     if m.value:
         put(c, digits, <size_t> n)
-        puts(c, W_CRLF)
+        puts(c, WIRE_CRLF)
 
 
 cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept nogil:
@@ -536,7 +536,7 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
         n = write_u64(digits, m.initial)
         h = item_alloc(s, m.key, m.nkey, 0, expiry(s, m.vivify), <uint64_t> n, &failed)
         if h == 0:
-            puts(c, W_NO_MEMORY)
+            puts(c, WIRE_NO_MEMORY)
             return
         it = item_at(&s.arena, h)
         value_fill(s, it, 0, digits, <uint64_t> n)
@@ -560,18 +560,18 @@ cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     cdef Delta d
     cdef bint incr = 1
     if m.count < 2:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     if read_meta(m, 2) != NULL:
-        puts(c, W_MA_FLAG)
+        puts(c, WIRE_MA_FLAG)
         return
     if m.has_mode:
         incr = m.mode == c'I' or m.mode == c'+'
         if not incr and m.mode != c'D' and m.mode != c'-':
-            puts(c, W_MODE_ARITH)
+            puts(c, WIRE_MODE_ARITH)
             return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if lock_stops(c, m.key, m.nkey):
         return
@@ -587,9 +587,9 @@ cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     elif d == D_EXISTS:
         put_echo(c, m, b"EX")
     elif d == D_NON_NUMERIC:
-        puts(c, W_NON_NUMERIC)
+        puts(c, WIRE_NON_NUMERIC)
     else:
-        puts(c, W_NO_MEMORY)
+        puts(c, WIRE_NO_MEMORY)
 
 
 # me
@@ -602,7 +602,7 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     cdef int i
     s.n.cmd_meta += 1
     if m.count < 2 or m.t[1].len > KEY_MAX:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
         return
     m.nkey = m.t[1].len
     memcpy(m.key, m.t[1].at, m.nkey)
@@ -610,15 +610,15 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
         if m.t[i].len == 1 and m.t[i].at[0] == c'b':
             m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
             if m.nkey == 0:
-                puts(c, W_FLAG_KEY)
+                puts(c, WIRE_FLAG_KEY)
                 return
     if s.gate == GATE_ERROR:
-        puts(c, W_STALE)
+        puts(c, WIRE_STALE)
         return
     if s.gate != GATE_MISS:
         h = item_find(s, m.key, m.nkey, index_hash(&s.index, m.key, m.nkey))
     if h == 0:
-        puts(c, W_EN)
+        puts(c, WIRE_EN)
         return
     it = item_at(&s.arena, h)
     left = ttl_left(s, it)
@@ -634,4 +634,4 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     put_u64(c, it.cls)
     put(c, b" size=", 6)
     put_u64(c, size_of(s, it))
-    puts(c, W_CRLF)
+    puts(c, WIRE_CRLF)

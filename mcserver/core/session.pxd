@@ -86,7 +86,7 @@ cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) 
         if count > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0:
             gone(c)
         else:
-            puts(c, W_ERROR)
+            puts(c, WIRE_ERROR)
 
 
 cdef inline void dispatch_meta(Conn* c, const char* line, size_t n, char which) noexcept nogil:
@@ -99,7 +99,7 @@ cdef inline void dispatch_meta(Conn* c, const char* line, size_t n, char which) 
     elif which == c's': cmd_ms(c, &m, line, n)
     elif which == c'd': cmd_md(c, &m)
     elif which == c'a': cmd_ma(c, &m)
-    elif which == c'n': puts(c, W_MN)
+    elif which == c'n': puts(c, WIRE_MN)
     else: cmd_me(c, &m)
 
 
@@ -151,7 +151,7 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     if c.store.trace:
         c.on_trace(c, 0, line, n)
     if raw < 4:
-        puts(c, W_BAD_FORMAT)
+        puts(c, WIRE_BAD_FORMAT)
     else:
         if n and line[n - 1] == c'y' or n and line[n - 1] == c' ':
             c.noreply = last_is_noreply(line, n)
@@ -172,7 +172,7 @@ cdef inline void data_done(Conn* c, bint good) noexcept nogil:
         c.item = 0
         if c.meta:
             c.noreply = 0
-        puts(c, W_BAD_CHUNK)
+        puts(c, WIRE_BAD_CHUNK)
     elif c.meta:
         meta_clear(&m)
         m.count = tokenise(c.text, c.text_len, m.t)
@@ -246,7 +246,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     c.store.log_fd = c.fd
     if not c.seen and n:
         c.seen = 1
-        if <uint8_t> p[0] == 0x80:      # the binary protocol: its clients would wait for ever for an answer
+        if <uint8_t> p[0] == 0x80 and not c.store.ascii_only:      # the binary protocol: its clients would wait for ever for an answer
             c.binary = 1
             gone(c)
             return n
@@ -255,7 +255,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
             if not flush(c):
                 break
         if c.tail:
-            puts(c, W_CRLF)
+            puts(c, WIRE_CRLF)
             c.tail = 0
             if c.phase == P_LINE:
                 c.granted = 0
@@ -428,7 +428,7 @@ cdef inline void readable(Conn* c, int turn) noexcept nogil:
         if n == 0 and c.filled > used:
             return
     else:
-        if have > IN_SIZE // 2:
+        if have > <size_t> IN_SIZE // 2:
             if c.in_cap - have < IN_SIZE:
                 grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
                 if grown == NULL:

@@ -107,7 +107,8 @@ cdef struct Rule:
     uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
     char prefix[256]
 
-ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd, int64_t ttl) noexcept nogil
+ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
+                         int64_t ttl, uint64_t size) noexcept nogil
 ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
 ctypedef bint (*drop_hook)(void* owner) noexcept nogil
 
@@ -127,6 +128,7 @@ cdef struct Store:
     bint use_cas
     bint segmented
     bint flush_enabled
+    bint ascii_only             # a first byte of 0x80 is text like any other
     bint automove
     int hot_pct
     int warm_pct

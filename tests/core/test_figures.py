@@ -205,7 +205,7 @@ def test_mutations_are_logged() -> None:
         ("set", "too_large"),
     ]  # fmt: skip
     assert events[0]["ttl"] == 100
-    assert events[0]["size"] == 3
+    assert events[0]["size"] == 3, "the value alone"
 
 
 def test_evictions_and_deletions_are_logged() -> None:
