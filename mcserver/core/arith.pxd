@@ -47,7 +47,7 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
         memcpy(value_of(it), digits, n)
         memset(value_of(it) + n, c' ', it.nbytes - n)
         it.cas = explicit
-        item_bump(s, h[0], it)
+        item_update(s, h[0], it)
         return D_OK
     it.refs += 1
     new = item_alloc(s, key_of(it), it.nkey, it.flags, it.exptime, n, &error)

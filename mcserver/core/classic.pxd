@@ -198,7 +198,7 @@ cdef inline void swallow(Conn* c, const char* text, uint64_t length) noexcept no
     c.phase = P_SWALLOW
 
 
-cdef inline void log_store(Conn* c, Item* it, const char* key, size_t nkey, const char* status, Mode mode, int64_t ttl,
+cdef inline void log_store(Conn* c, int cls, const char* key, size_t nkey, const char* status, Mode mode, int64_t ttl,
                            uint64_t size) noexcept nogil:
     cdef const char* name = b"set"
     if mode == M_ADD: name = b"add"
@@ -206,7 +206,7 @@ cdef inline void log_store(Conn* c, Item* it, const char* key, size_t nkey, cons
     elif mode == M_APPEND: name = b"append"
     elif mode == M_PREPEND: name = b"prepend"
     elif mode == M_CAS: name = b"cas"
-    c.store.log(c.store.owner, LOG_MUTATE, key, nkey, it, status, name, ttl, size)
+    c.store.log(c.store.owner, LOG_MUTATE, key, nkey, NULL, status, name, ttl, size, cls)
 
 
 cdef inline void refuse_alloc(Conn* c, const char* key, size_t nkey, uint64_t hv, int error, uint64_t length, bint drop_old,
@@ -221,7 +221,7 @@ cdef inline void refuse_alloc(Conn* c, const char* key, size_t nkey, uint64_t hv
         s.n.no_memory += 1
         swallow(c, WIRE_NO_MEMORY_STORE, length)
     if s.log_mask & LOG_MUTATE:
-        log_store(c, NULL, key, nkey, b"too_large" if error == A_TOO_LARGE else b"no_memory", mode, 0, length)
+        log_store(c, 0, key, nkey, b"too_large" if error == A_TOO_LARGE else b"no_memory", mode, 0, length)
     if drop_old:
         old = item_find(s, key, nkey, hv)
         if old:
@@ -269,13 +269,13 @@ cdef inline void cmd_store(Conn* c, Token* t, int count, Mode mode) noexcept nog
     c.phase = P_DATA
 
 
-cdef inline void log_stored(Conn* c, uint32_t h, const char* key, size_t nkey, Status r, Mode mode, int64_t ttl,
+cdef inline void log_stored(Conn* c, int cls, const char* key, size_t nkey, Status r, Mode mode, int64_t ttl,
                             uint64_t size) noexcept nogil:
     cdef const char* status = b"stored"
     if r == R_NOT_STORED: status = b"not_stored"
     elif r == R_EXISTS: status = b"exists"
     elif r == R_NOT_FOUND: status = b"not_found"
-    log_store(c, item_at(&c.store.arena, h) if h else NULL, key, nkey, status, mode, ttl, size)
+    log_store(c, cls, key, nkey, status, mode, ttl, size)
 
 
 cdef inline void finish_store(Conn* c) noexcept nogil:
@@ -290,6 +290,7 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
     cdef int64_t ttl = ttl_left(s, it) if it.exptime else 0
     cdef bint plain = c.mode != M_CAS
     cdef uint64_t size = it.nbytes
+    cdef int cls = it.cls
     memcpy(key, key_of(it), nkey)
     if lock_stops(c, key, nkey):
         return
@@ -309,7 +310,7 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
     how.vivify = 0
     r = store_item(s, h, c.hash, c.mode, &how, &stored)
     if s.log_mask & LOG_MUTATE:
-        log_stored(c, stored, key, nkey, r, c.mode, ttl, size)
+        log_stored(c, cls, key, nkey, r, c.mode, ttl, size)
     if r == R_STORED:
         write_event(c, key, nkey)
         puts(c, WIRE_STORED)
@@ -352,7 +353,7 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
     it = item_at(&s.arena, h)
     s.cls[it.cls].delete_hits += 1
     if s.log_mask & LOG_DELETE:
-        s.log(s.owner, LOG_DELETE, t[1].at, t[1].len, it, NULL, b"delete", 0, it.nbytes)
+        s.log(s.owner, LOG_DELETE, t[1].at, t[1].len, it, NULL, b"delete", 0, it.nbytes, it.cls)
     item_unlink(s, h, hv)
     puts(c, WIRE_NOT_FOUND if s.gate == GATE_MISS else WIRE_DELETED)
 

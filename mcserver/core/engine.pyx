@@ -58,10 +58,10 @@ include "poller.pxi"
 
 
 cdef void engine_log(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
-                     int64_t ttl, uint64_t size) noexcept with gil:
+                     int64_t ttl, uint64_t size, int cls) noexcept with gil:
     cdef Engine self = <Engine> owner
     try:
-        fields = {"key": PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), "clsid": it.cls if it != NULL else 0,
+        fields = {"key": PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), "clsid": cls,
                   "size": size, "fd": self.s.log_fd}
         if kind == LOG_FETCH:
             fields["status"] = FOUND_NAMES[ttl]

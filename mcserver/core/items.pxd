@@ -192,7 +192,7 @@ cdef inline uint32_t item_find(Store* s, const char* key, size_t nkey, uint64_t 
         f = fate(s, it)
     s.last_found = f
     if s.log_mask & LOG_FETCH:
-        s.log(s.owner, LOG_FETCH, key, nkey, it, NULL, NULL, f, it.nbytes if f == FOUND else 0)
+        s.log(s.owner, LOG_FETCH, key, nkey, it, NULL, NULL, f, it.nbytes if f == FOUND else 0, it.cls if it != NULL else 0)
     if f == FOUND or h == 0:
         return h
     if f == EXPIRED:
@@ -223,6 +223,13 @@ cdef inline void item_bump(Store* s, uint32_t h, Item* it) noexcept nogil:
     else:
         it.state |= S_ACTIVE
         it.time = s.tick
+
+
+cdef inline void item_update(Store* s, uint32_t h, Item* it) noexcept nogil:
+    # Something was done with the item that is no hit: it is young again, but not more active.
+    it.time = s.tick
+    if not s.segmented:
+        lru_move(s, h, it, it.seg & SEG_MASK)
 
 
 cdef inline void reclaim_dead(Store* s, uint32_t h, Item* it) noexcept nogil:

@@ -197,7 +197,7 @@ cdef inline uint32_t vivify(Conn* c, Meta* m, uint64_t hv, int* error) noexcept 
     # The empty item that N makes on a miss: whoever sees W now holds the lease.
     cdef Store* s = c.store
     cdef Item* it
-    cdef uint32_t h = item_alloc(s, m.key, m.nkey, 0, expiry(s, m.vivify), 0, error)
+    cdef uint32_t h = item_alloc(s, m.key, m.nkey, 0, 0, 0, error)
     if h:
         it = item_at(&s.arena, h)
         it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
@@ -211,11 +211,10 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
     cdef bint won = created, was_sent = it.seg & G_TOKEN and not created
+    # T, N and R take effect in their place among the flags, so `t` shows what came before them.
     cdef bint with_value = m.value and not (m.has_cas and m.cas == it.cas)
     cdef int i
     cdef char f
-    if not won and not was_sent:
-        won = it.state & S_STALE or (m.has_recache and it.exptime and ttl_left(s, it) < m.recache)
     if with_value:
         put(c, b"VA ", 3)
         put_u64(c, it.nbytes)
@@ -232,17 +231,25 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
         elif f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_item_key(c, it)
         elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
+        elif f == c'N':
+            if created:
+                set_expiry(s, it, expiry(s, m.vivify))
+        elif f == c'R':
+            if not was_sent and not created and it.exptime and it.exptime < expiry(s, m.recache):
+                won = 1
     if was_sent:
         put(c, b" Z", 2)
     if it.state & S_STALE:
         put(c, b" X", 2)
+        if not was_sent:
+            won = 1
     if won:
         put(c, b" W", 2)
         it.seg |= G_TOKEN
     puts(c, WIRE_CRLF)
     if with_value:
         put_value(c, h, it)
-    if not m.no_bump and not created:
+    if not m.no_bump:
         item_bump(s, h, it)
 
 
@@ -373,6 +380,7 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     cdef Store* s = c.store
     cdef uint32_t h = c.item, stored = 0
     cdef uint32_t nbytes = item_at(&s.arena, h).nbytes
+    cdef int cls = item_at(&s.arena, h).cls
     cdef How how
     cdef Status r = R_NOT_STORED
     cdef int i
@@ -394,7 +402,7 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     else:
         item_release(s, h)
     if s.log_mask & LOG_MUTATE:
-        log_stored(c, stored, m.key, m.nkey, r, M_SET, m.ttl, nbytes)
+        log_stored(c, cls, m.key, m.nkey, r, M_SET, m.ttl, nbytes)
     if r == R_STORED:
         write_event(c, m.key, m.nkey)
         nbytes = item_at(&s.arena, stored).nbytes
@@ -437,7 +445,7 @@ cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogi
     cdef Item* it = item_at(&s.arena, h)
     s.cls[it.cls].delete_hits += 1
     if s.log_mask & LOG_DELETE and not (m.invalidate and not m.remove_value):
-        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes)
+        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes, it.cls)
     if m.remove_value and not drop_value(s, m, &h, hv):
         puts(c, WIRE_NO_MEMORY)
         return
@@ -493,18 +501,15 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
 
 # ma
 
-cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number) noexcept nogil:
-    # The reply of a success. T takes effect here.
+cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint created) noexcept nogil:
+    # The reply of a success. T and N take effect here, in their place among the flags.
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
     cdef char digits[24]
     cdef int n = write_u64(digits, number), i
     cdef char f
-    if m.has_ttl:
-        set_expiry(s, it, expiry(s, m.ttl))
+    cdef size_t start = c.shared.out_len
     write_event(c, m.key, m.nkey)
-    if m.quiet:
-        return
     if m.value:
         put(c, b"VA ", 3)
         put_u64(c, <uint64_t> n)
@@ -516,10 +521,16 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number) noexcept
         elif f == c'c': put_cas(c, it.cas)
         elif f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_key(c, m)
+        elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
+        elif f == c'N':
+            if created:
+                set_expiry(s, it, expiry(s, m.vivify))
     puts(c, WIRE_CRLF)
     if m.value:
         put(c, digits, <size_t> n)
         puts(c, WIRE_CRLF)
+    if m.quiet:
+        c.shared.out_len = start
 
 
 cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept nogil:
@@ -534,7 +545,7 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
             put_echo(c, m, b"NS")
             return
         n = write_u64(digits, m.initial)
-        h = item_alloc(s, m.key, m.nkey, 0, expiry(s, m.vivify), <uint64_t> n, &failed)
+        h = item_alloc(s, m.key, m.nkey, 0, 0, <uint64_t> n, &failed)
         if h == 0:
             puts(c, WIRE_NO_MEMORY)
             return
@@ -544,7 +555,7 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
         if m.binary:
             it.state |= S_BINARY
         item_replace(s, 0, h, hv)
-        ma_done(c, m, h, m.initial)
+        ma_done(c, m, h, m.initial, 1)
         return
     if incr:
         s.n.incr_misses += 1
@@ -583,7 +594,7 @@ cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
         return
     d = add_delta(s, &h, hv, incr, m.delta, m.has_cas, m.cas, m.explicit, &number)
     if d == D_OK:
-        ma_done(c, m, h, number)
+        ma_done(c, m, h, number, 0)
     elif d == D_EXISTS:
         put_echo(c, m, b"EX")
     elif d == D_NON_NUMERIC:

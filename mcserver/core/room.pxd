@@ -100,7 +100,7 @@ cdef inline void evict(Store* s, uint32_t h, Item* it) noexcept nogil:
     if it.state & S_ACTIVE:
         c.evicted_active += 1
     if s.log_mask & LOG_EVICT:
-        s.log(s.owner, LOG_EVICT, key_of(it), it.nkey, it, b"", b"", ttl_left(s, it), it.nbytes)
+        s.log(s.owner, LOG_EVICT, key_of(it), it.nkey, it, b"", b"", ttl_left(s, it), it.nbytes, it.cls)
     item_unlink(s, h, hash_of(s, it))
 
 

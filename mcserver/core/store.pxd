@@ -108,7 +108,7 @@ cdef struct Rule:
     char prefix[256]
 
 ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
-                         int64_t ttl, uint64_t size) noexcept nogil
+                         int64_t ttl, uint64_t size, int cls) noexcept nogil
 ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
 ctypedef bint (*drop_hook)(void* owner) noexcept nogil
 

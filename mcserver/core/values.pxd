@@ -204,7 +204,7 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
             item_release(s, h)
             return R_EXISTS
     elif mode == M_ADD and old:
-        item_bump(s, old, was)
+        item_update(s, old, was)
         item_release(s, h)
         return R_NOT_STORED
     elif mode == M_REPLACE and not old:
@@ -212,7 +212,7 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
         return R_NOT_STORED
     elif mode == M_APPEND or mode == M_PREPEND:
         if old:
-            if how.cas_given and not match:
+            if how.cas_given and how.cas and not match:      # 0 compares nothing
                 item_release(s, h)
                 return R_EXISTS
             new = joined(s, old, h, mode == M_APPEND)
