@@ -1,0 +1,86 @@
+"""The package: a source distribution that holds all it needs, a wheel that works, every Python that is installed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SCRAP = shutil.ignore_patterns(
+    ".git", ".venv*", "build", "dist", ".*_cache", "__pycache__", "*.so", "engine.c", "*.egg-info", ".hypothesis"
+)
+BUILD_SDIST = "import sys; from setuptools import build_meta; print(build_meta.build_sdist(sys.argv[1]))"
+ENGINE_WORKS = """
+from mcserver.core import Engine, Session
+print(Session(Engine(), None).feed(b"set a 0 0 1\\r\\nx\\r\\nget a\\r\\n").decode())
+"""
+OTHER_PYTHONS = ("3.12", "3.13", "3.14")
+QUICK = ("tests/core", "tests/admin", "tests/transcripts/test_in_process.py", "tests/test_cli.py", "tests/test_config.py")
+
+
+def run(command: Sequence[str | Path], where: Path, timeout: float = 300) -> str:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV_"))}
+    result = subprocess.run(
+        command, cwd=where, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
+    tree = shutil.copytree(ROOT, tmp_path / "tree", ignore=SCRAP)
+    name = run([sys.executable, "-c", BUILD_SDIST, tmp_path], tree).splitlines()[-1]
+    with tarfile.open(tmp_path / name) as archive:
+        archive.extractall(tmp_path, filter="data")
+    source = tmp_path / name.removesuffix(".tar.gz")
+    for each in tree.rglob("*"):
+        assert (source / each.relative_to(tree)).exists(), f"{each.relative_to(tree)} is not in the source distribution"
+
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], tmp_path)
+    (wheel,) = tmp_path.glob("mcserver-*.whl")
+    run([sys.executable, "-m", "venv", "--without-pip", "venv"], tmp_path)
+    run([*pip, "--python", tmp_path / "venv", "install", "--no-deps", wheel], tmp_path)
+    binaries = tmp_path / "venv/bin"
+    assert run([binaries / "mcserver", "-V"], tmp_path).startswith("memcached 1.6.45\n")
+    assert "Redistribution and use" in run([binaries / "mcserver", "-i"], tmp_path)
+    assert "--spawn" in run([binaries / "mcconform", "--help"], tmp_path)
+    assert run([binaries / "python", "-c", ENGINE_WORKS], tmp_path).split() == [
+        "STORED",
+        "VALUE",
+        "a",
+        "0",
+        "1",
+        "x",
+        "END",
+    ]
+
+
+def interpreter(version: str) -> Path | None:
+    """Python of this version, on the path or among pyenv's, if it is installed."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *sorted(pyenv.glob(f"{version}.*/bin/python{version}"))]
+    for candidate in candidates:
+        if candidate and not subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode:
+            return Path(candidate)
+    return None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize("version", [version for version in OTHER_PYTHONS if interpreter(version)])
+def test_the_other_pythons_that_are_installed_pass_the_quick_tests(version: str) -> None:
+    environment = f".venv-{version}"
+    run(["sh", "-c", f'. scripts/setup.sh; have_venv {environment} test "$0"', str(interpreter(version))], ROOT, 400)
+    run(["env", f"PYTHON={environment}/bin/python", "scripts/build"], ROOT, 400)
+    pytest_line = ["-m", "pytest", "-q", "-m", "not slow and not cluster", "-n", "2", "-p", "no:cacheprovider", *QUICK]
+    assert " passed" in run([ROOT / environment / "bin/python", *pytest_line], ROOT, 300).splitlines()[-1]
