@@ -58,10 +58,23 @@ cdef enum:
     COLD_DONE = 1
     COLD_STREAM = 2
 
+cdef struct Conn
+
+# What all connections of an engine share.
 cdef struct Shared:
     char* inbuf
     char* out
     size_t out_len
+    # hooks into the Session objects
+    bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
+    int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
+    bint (*on_stream)(Conn* c) noexcept nogil           # the next piece of a long reply; false after the last
+    void (*on_lock)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    void (*on_trace)(Conn* c, bint reply, const char* p, size_t n) noexcept nogil
+    void (*on_event)(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil
+    void (*on_span)(Conn* c, size_t start, size_t end) noexcept nogil    # where the event's reply is; start == end: nowhere
+    bint (*wants_event)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    bint (*is_locked)(Conn* c, const char* key, size_t nkey) noexcept nogil
 
 cdef struct Conn:
     Store* store
@@ -69,19 +82,19 @@ cdef struct Conn:
     PyObject* self              # the Session
     int fd                      # -1: no socket; output goes to the sink
     Phase phase
-    bint quitting               # close when everything is sent
-    bint blocked                # the client doesn't read: input waits
-    bint held                   # replies wait for a confirmation: input waits
-    bint noreply
-    bint granted                # the next locked write may go on
-    bint yielded
+    uint8_t quitting               # close when everything is sent
+    uint8_t blocked                # the client doesn't read: input waits
+    uint8_t held                   # replies wait for a confirmation: input waits
+    uint8_t noreply
+    uint8_t granted                # the next locked write may go on
+    uint8_t yielded
     # input that is not consumed yet
     char* in_buf
     size_t in_len
     size_t in_cap
     size_t scanned              # bytes of it that hold no line end
     # a store whose data is on its way
-    bint meta
+    uint8_t meta
     Mode mode
     uint32_t item
     uint64_t hash
@@ -92,9 +105,9 @@ cdef struct Conn:
     size_t text_len
     char* line                  # where `text` is kept when the batch's buffer is gone
     # a multiget that is on its way
-    bint with_cas
-    bint touch
-    bint checked                # the rest of its keys has been looked at: none is too long
+    uint8_t with_cas
+    uint8_t touch
+    uint8_t checked                # the rest of its keys has been looked at: none is too long
     uint32_t expires
     size_t start                # where the running command's reply begins in the shared buffer
     # output that is not sent yet
@@ -103,11 +116,11 @@ cdef struct Conn:
     size_t out_len
     uint32_t big                # a large value that follows it
     uint64_t big_done
-    bint tail                 # its line end is still to be written
+    uint8_t tail                 # its line end is still to be written
     # events of this batch
-    bint has_events
+    uint8_t has_events
     uint32_t replies            # of this batch so far
-    bint event_pending          # an event of the running command has no span yet
+    uint8_t event_pending          # an event of the running command has no span yet
     const char* refusal         # what a locked write answers
     size_t refusal_len
     uint64_t sink_room          # fd == -1: bytes the client still takes
@@ -116,21 +129,11 @@ cdef struct Conn:
     size_t sink_cap
     uint32_t last               # second of the last command
     uint32_t held_big           # the large value that follows held output
-    bint reading                # what the loop was last asked for
-    bint writing
-    bint seen                   # a first byte has come
-    bint binary                 # ... and it was the binary protocol's
-    bint ended                  # the client closed, or quit
-    # hooks into the Session
-    bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
-    int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
-    bint (*on_stream)(Conn* c) noexcept nogil           # the next piece of a long reply; false after the last
-    void (*on_lock)(Conn* c, const char* key, size_t nkey) noexcept nogil
-    void (*on_trace)(Conn* c, bint reply, const char* p, size_t n) noexcept nogil
-    void (*on_event)(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil
-    void (*on_span)(Conn* c, size_t start, size_t end) noexcept nogil    # where the event's reply is; start == end: nowhere
-    bint (*wants_event)(Conn* c, const char* key, size_t nkey) noexcept nogil
-    bint (*is_locked)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    uint8_t reading                # what the loop was last asked for
+    uint8_t writing
+    uint8_t seen                   # a first byte has come
+    uint8_t binary                 # ... and it was the binary protocol's
+    uint8_t ended                  # the client closed, or quit
 
 
 cdef inline void put(Conn* c, const char* p, size_t n) noexcept nogil:
@@ -343,23 +346,23 @@ cdef enum:
 cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
     cdef bint told = c.store.tell_writes if kind == EV_WRITE else c.store.tell_deletes
     if told and not c.granted:
-        c.on_event(c, kind, key, nkey, ttl)
+        c.shared.on_event(c, kind, key, nkey, ttl)
         c.event_pending = 1
 
 
 cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nogil:
-    if c.store.tell_writes and c.wants_event(c, key, nkey):
+    if c.store.tell_writes and c.shared.wants_event(c, key, nkey):
         event(c, EV_WRITE, key, nkey, -1)
 
 
 cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
     # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
-    if not c.store.locks or c.granted or not c.is_locked(c, key, nkey):
+    if not c.store.locks or c.granted or not c.shared.is_locked(c, key, nkey):
         return 0
     if c.refusal_len:
         put(c, c.refusal, c.refusal_len)
         c.refusal_len = 0
         return 1
     c.phase = P_LOCKED
-    c.on_lock(c, key, nkey)
+    c.shared.on_lock(c, key, nkey)
     return 1

@@ -7,7 +7,7 @@ Must never know asyncio or ZooKeeper, nor what an administrative command means: 
 """
 
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject
+from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
@@ -190,6 +190,7 @@ cdef class Engine:
         self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
         if self.shared.inbuf == NULL or self.shared.out == NULL:
             raise MemoryError
+        set_hooks(&self.shared)
         self.turn = requests_per_event
         self.pinned = {}
         self.prefixes = {}

@@ -25,7 +25,6 @@ cdef class Poller:
     """Level-triggered. A session with neither interest is not watched: its end would wake the loop again and again."""
 
     cdef int fd
-    cdef dict watched           # descriptor -> session
     cdef list left              # sessions removed while events of this turn may still point at them
     cdef epoll_event ready[EVENTS_A_TURN]
 
@@ -33,7 +32,6 @@ cdef class Poller:
         self.fd = epoll_create1(EPOLL_CLOEXEC)
         if self.fd < 0:
             raise OSError(errno, os.strerror(errno))
-        self.watched = {}
         self.left = []
 
     def __dealloc__(self):
@@ -55,20 +53,24 @@ cdef class Poller:
         if not read and not write:
             self.remove(session)
             return
-        if session.c.fd in self.watched:
+        if session.watched:
             op = EPOLL_CTL_MOD
         e.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0)
         e.data.ptr = <void*> session
         if epoll_ctl(self.fd, op, session.c.fd, &e) != 0:
             raise OSError(errno, os.strerror(errno))
-        self.watched[session.c.fd] = session
+        if not session.watched:
+            session.watched = 1
+            Py_INCREF(session)      # until it is removed
 
     def remove(self, Session session not None):
         """To be called before the descriptor is closed."""
         cdef epoll_event e
-        if self.watched.pop(session.c.fd, None) is not None:
+        if session.watched:
+            session.watched = 0
             epoll_ctl(self.fd, EPOLL_CTL_DEL, session.c.fd, &e)
             self.left.append(session)
+            Py_DECREF(session)
 
     def turn(self):
         """Serves those that are ready. An error or the other end's leaving shows when the session reads or writes."""

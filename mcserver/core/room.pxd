@@ -221,32 +221,42 @@ cdef inline bint give_page_of(Store* s, int victim) noexcept nogil:
     return 0
 
 
-cdef inline uint32_t age_of(Store* s, int cls, uint32_t h) noexcept nogil:
-    # Ticks since a class's oldest item was used; more for a class that got no new items while an eighth of the memory
-    # was written elsewhere, so that fast writers need not wait for the clock to tell who sleeps.
-    cdef uint32_t age = s.tick - item_at(&s.arena, h).time
+cdef inline uint32_t age_with_a_page_less(Store* s, int cls) noexcept nogil:
+    # Ticks since the use of the item that would be a class's oldest if it gave one page of items; the class must have items.
+    cdef Lru* l = &s.lru[cls][0]
+    cdef uint32_t oldest_age = s.tick - item_at(&s.arena, oldest(s, cls)).time, youngest_age = oldest_age, age
+    cdef uint64_t pages = s.arena.cls[cls].pages
+    cdef int seg
+    for seg in range(4):
+        if l[seg].head:
+            age = s.tick - item_at(&s.arena, l[seg].head).time
+            if age < youngest_age:
+                youngest_age = age
     if s.allocated - s.last_alloc[cls] > s.memory_limit >> 3:
-        age += age // 4 + 2
-    return age
+        youngest_age = oldest_age + oldest_age // 4 + 2
+        oldest_age = youngest_age
+    if pages < 2:
+        return youngest_age
+    return youngest_age + <uint32_t> ((oldest_age - youngest_age) * (pages - 1) // pages)
 
 
-cdef inline int oldest_class(Store* s) noexcept nogil:
-    # The LRU class whose oldest item was used the longest ago; 0 if there are no items.
+cdef inline int oldest_class(Store* s, uint32_t* its_age) noexcept nogil:
+    # The LRU class that a page less would hurt least; 0 if there are no items.
     cdef int i, best = 0
-    cdef uint32_t h, most = 0, age
+    cdef uint32_t most = 0, age
     for i in range(1, s.arena.classes + 1):
-        h = oldest(s, i)
-        if h:
-            age = age_of(s, i, h)
+        if oldest(s, i):
+            age = age_with_a_page_less(s, i)
             if best == 0 or age > most or (age == most and s.arena.cls[i].pages > s.arena.cls[best].pages):
                 best = i
                 most = age
+    its_age[0] = most
     return best
 
 
 cdef inline bint make_room(Store* s, int cls, int lru_class) noexcept nogil:
     # Frees at least one chunk somewhere for a class that has none. `lru_class` is whose item it will be.
-    cdef uint32_t own, age
+    cdef uint32_t own, age, most
     cdef int victim
     if empty_page_reclaim(&s.arena):
         return 1
@@ -256,15 +266,16 @@ cdef inline bint make_room(Store* s, int cls, int lru_class) noexcept nogil:
     if not s.evictions:
         return own and evict_tail(s, lru_class)
     if own and (s.credit[lru_class] > 0 or not s.automove):
-        s.credit[lru_class] -= 1
+        if s.credit[lru_class] > 0:
+            s.credit[lru_class] -= 1
         if evict_tail(s, lru_class):
             return 1
-    victim = oldest_class(s)
+    victim = oldest_class(s, &most)
     if victim == 0:
         return 0
     if own:
-        age = 0 if s.arena.cls[cls].pages < 2 else s.tick - item_at(&s.arena, own).time
-        if victim == lru_class or age_of(s, victim, oldest(s, victim)) <= age + age // 8 + 1:
+        age = s.tick - item_at(&s.arena, own).time
+        if victim == lru_class or most <= age + age // 8 + 1:
             s.credit[lru_class] = <int> s.arena.cls[cls].per_page // 4
             if evict_tail(s, lru_class):
                 return 1
@@ -293,11 +304,12 @@ cdef inline uint32_t obtain_chunk(Store* s, int cls, int lru_class) noexcept nog
 cdef inline bint shrink_step(Store* s) noexcept nogil:
     # One page less towards a lowered limit; false when there is nothing (more) to do, or nothing can be done now.
     cdef int victim
+    cdef uint32_t most
     if s.arena.pages_used <= s.arena.pages_limit:
         return 0
     if empty_page_reclaim(&s.arena):
         return 1
-    victim = oldest_class(s)
+    victim = oldest_class(s, &most)
     if victim == 0:
         return 0
     return give_page_of(s, victim) or evict_tail(s, victim)

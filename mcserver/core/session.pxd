@@ -43,7 +43,7 @@ cdef inline bint flush(Conn* c) noexcept nogil:
     cdef int r
     cdef size_t n
     if c.has_events:
-        c.on_flush(c)
+        c.shared.on_flush(c)
     n = c.shared.out_len
     c.shared.out_len = 0
     c.replies = 0
@@ -67,11 +67,11 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1
-        c.on_span(c, c.start, c.shared.out_len)
+        c.shared.on_span(c, c.start, c.shared.out_len)
     if c.shared.out_len > c.start:
         c.replies += 1
     if c.store.trace and c.shared.out_len > c.start:
-        c.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
+        c.shared.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
     c.granted = 0
 
 
@@ -79,7 +79,7 @@ cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) 
     cdef int r
     if same(t, b"stats", 5) or same(t, b"watch", 5):
         c.noreply = 0
-    r = c.on_cold(c, line, n)
+    r = c.shared.on_cold(c, line, n)
     if r == COLD_STREAM:
         c.phase = P_STREAM
     elif r == COLD_UNKNOWN:
@@ -136,7 +136,7 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
     elif same(t, b"flush_all", 9): cmd_flush_all(c, t, count)
     elif same(t, b"version", 7):
         c.noreply = 0
-        c.on_cold(c, line, n)
+        c.shared.on_cold(c, line, n)
     elif same(t, b"quit", 4):
         c.noreply = 0
         c.quitting = 1
@@ -149,7 +149,7 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     c.start = c.shared.out_len
     c.noreply = 0
     if c.store.trace:
-        c.on_trace(c, 0, line, n)
+        c.shared.on_trace(c, 0, line, n)
     if raw < 4:
         puts(c, WIRE_BAD_FORMAT)
     else:
@@ -297,9 +297,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
         elif c.phase == P_READY:
             data_done(c, 1)
         elif c.phase == P_STREAM:
-            if not c.on_stream(c):
+            if not c.shared.on_stream(c):
                 c.phase = P_LINE
             if not flush(c):
+                break
+            if c.phase == P_STREAM:         # the others get their turn between two pieces
+                c.yielded = 1
                 break
         elif c.phase == P_WATCH:
             pos = n

@@ -20,8 +20,8 @@ cdef class Session:
     cdef object lock_key
     cdef object refusal
     cdef bint gone_told
+    cdef bint watched           # by a Poller, which then holds a reference
     cdef str reason
-    cdef object __weakref__
 
     def __cinit__(self, Engine engine not None, owner, int fd=-1):
         self.engine = engine
@@ -34,17 +34,7 @@ cdef class Session:
         self.c.reading = 1
         self.c.sink_room = <uint64_t> -1
         self.c.last = engine.s.sec
-        self.c.on_flush = session_flush
-        self.c.on_cold = session_cold
-        self.c.on_stream = session_stream
-        self.c.on_trace = session_trace
-        self.c.on_lock = session_lock
-        self.c.on_span = session_span
-        self.events = None
         self.reason = "error"
-        self.c.on_event = session_event
-        self.c.wants_event = session_wants
-        self.c.is_locked = session_locked
 
     def __dealloc__(self):
         if self.engine is not None and self.engine.s.arena.base != NULL:
@@ -414,3 +404,15 @@ cdef bint session_stream(Conn* c) noexcept with gil:
 cdef report(what):
     import logging
     logging.getLogger("mcserver").exception("internal error: %s", what)
+
+
+cdef void set_hooks(Shared* sh) noexcept:
+    sh.on_flush = session_flush
+    sh.on_cold = session_cold
+    sh.on_stream = session_stream
+    sh.on_trace = session_trace
+    sh.on_lock = session_lock
+    sh.on_span = session_span
+    sh.on_event = session_event
+    sh.wants_event = session_wants
+    sh.is_locked = session_locked
