@@ -146,7 +146,12 @@ class Connections:
         fd = connection.detach()
         session = Session(self._engine, self, fd)
         self._sessions[fd] = session
-        self._poller.interest(session, read=True, write=False)
+        try:
+            self._poller.interest(session, read=True, write=False)
+        except OSError as error:
+            log.warning("can't watch another connection: %s", error.strerror)
+            session.close("error")
+            return
         self.figures.total_connections += 1
         self._most = max(self._most, self.connections)
         if self._engine.verbosity > 1:

@@ -118,6 +118,7 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             track_sizes=config.track_sizes,
             flush_enabled=config.flush_enabled,
             version=MEMCACHED_VERSION.encode(),
+            ascii_only=config.binding_protocol == "ascii",
             manual_clock=manual_clock,
         )
     except (ValueError, MemoryError, OSError) as error:
