@@ -433,8 +433,7 @@ cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcep
         return 0
     it = item_at(&s.arena, new)
     it.cas = m.explicit if m.explicit and s.use_cas else old.cas
-    it.state |= old.state & (S_BINARY | S_STALE)
-    it.seg |= old.seg & G_TOKEN
+    it.state |= old.state & S_BINARY
     item_replace(s, h[0], new, hv)
     h[0] = new
     return 1
