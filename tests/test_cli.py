@@ -14,7 +14,7 @@ from mcserver import MEMCACHED_VERSION, __version__, cli
 from mcserver.cluster_config import ClusterConfig
 from mcserver.config import Config, ConfigError
 from mcserver.help import help_page, licence_page
-from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, effect_of
+from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Suboption, effect_of
 from mcserver.rules import Effect, rules
 
 ROOT = Path(__file__).parent.parent
@@ -391,3 +391,17 @@ def test_a_link_named_memcached_is_the_same_program(tmp_path: Path) -> None:
     link.symlink_to(Path(sys.executable).parent / "mcserver")
     result = subprocess.run([link, "-V"], capture_output=True, text=True, timeout=30, check=True)
     assert result.stdout.startswith(f"memcached {MEMCACHED_VERSION}\n")
+
+
+def test_the_readme_names_every_option_with_its_effect() -> None:
+    readme = (ROOT / "README.md").read_text()
+    rows = [line for line in readme.splitlines() if line.startswith("| `")]
+    for option in (*OPTIONS, *REFUSED, *SUBOPTIONS):
+        name = (
+            option.name if isinstance(option, Suboption) else f"--{option.long}" if option.long else f"-{option.short}"
+        )
+        (row,) = [row for row in rows if re.search(rf"[` ]{name}`", row.split(" | ")[0] + " ")]
+        assert ("only accepted" in row) == (effect_of(option) is Effect.ACCEPTED), name
+        assert ("not built: refused" in row) == (option in REFUSED), name
+    for option in (*OWN_OPTIONS, *CLUSTER_OPTIONS):
+        assert re.search(rf"`--{option.long}[ `]", readme), option.long

@@ -22,7 +22,13 @@ from mcserver.core import Engine, Session
 print(Session(Engine(), None).feed(b"set a 0 0 1\\r\\nx\\r\\nget a\\r\\n").decode())
 """
 OTHER_PYTHONS = ("3.12", "3.13", "3.14")
-QUICK = ("tests/core", "tests/admin", "tests/transcripts/test_in_process.py", "tests/test_cli.py", "tests/test_config.py")
+QUICK = (
+    "tests/core",
+    "tests/admin",
+    "tests/transcripts/test_in_process.py",
+    "tests/test_cli.py",
+    "tests/test_config.py",
+)
 
 
 def run(command: Sequence[str | Path], where: Path, timeout: float = 300) -> str:
@@ -42,7 +48,7 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / name) as archive:
         archive.extractall(tmp_path, filter="data")
     source = tmp_path / name.removesuffix(".tar.gz")
-    for each in tree.rglob("*"):
+    for each in (path for path in tree.rglob("*") if path.is_file()):
         assert (source / each.relative_to(tree)).exists(), f"{each.relative_to(tree)} is not in the source distribution"
 
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -53,7 +59,7 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     binaries = tmp_path / "venv/bin"
     assert run([binaries / "mcserver", "-V"], tmp_path).startswith("memcached 1.6.45\n")
     assert "Redistribution and use" in run([binaries / "mcserver", "-i"], tmp_path)
-    assert "--spawn" in run([binaries / "mcconform", "--help"], tmp_path)
+    assert "classic/incr/" in run([binaries / "mcconform", "--list"], tmp_path)
     assert run([binaries / "python", "-c", ENGINE_WORKS], tmp_path).split() == [
         "STORED",
         "VALUE",
