@@ -254,6 +254,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
         if c.big or c.shared.out_len >= OUT_SOFT:
             if not flush(c):
                 break
+            if began == 0:
+                began = boot_clock()
+            elif boot_clock() - began > TURN_NS:    # a long multiget to a fast reader
+                c.yielded = 1
+                c.store.n.yields += 1
+                break
         if c.tail:
             puts(c, WIRE_CRLF)
             c.tail = 0
