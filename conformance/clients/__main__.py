@@ -34,7 +34,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="print the clients' names and end")
     parser.add_argument("--no-own-tests", action="store_true", help="leave out the tests that packages carry")
     parser.add_argument(
-        "--packages", type=Path, default=PACKAGES, metavar="FOLDER", help="node_modules and sources (default %(default)s)"
+        "--packages",
+        type=Path,
+        default=PACKAGES,
+        metavar="FOLDER",
+        help="node_modules and sources (default %(default)s)",
     )
     return parser.parse_args()
 
@@ -46,7 +50,7 @@ async def run_all(options: argparse.Namespace, target: Target) -> dict[str, Repo
     for name in options.client or clients():
         report = await run_client(name, target, options.packages, options.scenario)
         if name in carried:
-            report.own = await run_suite(carried[name], target, options.packages)
+            report.own = await asyncio.to_thread(run_suite, carried[name], target, options.packages)
         reports[name] = report
         print(line(target, report), *(f"    {failure}" for failure in report.failures()), sep="\n", file=sys.stderr)
     return reports

@@ -158,7 +158,7 @@ class Client:
 
     def operations(self) -> set[str]:
         """All operations of the surface, as `label.method`, and the programs."""
-        return self.programs | {
+        return set(self.programs) | {
             f"{label}.{name}"
             for label, kind in self.surface.items()
             for name in dir(kind)

@@ -4,26 +4,27 @@ why, is data: own_tests.toml. Never changes a package: it works on a copy, where
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import shutil
+import subprocess
 import sys
+import sysconfig
 import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from conformance.clients.servers import Target
 
 DATA = Path(__file__).with_name("own_tests.toml")
 SECONDS_A_SUITE = 900.0
 PORTS = re.compile(r"\b1121[1-3]\b")
-TEXTS = {".py", ".js", ".json"}
+TEXTS = ["**/*.py", "**/*.js"]
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Suite:
     source: str
     runner: str
     arguments: list[str]
+    ports: list[str]
     environment: dict[str, str]
     files: dict[str, str]
     known: dict[str, str]
@@ -73,12 +75,12 @@ def suites() -> dict[str, Suite]:
 
 
 def _suite(entry: Mapping[str, Any]) -> Suite:
-    defaults: dict[str, Any] = {"source": "", "environment": {}, "files": {}, "known": {}}
+    defaults: dict[str, Any] = {"source": "", "ports": TEXTS, "environment": {}, "files": {}, "known": {}}
     return Suite(**{**defaults, **entry})
 
 
-async def run_suite(suite: Suite, target: Target, packages: Path) -> Outcome:
-    """Run a package's tests against a server, on a copy of its source from `packages`."""
+def run_suite(suite: Suite, target: Target, packages: Path) -> Outcome:
+    """Run a package's tests against a server, on a copy of its source from `packages`. Blocks until they end."""
     with tempfile.TemporaryDirectory(prefix="own-tests-") as temporary:
         folder = Path(temporary, "package")
         try:
@@ -87,25 +89,25 @@ async def run_suite(suite: Suite, target: Target, packages: Path) -> Outcome:
             return Outcome(failed={"all": f"the package's source is not there: {error.filename}"})
         report = Path(temporary, "report")
         places = {"host": target.host, "port": str(target.port), "report": str(report), "folder": str(folder)}
+        places |= {"installed": sysconfig.get_path("platlib"), "packages": str(packages.resolve())}
         command = [*_runner(suite, packages, report), *(argument.format(**places) for argument in suite.arguments)]
         extra = {name: value.format(**places) for name, value in suite.environment.items()}
         modules = {"NODE_PATH": str(packages.resolve() / "node_modules")}
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            cwd=folder,
-            env={**os.environ, **modules, **extra},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
         try:
-            printed, _ = await asyncio.wait_for(process.communicate(), SECONDS_A_SUITE)
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+            done = subprocess.run(
+                command,
+                cwd=folder,
+                env={**os.environ, **modules, **extra},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=SECONDS_A_SUITE,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
             return Outcome(failed={"all": f"no end after {SECONDS_A_SUITE:g} s"})
         if not report.exists():
-            return Outcome(failed={"all": f"no report: {printed.decode('utf-8', 'replace')[-400:]}"})
+            return Outcome(failed={"all": f"no report: {done.stdout.decode('utf-8', 'replace')[-400:]}"})
         return _sorted(suite, _results(suite, report.read_text(encoding="utf-8")))
 
 
@@ -115,11 +117,9 @@ def _copy(suite: Suite, packages: Path, folder: Path, port: int) -> None:
         shutil.copytree(packages / suite.source, folder)
     else:
         folder.mkdir()
-    for file in folder.rglob("*"):
-        if file.suffix in TEXTS and file.is_file():
-            text = file.read_text(encoding="utf-8", errors="surrogateescape")
-            if PORTS.search(text):
-                file.write_text(PORTS.sub(str(port), text), encoding="utf-8", errors="surrogateescape")
+    for file in [file for pattern in suite.ports for file in folder.glob(pattern)]:
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
+        file.write_text(PORTS.sub(str(port), text), encoding="utf-8", errors="surrogateescape")
     for name, content in suite.files.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
@@ -141,7 +141,7 @@ def _results(suite: Suite, report: str) -> list[tuple[str, str | None]]:
             for test in json.loads(report)["tests"]
         ]
     results: list[tuple[str, str | None]] = []
-    for case in Xml.fromstring(report).iter("testcase"):
+    for case in ET.fromstring(report).iter("testcase"):
         bad = [child for child in case if child.tag in {"failure", "error"}]
         why: str | None = (bad[0].get("message") or "failed").splitlines()[0] if bad else None
         if case.find("skipped") is not None:

@@ -35,7 +35,7 @@ async def reach(name: str, host: str, port: int) -> Target:
         line = await asyncio.wait_for(reader.readline(), 5)
         writer.close()
     except (OSError, TimeoutError) as error:
-        raise NoServerError(f"no answer at {host}:{port}: {error or 'time-out'}") from error
+        raise NoServerError(f"no answer at {host}:{port}: {str(error) or 'time-out'}") from error
     if not line.startswith(b"VERSION "):
         raise NoServerError(f"{host}:{port} answers `version` with {line[:80]!r}")
     return Target(name, host, port, line.split()[1].decode("ascii", "replace"))

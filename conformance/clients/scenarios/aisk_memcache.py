@@ -31,7 +31,8 @@ def connect(run: Run, *, several: bool = False, **options: Any) -> Any:
 def meta(client: Any, verb: bytes, key: str | bytes, *flags: bytes, value: bytes | None = None) -> MetaResult:
     """Send one meta command."""
     size = None if value is None else len(value)
-    return client.execute_meta_command(MetaCommand(verb, key, size, list(flags), value))
+    result: MetaResult = client.execute_meta_command(MetaCommand(verb, key, size, list(flags), value))
+    return result
 
 
 def exchange(client: Any, key: str, sent: bytes, replies: int) -> list[bytes]:
@@ -107,9 +108,9 @@ def values(run: Run) -> None:
         value = (everything() * (size // 500 + 1))[:size]
         client.set(run.key(), value)
         equal(client.get(run.key()), value)
-    for value in ("naïve ☃", 12, 2**70, None, [1, {"a": b"b"}]):
-        client.set(run.key(), value)
-        equal(client.get(run.key()), value)
+    for other in ("naïve ☃", 12, 2**70, None, [1, {"a": b"b"}]):
+        client.set(run.key(), other)
+        equal(client.get(run.key()), other)
 
 
 @CLIENT.scenario
@@ -172,7 +173,9 @@ def flags_of_mg(run: Run) -> None:
     equal(exchange(client, key, b"mg %s h\r\n" % key.encode(), 1), [b"HD h0"], "not fetched before")
     result = meta(client, b"mg", key, b"s", b"t", b"c", b"f", b"h", b"l", b"k", b"Oopaque", b"v")
     equal((result.rc, result.datalen, result.value), (b"VA", 5, b"value"))
-    equal([flag[:1] for flag in result.flags], [b"s", b"t", b"c", b"f", b"h", b"l", b"k", b"O"], "in the order asked for")
+    equal(
+        [flag[:1] for flag in result.flags], [b"s", b"t", b"c", b"f", b"h", b"l", b"k", b"O"], "in the order asked for"
+    )
     equal((flagged(result, "s"), flagged(result, "c"), flagged(result, "f")), (b"5", unique, b"65535"))
     equal((flagged(result, "h"), flagged(result, "k"), flagged(result, "O")), (b"1", key.encode(), b"opaque"))
     check(flagged(result, "t") in {b"99", b"100"}, f"remaining time {flagged(result, 't')!r}")

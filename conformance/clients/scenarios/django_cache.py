@@ -37,7 +37,7 @@ def backends(run: Run) -> Iterator[Any]:
         module = "django.core.cache.backends.memcached"
         location = [run.server.address, run.server.second_address]
         silent = {"LOCATION": run.server.mute_address, "OPTIONS": {"timeout": 0.3}}
-        configured = {name: {"BACKEND": f"{module}.{name}", "LOCATION": location} for name in BACKENDS}
+        configured: dict[str, Any] = {name: {"BACKEND": f"{module}.{name}", "LOCATION": location} for name in BACKENDS}
         configured["silent"] = {"BACKEND": f"{module}.PyMemcacheCache", **silent}
         configured["default"] = configured[BACKENDS[0]]
         settings.configure(CACHES=configured)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from dogpile.cache import CacheRegion, make_region
@@ -84,18 +85,10 @@ def values_are_made_once(run: Run) -> None:
             time.sleep(0.1)
             return "made"
 
-        answers: list[str] = []
-        key = run.key()
-        threads = [
-            threading.Thread(target=lambda region=region, make=make: answers.append(region.get_or_create(key, make)))
-            for _ in range(10)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        equal((answers, len(made)), (["made"] * 10, 1))
-        equal(region.key_is_locked(key), False)
+        with ThreadPoolExecutor(10) as threads:
+            answers = [threads.submit(region.get_or_create, run.key(), make) for _ in range(10)]
+        equal(([answer.result() for answer in answers], len(made)), (["made"] * 10, 1))
+        equal(region.key_is_locked(run.key()), False)
 
 
 @CLIENT.scenario
@@ -113,7 +106,7 @@ def a_decorated_function(run: Run) -> None:
         calls: list[int] = []
         record = calls.append
 
-        @region.cache_on_arguments(namespace=run.prefix)
+        @region.cache_on_arguments(namespace=run.prefix)  # type: ignore[untyped-decorator]
         def double(number: int) -> int:
             record(number)  # noqa: B023 - called in this turn of the loop only
             return number * 2

@@ -131,9 +131,9 @@ def binary_and_large_values(run: Run) -> None:
         value = (everything() * (size // 500 + 1))[:size]
         equal(client.set(key, value, ttl=100), True)
         equal(client.get(key), value)
-    for value in ("naïve ☃", 12, True, None, [1, {"a": b"b"}], "compressible" * 9999):
-        client.set(run.key("any"), value, ttl=100)
-        equal(client.get(run.key("any")), value)
+    for other in ("naïve ☃", 12, True, None, [1, {"a": b"b"}], "compressible" * 9999):
+        client.set(run.key("any"), other, ttl=100)
+        equal(client.get(run.key("any")), other)
 
 
 @CLIENT.scenario

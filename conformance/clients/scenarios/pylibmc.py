@@ -223,7 +223,9 @@ def pools(run: Run) -> None:
 
 @CLIENT.scenario
 def a_time_out_in_the_middle(run: Run) -> None:
-    silent = run.count(pylibmc.Client([run.server.mute_address], behaviors={"receive_timeout": 300, "_poll_timeout": 300}))
+    silent = run.count(
+        pylibmc.Client([run.server.mute_address], behaviors={"receive_timeout": 300, "_poll_timeout": 300})
+    )
     with raises(pylibmc.Error):
         silent.set(run.key(), "sent")
     equal(connect(run).get(run.key()), "sent")
