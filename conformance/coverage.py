@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from . import library
+from .faults import faults
 from .notation import Case
 
 
@@ -27,4 +28,8 @@ def matrix(cases: Sequence[Case]) -> list[str]:
     for rule, ids in rules.items():
         lines.append(f"{rule}  {library.rules()[rule]}")
         lines += [f"    {name}" for name in ids or ["NO CASE"]]
+    lines += ["", f"{len(faults())} faults, each with the cases that must fail behind it"]
+    for fault in faults():
+        lines.append(f"{fault.id}  ({fault.group}) {fault.sentence}")
+        lines += [f"    {name}" for name in fault.found_by]
     return lines

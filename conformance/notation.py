@@ -21,6 +21,7 @@ from typing import Literal
 
 from .text import Binding, Encoded, Template, TemplateError, Value, parse
 
+APART = 0.02  # seconds between two writes that must arrive apart
 Version = tuple[int, ...]
 LEVELS = ("must", "should", "version")
 NEEDS = {
@@ -282,7 +283,7 @@ class _Steps:
         elif word in {"until", "untillf"}:
             self._put(condition, Until(parse(rest) + (b"\r\n" if word == "until" else b"\n")))
         elif word == "--":
-            pass
+            self._put(condition, Act("wait", APART))
         elif word.startswith("@"):
             self._put(condition, Act("use", int(word[1:])))
         else:

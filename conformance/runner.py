@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from .notation import Act, Case, Expect, ExpectList, Line, Send, Step, Until, Version
-from .servers import Lease, Servers
+from .servers import Lease, RefusedError, Servers
 from .text import Scope
 from .wire import BrokenError, UnreachableError, Wire
 
@@ -247,6 +247,8 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
             exchange = Exchange(case, lease, settings, prefix)
             failure = exchange.run()
             log = exchange.log
+    except RefusedError as error:
+        return Result(case, "skipped", error.reason)
     except UnreachableError as error:
         failure, log = Failure(error.reason), []
     seconds = time.monotonic() - begun

@@ -20,7 +20,12 @@ from pathlib import Path
 from .notation import NEEDS, Case
 from .wire import Address, BrokenError, UnreachableError, connect
 
+REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends
 START = 20.0  # seconds that a server may take to accept its first connection
+
+
+class RefusedError(UnreachableError):
+    """The server ended at its start because of an option."""
 
 
 class Process:
@@ -48,7 +53,8 @@ class Process:
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise UnreachableError(f"{shlex.join(command)}: {self.epitaph()}")
+                kind = RefusedError if self.process.returncode == REFUSED else UnreachableError
+                raise kind(self.epitaph())
             with contextlib.suppress(UnreachableError):
                 connect(self.address, 1.0).close()
                 return
@@ -66,7 +72,7 @@ class Process:
         words = self.errors.read().decode(errors="replace").strip().splitlines()[-3:]
         code = self.process.poll()
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
-        return f"the server ended ({how})" + (": " + " / ".join(words) if words else "")
+        return f"the server ended ({how}){': ' if words else ''}{' / '.join(words)}"
 
     def wait(self, seconds: float) -> None:
         """Waits for the process to end by itself; BrokenError when it does not."""
@@ -182,6 +188,8 @@ class Spawned(Servers):
         for attempt in range(3):
             try:
                 return Process(self.command, options, directory)
+            except RefusedError as error:
+                raise RefusedError(f"the server does not take {' '.join(case.options)}: {error.reason}") from error
             except UnreachableError:  # the port may have been taken in between
                 if attempt == 2:
                     raise

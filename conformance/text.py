@@ -134,7 +134,7 @@ class Binding(Part):
     def pattern(self) -> bytes:
         """The shape of what may stand here; `check` judges the rest."""
         if self.rule == "text":
-            return rb".*"
+            return rb"[^\r\n]*"
         if self.rule in {"int", "cas"}:
             return rb"\d+"
         if self.rule == "time":

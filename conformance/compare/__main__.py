@@ -1,0 +1,169 @@
+"""`python -m conformance.compare A B --seconds N --seed S`: the command line of compare.
+
+Owns options, exit codes and what is printed. A and B are addresses, or commands that start a server.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from importlib import resources
+from random import Random
+
+from ..notation import Case, version
+from ..servers import Spawned
+from ..wire import Address, UnreachableError, Wire, address
+from .pair import Difference, Pair
+from .shrink import as_case, shrink
+from .streams import Write, stream
+
+SAME, DIFFERENT, USAGE, UNREACHABLE = 0, 1, 2, 3
+
+
+@dataclass
+class Tally:
+    """What a run has done."""
+
+    streams: int = 0
+    commands: int = 0
+    differences: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    excused: Counter[str] = field(default_factory=Counter)
+
+
+@functools.cache
+def known_differences() -> tuple[tuple[str, re.Pattern[str], str], ...]:
+    """differences.txt: release, pattern, reason."""
+    text = (resources.files(__package__) / "differences.txt").read_text("utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if line[:1].isdigit()]
+    return tuple((release, re.compile(pattern), reason) for release, pattern, reason in rows)
+
+
+@functools.cache
+def excuses() -> tuple[tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], str], ...]:
+    """differences.txt: what a stream holds, what one reply's line is, what the other's, and why that may differ."""
+    text = (resources.files(__package__) / "differences.txt").read_text("utf-8")
+    rows = [line.split("\t")[1:] for line in text.splitlines() if line.startswith("reply\t")]
+    return tuple((re.compile(has), re.compile(one), re.compile(other), why) for has, one, other, why in rows)
+
+
+def excused(writes: list[Write], difference: Difference) -> str:
+    """Why the first lines that differ may do so; empty when there is no excuse."""
+    sent = "".join(command for commands in writes[: difference.write + 1] for command in commands)
+    lines = zip(difference.first.decode("latin-1").splitlines(), difference.second.decode("latin-1").splitlines(), strict=False)
+    first, second = next(((one, other) for one, other in lines if one != other), ("", ""))
+    for has, one, other, why in excuses():
+        if has.search(sent) and any(one.match(x) and other.match(y) for x, y in ((first, second), (second, first))):
+            return why
+    return ""
+
+
+def filters(first: str, second: str) -> list[tuple[re.Pattern[str], str]]:
+    """The patterns that tell these two versions apart."""
+    ends = sorted((version(first), version(second)))
+    return [(pattern, why) for release, pattern, why in known_differences() if ends[0] < version(release) <= ends[1]]
+
+
+def sift(writes: list[Write], unwanted: list[tuple[re.Pattern[str], str]], tally: Tally) -> list[Write]:
+    """The stream without what the versions are known to do differently."""
+    kept: list[Write] = []
+    for commands in writes:
+        good = []
+        for command in commands:
+            why = next((why for pattern, why in unwanted if pattern.search(command)), None)
+            if why:
+                tally.left_out[why] += 1
+            else:
+                good.append(command)
+        if good:
+            kept.append(good)
+    return kept
+
+
+def their_version(where: Address) -> str:
+    """What a server says to `version`; 0 when that is no version."""
+    wire = Wire(where, 5.0)
+    wire.send(b"version\r\n")
+    found = re.match(rb"VERSION (\d+(?:\.\d+)*)", wire.line())
+    wire.close()
+    return found[1].decode() if found else "0"
+
+
+def compare(pair: Pair, unwanted: list[tuple[re.Pattern[str], str]], seconds: float, seed: int, limit: int) -> Tally:
+    """Plays streams for so long, and prints each difference; `limit` is how many end the run."""
+    tally = Tally()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and tally.differences < limit:
+        number = seed + tally.streams
+        writes = sift(stream(Random(number)), unwanted, tally)
+        tally.streams += 1
+        tally.commands += sum(len(commands) for commands in writes)
+        difference = pair.play(writes, number)
+        if difference and (why := excused(writes, difference)):
+            tally.excused[why] += 1
+        elif difference:
+            tally.differences += 1
+            print("\n".join([*tell(pair, writes, difference, number), ""]), flush=True)
+    return tally
+
+
+def tell(pair: Pair, writes: list[Write], difference: Difference, number: int) -> list[str]:
+    """A difference, shrunk and as a case."""
+    short = shrink(writes, lambda candidate: pair.play(candidate, number) is not None)
+    last = pair.play(short, number)
+    if last is None:  # it came once and does not come again: show it as it was
+        short, last = writes[: difference.write + 1], difference
+    return as_case(f"compare/stream-{number}", short, last.first, last.second)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the two never differed, 1 when they did, 3 when one cannot be reached."""
+    options = argparse.ArgumentParser(prog="python -m conformance.compare", description=__doc__)
+    options.add_argument("servers", nargs=2, metavar="HOST:PORT | unix:PATH | COMMAND")
+    options.add_argument("--seconds", type=float, default=10.0, metavar="N")
+    options.add_argument("--seed", type=int, default=0, metavar="S", help="the number of the first stream (%(default)d)")
+    options.add_argument("--limit", type=int, default=5, metavar="N", help="end after so many differences (%(default)d)")
+    options.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for a reply (%(default)g)")
+    given = options.parse_args(argv)
+    with ExitStack() as stack:
+        try:
+            first, second = (_server(text, stack) for text in given.servers)
+            versions = their_version(first), their_version(second)
+        except UnreachableError as error:
+            print(f"compare: {error.reason}", file=sys.stderr)
+            return UNREACHABLE
+        begun = time.monotonic()
+        pair = Pair(first, second, given.timeout)
+        stack.callback(pair.close)
+        tally = compare(pair, filters(*versions), given.seconds, given.seed, given.limit)
+        seconds = time.monotonic() - begun
+    for why, count in tally.left_out.most_common():
+        print(f"left out {count} commands: {why}")
+    for why, count in tally.excused.most_common():
+        print(f"excused {count} streams: {why}")
+    print(f"{versions[0]} and {versions[1]}: {tally.streams} streams, {tally.commands} commands, {seconds:.0f} s, "
+          f"{tally.differences} differences")  # fmt: skip
+    return DIFFERENT if tally.differences else SAME
+
+
+def _server(text: str, stack: ExitStack) -> Address:
+    """An address as it stands, or a server started from a command."""
+    try:
+        return address(text)
+    except ValueError:
+        servers = Spawned(text)
+        stack.callback(servers.close)
+        process = servers.start(Case("compare", "", "", ""))
+        stack.callback(process.stop)
+        return process.address
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,10 @@
+"""Faults on purpose: does the suite notice a server that is wrong in one thing?
+
+A proxy in front of a right server plants one fault at a time. Each fault names the cases that must then fail; the
+cases behind a proxy without a fault must pass. `python -m conformance.faults --spawn COMMAND` proves both.
+"""
+
+from .planted import Fault, Talk, faults
+from .proxy import Proxied, Proxy
+
+__all__ = ["Fault", "Proxied", "Proxy", "Talk", "faults"]

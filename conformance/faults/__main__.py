@@ -1,0 +1,73 @@
+"""`python -m conformance.faults --spawn COMMAND`: proves that the suite finds every planted fault.
+
+Owns the command line and the proof: each fault's cases fail behind it, and pass behind a proxy without a fault.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from .. import library
+from ..notation import Case, version
+from ..profiles import DEFAULT, PROFILES
+from ..runner import Result, Settings, run
+from ..servers import Servers, Spawned
+from . import Fault, Proxied, faults
+
+JOBS = 8  # faults at a time
+
+
+def named(ids: Sequence[str]) -> list[Case]:
+    """The cases of these ids; KeyError when there is none of that name."""
+    known = {case.id: case for case in library.cases()}
+    return [known[name] for name in ids]
+
+
+def possible(profile: tuple[int, ...]) -> list[Fault]:
+    """The faults that a server of this version can have."""
+    return [fault for fault in faults() if not fault.since or profile >= version(fault.since)]
+
+
+def missed(fault: Fault, servers: Servers, settings: Settings) -> list[Result]:
+    """The results of the fault's cases that did not fail behind it."""
+    results = run(named(fault.found_by), Proxied(servers, fault), settings)
+    return [result for result in results if result.status != "failed"]
+
+
+def prove(servers: Servers, settings: Settings) -> Iterator[tuple[Fault | None, list[Result]]]:
+    """For no fault (None), the results that did not pass; then for each fault those that did not fail."""
+    wanted = {name for fault in possible(settings.profile) for name in fault.found_by}
+    right = run(named(sorted(wanted)), Proxied(servers, None), settings)
+    yield None, [result for result in right if result.status != "passed"]
+    with ThreadPoolExecutor(JOBS) as pool:
+        yield from pool.map(lambda fault: (fault, missed(fault, servers, settings)), possible(settings.profile))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when the suite finds every fault and passes without one, 1 otherwise."""
+    options = argparse.ArgumentParser(prog="python -m conformance.faults", description=__doc__)
+    options.add_argument("--spawn", required=True, metavar="COMMAND", help="a right server, started with this command")
+    options.add_argument("--profile", choices=PROFILES, default=DEFAULT)
+    options.add_argument("--timeout", type=float, default=2.0, metavar="S")
+    given = options.parse_args(argv)
+    servers = Spawned(given.spawn)
+    wrong = 0
+    try:
+        for fault, results in prove(servers, Settings(version(given.profile), given.timeout)):
+            found = [result for result in results if result.status != "skipped"]
+            wrong += bool(found)
+            name = f"{fault.id}: {fault.sentence}" if fault else "no fault"
+            print(f"{'MISSED' if found else 'found ' if fault else 'passed'}  {name}")
+            for result in results:
+                print(f"        {result.case.id} {result.status}: {result.reason}")
+    finally:
+        servers.close()
+    print(f"{len(possible(version(given.profile)))} faults, {wrong} not as they should be")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
