@@ -1,7 +1,7 @@
 """What coordination puts into the log: a line for each change of state, never a flood. It changes nothing.
 
-An ensemble that flaps changes state many times a minute: of more than a few lines in a row the rest is counted, and the
-count told with the next line.
+An ensemble that flaps changes state many times a minute: of more than a few lines in a row on one subject the rest is
+counted, and the count told with the next line.
 """
 
 from __future__ import annotations
@@ -14,8 +14,15 @@ from .ports import Member
 
 log = logging.getLogger("mcserver.coordination")
 
-BURST = 6  # lines at once, then
+BURST = 4  # lines on one subject at once, then
 REFILL = 5.0  # seconds for one more
+
+
+class Allowance:
+    """How many lines a subject may still have, and how many were left out."""
+
+    def __init__(self, now: float) -> None:
+        self.lines, self.since, self.left_out = float(BURST), now, 0
 
 
 class Notices:
@@ -28,7 +35,7 @@ class Notices:
         self._members: Callable[[], tuple[int, list[Member]]] = lambda: (0, [])
         self._leader: Callable[[], str | None] = lambda: None
         self._shown: dict[str, object] = {}
-        self._allowance, self._since, self._left_out = float(BURST), clock(), 0
+        self._allowances: dict[str, Allowance] = {}
         self._certified = False
         self._broken_at: float | None = None
 
@@ -56,7 +63,7 @@ class Notices:
 
     def unreachable(self, tried: str) -> None:
         """`tried` says of each server what came of it."""
-        self._say(logging.WARNING, f"ZooKeeper can't be used: {tried}; trying on. {self._consequence()}")
+        self._say("unreachable", logging.WARNING, f"ZooKeeper can't be used: {tried}; trying on. {self._consequence()}")
 
     def _consequence(self) -> str:
         if self._policy == "serve":
@@ -94,17 +101,18 @@ class Notices:
     def _show(self, subject: str, value: object, text: str, level: int = logging.INFO) -> None:
         if self._shown.get(subject) != value:
             self._shown[subject] = value
-            self._say(level, text)
+            self._say(subject, level, text)
 
-    def _say(self, level: int, text: str) -> None:
+    def _say(self, subject: str, level: int, text: str) -> None:
         now = self._clock()
-        self._allowance = min(float(BURST), self._allowance + (now - self._since) / REFILL)
-        self._since = now
-        if self._allowance < 1:
-            self._left_out += 1
+        allowance = self._allowances.setdefault(subject, Allowance(now))
+        allowance.lines = min(float(BURST), allowance.lines + (now - allowance.since) / REFILL)
+        allowance.since = now
+        if allowance.lines < 1:
+            allowance.left_out += 1
             return
-        self._allowance -= 1
-        if self._left_out:
-            text += f" ({self._left_out} changes before this one were not shown)"
-            self._left_out = 0
+        allowance.lines -= 1
+        if allowance.left_out:
+            text += f" ({allowance.left_out} changes before this one were not shown)"
+            allowance.left_out = 0
         log.log(level, "%s", text)

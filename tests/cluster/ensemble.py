@@ -16,8 +16,9 @@ import struct
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from kazoo.client import KazooClient
 
@@ -228,6 +229,17 @@ class Ensemble:
             if number in ends:
                 for link in links:
                     link.blackhole()
+
+    @contextlib.contextmanager
+    def client(self) -> Iterator[Any]:
+        """A connected kazoo client, for looking and for meddling."""
+        client = KazooClient(self.hosts, timeout=4.0)
+        client.start(10)
+        try:
+            yield client
+        finally:
+            client.stop()
+            client.close()
 
     def kill_session(self, session: int) -> None:
         """End a session from outside: a second client takes it over and closes it; its ephemeral znodes go at once."""

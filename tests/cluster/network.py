@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import struct
 import threading
 from collections.abc import Callable, Coroutine
@@ -30,7 +31,7 @@ class Frame(NamedTuple):
     body: bytes  # the whole message without its four bytes of length
 
 
-class Cut(Exception):  # noqa: N818 (not an error, an order)
+class CutError(Exception):
     """Raised by a tamper function: the connection ends here and the frame is not forwarded."""
 
 
@@ -78,7 +79,8 @@ class Link:
     def __init__(self, network: Network, target: int, rewrite: tuple[bytes, bytes] | None) -> None:
         self._network, self.target, self._rewrite = network, target, rewrite
         self.port = 0  # chosen when it listens first, and kept
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._tasks: set[asyncio.Future[None]] = set()
         self._pairs: set[_Pair] = set()
         self._flowing = {direction: asyncio.Event() for direction in BOTH}
         for event in self._flowing.values():
@@ -144,7 +146,7 @@ class Link:
                 left -= 1
                 if left == 0:
                     done.set()
-                raise Cut
+                raise CutError
             return frame.body
 
         self.tamper(cut)
@@ -153,15 +155,27 @@ class Link:
     # -- on the links' thread
 
     async def _listen(self) -> None:
-        if self._server is None:
-            self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port, limit=CHUNK)
-            self.port = self._server.sockets[0].getsockname()[1]
+        if self._listener is None:
+            self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
+            self._listener.setblocking(False)
+            self.port = self._listener.getsockname()[1]
+            asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
         await self._reset()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        task = asyncio.ensure_future(self._run(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _reset(self) -> None:
         for pair in list(self._pairs):
@@ -198,18 +212,21 @@ class Link:
         for direction in silent:
             self._flowing[direction].clear()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _run(self, connection: socket.socket) -> None:
         self.connections += 1
+        reader, writer = await asyncio.open_connection(sock=connection, limit=CHUNK)
         if self._refusing:
             _abort(writer)
             return
         pair = _Pair(self, reader, writer)
         self._pairs.add(pair)
         try:
-            await pair.run()
+            if await pair.run():
+                pair.close()
+            else:
+                pair.abort()
         finally:
             self._pairs.discard(pair)
-            pair.abort()
 
 
 class _Pair:
@@ -223,16 +240,17 @@ class _Pair:
         self._tasks: list[asyncio.Task[None]] = []
         self._ops: dict[int, int] = {}
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Until the end; whether that was the polite end of a stream."""
         try:
             await self.link._flowing["up"].wait()
             if self.link._half_open:
                 self.forgotten = True
                 await self._swallow()
-                return
+                return False
             self.far = await self._connect()
         except OSError:
-            return
+            return False
         near, far = self.near, self.far
         queues: dict[Direction, asyncio.Queue[tuple[float, bytes]]] = {d: asyncio.Queue(256) for d in BOTH}
         self._tasks = [
@@ -241,13 +259,16 @@ class _Pair:
             asyncio.ensure_future(self._read("down", far[0], queues["down"])),
             asyncio.ensure_future(self._write("down", near[1], queues["down"])),
         ]
-        # A pump that ends ends the connection: nothing here needs half-closed connections.
-        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        # The end of one direction, or an error, ends the connection: nothing here needs half-closed ones.
+        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
+        if any(isinstance(end, EOFError) for end in ends) and not self.forgotten:
+            return True
         if self.forgotten:
             await self._swallow()
+        return False
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Patient: a port that is not open yet would refuse; this connection was accepted already."""
@@ -309,7 +330,7 @@ class _Pair:
             if due > loop.time():
                 await asyncio.sleep(due - loop.time())
             if not data and link._tamper is None:
-                return
+                raise EOFError
             if link._rate:
                 await asyncio.sleep(len(data) / link._rate)
             await link._flowing[direction].wait()
@@ -322,6 +343,11 @@ class _Pair:
         if self.far is not None:
             _abort(self.far[1])
 
+    def close(self) -> None:
+        for end in (self.near, self.far):
+            if end is not None:
+                end[1].close()
+
     def abort(self) -> None:
         for end in (self.near, self.far):
             if end is not None:
@@ -333,5 +359,5 @@ def _abort(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
     if sock is not None and sock.fileno() >= 0:
         with contextlib.suppress(OSError):
-            sock.setsockopt(1, 13, struct.pack("ii", 1, 0))  # SOL_SOCKET, SO_LINGER: zero seconds
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()

@@ -96,7 +96,7 @@ class CacheServer:
         self.options = [*(["--zookeeper", zookeeper, "--node-name", name] if zookeeper else [])]
         self.options += [*(QUICK if quick and zookeeper else ()), *options]
         self.process: subprocess.Popen[bytes] | None = None
-        self._log = tempfile.NamedTemporaryFile(prefix=f"mcserver-{name}-", suffix=".log")
+        self._log_handle, self._log_path = tempfile.mkstemp(prefix=f"mcserver-{name}-", suffix=".log")
 
     def __enter__(self) -> CacheServer:
         self.start()
@@ -111,8 +111,8 @@ class CacheServer:
         command = [sys.executable, "-m", "mcserver", "-l", "127.0.0.1", "-p", str(self.port), *self.options]
         if os.geteuid() == 0:
             command += ["-u", "root"]
-        with open(self._log.name, "ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        log = self._log_handle
+        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -139,7 +139,8 @@ class CacheServer:
 
     def close(self) -> None:
         self.end()
-        self._log.close()
+        os.close(self._log_handle)
+        Path(self._log_path).unlink()
 
     def pause(self) -> None:
         assert self.process is not None
@@ -151,7 +152,7 @@ class CacheServer:
 
     @property
     def log(self) -> str:
-        return Path(self._log.name).read_text(errors="replace")
+        return Path(self._log_path).read_text(errors="replace")
 
     def client(self, timeout: float = 10.0) -> Client:
         return Client(self.port, timeout)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -84,7 +86,8 @@ async def test_requests_and_their_errors(ensemble: Ensemble, name: str) -> None:
             await zk.multi([ports.Create("/b"), ports.Check("/a", 0), ports.Set("/a", b"3")])
         assert caught.value.index == 1
         assert await zk.exists("/b") is None
-        operations = [ports.Check("/a", 1), ports.Create("/a/s-", b"x", sequence=True), ports.Set("/a", b"3")]
+        operations: list[ports.Operation] = []
+        operations += [ports.Check("/a", 1), ports.Create("/a/s-", b"x", sequence=True), ports.Set("/a", b"3")]
         first, second, third, fourth = await zk.multi([*operations, ports.Delete(path)])
         assert (first, second, fourth) == (None, "/a/s-0000000001", None)
         assert isinstance(third, ports.Stat)
@@ -92,12 +95,21 @@ async def test_requests_and_their_errors(ensemble: Ensemble, name: str) -> None:
 
 async def test_replies_and_watches_in_the_order_of_the_wire(ensemble: Ensemble, name: str) -> None:
     order: list[str] = []
+
+    def note(word: str, _: object) -> None:
+        order.append(word)
+
     async with driver(f"{ensemble.hosts}/{name}") as zk:
         await until(lambda: connected(zk))
         await zk.exists("/a", lambda: order.append("watch"))
-        calls = {"create": zk.create("/a"), "get": zk.get("/a"), "set": zk.set("/a", b"1"), "again": zk.create("/b")}
+        calls: dict[str, asyncio.Future[Any]] = {
+            "create": zk.create("/a"),
+            "get": zk.get("/a"),
+            "set": zk.set("/a", b"1"),
+            "again": zk.create("/b"),
+        }
         for word, call in calls.items():
-            call.add_done_callback(lambda _, word=word: order.append(word))
+            call.add_done_callback(functools.partial(note, word))
         await asyncio.gather(*calls.values())
         await until(lambda: len(order) == 5)
         assert [word for word in order if word != "watch"] == list(calls)

@@ -112,6 +112,20 @@ def test_half_open_hears_nothing(network: Network, echo: int) -> None:
             client.recv(1)
 
 
+def test_the_end_of_a_stream_loses_nothing(network: Network) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        link = network.link(listener.getsockname()[1])
+        for _ in range(20):
+            with connect(link) as client:
+                far, _ = listener.accept()
+                with far:
+                    far.sendall(b"x" * 50_000)
+                got = 0
+                while piece := client.recv(65536):
+                    got += len(piece)
+                assert got == 50_000
+
+
 def test_throttle(network: Network, echo: int) -> None:
     link = network.link(echo)
     link.throttle(100_000)
