@@ -247,16 +247,16 @@ def failure_of(scenario: Scenario, run: Run) -> str | None:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # noqa: BLE001 - a client may raise anything; a failing scenario never hides the next
-        return f"{type(error).__name__}: {error} [{last_line(error)}]"
+        return f"{type(error).__name__}: {error} [{last_line(error, scenario)}]"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     return None
 
 
-def last_line(error: BaseException) -> str:
+def last_line(error: BaseException, scenario: Scenario) -> str:
     """Where in the scenario's own file the error came from."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if "scenarios" in frame.filename] or frames
+    own = [frame for frame in frames if frame.filename == inspect.getsourcefile(scenario)] or frames
     return f"{own[-1].name}:{own[-1].lineno}: {own[-1].line}" if own else "nowhere"
 
 

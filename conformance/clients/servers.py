@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 SECONDS_TO_START = 20.0
 SECONDS_TO_STOP = 10.0
+TRIES = 3  # another process may take the free port first
 
 
 class NoServerError(Exception):
@@ -54,30 +55,48 @@ async def started(name: str, command: str) -> AsyncIterator[Target]:
 
     Raises NoServerError when it ends at once or doesn't answer in SECONDS_TO_START.
     """
-    port = free_port()
-    words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
-    process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
+    for left in reversed(range(TRIES)):
+        port = free_port()
+        words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
+        try:
+            process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
+        except OSError as error:
+            raise NoServerError(f"cannot run {words[0]}: {error.strerror}") from error
+        try:
+            target = await _wait_for(name, port, process)
+        except NoServerError:
+            await _stop(process)
+            if not left:
+                raise
+            continue
+        break
     try:
-        yield await _wait_for(name, port, process)
+        yield target
     finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), SECONDS_TO_STOP)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
+        await _stop(process)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    """End the server: by TERM, and by KILL where that is not enough."""
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), SECONDS_TO_STOP)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
 async def _wait_for(name: str, port: int, process: asyncio.subprocess.Process) -> Target:
     """The server once it answers."""
     deadline = asyncio.get_running_loop().time() + SECONDS_TO_START
     while True:
+        if process.returncode is not None:
+            raise NoServerError(f"{name} ended at once, with status {process.returncode}")
         try:
             return await reach(name, "127.0.0.1", port)
         except NoServerError as error:
-            if process.returncode is not None:
-                raise NoServerError(f"{name} ended at once, with status {process.returncode}") from error
             if asyncio.get_running_loop().time() > deadline:
                 raise NoServerError(f"{name} does not answer after {SECONDS_TO_START:g} s: {error}") from error
         await asyncio.sleep(0.05)

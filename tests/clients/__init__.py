@@ -1,0 +1,1 @@
+"""Tests of conformance/clients, and by it of mcserver beside memcached."""
