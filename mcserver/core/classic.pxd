@@ -310,6 +310,11 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
     how.vivify = 0
     r = store_item(s, h, c.hash, c.mode, &how, &stored)
     if s.log_mask & LOG_MUTATE:
+        if r == R_STORED:               # with append and prepend another item than the one that was sent
+            it = item_at(&s.arena, stored)
+            ttl = ttl_left(s, it) if it.exptime else 0
+            size = it.nbytes
+            cls = it.cls
         log_stored(c, cls, key, nkey, r, c.mode, ttl, size)
     if r == R_STORED:
         write_event(c, key, nkey)

@@ -402,7 +402,10 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     else:
         item_release(s, h)
     if s.log_mask & LOG_MUTATE:
-        log_stored(c, cls, m.key, m.nkey, r, M_SET, m.ttl, nbytes)
+        if r == R_STORED:               # with append and prepend another item than the one that was sent
+            nbytes = item_at(&s.arena, stored).nbytes
+            cls = item_at(&s.arena, stored).cls
+        log_stored(c, cls, m.key, m.nkey, r, c.mode, m.ttl, nbytes)
     if r == R_STORED:
         write_event(c, m.key, m.nkey)
         nbytes = item_at(&s.arena, stored).nbytes
@@ -554,6 +557,8 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
         if m.binary:
             it.state |= S_BINARY
         item_replace(s, 0, h, hv)
+        if s.log_mask & LOG_MUTATE:
+            log_stored(c, it.cls, m.key, m.nkey, R_STORED, M_ADD, 0, <uint64_t> n)
         ma_done(c, m, h, m.initial, 1)
         return
     if incr:
