@@ -33,8 +33,8 @@ RETRY_ACCEPT_SECONDS = 0.1
 """How long the listeners rest when the system has no descriptor or memory left."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-IDLE_STATES = {"conn_new_cmd", "conn_waiting", "conn_read"}
-"""States in which -o idle_timeout closes: not in the middle of a value or a reply, and not while watching."""
+IDLE_STATES = {"conn_new_cmd", "conn_read"}
+"""States in which -o idle_timeout closes: not in the middle of a value or a reply, not while watching or waiting."""
 
 
 class Connections:
@@ -212,7 +212,7 @@ class Connections:
         """One sweep for -o idle_timeout, in whole seconds as memcached counts them."""
         latest = int(self._engine.now()) - self._config.idle_timeout
         for session in list(self._sessions.values()):
-            if session.last_command < latest and session.state in IDLE_STATES:
+            if session.last_command < latest and session.state in IDLE_STATES and not session.resps_waiting:
                 self.figures.idle_kicks += 1
                 session.close("idle_timeout")
 

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
 
+LISTS = (b"STAT ", b"ITEM ", b"PREFIX ")
+"""How replies begin that the trace leaves out, as memcached's does."""
+
 
 class TextFormatter(logging.Formatter):
     """`2026-01-31T23:59:59.123Z INFO text`; a trace line is its bare text."""
@@ -68,7 +71,7 @@ def trace_lines(text: bytes) -> Iterator[bytes]:
         words = head.split()
         yield mark + b" sending key " + words[1]
         rest = rest[int(words[3]) + 2 :]
-    if line := rest.partition(b"\r\n")[0]:
+    if not rest.startswith(LISTS) and (line := rest.partition(b"\r\n")[0]):
         yield mark + b" " + line
 
 

@@ -56,7 +56,7 @@ def run(config: Config) -> int:
         user = find_user(config.user)
         engine = make_engine(config)
         listeners = open_listeners(config, user)
-        if config.port_file is not None:
+        if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
         if config.daemonize:
             daemonize(keep_output=config.verbosity > 0)

@@ -14,13 +14,14 @@ MEMCACHED = shutil.which("memcached") or "/usr/bin/memcached"
 
 
 @contextmanager
-def memcached(*args: str) -> Iterator[tuple[str, int]]:
-    """A real memcached on a port of the kernel's choice, for as long as the block runs."""
+def memcached(*args: str, stderr: Path = Path(os.devnull)) -> Iterator[tuple[str, int]]:
+    """A real memcached on a port of the kernel's choice, for as long as the block runs; what it prints goes to `stderr`."""
     with TemporaryDirectory() as folder:
         ports = Path(folder, "ports")
         command = [MEMCACHED, "-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-t", "1", *args]
         environment = {**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)}
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        with stderr.open("wb") as printed:
+            process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=printed, env=environment)
         try:
             deadline = time.monotonic() + 10
             while not ports.exists():  # memcached writes it elsewhere and renames it

@@ -1,0 +1,106 @@
+"""Beside a real memcached: the lines of `watch` and of -vv for the same commands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from itertools import groupby
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.conftest import Start
+from tests.peer import memcached
+from tests.serving import Client, eventually
+
+COMMANDS = [
+    b"get missing",
+    b"set a 0 100 3\r\nxyz",
+    b"get a",
+    b"add a 0 0 1\r\nx",
+    b"cas a 0 0 1 99999\r\nx",
+    b"append a 0 0 1\r\nx",
+    b"prepend a 0 0 1\r\nx",
+    b"replace missing 0 0 1\r\nx",
+    b"incr a 1",
+    b"touch a 0",
+    b"gat 0 a",
+    b"mg a",
+    b"mg missing",
+    b"ms a 2\r\nhi",
+    b"ms a 1 MA\r\nx",
+    b"ms fresh 1 ME T50\r\nx",
+    b"ms missing 1 MR\r\nx",
+    b"ms a 1 C99999\r\nx",
+    b"md a",
+    b"mg lease N30",
+    b"ms a 1 C5 MA\r\nx",
+    b"ma n N0 J5",
+    b"incr n 1",
+    b"decr missing 1",
+    b"delete n",
+    b"delete missing",
+    b"set k%:/x 0 0 1\r\nx",
+]
+END_OF_LIST = b"get end-of-list"
+
+
+def events(server: Callable[[], Client]) -> list[str]:
+    """What a watcher of fetchers and mutations is told of the commands, without times, numbers and descriptors.
+
+    A lookup that is logged twice counts once: memcached looks again before it makes the number of `ma ... N`.
+    """
+    watcher, client = server(), server()
+    assert watcher.command(b"watch fetchers mutations") == b"OK\r\n"
+    client.send(b"".join(command + b"\r\n" for command in (*COMMANDS, END_OF_LIST)))
+    lines = []
+    while "key=end-of-list " not in (line := watcher.until(b"\n").decode()):
+        lines.append(re.sub(r"^ts=\d+\.\d+ gid=\d+ | cfd=\d+|\n", "", line))
+    client.close()
+    watcher.close()
+    return [line for line, _ in groupby(lines)]
+
+
+def test_watch_lines_are_memcacheds(start: Start) -> None:
+    ours = events(start().connect)
+    with memcached() as address:
+        theirs = events(lambda: Client(address))
+    assert ours == theirs
+
+
+TRACED = [
+    b"get a",
+    b"set a 0 0 1\r\nx",
+    b"get a b",
+    b"gets a",
+    b"delete a",
+    b"delete a",
+    b"incr a 1",
+    b"touch a 1",
+    b"bogus",
+    b"flush_all",
+    b"verbosity 2",
+    b"stats settings",
+]
+
+
+def trace(client: Client, log: Callable[[], str]) -> list[str]:
+    """What -vv prints for the commands, without descriptors."""
+    client.send(b"".join(command + b"\r\n" for command in TRACED) + b"quit\r\n")
+    client.to_end()
+    client.close()
+    eventually(lambda: "connection closed." in log())
+    text = log()
+    lines = [
+        line for line in text[text.index("new auto-negotiating client") :].splitlines() if line.startswith(("<", ">"))
+    ]
+    return [re.sub(r"^([<>])\d+ ", r"\1", re.sub(r"( \d+)?( sending key) ", r"\2 ", line)) for line in lines]
+
+
+def test_trace_is_memcacheds(start: Start) -> None:
+    server = start("-vv")
+    ours = trace(server.connect(), server.log)
+    with TemporaryDirectory() as folder:
+        stderr = Path(folder, "stderr")
+        with memcached("-vv", stderr=stderr) as address:
+            theirs = trace(Client(address), lambda: stderr.read_text("utf-8", "replace"))
+    assert ours == theirs
