@@ -30,7 +30,11 @@ MEASUREMENTS: dict[str, Callable[[Contest], list[Table]]] = {
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench",
+        description=__doc__,
+        epilog="scripts/bench --cluster ... measures a fleet; it has its own --help",
+    )
     names = ", ".join(MEASUREMENTS)
     parser.add_argument(
         "--only", metavar="NAME", action="append", choices=MEASUREMENTS, help=f"{names}; may be given again"

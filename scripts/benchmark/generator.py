@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import cast
@@ -21,7 +22,9 @@ def build() -> Path:
     if not PROGRAM.exists() or any(source.stat().st_mtime > PROGRAM.stat().st_mtime for source in sources):
         PROGRAM.parent.mkdir(exist_ok=True)
         units = [str(source) for source in sources if source.suffix == ".c"]
-        subprocess.run([*COMPILE, *units, "-o", str(PROGRAM), "-lm"], check=True)
+        new = PROGRAM.with_suffix(f".{os.getpid()}")  # several may build at once
+        subprocess.run([*COMPILE, *units, "-o", str(new), "-lm"], check=True)
+        new.replace(PROGRAM)
     return PROGRAM
 
 

@@ -7,6 +7,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -45,11 +46,17 @@ class Program:
         if os.geteuid() == 0:
             flags.append("-uroot")
         command = ["taskset", "-c", str(cores()[0]), *self.command, *flags]
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT) as process:
+        with (
+            tempfile.TemporaryFile() as log,
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT) as process,
+        ):
             server = Server(self.name, port, process.pid)
             try:
                 server.wait(process)
                 yield server
+            except (BenchError, OSError) as error:
+                log.seek(0)
+                raise BenchError(f"{error}; its last words: {log.read()[-500:].decode(errors='replace')}") from error
             finally:
                 process.terminate()
                 try:
