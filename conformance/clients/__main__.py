@@ -17,6 +17,7 @@ from conformance.clients.servers import NoServerError, Target, reach, started
 from conformance.clients.table import line, markdown
 
 PACKAGES = Path("build/clients")
+ALL = [*clients(), *clients("discovery")]
 
 
 def arguments() -> argparse.Namespace:
@@ -29,8 +30,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--spawn", action="append", default=[], metavar="NAME=COMMAND", help="a server to start; {port} is a free port"
     )
-    parser.add_argument("--client", action="append", choices=sorted(clients()), metavar="NAME", help="only this client")
+    parser.add_argument("--client", action="append", choices=ALL, metavar="NAME", help="only this client")
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="only this scenario")
+    parser.add_argument("--discovery", action="store_true", help="the clients that ask for a cluster's members instead")
     parser.add_argument("--list", action="store_true", help="print the clients' names and end")
     parser.add_argument("--no-own-tests", action="store_true", help="leave out the tests that packages carry")
     parser.add_argument(
@@ -47,7 +49,7 @@ async def run_all(options: argparse.Namespace, target: Target) -> dict[str, Repo
     """Every wanted client against one server, one after the other: they flush."""
     reports: dict[str, Report] = {}
     carried = {} if options.no_own_tests or options.scenario else suites()
-    for name in options.client or clients():
+    for name in options.client or clients("discovery" if options.discovery else "scenarios"):
         report = await run_client(name, target, options.packages, options.scenario)
         if name in carried:
             report.own = await asyncio.to_thread(run_suite, carried[name], target, options.packages)
@@ -77,7 +79,7 @@ async def main(options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     wanted = arguments()
     if wanted.list:
-        print(*clients(), sep="\n")
+        print(*ALL, sep="\n")
         sys.exit(0)
     try:
         sys.exit(asyncio.run(main(wanted)))

@@ -1,4 +1,4 @@
-"""One Python client in a process of its own: `python -m conformance.clients.child CLIENT HOST PORT SECOND MUTE [SCENARIO...]`.
+"""One Python client in a process of its own: `python -m conformance.clients.child MODULE HOST PORT SECOND MUTE [SCENARIO...]`.
 
 SECOND and MUTE are the ports of the relays, see `harness.Server`.
 Prints one JSON line for each scenario. The only place that imports a client's file, and with it the client.
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     server = Server(host, int(port), (LOOPBACK, int(second)), (LOOPBACK, int(mute)))
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    module = importlib.import_module(f"conformance.clients.scenarios.{name}")
+    module = importlib.import_module(f"conformance.clients.{name}")
     run_client(module.CLIENT, server, report, only)
 
 

@@ -61,9 +61,9 @@ class Report:
         return lines + (self.own.failures() if self.own else [])
 
 
-def clients() -> dict[str, Path]:
-    """All clients by name; a file of `scenarios/` is a client."""
-    files = (HERE / "scenarios").iterdir()
+def clients(folder: str = "scenarios") -> dict[str, Path]:
+    """All clients by name; a file of `scenarios/` is a client, or one of `discovery/` for servers of a cluster."""
+    files = (HERE / folder).iterdir()
     found = [file for file in files if file.suffix in {".py", ".js", ".pl"} and not file.stem.startswith("_")]
     return {file.stem.replace("_", "-"): file for file in sorted(found)}
 
@@ -74,7 +74,7 @@ def command_of(file: Path) -> list[str]:
         return ["node", "--no-deprecation", str(file)]
     if file.suffix == ".pl":
         return ["perl", str(file)]
-    return [sys.executable, "-m", "conformance.clients.child", file.stem]
+    return [sys.executable, "-m", "conformance.clients.child", f"{file.parent.name}.{file.stem}"]
 
 
 def environment(packages: Path) -> dict[str, str]:
@@ -95,7 +95,7 @@ async def run_client(name: str, target: Target, packages: Path, only: Sequence[s
         arguments = [target.host, str(target.port), str(second.port), str(mute.port), *only]
         try:
             process = await asyncio.create_subprocess_exec(
-                *command_of(clients()[name]),
+                *command_of({**clients("discovery"), **clients()}[name]),
                 *arguments,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,

@@ -22,7 +22,7 @@ async def run_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str)
     """Run a client that is this Python text."""
     file = tmp_path / "odd.py"
     file.write_text(text)
-    monkeypatch.setattr(runner, "clients", lambda: {"odd": file})
+    monkeypatch.setattr(runner, "clients", lambda _folder="scenarios": {"odd": file})
     monkeypatch.setattr(runner, "command_of", lambda file: [sys.executable, str(file)])
     return await run_client("odd", NOWHERE, tmp_path)
 
