@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import select
 import socket
 import time
@@ -192,3 +193,44 @@ def test_refusals_do_not_read(start: Start) -> None:
     for _ in range(50):
         assert server.connect().to_end() == REFUSAL
     assert client.stats()["rejected_connections"] == "50"
+
+
+WORDS = [
+    *(
+        b"get",
+        b"set",
+        b"ms",
+        b"mg",
+        b"md",
+        b"ma",
+        b"me",
+        b"incr",
+        b"cas",
+        b"stats",
+        b"watch",
+        b"lru_crawler metadump all",
+    ),
+    *(b"a", b"k" * 250, b"k" * 251, b"-1", b"0", b"99999999999999999999", b"4294967296", b"2147483645", b"noreply"),
+    *(b"\r\n", b"\n", b"\r", b" ", b"\x00", b"\x80", b"\xff" * 10, b"x" * 3000, b"T0", b"N30", b"q", b"v", b"HTTP/1.1"),
+]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_garbage_harms_nobody(server: Server, client: Client, seed: int) -> None:
+    chance = random.Random(seed)
+    assert client.command(b"set precious 0 0 5\r\nvalue") == b"STORED\r\n"
+    before = server.resident()
+    for _ in range(60):
+        liar = server.connect()
+        liar.socket.setblocking(False)
+        for _ in range(20):
+            garbage = b" ".join(chance.choices(WORDS, k=12)) if chance.random() < 0.8 else chance.randbytes(500)
+            try:
+                liar.socket.send(garbage + chance.choice([b"", b"\r\n"]))
+            except (BlockingIOError, ConnectionError):
+                break
+        if chance.random() < 0.5:
+            liar.close()
+    assert client.command(b"get precious", b"END\r\n") == b"VALUE precious 0 5\r\nvalue\r\nEND\r\n"
+    assert server.resident() - before < 20 << 20
+    assert "Traceback" not in server.log()
