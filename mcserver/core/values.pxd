@@ -186,7 +186,7 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
     cdef uint32_t old = item_find(s, key_of(it), it.nkey, hv)
     cdef Item* was = item_at(&s.arena, old) if old else NULL
     cdef uint32_t new
-    cdef bint match = old and how.cas_given and how.cas == was.cas
+    cdef bint match = old and how.cas_given and how.cas and how.cas == was.cas
     stored[0] = 0
     if mode == M_CAS:
         if not old:
@@ -212,7 +212,7 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
         return R_NOT_STORED
     elif mode == M_APPEND or mode == M_PREPEND:
         if old:
-            if how.cas_given and how.cas and not match:      # 0 compares nothing
+            if how.cas_given and how.cas and s.use_cas and not match:        # 0 compares nothing
                 item_release(s, h)
                 return R_EXISTS
             new = joined(s, old, h, mode == M_APPEND)
