@@ -51,6 +51,10 @@ class Client:
             raise ConnectionError("closed by the server")
         return line[:-2]
 
+    def read(self, size: int) -> bytes:
+        """So many bytes."""
+        return self._reader.read(size)
+
     def ask(self, command: bytes) -> bytes:
         """A command of one line, and the line that answers it."""
         self.send(command + b"\r\n")

@@ -19,7 +19,7 @@ from .network import OP_GET, Frame, Network
 from .servers import until
 from .workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
 
 SESSION = MAX_STALE = 2.0
 APPLIED_WITHIN = SESSION + MAX_STALE * 1.05 + 1.0
