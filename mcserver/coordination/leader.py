@@ -32,7 +32,7 @@ class Leader:
         self._log = log
         self._guid = ""
         self._session = 0
-        self._candidate = ""  # the path of our znode
+        self.candidate = ""  # the path of our znode
         self._first = ""  # the path of the leader's znode
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
         self._refreshed = context.now()
@@ -58,7 +58,7 @@ class Leader:
         """One look at the candidates; then work for as long as we lead, else wait for the one before us."""
         context, zk, layout = self._context, self._context.zk, self._context.layout
         if self._session != zk.session:
-            self._session, self._guid, self._candidate = zk.session, context.guid(), ""
+            self._session, self._guid, self.candidate = zk.session, context.guid(), ""
         names, _ = await zk.children(layout.leader)
         mine = [name for name in names if name.startswith(self._guid)]
         if not mine:
@@ -83,12 +83,12 @@ class Leader:
         await self.wake.wait(context.settings.trim_every)
 
     async def _take_place(self, path: str) -> None:
-        if path == self._candidate:
+        if path == self.candidate:
             return
         stat = await self._context.zk.exists(path)
         if stat is None:
             raise NoNode(path)
-        self._candidate, self.token = path, stat.czxid
+        self.candidate, self.token = path, stat.czxid
 
     async def _see(self, path: str) -> None:
         """Learns the name of the leader."""
@@ -103,10 +103,10 @@ class Leader:
     async def _write(self, *operations: Operation) -> None:
         """The only way in which a leader writes."""
         try:
-            await self._context.zk.multi([Check(self._candidate), *operations])
+            await self._context.zk.multi([Check(self.candidate), *operations])
         except NoNode as error:
             if error.index == 0:
-                self._candidate = ""
+                self.candidate = ""
                 self._step_down()
             raise
 
@@ -209,4 +209,4 @@ class Leader:
         for change in changes:
             self._context.cache.refresh_prefix(change.key, change.ttl)
         entry = encode(self._membership.name, False, map(line, changes))
-        await self._log.append(entry, Check(self._candidate))
+        await self._log.append(entry, Check(self.candidate))

@@ -1,0 +1,37 @@
+"""Runs seeds: `python -m tests.coordination.simulator SEED` replays one with a trace; `--seeds N` runs many."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+
+from .mutations import MUTATIONS
+from .run import simulate
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.coordination.simulator", description=__doc__)
+    parser.add_argument("seed", type=int, nargs="?", default=0, help="the seed to replay, or the first of many")
+    parser.add_argument("--seeds", type=int, default=0, metavar="N", help="run N seeds from there on, without a trace")
+    parser.add_argument("--mutation", default="", choices=["", *sorted(MUTATIONS)], help="break one rule first")
+    options = parser.parse_args()
+    if not options.seeds:
+        outcome = simulate(options.seed, options.mutation, print)
+        print(outcome.violation or "every property held", f"({outcome.events} events)")
+        return bool(outcome.violation)
+    logging.disable(logging.CRITICAL)
+    began, bad = time.process_time(), 0
+    for seed in range(options.seed, options.seed + options.seeds):
+        outcome = simulate(seed, options.mutation)
+        if outcome.violation:
+            bad += 1
+            print(f"seed {seed}: {outcome.violation}", flush=True)
+    spent = time.process_time() - began
+    print(f"{options.seeds} seeds, {bad} with a violation, {options.seeds / spent:.0f} seeds a second of one processor")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,324 @@
+"""What can go wrong. A fault is a function of the fleet; it arranges its own end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mcserver.coordination import ports
+from mcserver.coordination.ports import Change, Level
+
+from .ensemble import Session
+from .fleet import WORK, Fleet, Host
+from .scheduler import MS, SECOND
+from .tree import Delta
+
+Fault = Callable[[Fleet], None]
+
+
+def _span(fleet: Fleet, low: float, high: float) -> float:
+    """A duration in ns, short ones more often."""
+    span = (low + (high - low) * fleet.world.random.random() ** 2) * SECOND
+    return max(MS, min(span, WORK - fleet.world.now))
+
+
+def _host(fleet: Fleet) -> Host | None:
+    live = fleet.live()
+    return fleet.world.random.choice(live) if live else None
+
+
+def cut_off(fleet: Fleet) -> None:
+    """A server loses its way to all of ZooKeeper."""
+    host = _host(fleet)
+    if host is not None:
+        host.zk.cut()
+        fleet.world.after(_span(fleet, 0.05, 1.6), None, host.zk.heal)
+
+
+def pause(fleet: Fleet) -> None:
+    """SIGSTOP and SIGCONT."""
+    host = _host(fleet)
+    if host is not None:
+        host.process.pause(_span(fleet, 0.03, 2.0))
+
+
+def pause_leader(fleet: Fleet) -> None:
+    """The leader sleeps for longer than its session lives."""
+    for host in fleet.live():
+        if host.node.election.is_leader:
+            host.process.pause(_span(fleet, 0.6, 1.5))
+
+
+def restart(fleet: Fleet) -> None:
+    """kill -9 and a restart, sometimes before the old session is over."""
+    host = _host(fleet)
+    if host is not None:
+        host.kill()
+        node = host.node.context.settings.node_name
+        fleet.world.after(_span(fleet, 0.03, 1.2), None, lambda: fleet.start(node, host.cache) if fleet.busy else None)
+
+
+def die(fleet: Fleet) -> None:
+    host = _host(fleet)
+    if host is not None and len(fleet.live()) > 1:
+        host.kill()
+
+
+def leave(fleet: Fleet) -> None:
+    host = _host(fleet)
+    if host is not None and len(fleet.live()) > 1:
+        host.leave()
+
+
+def join(fleet: Fleet) -> None:
+    fleet.start(f"n{len(fleet.hosts) + 1}")
+
+
+def drop_connection(fleet: Fleet) -> None:
+    host = _host(fleet)
+    if host is not None and host.zk.wire is not None:
+        host.zk.wire.break_off()
+
+
+def flap(fleet: Fleet) -> None:
+    """Several broken connections in a row."""
+    for n in range(5):
+        fleet.world.after(n * 150 * MS, None, drop_connection, fleet)
+
+
+def stop_server(fleet: Fleet) -> None:
+    server = fleet.world.random.choice(fleet.ensemble.servers)
+    server.stop()
+    fleet.world.after(_span(fleet, 0.05, 1.2), None, server.start)
+
+
+def stop_all(fleet: Fleet) -> None:
+    """The ensemble is gone for a while."""
+    ensemble = fleet.ensemble
+    ensemble.writable = False
+    for server in ensemble.servers:
+        server.stop()
+
+    def again() -> None:
+        ensemble.writable = True
+        for server in ensemble.servers:
+            server.start()
+
+    fleet.world.after(_span(fleet, 0.1, 1.6), None, again)
+
+
+def elect(fleet: Fleet) -> None:
+    """ZooKeeper's own leader dies: no writes for a while, every connection breaks."""
+    ensemble = fleet.ensemble
+    ensemble.writable = False
+    for server in ensemble.servers:
+        for connection in list(server.connections):
+            connection.break_off()
+
+    def elected() -> None:
+        ensemble.writable = True
+
+    fleet.world.after(_span(fleet, 0.05, 0.6), None, elected)
+
+
+def isolate(fleet: Fleet) -> None:
+    """A follower without its leader: it answers reads, with what it has, until it gives up."""
+    if len(fleet.ensemble.servers) == 1:
+        return
+    server = fleet.world.random.choice(fleet.ensemble.servers)
+    server.isolated = True
+    for connection in server.connections:
+        fleet.ensemble.contact_ends(connection.session)
+
+    def give_up() -> None:
+        if server.isolated:
+            for connection in list(server.connections):
+                connection.break_off()
+
+    def again() -> None:
+        server.isolated = False
+        server.catch_up(len(fleet.ensemble.log))
+
+    span = _span(fleet, 0.2, 1.8)
+    fleet.world.after(0.7 * span, None, give_up)
+    fleet.world.after(span, None, again)
+
+
+def end_session(fleet: Fleet) -> None:
+    """A session is closed by force while its server serves; others confirm deletes at once."""
+    host = _host(fleet)
+    if host is None:
+        return
+    session = fleet.ensemble.sessions.get(host.zk.session)
+    if session is None:
+        return
+    fleet.ensemble.end_session(session, forced=True)
+    if fleet.world.random.random() < 0.5:
+        host.zk.cut()
+        fleet.world.after(_span(fleet, 0.05, 1.2), None, host.zk.heal)
+    for other in fleet.live():
+        if other is not host:
+            for key in fleet.keys:
+                fleet.world.after(
+                    _span(fleet, 0.0, 0.3), other.process, other.submit, Change("delete", key), Level.APPLIED
+                )
+
+
+def lose_replies(fleet: Fleet) -> None:
+    """Connections break after the commit, before the reply."""
+    ensemble = fleet.ensemble
+    ensemble.lose_replies = 0.3
+
+    def again() -> None:
+        ensemble.lose_replies = 0.0
+
+    fleet.world.after(_span(fleet, 0.1, 1.0), None, again)
+
+
+def lag(fleet: Fleet) -> None:
+    ensemble = fleet.ensemble
+    ensemble.lag = 8.0
+
+    def again() -> None:
+        ensemble.lag = 1.0
+
+    fleet.world.after(_span(fleet, 0.2, 1.2), None, again)
+
+
+def slow_server(fleet: Fleet) -> None:
+    server = fleet.world.random.choice(fleet.ensemble.servers)
+    server.slow = fleet.world.random.choice((10, 40, 120))
+
+    def again() -> None:
+        server.slow = 1.0
+
+    fleet.world.after(_span(fleet, 0.2, 1.2), None, again)
+
+
+def refuse(fleet: Fleet) -> None:
+    """The ACL of the log forbids entries."""
+    ensemble = fleet.ensemble
+    ensemble.refuse_entries = True
+
+    def again() -> None:
+        ensemble.refuse_entries = False
+
+    fleet.world.after(_span(fleet, 0.2, 1.0), None, again)
+
+
+def small_packets(fleet: Fleet) -> None:
+    ensemble = fleet.ensemble
+    ensemble.packet_limit = fleet.world.random.choice((150, 200))
+
+    def again() -> None:
+        ensemble.packet_limit = 1 << 20
+
+    fleet.world.after(_span(fleet, 0.2, 1.0), None, again)
+
+
+# By hand, and worse ---------------------------------------------------------------------------------------------------------
+
+
+def _by_hand(fleet: Fleet, deltas: list[Delta]) -> None:
+    fleet.ensemble.change_by_hand(deltas)
+
+
+def _logs(fleet: Fleet) -> list[str]:
+    node = fleet.ensemble.tree.nodes.get("/cache/invalidation")
+    return sorted(name for name in node.children if name != "meta") if node else []
+
+
+def depose(fleet: Fleet) -> None:
+    """Somebody deletes the leader's candidate while it is at work, and it sleeps while the next one takes over."""
+    leaders = [host for host in fleet.live() if host.node.election.is_leader]
+    if not leaders:
+        return
+    host = leaders[0]
+
+    def look() -> None:
+        path = host.node.election.candidate
+        if not host.is_live or path not in fleet.ensemble.tree.nodes:
+            return
+        if not host.zk.waits_for("/cache/members"):
+            fleet.world.after(MS, None, look)
+            return
+        _by_hand(fleet, [Delta("delete", path)])
+        if fleet.world.random.random() < 0.5:
+            host.process.pause(_span(fleet, 0.0, 0.3))
+
+    look()
+
+
+def hole(fleet: Fleet) -> None:
+    """A server is cut off; meanwhile somebody deletes an entry that it has not seen."""
+    host = _host(fleet)
+    if host is None:
+        return
+    host.zk.cut()
+    span = _span(fleet, 0.1, 0.5)
+    fleet.world.after(0.8 * span, None, delete_entry, fleet)
+    fleet.world.after(span, None, host.zk.heal)
+
+
+def delete_entry(fleet: Fleet) -> None:
+    """Somebody deletes one of the last entries."""
+    logs = _logs(fleet)
+    if logs:
+        path = f"/cache/invalidation/{logs[-1]}"
+        entries = sorted(fleet.ensemble.tree.nodes[path].children)[-3:]
+        if entries:
+            _by_hand(fleet, [Delta("delete", f"{path}/{fleet.world.random.choice(entries)}")])
+
+
+def delete_log(fleet: Fleet) -> None:
+    """Somebody deletes a log with all its entries, and perhaps the record that names it."""
+    deltas = []
+    for name in _logs(fleet):
+        path = f"/cache/invalidation/{name}"
+        children = fleet.ensemble.tree.nodes[path].children
+        deltas += [Delta("delete", f"{path}/{child}") for child in sorted(children)]
+        deltas.append(Delta("delete", path))
+    if "/cache/invalidation/meta" in fleet.ensemble.tree.nodes and fleet.world.random.random() < 0.5:
+        deltas.append(Delta("delete", "/cache/invalidation/meta"))
+    _by_hand(fleet, deltas)
+
+
+def delete_node(fleet: Fleet) -> None:
+    """Somebody deletes a living server's ephemeral znode."""
+    node = fleet.ensemble.tree.nodes.get("/cache/nodes")
+    if node is not None and node.children:
+        name = fleet.world.random.choice(sorted(node.children))
+        _by_hand(fleet, [Delta("delete", f"/cache/nodes/{name}")])
+
+
+def strange_entry(fleet: Fleet) -> None:
+    """A newer release writes an entry that this one does not understand."""
+    logs = _logs(fleet)
+    if logs and fleet.live():
+        session = Session(-1, fleet.live()[0].zk, 0)
+        try:
+            path = f"/cache/invalidation/{logs[-1]}/e-"
+            fleet.ensemble.write([ports.Create(path, b"MI2 who knows", sequence=True)], session)
+        except ports.ZooKeeperError:
+            pass
+
+
+def wipe(fleet: Fleet) -> None:
+    """The ensemble comes back empty."""
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(0)
+
+
+def roll_back(fleet: Fleet) -> None:
+    """The ensemble comes back from a backup."""
+    length = len(fleet.ensemble.log)
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(max(0, length - int(fleet.world.random.random() ** 2 * 60) - 1))
+
+
+COMMON: list[Fault] = [
+    cut_off, cut_off, pause, pause, pause_leader, restart, restart, die, leave, join, drop_connection, flap, stop_server,
+    stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
+]  # fmt: skip
+RARE: list[Fault] = [
+    refuse, small_packets, delete_entry, hole, hole, depose, depose, depose, delete_log, delete_node, strange_entry, wipe, roll_back,
+]  # fmt: skip

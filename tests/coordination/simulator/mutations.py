@@ -1,0 +1,325 @@
+"""Ways to break the machines, one or more for each guarantee: each lacks one rule of the code under test.
+
+`MUTATIONS` maps a name to a context in which the rule is missing; `BREAKS` to the properties of which one must be reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from mcserver.coordination import acks, entry, leader, log, membership, queue, reader, trim
+from mcserver.coordination.layout import Meta, head_of, version
+from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
+
+from . import cache
+
+MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {}
+BREAKS: dict[str, set[str]] = {}
+
+
+def breaks(*properties: str) -> Callable[[Callable[[], dict[tuple[type, str], Any]]], Callable[[], Any]]:
+    """Registers a function that returns {(class, attribute): replacement}."""
+
+    def register(make: Callable[[], dict[tuple[type, str], Any]]) -> Callable[[], Any]:
+        @contextmanager
+        def applied() -> Iterator[None]:
+            replacements = make()
+            originals = {place: getattr(*place) for place in replacements}
+            for (owner, name), value in replacements.items():
+                setattr(owner, name, value)
+            try:
+                yield
+            finally:
+                for (owner, name), value in originals.items():
+                    setattr(owner, name, value)
+
+        MUTATIONS[make.__name__] = applied
+        BREAKS[make.__name__] = set(properties)
+        return make
+
+    return register
+
+
+# P1: bounded staleness ------------------------------------------------------------------------------------------------------
+
+
+@breaks("P1", "P9", "P2")
+def no_gate() -> dict[tuple[type, str], Any]:
+    """The cache serves without a certificate."""
+    return {(cache.ModelCache, "is_closed"): property(lambda self: False)}
+
+
+@breaks("P1", "P9", "P2")
+def round_without_the_write() -> dict[tuple[type, str], Any]:
+    """Certificates from reads alone, but for the first: a follower without its leader hands them out."""
+
+    class Reads:
+        def __init__(self, zk: Any) -> None:
+            self.zk = zk
+
+        def set(self, path: str, data: bytes) -> Any:
+            return self.zk.exists(path)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.zk, name)
+
+    original = reader.Reader._pass
+
+    async def one_pass(self: reader.Reader, certify: bool) -> bool:
+        real = self._context.zk
+        if self._ack_wanted or not self._membership.is_verified:
+            return await original(self, certify)
+        self._context.zk = Reads(real)  # type: ignore[assignment]
+        try:
+            return await original(self, certify)
+        finally:
+            self._context.zk = real
+
+    return {(reader.Reader, "_pass"): one_pass}
+
+
+# P2: applied ----------------------------------------------------------------------------------------------------------------
+
+
+@breaks("P2", "P9")
+def list_of_ephemerals_alone() -> dict[tuple[type, str], Any]:
+    """`applied` waits only for those that have a znode now."""
+
+    async def members(self: acks.Acks) -> list[str]:
+        await self._membership.look()
+        return list(self._membership.nodes)
+
+    return {(acks.Acks, "_members"): members}
+
+
+@breaks("P2", "P9")
+def absence_is_enough() -> dict[tuple[type, str], Any]:
+    """Whoever is absent is out, without waiting for its gate to close."""
+    return {(membership.Membership, "out_at"): lambda self, name: self.absent[name]}
+
+
+@breaks("P2", "P9")
+def applied_at_the_commit() -> dict[tuple[type, str], Any]:
+    """`applied` is confirmed at the commit."""
+
+    def add(self: acks.Acks, number: int, future: Any) -> None:
+        future.set_result(number)
+
+    return {(acks.Acks, "add"): add}
+
+
+# P3: nothing committed is lost ----------------------------------------------------------------------------------------------
+
+
+@breaks("P3", "P13", "P1", "P2", "P9")
+def hole_skipped() -> dict[tuple[type, str], Any]:
+    """A missing entry is passed over."""
+    original = reader.Reader._skip_to
+
+    def skip(self: reader.Reader, head: int, why: str) -> None:
+        if why.endswith("is missing"):
+            self.next += 1
+        else:
+            original(self, head, why)
+
+    return {(reader.Reader, "_skip_to"): skip}
+
+
+@breaks("P3", "P13", "P1", "P2", "P9")
+def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
+    """An append does not check that its log is current."""
+
+    async def append(self: log.Log, data: bytes, guard: Check | None = None) -> int:
+        context = self._context
+        if self._meta is None:
+            record, _ = await context.zk.get(context.layout.meta)
+            self._meta = Meta.decode(record)
+        create = Create(context.layout.entries(self._meta.log), data, sequence=True)
+        try:
+            results = await context.zk.multi([*([guard] if guard else []), create])
+        except NoNode as error:
+            if error.index > 0 or guard is None:
+                self._meta = None
+            raise
+        return version(self._meta.gen, int(str(results[-1])[-10:]))
+
+    return {(log.Log, "append"): append}
+
+
+@breaks("P3", "P13", "P1", "P2", "P9")
+def meta_read_after_the_log() -> dict[tuple[type, str], Any]:
+    """A sealed log's end is taken from before the seal was seen."""
+
+    async def finish(self: reader.Reader, connection: int) -> bool:
+        return True  # "we have read it to its head a moment ago"
+
+    return {(reader.Reader, "_finish"): finish}
+
+
+@breaks("P3", "P7", "P1", "P2", "P9")
+def meta_written_unconditionally() -> dict[tuple[type, str], Any]:
+    """A leader replaces the log's record without a check of itself and of what it read."""
+
+    async def write(self: leader.Leader, *operations: Any) -> None:
+        loose = [o._replace(version=-1) if isinstance(o, Set) else o for o in operations]
+        await self._context.zk.multi(loose)
+
+    return {(leader.Leader, "_write"): write}
+
+
+@breaks("P3", "P14", "P1", "P2", "P9")
+def lost_answer_counts_as_commit() -> dict[tuple[type, str], Any]:
+    """After a lost answer the batch is not sent again."""
+    original = log.Log.append
+
+    async def append(self: log.Log, data: bytes, guard: Check | None = None) -> int:
+        try:
+            return await original(self, data, guard)
+        except Ambiguous:
+            return 0
+
+    return {(log.Log, "append"): append}
+
+
+@breaks("P3", "P13", "P1", "P2", "P9")
+def jump_flushes_before_the_head() -> dict[tuple[type, str], Any]:
+    """On another log: flush first, then read where it ends."""
+
+    async def move(self: reader.Reader, meta: Meta, connection: int) -> None:
+        self._flush()
+        self._context.trace("flushed", self.applied)
+        _, stat = await self._context.zk.get(self._context.layout.log(meta.log))
+        self.log, self.gen, self.next, self._last = meta.log, meta.gen, head_of(stat) + 1, None
+        self.applied = version(meta.gen, head_of(stat))
+
+    return {(reader.Reader, "_move"): move}
+
+
+# P4 and P5 ------------------------------------------------------------------------------------------------------------------
+
+
+@breaks("P4")
+def lease_not_killed() -> dict[tuple[type, str], Any]:
+    """A delete leaves the lease of a miss alone."""
+
+    def delete(self: cache.ModelCache, key: bytes) -> bool:
+        self.killed[key] = self.world.stamp()
+        return self.items.pop(key, None) is not None
+
+    return {(cache.ModelCache, "delete"): delete}
+
+
+@breaks("P5")
+def gap_without_flush() -> dict[tuple[type, str], Any]:
+    """A gap only moves the reader."""
+
+    def lose(self: reader.Reader, why: str) -> None:
+        self._context.trace("gap", self.applied)
+
+    return {(reader.Reader, "_lose"): lose}
+
+
+# P6, P7, P8 -----------------------------------------------------------------------------------------------------------------
+
+
+@breaks("P6")
+def new_session_starts_over() -> dict[tuple[type, str], Any]:
+    """A new session reads the log from its beginning."""
+    change = reader.Reader.session_changed
+
+    def changed(self: reader.Reader) -> None:
+        self.next = 0
+        change(self)
+
+    return {(reader.Reader, "session_changed"): changed}
+
+
+@breaks("P7")
+def leader_without_check() -> dict[tuple[type, str], Any]:
+    """A leader's write does not depend on its candidate."""
+
+    async def write(self: leader.Leader, *operations: Any) -> None:
+        await self._context.zk.multi(list(operations))
+
+    return {(leader.Leader, "_write"): write}
+
+
+@breaks("P8")
+def trim_ignores_the_slow() -> dict[tuple[type, str], Any]:
+    """What a live member still needs is trimmed."""
+    original = trim.History.floor
+
+    def floor(self: trim.History, now: int, gen: int, head: int, lowest: int | None) -> tuple[int, bool]:
+        return original(self, now, gen, head, None)
+
+    return {(trim.History, "floor"): floor}
+
+
+# P9, P10, P13, P14 ----------------------------------------------------------------------------------------------------------
+
+
+@breaks("P9", "P3")
+def prefixes_not_applied() -> dict[tuple[type, str], Any]:
+    """Flushes of a prefix have no effect at the peers."""
+    original = reader.Reader._carry_out
+
+    def carry_out(self: reader.Reader, change: Change) -> None:
+        if change.kind != "prefix":
+            original(self, change)
+
+    return {(reader.Reader, "_carry_out"): carry_out}
+
+
+@breaks("P10")
+def join_without_flush() -> dict[tuple[type, str], Any]:
+    """A server that joins keeps what it held."""
+
+    def flush(self: reader.Reader, delay: int = 0) -> None:
+        if self.log is not None:
+            self._context.cache.flush()
+
+    return {(reader.Reader, "_flush"): flush}
+
+
+@breaks("P13")
+def duplicates_dropped() -> dict[tuple[type, str], Any]:
+    """An entry with the same bytes as an earlier one is taken for the same deletes."""
+    original = reader.Reader._apply
+
+    async def apply(self: reader.Reader, sequence: int, data: bytes, stat: Any) -> None:
+        seen: set[bytes] = self.__dict__.setdefault("seen", set())
+        if data in seen and not self._membership.is_own(data.split()[1].decode()):
+            self.next = sequence + 1
+            return
+        seen.add(data)
+        await original(self, sequence, data, stat)
+
+    return {(reader.Reader, "_apply"): apply}
+
+
+@breaks("P14", "P11")
+def lost_session_not_registered_again() -> dict[tuple[type, str], Any]:
+    """After the end of a session the server stays out."""
+    return {
+        (membership.Membership, "is_registered"): property(lambda self: self._session != 0),
+        (membership.Membership, "forget"): lambda self: None,
+    }
+
+
+@breaks("P3", "P1", "P2", "P9")
+def only_the_first_line() -> dict[tuple[type, str], Any]:
+    """A reader that stops after the first change of an entry."""
+
+    def decode(data: bytes) -> entry.Entry | None:
+        decoded = entry.decode(data)
+        return decoded and decoded._replace(changes=decoded.changes[:1])
+
+    return {(reader, "decode"): decode}  # type: ignore[dict-item]
+
+
+@breaks("P12")
+def queue_without_bound() -> dict[tuple[type, str], Any]:
+    """A long outage fills the memory."""
+    return {(queue.Queue, "overflow"): lambda self: None}

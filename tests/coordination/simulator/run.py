@@ -1,0 +1,91 @@
+"""One seed: a fleet starts, works, suffers, is healed, and must be whole again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import lru_cache
+from typing import NamedTuple
+
+from mcserver.coordination import reader
+from mcserver.coordination.entry import decode
+from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
+
+from . import checkers, faults
+from .checkers import Violation
+from .fleet import WORK, Fleet
+from .mutations import MUTATIONS
+from .scheduler import MS, SECOND, World
+
+HEAL = 1_300 * MS  # after the last fault: so long until everything must be fresh
+
+
+class Outcome(NamedTuple):
+    """Of one seed. `violation` is None when every property held."""
+
+    seed: int
+    violation: Violation | None
+    events: int
+
+
+def _remember_what_is_pure() -> None:
+    """The same few records are read again and again: decoding them once saves a third of the time."""
+    for record in (Floor, MemberRecord, Meta, NodeRecord):
+        record.decode = lru_cache(4096)(record.decode)  # type: ignore[attr-defined]
+    reader.decode = checkers.decode = lru_cache(4096)(decode)  # type: ignore[attr-defined]
+
+
+_remember_what_is_pure()
+
+
+def simulate(seed: int, mutation: str = "", note: Callable[[str], None] | None = None) -> Outcome:
+    """Runs one seed, with a mutation of the code under test if one is named."""
+    world = World(seed)
+    if note is not None:
+        world.note = lambda text: note(f"{world.now / SECOND:9.4f}  {text}")
+    with MUTATIONS[mutation]() if mutation else nullcontext():
+        fleet = Fleet(world)
+        try:
+            _run(fleet)
+        except Violation as violation:
+            return Outcome(seed, violation, world.events)
+        finally:
+            world.close()
+    return Outcome(seed, None, world.events)
+
+
+def _run(fleet: Fleet) -> None:
+    world, random = fleet.world, fleet.world.random
+    for n in range(random.choice((2, 2, 3, 3))):
+        world.after(random.random() ** 2 * 0.3 * SECOND, None, fleet.start, f"n{n + 1}")
+    rare = random.random() < 0.3
+    for n in range(random.choice((0, 1, 2, 3, 4, 6))):
+        fault = random.choice(faults.RARE if rare and n == 0 else faults.COMMON)
+        world.at(int((0.25 + 0.65 * random.random()) * WORK), None, _suffer, fleet, fault)
+    world.run(WORK)
+    _heal(fleet)
+    world.run(WORK + HEAL)
+    fleet.busy = False
+    world.run(WORK + HEAL + 200 * MS)
+    fleet.checkers.at_the_end()
+
+
+def _suffer(fleet: Fleet, fault: faults.Fault) -> None:
+    if fleet.world.note:
+        fleet.world.note(f"--- {fault.__name__}")
+    fault(fleet)
+
+
+def _heal(fleet: Fleet) -> None:
+    """Ends every fault that is still on."""
+    if fleet.world.note:
+        fleet.world.note("--- healed")
+    ensemble = fleet.ensemble
+    ensemble.writable, ensemble.lose_replies, ensemble.lag = True, 0.0, 1.0
+    ensemble.refuse_entries, ensemble.packet_limit = False, 1 << 20
+    for server in ensemble.servers:
+        server.isolated, server.slow = False, 1.0
+        server.start()
+    for host in fleet.hosts:
+        host.zk.heal()
+        host.process.hiccups = 0.0
