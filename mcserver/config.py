@@ -135,7 +135,7 @@ class Config:
     """A file to write the ports to that were really opened (MEMCACHED_PORT_FILENAME)."""
 
     # Memory
-    maxbytes: int = setting(64 * MEBIBYTE, "memory for items")
+    maxbytes: int = setting(64 * MEBIBYTE, "memory for items; from 2 to 262143")
     evictions: bool = setting(True, "make room by evicting; off: stores are refused when memory is full")
     item_size_max: int = setting(
         MEBIBYTE, "largest item, header and key included; k or m may follow; from 1k to 1024m and half of the memory"
