@@ -234,3 +234,15 @@ def test_garbage_harms_nobody(server: Server, client: Client, seed: int) -> None
     assert client.command(b"get precious", b"END\r\n") == b"VALUE precious 0 5\r\nvalue\r\nEND\r\n"
     assert server.resident() - before < 20 << 20
     assert "Traceback" not in server.log()
+
+
+def test_a_long_batch_gives_others_their_turn(server: Server, client: Client) -> None:
+    greedy = server.connect()
+    count = 20_000
+    greedy.send(b"set a 0 0 1\r\nx\r\n" + b"get a\r\n" * count)
+    assert greedy.until(b"STORED\r\n")
+    received = 0
+    while received < count * len(b"VALUE a 0 1\r\nx\r\nEND\r\n"):
+        received += len(greedy.unread) + len(greedy.socket.recv(1 << 20))
+        greedy.unread = b""
+    assert int(client.stats()["conn_yields"]) > 0

@@ -202,3 +202,10 @@ def test_watcher_that_leaves_is_forgotten(server: Server) -> None:
     assert client.stats()["log_watchers"] == "1"
     watcher.close()
     eventually(lambda: client.stats()["log_watchers"] == "0")
+
+
+def test_more_connections_than_the_system_allows() -> None:
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-c", "2000000000")
+    assert ended.returncode == 71
+    assert "-c" in ended.stderr
+    assert "ulimit -n" in ended.stderr
