@@ -331,6 +331,7 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     cdef uint32_t h
     cdef int failed = 0
     cdef Mode mode
+    cdef bint vivifies
     cdef Item* it
     if m.count < 3 or not read_i32(m.t[2].at, m.t[2].len, &length) or length < 0 or length > LENGTH_MOST:
         puts(c, WIRE_BAD_FORMAT)
@@ -350,7 +351,8 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     hv = index_hash(&s.index, m.key, m.nkey)
     if s.detail:
         s.prefix(s.owner, 2, m.key, m.nkey)
-    h = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.ttl), <uint64_t> length, &failed)
+    vivifies = m.has_vivify and (mode == M_APPEND or mode == M_PREPEND)
+    h = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.vivify if vivifies else m.ttl), <uint64_t> length, &failed)
     if h == 0:
         refuse_alloc(c, m.key, m.nkey, hv, failed, <uint64_t> length, 1, mode)
         return
@@ -393,7 +395,6 @@ cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     how.explicit = m.explicit
     how.invalidate = m.invalidate
     how.vivify = m.has_vivify
-    how.vivify_expiry = expiry(s, m.vivify) if m.has_vivify else 0
     if s.gate == GATE_OPEN or s.gate == GATE_SERVE:
         if not m.has_cas and held_off(s, c.hash):
             item_release(s, h)

@@ -35,7 +35,6 @@ cdef struct How:
     uint64_t explicit
     bint invalidate             # a lower cas than the item's stores, and leaves the item stale
     bint vivify                 # append and prepend create what is missing
-    uint32_t vivify_expiry
 
 
 cdef inline bint value_pieces(Store* s, uint32_t h, Item* it, uint64_t nbytes) noexcept nogil:
@@ -226,8 +225,6 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
         elif not how.vivify:
             item_release(s, h)
             return R_NOT_STORED
-        else:
-            it.exptime = how.vivify_expiry
     it.cas = how.explicit if how.explicit and s.use_cas else new_cas(s)
     item_replace(s, old, h, hv)
     stored[0] = h
