@@ -89,12 +89,12 @@ def test_the_crawler_works_in_short_slices() -> None:
     longest, slices = 0.0, 0
     while client.engine.crawler_running:
         begin = time.thread_time()
-        client.engine.maintain(1000)
+        client.engine.maintain(100)
         longest = max(longest, time.thread_time() - begin)
         slices += 1
         assert slices < 1_000_000
-    assert slices > 3
-    assert longest < 0.02
+    assert slices > 10
+    assert longest < 0.01
 
 
 def test_background_work_finds_the_expired_by_itself() -> None:

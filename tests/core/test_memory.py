@@ -19,6 +19,8 @@ def fill(client: Client, prefix: bytes, size: int, count: int) -> None:
         numbers = range(start, min(start + 500, count))
         lines = b"".join(b"set %b%d 0 0 %d noreply\r\n%b\r\n" % (prefix, i, size, value) for i in numbers)
         assert client.send(lines + b"mn\r\n") == b"MN\r\n"
+        if start % 20_000 == 0:
+            client.engine.advance(0.1)
 
 
 def held(client: Client, prefix: bytes, count: int) -> int:

@@ -16,7 +16,8 @@ class Comparison:
     def __init__(self, model: Model, random: Random) -> None:
         self.model = model
         self.random = random
-        self.numbers = Numbers()
+        # Not in order: a refresh of a prefix may give an item its new number only when the item is met.
+        self.numbers = Numbers(ordered=False)
         self._seen: dict[bytes, list[int]] = {}
 
     def note(self) -> None:

@@ -146,15 +146,15 @@ class Model:
         key: bytes,
         value: bytes,
         flags: int = 0,
-        exptime: int = 0,
+        expires: int = 0,
         *,
         compare: int = 0,
         new_cas: int = 0,
-        vivify: int | None = None,
+        vivify: bool = False,
         allow_stale: bool = False,
         binary: bool = False,
     ) -> tuple[Status, Item | None]:
-        """The set family. ``exptime`` and ``vivify`` are as the client gave them; ``compare`` 0 compares nothing."""
+        """The set family. ``expires`` is the second of expiry, 0 for never; ``compare`` 0 compares nothing."""
         if self.gated:
             return ("NOT_FOUND" if mode == "cas" else "NOT_STORED"), None
         old = self.find(key)
@@ -162,10 +162,9 @@ class Model:
         if not old:
             if mode == "cas":
                 return "NOT_FOUND", None
-            if mode == "replace" or (mode in {"append", "prepend"} and vivify is None):
+            if mode == "replace" or (mode in {"append", "prepend"} and not vivify):
                 return "NOT_STORED", None
-            when = vivify if vivify is not None and mode in {"append", "prepend"} else exptime
-            return "STORED", self._new(key, value, flags, self.expiry(when), new_cas, binary)
+            return "STORED", self._new(key, value, flags, expires, new_cas, binary)
         if mode == "add":
             return "NOT_STORED", None
         if mode in {"append", "prepend"}:
@@ -181,7 +180,7 @@ class Model:
             item = self._new(key, value, flags, old.exptime, new_cas, binary)
             item.stale, item.token = True, old.token
             return "STORED", item
-        return "STORED", self._new(key, value, flags, self.expiry(exptime), new_cas, binary)
+        return "STORED", self._new(key, value, flags, expires, new_cas, binary)
 
     def drop_refused(self, mode: Mode, key: bytes, meta: bool) -> None:
         """A value was too large, or there was no memory for it: no older one may stay where it was to be replaced."""
@@ -249,7 +248,14 @@ class Model:
         for key in [key for key in self.items if key.startswith(prefix)]:
             del self.items[key]
 
+    def coordinated_stale(self, key: bytes, ttl: int) -> bool:
+        """Marks a key stale for a peer; a lease (an empty value) dies instead."""
+        item = self.find(key)
+        if item and not item.value:
+            return self.delete(key)
+        return self.mark_stale(key, ttl)
+
     def refresh_prefix(self, prefix: bytes, ttl: int) -> None:
         """Marks all keys stale that begin so."""
         for key in [key for key in self.items if key.startswith(prefix)]:
-            self.mark_stale(key, ttl)
+            self.coordinated_stale(key, ttl)

@@ -32,6 +32,7 @@ class Commands:
         self.lifetimes = lifetimes
         # The old server reads on behind a value of blanks.
         self.values = [value for value in VALUES if value.strip() or not value] if old else list(VALUES)
+        self.whole = 1.0 if old else 0.98  # how many values end as they must
         self.explicit_cas = 10**15
 
     # choices
@@ -69,7 +70,7 @@ class Commands:
         key, value = self.key(), self.value()
         unique = b"%d" % self.cas(key) if verb == b"cas" else b""
         line = self.line(verb, key, self.flags(), self.lifetime(), b"%d" % len(value), unique, self.quiet())
-        return line + value + (b"\r\n" if self.old or self.chance(0.98) else b"!!")
+        return line + value + (b"\r\n" if self.chance(self.whole) else b"!!")
 
     def refused(self) -> bytes:
         """A value that is too large, or whose line is wrong after the length."""

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from tests.core.harness import MIB, Client, crawl, fresh
+from tests.core.harness import MIB, Client, crawl, fresh, settle
 
 KEYS = [b"key:%d" % i for i in range(60)]
 SIZES = st.one_of(
@@ -34,7 +34,7 @@ class PressureMachine(RuleBasedStateMachine):
         self.evictions = evictions
         self.other = Client(self.engine)
         self.held: dict[bytes, bytes] = {}
-        self.limit = 8 * MIB
+        self.limit = self.most = 8 * MIB
         self.count = 0
 
     def forget(self, key: bytes) -> None:
@@ -107,18 +107,17 @@ class PressureMachine(RuleBasedStateMachine):
         if reply in REFUSALS:
             self.forget(key)
 
-    @rule(mib=st.sampled_from([2, 4, 8, 12, 16]))
+    @rule(mib=st.sampled_from([4, 8, 12, 16]))
     def limit_memory(self, mib: int) -> None:
         if self.engine.set_memory_limit(mib * MIB):
             self.limit = mib * MIB
-            for _ in range(2000):
-                if self.engine.slab_stats()[2] <= self.limit:
-                    break
-                self.engine.maintain()
+            settle(self.engine)
+            # Without evictions, what is there stays.
+            self.most = self.limit if self.evictions else max(self.limit, self.engine.slab_stats()[2])
 
-    @rule(source=st.integers(-1, 40), target=st.integers(0, 40))
-    def reassign(self, source: int, target: int) -> None:
-        assert self.engine.reassign_page(source, target) in {"OK", "BUSY", "BADCLASS", "NOSPARE", "SAME"}
+    @rule(source=st.integers(-1, 40), taker=st.integers(0, 40))
+    def reassign(self, source: int, taker: int) -> None:
+        assert self.engine.reassign_page(source, taker) in {"OK", "BUSY", "BADCLASS", "NOSPARE", "SAME"}
 
     @rule(seconds=st.sampled_from([1, 60, 1000]), steps=st.integers(0, 20))
     def wait(self, seconds: int, steps: int) -> None:
@@ -137,10 +136,10 @@ class PressureMachine(RuleBasedStateMachine):
         stats, items = self.engine.stats(), self.engine.item_stats()
         classes, active, allocated = self.engine.slab_stats()
         assert stats["limit_maxbytes"] == self.limit
-        assert allocated <= max(self.limit, allocated if self.evictions is False else 0)
+        assert allocated <= self.most
         assert stats["curr_items"] == sum(stats["number"] for stats in items.values()) >= 0
         assert stats["bytes"] == sum(stats["mem_requested"] for stats in items.values())
-        assert active == len(classes)
+        assert active == sum(figures["total_pages"] > 0 for figures in classes.values())
         for figures in classes.values():
             assert figures["used_chunks"] + figures["free_chunks"] == figures["total_chunks"]
             assert min(figures.values()) >= 0

@@ -197,11 +197,12 @@ class ModelSession:
             self._swallow = size + 2
             self.model.drop_refused(mode, key, meta=False)
             return TOO_LARGE
+        expires = self.model.expiry(exptime)
 
         def finish(block: bytes) -> bytes:
             if block[-2:] != b"\r\n":
                 return b"" if silent else BAD_CHUNK
-            status, _ = self.model.store(mode, key, block[:-2], flags, exptime, compare=unique)
+            status, _ = self.model.store(mode, key, block[:-2], flags, expires, compare=unique)
             return b"" if silent else status.encode() + b"\r\n"
 
         self._block = size, finish
@@ -364,14 +365,15 @@ class ModelSession:
             raise
         if flags.has(b"C") and mode in {"set", "replace"}:
             mode = "cas"
+        vivify = flags.has(b"N") and mode in {"append", "prepend"}
+        expires = self.model.expiry(flags.number(b"N" if vivify else b"T"))
 
         def finish(block: bytes) -> bytes:
             if block[-2:] != b"\r\n":
                 return BAD_CHUNK
             status, item = self.model.store(
-                mode, key, block[:-2], flags.number(b"F"), flags.number(b"T"),
+                mode, key, block[:-2], flags.number(b"F"), expires, vivify=vivify, binary=flags.has(b"b"),
                 compare=flags.number(b"C"), new_cas=flags.number(b"E"), allow_stale=flags.has(b"I"),
-                vivify=flags.number(b"N") if flags.has(b"N") else None, binary=flags.has(b"b"),
             )  # fmt: skip
             if status == "STORED" and flags.has(b"q"):
                 return b""
