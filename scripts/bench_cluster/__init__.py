@@ -1,0 +1,1 @@
+"""Measurements of a fleet on one machine: real ZooKeeper servers, real mcservers."""
