@@ -107,7 +107,10 @@ class Bucket:
             if self.requests:
                 await self._enter()
             return
-        names, _ = await zk.children(self.path)
+        try:
+            names, _ = await zk.children(self.path)
+        except NoNode:
+            names = []  # nobody has wanted this lock yet, or somebody has deleted it by hand
         mine = sorted((name for name in names if name.startswith(self._guid)), key=sequence_of)
         order = sorted(names, key=sequence_of)
         if not mine:
@@ -130,11 +133,14 @@ class Bucket:
         try:
             await zk.create(f"{self.path}/{self._guid}-l-", ephemeral=True, sequence=True)
         except NoNode:
-            self._entered = False
-            try:
-                await zk.create(self.path)
-            except NodeExists:
-                pass
+            await self._make_bucket()
+
+    async def _make_bucket(self) -> None:
+        self._entered = False
+        try:
+            await self._context.zk.create(self.path)
+        except NodeExists:
+            pass
 
     async def _hold(self, mine: list[str]) -> None:
         """Serves the requests; then keeps the lock while nobody else waits for it."""
@@ -144,7 +150,7 @@ class Bucket:
             if not self.requests:
                 break
             await self._serve(f"{self.path}/{mine[0]}")
-        names, _ = await self._context.zk.children(self.path, self.wake.set)
+        names, _ = await self._context.zk.children(self.path, self.wake.set)  # NoNode: the next step sees it
         if len(names) > len(mine):
             await self._give_up(mine)
         elif not self.requests:

@@ -314,14 +314,16 @@ class Reader:
     async def _finish(self, connection: int) -> bool:
         """Applies the rest of our log, which is sealed; False when it does not reach back to us."""
         zk, layout = self._context.zk, self._context.layout
+        reply, last_reply = zk.get(layout.log(str(self.log))), self._ask_last(connection)
         try:
-            record, stat = await zk.get(layout.log(str(self.log)))
+            record, stat = await reply
         except NoNode:
             return False
         if zk.connection != connection:
             raise ConnectionLoss("what a new connection shows may be older than the seal")
         head, floor = head_of(stat), Floor.decode(record).floor
-        if not floor <= self.next <= head + 1:
+        unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
+        if not (unchanged and floor <= self.next <= head + 1):
             return False
         await self._apply_to(head, connection)
         return True
