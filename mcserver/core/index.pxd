@@ -6,8 +6,11 @@
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
-from .memory cimport Arena, Item, item_at, HEADER, mmap, munmap, PROT_READ, PROT_WRITE, MAP_PRIVATE, MAP_ANONYMOUS, \
-    MAP_NORESERVE, MAP_FAILED
+from .memory cimport Arena, Item, item_at, HEADER, mmap, munmap, madvise, MADV_HUGEPAGE, PROT_READ, PROT_WRITE, \
+    MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FAILED
+
+cdef enum:
+    SMALL = 4 << 20             # bytes of buckets that are not worth huge pages
 
 cdef struct Index:
     uint32_t* bucket
@@ -145,6 +148,8 @@ cdef inline int index_open(Index* ix, uint64_t most, int power) noexcept nogil:
     if where == MAP_FAILED:
         return -1
     ix.bucket = <uint32_t*> where
+    if most * sizeof(uint32_t) > SMALL:                     # huge pages beyond the first 4 MiB, where they no longer weigh
+        madvise(<char*> where + SMALL, most * sizeof(uint32_t) - SMALL, MADV_HUGEPAGE)
     ix.reserved = most
     ix.size = start
     ix.low = start

@@ -14,10 +14,11 @@ cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void* addr, size_t length)
     int madvise(void* addr, size_t length, int advice)
-    enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_DONTNEED
+    enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_DONTNEED, MADV_HUGEPAGE
     void* MAP_FAILED
 
 cdef enum:
+    HUGE_PAGE = 1 << 21
     PAGE_BITS = 20
     PAGE_SIZE = 1 << 20
     MAX_CLASSES = 64            # ids 1 to 63, as memcached counts them
@@ -80,8 +81,9 @@ cdef struct SlabClass:
     uint32_t empty              # pages with no chunk in use
 
 cdef struct Arena:
-    char* base
-    size_t reserved             # bytes of address space
+    char* base                  # page 1 begins on a boundary of HUGE_PAGE
+    void* mapped
+    size_t reserved             # bytes of address space, from `mapped` on
     uint32_t shift
     uint32_t pages_max
     uint32_t pages_limit
@@ -293,20 +295,22 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
     if reserve < limit:
         reserve = limit
     while True:
-        a.reserved = reserve + PAGE_SIZE
+        a.reserved = reserve + PAGE_SIZE + HUGE_PAGE
         where = mmap(NULL, a.reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if where != MAP_FAILED:
             break
         if reserve <= limit:
             return -1
         reserve = limit
-    a.base = <char*> where
+    a.mapped = where
+    a.base = <char*> ((<size_t> where + PAGE_SIZE + HUGE_PAGE - 1) & ~<size_t> (HUGE_PAGE - 1)) - PAGE_SIZE
+    madvise(a.base + PAGE_SIZE, reserve, MADV_HUGEPAGE)     # fewer TLB misses; if it is refused, nothing is lost
     a.pages_max = <uint32_t> (reserve >> PAGE_BITS)
     a.pages_limit = <uint32_t> (limit >> PAGE_BITS)
     a.high = 1
     a.page = <Page*> calloc(a.pages_max + 2, sizeof(Page))
     if a.page == NULL:
-        munmap(a.base, a.reserved)
+        munmap(a.mapped, a.reserved)
         a.base = NULL
         return -1
     return 0
@@ -314,7 +318,7 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
 
 cdef inline void arena_close(Arena* a) noexcept nogil:
     if a.base != NULL:
-        munmap(a.base, a.reserved)
+        munmap(a.mapped, a.reserved)
         a.base = NULL
     free(a.page)
     a.page = NULL
