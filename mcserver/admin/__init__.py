@@ -45,8 +45,9 @@ class Admin:
             self._commands |= {b"cluster": cluster.cluster, b"config": cluster.config}
 
     def command(self, session: Session, line: bytes) -> Reply:
-        """The line comes without its end. None: not a command; nor is one behind a space, as in memcached."""
-        command = self._commands.get(line.partition(b" ")[0])
-        if command is None:
+        """The line comes without its end. None: not a command. Spaces may come before all verbs but `stats` and `watch`."""
+        words = [word for word in line.split(b" ") if word]
+        command = self._commands.get(words[0]) if words else None
+        if command is None or (command in (stats, watch) and line.startswith(b" ")):
             return None
-        return command(self.context, session, [word for word in line.split(b" ") if word])
+        return command(self.context, session, words)

@@ -20,7 +20,6 @@ LARGEST_CLASS = 62
 ITEMS_A_PIECE = 64
 """With keys of 250 bytes, all escaped, a piece of a dump stays under 64 KiB."""
 
-_BAD_CLASS = b"BADCLASS invalid class id\r\n"
 _DISABLED = b"CLIENT_ERROR lru crawler disabled\r\n"
 
 
@@ -53,8 +52,8 @@ def _crawl(context: Context, session: Session, word: bytes) -> Reply:
     if word == b"hash":
         return b"ERROR an unknown error happened\r\n"
     classes = parse_classes(word)
-    if classes is not None and not classes:
-        return _BAD_CLASS
+    if isinstance(classes, bytes):
+        return classes
     limit = context.settings["lru_crawler_tocrawl"]
     assert isinstance(limit, int)
     return OK if context.engine.crawl(classes, limit) else b"BUSY currently processing crawler request\r\n"
@@ -112,8 +111,8 @@ def _dump(
     if session.unsent:
         return b"ERROR cannot pipeline other commands before " + name + b"\r\n"
     classes = None if word == b"hash" else parse_classes(word)
-    if classes is not None and not classes:
-        return _BAD_CLASS
+    if isinstance(classes, bytes):
+        return classes
     return _pieces(context.engine.walk(classes, ITEMS_A_PIECE), spell, end)
 
 
@@ -124,13 +123,18 @@ def _pieces(slices: Iterator[list[ItemInfo]], spell: Callable[[ItemInfo], bytes]
     yield end
 
 
-def parse_classes(word: bytes) -> set[int] | None:
-    """None for `all`, else the slab classes of `1,2,5`; the empty set when one of them can't be."""
+def parse_classes(word: bytes) -> set[int] | bytes | None:
+    """None for `all`, the slab classes of `1,2,5`, or the reply to what is neither."""
     if word == b"all":
         return None
-    classes = {unsigned(part) for part in word.split(b",") if part}
-    valid = {number for number in classes if number is not None and 1 <= number <= LARGEST_CLASS}
-    return valid if len(valid) == len(classes) else set()
+    classes = set()
+    for part in word.split(b","):
+        if part:
+            number = unsigned(part)
+            if number is None or not 1 <= number <= LARGEST_CLASS:
+                return b"BADCLASS invalid class id\r\n"
+            classes.add(number)
+    return classes or b"NOTSTARTED no items to crawl\r\n"
 
 
 def metadump_line(item: ItemInfo) -> bytes:

@@ -38,6 +38,7 @@ cdef struct Meta:
     bint invalidate
     bint remove_value
     bint has_mode
+    bint long_opaque
     char mode
     int32_t ttl
     int32_t vivify
@@ -57,7 +58,10 @@ cdef inline const char* read_flag(Meta* m, Token* t) noexcept nogil:
     if f == c'q': m.quiet = 1
     elif f == c'v': m.value = 1
     elif f == c'u': m.no_bump = 1
-    elif f == c'b': m.binary = 1
+    elif f == c'b':
+        m.binary = 1
+        m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
+        if m.nkey == 0: return WIRE_FLAG_KEY
     elif f == c'I': m.invalidate = 1
     elif f == c'x': m.remove_value = 1
     elif f == c'T':
@@ -81,22 +85,30 @@ cdef inline const char* read_flag(Meta* m, Token* t) noexcept nogil:
     elif f == c'D':
         if not read_u64(arg, n, &m.delta): return WIRE_FLAG_DELTA
     elif f == c'O':
-        if t.len > OPAQUE_MOST: return WIRE_FLAG_OPAQUE
+        m.long_opaque = t.len > OPAQUE_MOST
     elif f == c'M':
         m.has_mode = 1
         m.mode = arg[0] if n else 0
-    elif not (f == c's' or f == c'k' or f == c't' or f == c'c' or f == c'f' or f == c'l' or f == c'h'
-              or f == c'P' or f == c'L'):
-        return WIRE_FLAG_UNKNOWN
     return NULL
 
 
+cdef inline bint is_flag(uint8_t f) noexcept nogil:
+    # Whether the letter means something to any meta command.
+    return (f == c'q' or f == c'v' or f == c'u' or f == c'b' or f == c'I' or f == c'x' or f == c'T' or f == c'N' or f == c'R'
+            or f == c'C' or f == c'E' or f == c'F' or f == c'J' or f == c'D' or f == c'O' or f == c'M' or f == c's'
+            or f == c'k' or f == c't' or f == c'c' or f == c'f' or f == c'l' or f == c'h' or f == c'P' or f == c'L')
+
+
 cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
-    # Key and flags of a tokenised command; the error's text, or NULL.
+    # Key and flags of a tokenised command; the error's text, or NULL. As memcached: flags that cannot be come first,
+    # then those that are twice or unknown, then bad arguments and keys, of which the last is told (a bad F only alone).
+    # An opaque that is too long is told by each command in its own time.
     cdef uint8_t seen[128]
     cdef int i
     cdef uint8_t f
-    cdef const char* error
+    cdef const char* error = NULL
+    cdef const char* wrong
+    cdef bint bad_flags = 0
     m.first = first
     if m.t[1].len > KEY_MAX:
         return WIRE_BAD_FORMAT
@@ -108,20 +120,24 @@ cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
             f = <uint8_t> m.t[i].at[0]
             if not (65 <= f <= 122 or 48 <= f <= 57):
                 return WIRE_BAD_FORMAT
+        for i in range(first, m.count):
+            f = <uint8_t> m.t[i].at[0]
             if seen[f]:
                 return WIRE_FLAG_TWICE
+            if not is_flag(f):
+                return WIRE_FLAG_UNKNOWN
             seen[f] = 1
-            error = read_flag(m, &m.t[i])
-            if error != NULL:
-                return error
+        for i in range(first, m.count):
+            wrong = read_flag(m, &m.t[i])
+            if m.t[i].at[0] == c'F':
+                bad_flags = wrong != NULL
+            elif wrong != NULL:
+                error = wrong
     if m.binary:
-        m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
-        if m.nkey == 0:
-            return WIRE_FLAG_KEY
-    else:
-        m.nkey = m.t[1].len
-        memcpy(m.key, m.t[1].at, m.nkey)
-    return NULL
+        return error if error != NULL else WIRE_BAD_FORMAT if bad_flags else NULL
+    m.nkey = m.t[1].len
+    memcpy(m.key, m.t[1].at, m.nkey)
+    return error if error != NULL else WIRE_BAD_FORMAT if bad_flags else NULL
 
 
 cdef inline void meta_clear(Meta* m) noexcept nogil:
@@ -136,6 +152,7 @@ cdef inline void meta_clear(Meta* m) noexcept nogil:
     m.invalidate = 0
     m.remove_value = 0
     m.has_mode = 0
+    m.long_opaque = 0
     m.mode = 0
     m.ttl = 0
     m.flags = 0
@@ -201,9 +218,7 @@ cdef inline uint32_t vivify(Conn* c, Meta* m, uint64_t hv, int* error) noexcept 
     if h:
         it = item_at(&s.arena, h)
         it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
-        if m.binary:
-            it.state |= S_BINARY
-        item_replace(s, 0, h, hv)
+        item_replace(s, 0, h, hv)       # not S_BINARY, whatever b says: as memcached
     return h
 
 
@@ -215,6 +230,7 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
     cdef bint with_value = m.value and not (m.has_cas and m.cas == it.cas)
     cdef int i
     cdef char f
+    cdef size_t start = c.shared.out_len
     if with_value:
         put(c, b"VA ", 3)
         put_u64(c, it.nbytes)
@@ -228,7 +244,12 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
         elif f == c'f': put_flag(c, f, it.flags)
         elif f == c'l': put_flag(c, f, (s.tick - it.time) // TICKS)
         elif f == c'h': put_flag(c, f, 1 if it.state & S_FETCHED else 0)
-        elif f == c'O': put_token(c, &m.t[i])
+        elif f == c'O':
+            if m.long_opaque:           # what stood before it has been done, the rest is not
+                c.shared.out_len = start
+                puts(c, WIRE_FLAG_OPAQUE)
+                return
+            put_token(c, &m.t[i])
         elif f == c'k': put_item_key(c, it)
         elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
         elif f == c'N':
@@ -285,7 +306,9 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
     if h == 0:
         s.n.cmd_get += 1
         s.n.get_misses += 1
-        if not m.quiet:
+        if m.long_opaque:
+            puts(c, WIRE_FLAG_OPAQUE)
+        elif not m.quiet:
             put_echo(c, m, WIRE_EN)
         return
     it = item_at(&s.arena, h)
@@ -339,6 +362,8 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     error = read_meta(m, 3)
     if error == NULL and not set_mode(m, &mode):
         error = WIRE_MODE_SET
+    if error == NULL and m.long_opaque:
+        error = WIRE_FLAG_OPAQUE
     if error == NULL and s.gate == GATE_ERROR:
         error = WIRE_STALE
     if error != NULL:
@@ -447,11 +472,12 @@ cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogi
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
     s.cls[it.cls].delete_hits += 1
-    if s.log_mask & LOG_DELETE and not (m.invalidate and not m.remove_value):
-        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes, it.cls)
     if m.remove_value and not drop_value(s, m, &h, hv):
         puts(c, WIRE_NO_MEMORY)
         return
+    it = item_at(&s.arena, h)
+    if s.log_mask & LOG_DELETE and not m.invalidate:
+        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes, it.cls)
     if m.invalidate:
         it = item_at(&s.arena, h)
         mark_item_stale(s, it, <int64_t> expiry(s, m.ttl) if m.has_ttl else -1)
@@ -475,6 +501,8 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
         puts(c, WIRE_BAD_FORMAT)
         return
     error = read_meta(m, 2)
+    if error == NULL and m.long_opaque:
+        error = WIRE_FLAG_OPAQUE
     if error != NULL:
         puts(c, error)
         return
@@ -504,10 +532,12 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
 
 # ma
 
-cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint created) noexcept nogil:
-    # The reply of a success. T and N take effect here, in their place among the flags.
+cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint created, bint grown) noexcept nogil:
+    # The reply of a success. T and N take effect here, in their place among the flags. As in memcached, T is shown
+    # and lost when the number has grown: it is set on the item that a longer one has replaced.
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
+    cdef Tick kept = it.exptime
     cdef char digits[24]
     cdef int n = write_u64(digits, number), i
     cdef char f
@@ -555,8 +585,6 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
         it = item_at(&s.arena, h)
         value_fill(s, it, 0, digits, <uint64_t> n)
         it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
-        if m.binary:
-            it.state |= S_BINARY
         item_replace(s, 0, h, hv)
         if s.log_mask & LOG_MUTATE:
             log_stored(c, it.cls, m.key, m.nkey, R_STORED, M_ADD, 0, <uint64_t> n)

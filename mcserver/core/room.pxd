@@ -328,7 +328,7 @@ cdef inline const char* reassign(Store* s, int src, int dst) noexcept nogil:
                 src = i
                 break
         if src == -1:
-            return b"NOSPARE"
+            return b"BADCLASS"
     if src < 0 or src > a.classes or dst < 0 or dst > a.classes:
         return b"BADCLASS"
     if src == 0:

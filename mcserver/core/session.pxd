@@ -83,7 +83,7 @@ cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) 
     if r == COLD_STREAM:
         c.phase = P_STREAM
     elif r == COLD_UNKNOWN:
-        if count > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0:
+        if count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0:
             gone(c)
         else:
             puts(c, WIRE_ERROR)
@@ -140,6 +140,8 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
     elif same(t, b"quit", 4):
         c.noreply = 0
         c.quitting = 1
+    elif t[0].len == 0 and count > 1 and same(&t[1], b"flush_all", 9):
+        cmd_flush_all(c, &t[1], count - 1)      # like the owner's commands, it may stand behind spaces
     else:
         cold(c, t, count, line, n)
 

@@ -12,6 +12,7 @@ OK = "OK"
 ERROR = "ERROR"
 FORMAT = "CLIENT_ERROR bad command line format"
 BAD_CLASS = "BADCLASS invalid class id"
+NOTHING = "NOTSTARTED no items to crawl"
 CRAWLER_OFF = "CLIENT_ERROR lru crawler disabled"
 NO_MAINTAINER = {"lru_maintainer_thread": False, "lru_segmented": False}
 
@@ -24,7 +25,12 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
     ({}, "verbosity -1", FORMAT),
     ({}, "verbosity 1 noreply", ""),
     ({}, "verbosity noreply", ""),
-    ({}, " verbosity 1", ERROR),
+    ({}, " verbosity 1", OK),
+    ({}, "  flush_all", OK),
+    ({}, " shutdown", "SERVER_ERROR: shutdown not enabled"),
+    ({}, " stats reset", ERROR),
+    ({}, " watch", ERROR),
+    ({}, " HTTP/1.1", ERROR),
     ({}, "VERBOSITY 1", ERROR),
     ({}, "cache_memlimit", ERROR),
     ({}, "cache_memlimit abc", ERROR),
@@ -41,6 +47,7 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
     ({}, "slabs reassign a b", FORMAT),
     ({}, "slabs reassign 1 1", "SAME src and dst class are identical"),
     ({}, "slabs reassign 99 1", "BADCLASS invalid src or dst class id"),
+    ({}, "slabs reassign -1 1", "BADCLASS invalid src or dst class id"),
     ({}, "slabs reassign 0 1", "NOSPARE source class has no spare pages"),
     ({}, "slabs reassign 1 2", "NOSPARE source class has no spare pages"),
     ({"slab_reassign": False}, "slabs reassign 1 2", "CLIENT_ERROR slab reassignment disabled"),
@@ -96,7 +103,9 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
     ({}, "lru_crawler crawl 1,0", BAD_CLASS),
     ({}, "lru_crawler crawl 999", BAD_CLASS),
     ({}, "lru_crawler crawl foo", BAD_CLASS),
-    ({}, "lru_crawler crawl ,", BAD_CLASS),
+    ({}, "lru_crawler crawl ,", NOTHING),
+    ({}, "lru_crawler crawl 1,,2", OK),
+    ({}, "lru_crawler metadump ,", NOTHING),
     ({}, "lru_crawler crawl hash", "ERROR an unknown error happened"),
     ({"lru_crawler": False}, "lru_crawler crawl all", CRAWLER_OFF),
     ({"lru_crawler": False}, "lru_crawler metadump all", CRAWLER_OFF),
