@@ -115,6 +115,7 @@ class Leader:
         try:
             record, stat = await zk.get(layout.meta)
         except NoNode:
+            await self._membership.make_skeleton()
             await self._make_log(None, -1)
             return
         meta = Meta.decode(record)

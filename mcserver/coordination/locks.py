@@ -84,6 +84,7 @@ class Bucket:
         self._guid = ""
         self._session = 0
         self._entered = False  # our znode may exist
+        self._waits = False  # for another server
 
     async def run(self) -> None:
         """Until nobody here wants the lock and it is given up."""
@@ -121,7 +122,8 @@ class Bucket:
             await self._hold(mine)
         else:
             self.is_held = False
-            self._context.figures.lock_waits += 1
+            self._context.figures.lock_waits += not self._waits
+            self._waits = True
             before = order[order.index(mine[0]) - 1]
             if await zk.exists(f"{self.path}/{before}", self.wake.set) is not None:
                 await self.wake.wait(self._context.settings.ack_timeout)
@@ -144,7 +146,7 @@ class Bucket:
 
     async def _hold(self, mine: list[str]) -> None:
         """Serves the requests; then keeps the lock while nobody else waits for it."""
-        self.is_held = True
+        self.is_held, self._waits = True, False
         for _ in range(TURN):
             self._drop_overdue()
             if not self.requests:

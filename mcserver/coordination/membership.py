@@ -70,7 +70,7 @@ class Membership:
         except NodeExists:
             pass  # the answer to the first try was lost
         except NoNode:
-            await self._make_skeleton()
+            await self.make_skeleton()
             raise
         self._session = session
         context.trace("registered", name)
@@ -108,7 +108,8 @@ class Membership:
         await self.clear_old_names()
         await self._context.zk.multi([Delete(layout.member(self.name)), Delete(layout.node(self.name))])
 
-    async def _make_skeleton(self) -> None:
+    async def make_skeleton(self) -> None:
+        """Makes the persistent znodes that are not there."""
         for path in self._context.layout.skeleton():
             try:
                 await self._context.zk.create(path)

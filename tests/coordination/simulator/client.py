@@ -51,6 +51,11 @@ class SimulatedZooKeeper:
     def wire(self) -> Connection | None:
         return self._wire
 
+    @property
+    def writes(self) -> int:
+        """How many answers to writes are outstanding."""
+        return sum(request.kind == "write" for request in self._pending)
+
     def waits_for(self, path: str) -> bool:
         """Whether the answer to a read of this path is outstanding."""
         return any(request.args == path for request in self._pending)

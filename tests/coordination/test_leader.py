@@ -1,0 +1,155 @@
+"""The leader: election, the log's making, trimming and rotation, what the dead leave behind."""
+
+from __future__ import annotations
+
+from mcserver.coordination.layout import Floor
+from mcserver.coordination.ports import Level
+
+from .quiet import META, Quiet, tell
+from .simulator.tree import ZNode
+
+
+def floor_of(fleet: Quiet) -> Floor:
+    return Floor.decode(fleet.ensemble.tree.nodes[f"/cache/invalidation/{fleet.meta()['log']}"].data)
+
+
+def test_one_leads_and_all_know_its_name() -> None:
+    fleet = Quiet(3)
+    leader = fleet.leading()
+    assert {host.node.leader() for host in fleet.hosts} == {leader.node.membership.name}
+    assert fleet.meta()["token"] == leader.node.election.token
+
+
+def test_a_dead_leader_is_replaced_with_a_higher_token() -> None:
+    fleet = Quiet(3)
+    old = fleet.leading()
+    old.kill()
+    fleet.hosts.remove(old)
+    fleet.run(1000)
+    new = fleet.leading()
+    assert new.node.election.token > old.node.election.token
+    assert {host.node.leader() for host in fleet.hosts} == {new.node.membership.name}
+
+
+def test_a_suspended_leader_stops_acting() -> None:
+    fleet = Quiet(2)
+    leader = fleet.leading()
+    leader.zk.cut()
+    fleet.run(300)
+    assert not leader.node.election.is_leader
+
+
+def test_the_log_is_trimmed_behind_everybody() -> None:
+    fleet = Quiet(2, keep_seconds=0.3, keep_entries=5)
+    one, _ = fleet.hosts
+    for n in range(20):
+        tell(one, b"%d" % n, Level.ASYNC)
+        fleet.run(50)
+    fleet.run(1000)
+    assert floor_of(fleet).floor == 15
+    assert len(fleet.log()) == 5
+    assert not floor_of(fleet).capped
+
+
+def test_a_slow_member_holds_the_floor_until_the_cap() -> None:
+    fleet = Quiet(2, keep_seconds=0.1, keep_entries=2, cap_entries=12, max_stale=0.8)
+    leader = fleet.leading()
+    (slow,) = [host for host in fleet.hosts if host is not leader]
+    slow.node.context.sleep = lambda seconds: slow.process.future()  # type: ignore[method-assign]
+    slow.node.context.settings.__dict__["slice_keys"] = 1
+    for n in range(10):
+        tell(leader, b"%d" % n, Level.ASYNC)
+        fleet.run(40)
+    fleet.run(500)
+    assert floor_of(fleet).floor == 0
+    for n in range(10):
+        tell(leader, b"%d" % n, Level.ASYNC)
+        fleet.run(40)
+    fleet.run(500)
+    assert floor_of(fleet)[::2] == (8, True)
+
+
+def test_trimming_passes_over_what_somebody_has_deleted() -> None:
+    fleet = Quiet(1, keep_seconds=0.1, keep_entries=2)
+    (host,) = fleet.hosts
+    for n in range(5):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(20)
+    fleet.by_hand(f"/cache/invalidation/{fleet.meta()['log']}/e-0000000001")
+    for n in range(5):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(20)
+    fleet.run(800)
+    assert floor_of(fleet).floor == 8
+
+
+def test_rotation_seals_the_old_log_and_clears_it_away_later() -> None:
+    fleet = Quiet(2, rotate_at=5, keep_seconds=0.5)
+    one, _ = fleet.hosts
+    old = fleet.meta()["log"]
+    for n in range(5):
+        tell(one, b"%d" % n, Level.ASYNC)
+        fleet.run(30)
+    fleet.run(400)
+    assert (fleet.meta()["gen"], fleet.meta()["previous"]) == (2, old)
+    assert f"/cache/invalidation/{old}" in fleet.ensemble.tree.nodes
+    tell(one, b"x")
+    fleet.run(1500)
+    assert sorted(fleet.ensemble.tree.nodes["/cache/invalidation"].children) == [fleet.meta()["log"], "meta"]
+    assert one.node.stats()["applied"] == "2:0"
+
+
+def test_dead_members_are_cleared_away_only_after_they_may_have_served() -> None:
+    fleet = Quiet(3)
+    (one, two, three) = sorted(fleet.hosts, key=lambda host: not host.node.election.is_leader)
+    two.kill()
+    fleet.hosts.remove(two)
+    name = two.node.membership.name
+    fleet.run(750)
+    assert name in fleet.ensemble.tree.nodes["/cache/members"].children
+    fleet.run(1000)
+    assert name not in fleet.ensemble.tree.nodes["/cache/members"].children
+    assert sorted(member.name for member in one.node.members()[1]) == sorted(
+        host.node.membership.name for host in (one, three)
+    )
+
+
+def test_meta_deleted_by_hand_comes_back_with_a_higher_generation() -> None:
+    fleet = Quiet(2)
+    fleet.by_hand(META)
+    fleet.run(800)
+    assert fleet.meta()["gen"] == 2
+    assert not any(host.cache.is_closed for host in fleet.hosts)
+
+
+def test_a_wiped_ensemble_is_built_again() -> None:
+    fleet = Quiet(2)
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(0)
+    fleet.run(3000)
+    assert fleet.meta()["gen"] == 2
+    assert not any(host.cache.is_closed for host in fleet.hosts)
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(100)
+    assert answer.done()
+
+
+def test_scheduled_refresh_marks_the_prefixes_everywhere() -> None:
+    fleet = Quiet(2, refresh_every=1.0, refresh_prefixes=(b"a:",))
+    for host in fleet.hosts:
+        host.cache.put(b"a:1")
+        host.cache.put(b"b:1")
+    fleet.run(1300)
+    for host in fleet.hosts:
+        assert {key: item.stale for key, item in host.cache.items.items()} == {b"a:1": True, b"b:1": False}
+
+
+def test_the_version_of_the_membership_rises_with_each_change_and_is_shared() -> None:
+    fleet = Quiet(2)
+    before = fleet.hosts[0].node.members()[0]
+    fleet.start("n3")
+    fleet.run(400)
+    versions = {host.node.members()[0] for host in fleet.hosts}
+    assert len(versions) == 1
+    assert versions.pop() > before
+    assert isinstance(fleet.ensemble.tree.nodes["/cache/nodes"], ZNode)

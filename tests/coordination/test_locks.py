@@ -1,0 +1,117 @@
+"""Locked writes: order, exclusion, loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcserver.coordination.ports import LockLost
+
+from .quiet import Quiet
+from .simulator.fleet import Host
+
+
+def write(host: Host, key: bytes, done: list[str]) -> Any:
+    return host.node.locked(key, lambda: (done.append(host.process.name), host.cache.put(key))[0])
+
+
+def test_the_invalidation_is_in_the_log_before_the_write() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    seen: list[bytes] = []
+    answer: Any = one.node.locked(b"k", lambda: seen.extend(fleet.log()))
+    fleet.run(100)
+    assert answer.done()
+    assert answer.error is None
+    assert b"d k" in seen[0]
+    assert two.cache.get(b"k") is None
+
+
+def test_a_lock_is_kept_until_somebody_else_wants_it() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(100)
+    assert (one.node.stats()["locks_held"], two.node.stats()["locks_held"]) == (1, 0)
+    write(two, b"k", done)
+    fleet.run(150)
+    assert (one.node.stats()["locks_held"], two.node.stats()["locks_held"]) == (0, 1)
+    assert done == ["n1.0", "n2.0"]
+    assert two.node.stats()["lock_waits"] == 1
+
+
+def test_writers_of_one_bucket_take_turns() -> None:
+    fleet = Quiet(3, lock_buckets=1)
+    done: list[str] = []
+    answers = [write(host, b"%d" % n, done) for n in range(5) for host in fleet.hosts]
+    fleet.run(900)
+    assert all(answer.done() and answer.error is None for answer in answers)
+    assert len(done) == 15
+
+
+def test_without_zookeeper_the_lock_is_lost_and_nothing_is_written() -> None:
+    fleet = Quiet(2)
+    one, _ = fleet.hosts
+    done: list[str] = []
+    one.zk.cut()
+    answer = write(one, b"k", done)
+    fleet.run(1100)
+    assert isinstance(answer.error, LockLost)
+    assert done == []
+    one.zk.heal()
+    fleet.run(600)
+    assert done == []
+
+
+def test_a_lock_deleted_by_hand_is_lost() -> None:
+    fleet = Quiet(2, lock_buckets=1)
+    one, _ = fleet.hosts
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(100)
+    (name,) = fleet.ensemble.tree.nodes["/cache/locks/00"].children
+    fleet.by_hand(f"/cache/locks/00/{name}")
+    answer = write(one, b"k", done)
+    fleet.run(200)
+    assert isinstance(answer.error, LockLost) or done == ["n1.0", "n1.0"]
+    again = write(one, b"k", done)
+    fleet.run(200)
+    assert again.error is None
+
+
+def test_a_commit_that_is_answered_late_proves_no_lock() -> None:
+    fleet = Quiet(1, lock_buckets=1, lock_window=0.05, reply_deadline=0.3)
+    (one,) = fleet.hosts
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(100)
+    answer = write(one, b"k", done)
+    while not one.zk.writes:
+        fleet.run(0.1)
+    one.process.pause(80e6)
+    fleet.run(300)
+    assert isinstance(answer.error, LockLost)
+    assert done == ["n1.0"]
+
+
+def test_a_dead_holder_gives_way_when_its_session_ends() -> None:
+    fleet = Quiet(2, lock_buckets=1)
+    one, two = fleet.hosts
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(100)
+    one.kill()
+    fleet.hosts.remove(one)
+    answer = write(two, b"k", done)
+    fleet.run(900)
+    assert answer.done()
+    assert done == ["n1.0", "n2.0"]
+
+
+def test_after_leaving_no_lock_is_taken() -> None:
+    fleet = Quiet(1)
+    (one,) = fleet.hosts
+    one.process.spawn(one.node.leave(0.1), "leave")
+    fleet.run(300)
+    assert isinstance(write(one, b"k", []).error, LockLost)

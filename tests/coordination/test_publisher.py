@@ -1,0 +1,166 @@
+"""The publisher: batches, answers, lost answers, refusals, draining."""
+
+from __future__ import annotations
+
+import pytest
+
+from mcserver.coordination.ports import Change, Level, NotConfirmed
+
+from .quiet import Quiet, tell
+
+
+def test_what_arrives_while_one_append_is_in_flight_is_the_next_batch() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    first = tell(host, b"0")
+    fleet.run(0.5)
+    rest = [tell(host, b"%d" % n) for n in range(1, 6)]
+    fleet.run(100)
+    assert [entry.count(b"\n") for entry in fleet.log()] == [1, 5]
+    assert first.result < rest[0].result == rest[-1].result
+
+
+def test_levels() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    assert tell(one, b"a", Level.ASYNC) is None
+    committed = tell(one, b"b", Level.COMMITTED)
+    two.process.pause(300e6)
+    applied = tell(one, b"c", Level.APPLIED)
+    fleet.run(150)
+    assert committed.done()
+    assert not applied.done()
+    fleet.run(400)
+    assert applied.result == one.node.reader.applied
+
+
+def test_a_lost_answer_is_sent_again_with_the_same_bytes() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    fleet.ensemble.lose_replies = 1.0
+    answer = tell(host, b"k")
+    fleet.run(30)
+    fleet.ensemble.lose_replies = 0.0
+    fleet.run(500)
+    assert answer.done()
+    entries = fleet.log()
+    assert len(entries) == 2
+    assert entries[0] == entries[1]
+    assert host.node.context.figures.resent == 1
+
+
+def test_without_zookeeper_the_answer_is_not_confirmed_but_the_change_stays() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    host.zk.cut()
+    fleet.run(300)
+    answer = tell(host, b"k")
+    fleet.run(1100)
+    assert isinstance(answer.error, NotConfirmed)
+    assert host.node.stats()["queue_keys"] == 1
+    assert int(host.node.stats()["queue_age_ms"]) >= 1000
+    host.zk.heal()
+    fleet.run(800)
+    assert host.node.stats()["queue_keys"] == 0
+    assert b"d k" in fleet.log()[0]
+
+
+def test_an_outage_fills_the_queue_up_to_one_flush() -> None:
+    fleet = Quiet(2, queue_keys=50)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    one.zk.cut()
+    fleet.run(300)
+    answers = [tell(one, b"%d" % n) for n in range(200)]
+    assert one.node.stats()["queue_keys"] == 1
+    assert one.node.stats()["overflows"] == 1
+    one.zk.heal()
+    fleet.run(800)
+    assert {answer.result for answer in answers} == {answers[0].result}
+    assert two.cache.get(b"k") is None
+
+
+def test_a_refused_append_alarms_once_and_does_not_spin() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    alarms: list[str] = []
+    host.node.on_change(alarms.append)
+    fleet.ensemble.refuse_entries = True
+    answer = tell(host, b"k")
+    events = fleet.world.events
+    fleet.run(900)
+    assert alarms.count("alarm") == 1
+    assert fleet.world.events - events < 900
+    fleet.ensemble.refuse_entries = False
+    fleet.run(400)
+    assert fleet.log()
+    assert isinstance(answer.error, NotConfirmed) or answer.result
+
+
+def test_too_large_a_batch_is_split() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    fleet.ensemble.packet_limit = 200
+    answers = [tell(host, b"key-%04d" % n) for n in range(20)]
+    fleet.run(900)
+    assert all(answer.done() for answer in answers)
+    lines = [line for entry in fleet.log() for line in entry.split(b"\n")[1:]]
+    assert lines == [b"d key-%04d" % n for n in range(20)]
+
+
+def test_a_burst_is_slowed_to_the_share_of_the_fleet() -> None:
+    fleet = Quiet(2, write_rate=20.0, batch_keys=1)
+    one, _ = fleet.hosts
+    fleet.run(2000)
+    for n in range(30):
+        tell(one, b"%d" % n, Level.ASYNC)
+    fleet.run(1000)
+    assert 10 <= len(fleet.log()) <= 14  # 10 a second, and a quarter of a second's worth at once
+
+
+@pytest.mark.parametrize("seconds", [0.3, 2.0])
+def test_leaving_drains_the_queue_or_flushes(seconds: float) -> None:
+    fleet = Quiet(2, write_rate=20.0, batch_keys=1)
+    one, two = fleet.hosts
+    for n in range(10):
+        tell(one, b"%d" % n, Level.ASYNC)
+    one.process.spawn(one.node.leave(seconds), "leave")
+    fleet.run(1500)
+    lines = [line for entry in fleet.log() for line in entry.split(b"\n")[1:]]
+    assert lines[-1] == b"F" or lines == [b"d %d" % n for n in range(10)]
+    assert one.cache.is_closed
+    assert list(fleet.ensemble.tree.nodes["/cache/members"].children) == [two.node.membership.name]
+    assert [member.is_self for member in two.node.members()[1]] == [True]
+
+
+def test_after_leaving_nothing_is_confirmed() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    host.process.spawn(host.node.leave(0.1), "leave")
+    fleet.run(300)
+    assert isinstance(tell(host, b"k").error, NotConfirmed)
+    assert host.node.submit([Change("delete", b"k")], Level.ASYNC) is None
+    assert host.node.stats()["state"] == "left"
+
+
+def test_leaving_without_zookeeper_ends_in_time() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    host.zk.cut()
+    fleet.run(300)
+    tell(host, b"k")
+    host.process.spawn(host.node.leave(0.5), "leave")
+    fleet.run(700)
+    assert host.node.stats()["state"] == "left"
+
+
+def test_nothing_to_tell_is_an_error() -> None:
+    fleet = Quiet(1)
+    with pytest.raises(ValueError, match="nothing"):
+        fleet.hosts[0].node.submit([], Level.ASYNC)
+
+
+def test_the_level_of_a_key_is_that_of_its_longest_prefix() -> None:
+    fleet = Quiet(1, ack_prefixes=((b"user:", Level.APPLIED), (b"user:log:", Level.ASYNC)))
+    level = fleet.hosts[0].node.level
+    assert [level(b"x"), level(b"user:1"), level(b"user:log:1")] == [Level.COMMITTED, Level.APPLIED, Level.ASYNC]

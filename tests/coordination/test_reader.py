@@ -1,0 +1,249 @@
+"""The reader: rounds, the fast path, gaps, other logs."""
+
+from __future__ import annotations
+
+from mcserver.coordination import ports
+from mcserver.coordination.layout import version
+from mcserver.coordination.ports import Change, Level
+
+from .quiet import META, Quiet, tell
+from .simulator.ensemble import Session
+from .simulator.fleet import Host
+
+
+def applied(host: Host) -> tuple[int, int]:
+    return divmod(host.node.reader.applied, 1 << 32)
+
+
+def append(fleet: Quiet, data: bytes) -> None:
+    """Writes an entry as some other release would."""
+    path = f"/cache/invalidation/{fleet.meta()['log']}/e-"
+    session = Session(-1, fleet.hosts[0].zk, 0)
+    fleet.ensemble.write([ports.Create(path, data, sequence=True)], session)
+
+
+def test_a_join_flushes_and_gets_a_certificate() -> None:
+    fleet = Quiet()
+    host = fleet.start("n1")
+    assert host.cache.is_closed
+    fleet.run(400)
+    assert host.cache.flush_count == 1
+    assert not host.cache.is_closed
+    assert host.node.stats()["state"] == "ready"
+
+
+def test_a_delete_reaches_a_peer_by_the_fast_path() -> None:
+    fleet = Quiet(2, max_stale=4.0)  # so no round is due
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    began = two.node.gate.fresh
+    tell(one, b"k")
+    fleet.run(25)
+    assert two.cache.get(b"k") is None
+    assert two.node.gate.fresh == began, "the fast path must not move the certificate"
+
+
+def test_own_entries_are_skipped_whatever_session_wrote_them() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    tell(host, b"k")
+    fleet.run(50)
+    fleet.ensemble.end_session(fleet.ensemble.sessions[host.zk.session])
+    host.cache.put(b"k")
+    fleet.run(800)
+    assert host.node.membership.is_registered
+    assert host.cache.get(b"k") is not None
+    assert applied(host) == (1, 0)
+
+
+def test_after_a_lost_session_the_log_is_replayed_without_a_flush() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    two.cache.put(b"other")
+    flushes = two.cache.flush_count
+    two.zk.cut()
+    fleet.run(600)
+    tell(one, b"k")
+    fleet.run(100)
+    two.zk.heal()
+    fleet.run(600)
+    assert (two.cache.get(b"k"), two.cache.get(b"other") is not None) == (None, True)
+    assert (two.cache.flush_count, two.node.context.figures.gaps) == (flushes, 0)
+
+
+def test_cut_off_for_longer_than_max_stale_it_stops_serving() -> None:
+    fleet = Quiet(2)
+    _, two = fleet.hosts
+    two.cache.put(b"k")
+    two.zk.cut()
+    fleet.run(250)
+    assert two.cache.get(b"k") is not None
+    fleet.run(250)
+    assert two.cache.get(b"k") is None
+    assert two.node.stats()["stale"] == 1
+    two.zk.heal()
+    fleet.run(600)
+    assert two.cache.get(b"k") is not None, "what it held is visible again once it is fresh"
+
+
+def test_below_the_floor_is_a_gap() -> None:
+    fleet = Quiet(2, keep_seconds=0.1, keep_entries=2, cap_entries=4)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    two.zk.cut()
+    for n in range(12):
+        tell(one, b"%d" % n)
+        fleet.run(60)
+    fleet.run(1000)
+    two.zk.heal()
+    fleet.run(600)
+    assert (two.node.context.figures.gaps, two.node.context.figures.holes) == (1, 0)
+    assert two.cache.get(b"k") is None
+    assert applied(two) == (1, 11)
+
+
+def test_a_missing_entry_is_a_gap() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    two.zk.cut()
+    for n in range(3):
+        tell(one, b"%d" % n)
+        fleet.run(50)
+    fleet.by_hand(f"/cache/invalidation/{fleet.meta()['log']}/e-0000000001")
+    two.zk.heal()
+    fleet.run(800)
+    assert (two.node.context.figures.gaps, two.node.context.figures.holes) == (1, 1)
+    assert two.cache.get(b"k") is None
+
+
+def test_an_unknown_entry_flushes() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    host.cache.put(b"k")
+    append(fleet, b"MI9 something new")
+    fleet.run(100)
+    assert host.cache.get(b"k") is None
+    assert applied(host) == (1, 0)
+
+
+def test_all_kinds_of_changes_are_carried_out() -> None:
+    fleet = Quiet(1, soft_prefixes=(b"soft:",))
+    (host,) = fleet.hosts
+    for key in (b"a:1", b"a:2", b"b:1", b"soft:1", b"c:1", b"d d"):
+        host.cache.put(key)
+    append(fleet, b"MI1 x.y.1.0 0\nP a:\ns 30 b:1\nd soft:1\nR 30 c:\nb ZCBk")
+    fleet.run(100)
+    assert {key: item.stale for key, item in host.cache.items.items()} == {b"b:1": True, b"soft:1": True, b"c:1": True}
+    append(fleet, b"MI1 x.y.1.0 0\nF 1")
+    fleet.run(900)
+    assert host.cache.items
+    fleet.run(200)
+    assert not host.cache.items
+
+
+def test_a_later_flush_replaces_a_delayed_one() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    append(fleet, b"MI1 x.y.1.0 0\nF 1")
+    append(fleet, b"MI1 x.y.1.0 0\nF")
+    fleet.run(100)
+    flushes = host.cache.flush_count
+    fleet.run(2000)
+    assert host.cache.flush_count == flushes
+
+
+def test_a_rotated_log_is_read_to_its_end_and_on() -> None:
+    fleet = Quiet(2, rotate_at=5, keep_seconds=60)
+    one, two = fleet.hosts
+    two.zk.cut()
+    for n in range(8):
+        two.cache.put(b"%d" % n)
+        tell(one, b"%d" % n)
+        fleet.run(60)
+    two.zk.heal()
+    fleet.run(800)
+    assert two.node.context.figures.gaps == 0
+    assert not two.cache.items
+    assert fleet.meta()["gen"] == 2
+    assert two.node.reader.applied == one.node.reader.applied
+
+
+def test_a_log_that_does_not_continue_ours_is_a_gap() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"x")
+    fleet.run(50)
+    two.cache.put(b"k")
+    log = f"/cache/invalidation/{fleet.meta()['log']}"
+    fleet.by_hand(*(f"{log}/{name}" for name in list(fleet.ensemble.tree.nodes[log].children)), log, META)
+    fleet.run(1000)
+    assert two.cache.get(b"k") is None
+    assert two.node.context.figures.gaps == 1
+    assert fleet.meta()["gen"] == 2
+    assert not two.cache.is_closed
+
+
+def test_a_log_that_went_back_and_grew_again_is_a_gap() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"x")
+    fleet.run(50)
+    length = len(fleet.ensemble.log)
+    tell(one, b"y")
+    fleet.run(50)
+    two.cache.put(b"k")
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(length)
+    append(fleet, b"MI1 x.y.1.0 0\nd k")
+    append(fleet, b"MI1 x.y.1.0 0\nd k")
+    fleet.run(1500)
+    assert two.node.context.figures.gaps == 1
+    assert two.cache.get(b"k") is None
+
+
+def test_a_znode_deleted_by_hand_is_registered_under_a_new_name() -> None:
+    fleet = Quiet(1)
+    (host,) = fleet.hosts
+    name = host.node.membership.name
+    fleet.by_hand(f"/cache/nodes/{name}")
+    fleet.run(400)
+    assert host.node.membership.name not in (name, "")
+    assert list(fleet.ensemble.tree.nodes["/cache/nodes"].children) == [host.node.membership.name]
+    assert list(fleet.ensemble.tree.nodes["/cache/members"].children) == [host.node.membership.name]
+
+
+def test_join_serve_serves_before_the_first_certificate_only() -> None:
+    fleet = Quiet(0, join="serve")
+    fleet.ensemble.writable = False
+    host = fleet.start("n1")
+    fleet.run(1000)
+    host.cache.put(b"k")
+    assert host.cache.get(b"k") is not None
+    fleet.ensemble.writable = True
+    fleet.run(1000)
+    assert host.cache.get(b"k") is None, "the join flushes what was stored before"
+    host.zk.cut()
+    fleet.run(1000)
+    assert host.cache.is_closed
+
+
+def test_a_flush_here_and_everywhere() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    for host in fleet.hosts:
+        host.cache.put(b"a:1")
+        host.cache.put(b"b:1")
+    answer = one.node.flush(b"a:")
+    assert list(one.cache.items) == [b"b:1"]
+    fleet.run(100)
+    assert list(two.cache.items) == [b"b:1"]
+    assert answer.result == version(1, 0)
+    one.node.refresh(b"", 30)
+    fleet.run(100)
+    assert two.cache.items[b"b:1"].stale
+    one.node.flush()
+    fleet.run(100)
+    assert not two.cache.items
+    assert one.node.submit([Change("delete", b"k")], Level.ASYNC) is None
