@@ -57,7 +57,6 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
     it.refs -= 1
     memcpy(value_of(item_at(&s.arena, new)), digits, n)
     item_at(&s.arena, new).cas = explicit
-    item_at(&s.arena, new).state |= it.state & S_BINARY
     item_replace(s, h[0], new, hv)
     h[0] = new
     return D_OK

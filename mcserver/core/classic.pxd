@@ -80,8 +80,6 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
     else:
         s.cls[it.cls].hits_to[it.seg & SEG_MASK] += 1
     item_bump(s, h, it)
-    if c.noreply:
-        return 1
     if pinned_full(it):
         c.shared.out_len = c.start
         puts(c, WIRE_REFCOUNT)
@@ -143,8 +141,8 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
 
 
 cdef inline void cmd_get(Conn* c, const char* keys, size_t n, bint with_cas) noexcept nogil:
+    c.noreply = 0               # here `noreply` is a key
     if keys_missing(keys, n):
-        c.noreply = 0
         puts(c, WIRE_BAD_FORMAT)
         return
     if c.store.gate == GATE_ERROR:
@@ -169,8 +167,8 @@ cdef inline bint keys_missing(const char* p, size_t n) noexcept nogil:
 
 cdef inline void cmd_gat(Conn* c, Token* t, int count, const char* end, bint with_cas) noexcept nogil:
     cdef int32_t exptime
+    c.noreply = 0
     if count < 3:
-        c.noreply = 0
         puts(c, WIRE_BAD_FORMAT)
         return
     if not read_i32(t[1].at, t[1].len, &exptime):

@@ -173,7 +173,6 @@ cdef inline uint32_t joined(Store* s, uint32_t old, uint32_t new, bint after) no
     h = item_alloc(s, key_of(a), a.nkey, a.flags, a.exptime, <uint64_t> a.nbytes + b.nbytes, &error)
     if h:
         it = item_at(&s.arena, h)
-        it.state |= a.state & S_BINARY
         value_copy(s, it, 0 if after else b.nbytes, a)
         value_copy(s, it, a.nbytes if after else 0, b)
     return h
