@@ -45,10 +45,3 @@ class Comparison:
 def loosened(reply: bytes) -> bytes:
     """A reply without what may differ: the age of the last access (memcached keeps it coarsely) and the slab class."""
     return re.sub(rb"\bcls=\d+", b"cls=?", re.sub(rb"\bla=\d+", b"la=?", re.sub(rb" l\d+", b" l?", reply)))
-
-
-def unbound_binary_key(reply: bytes, keys: tuple[bytes, ...]) -> bytes:
-    """Memcached 1.6.18 forgets that a key came in base64 when a miss makes the item: such an echo is taken out."""
-    for key in keys:
-        reply = reply.replace(b" k" + key, b" k?")
-    return re.sub(rb" k(YmluIA0K|AP8=|YmI=) b", b" k?", reply)

@@ -29,7 +29,7 @@ class Item:
     fetched: bool = False
     stale: bool = False
     token: bool = False  # somebody was told that he won the right to refresh it
-    binary: bool = False  # its key came in base64
+    binary: bool = False  # ms stored it under a base64 key, and nothing has replaced it since
 
 
 class NonNumericError(ValueError):
@@ -173,7 +173,7 @@ class Model:
             joined = old.value + value if mode == "append" else value + old.value
             if not self.fits(key, len(joined), old.flags):
                 return "NOT_STORED", None
-            return "STORED", self._new(key, joined, old.flags, old.exptime, new_cas, old.binary)
+            return "STORED", self._new(key, joined, old.flags, old.exptime, new_cas)
         if mode == "cas" and (compare == 0 or compare != old.cas):
             if not (allow_stale and 0 < compare < old.cas):
                 return "EXISTS", None
@@ -218,12 +218,12 @@ class Model:
             item.value = text.ljust(len(item.value))
             item.cas = self.next_cas(new_cas)
         else:
-            item = self._new(key, text, item.flags, item.exptime, new_cas, item.binary)
+            item = self._new(key, text, item.flags, item.exptime, new_cas)
         return number, item
 
-    def vivify(self, key: bytes, value: bytes, new_cas: int = 0, binary: bool = False) -> Item | None:
+    def vivify(self, key: bytes, value: bytes, new_cas: int = 0) -> Item | None:
         """An item made by a miss; its exptime is set by the command's flags, in their order."""
-        return None if self.gated else self._new(key, value, 0, 0, new_cas, binary)
+        return None if self.gated else self._new(key, value, 0, 0, new_cas)
 
     def mark_stale(self, key: bytes, ttl: int | None, new_cas: int = 0) -> bool:
         """The next reader wins the right to refresh it; the others see that it is stale."""
@@ -236,10 +236,10 @@ class Model:
         item.cas = self.next_cas(new_cas)
         return True
 
-    def empty(self, key: bytes, flags: int, exptime: int, new_cas: int = 0, binary: bool = False) -> None:
+    def empty(self, key: bytes, flags: int, exptime: int, new_cas: int = 0) -> None:
         """Puts an empty value in the place of an item's; keeps its CAS unique unless one is given."""
         old = self.items[key]
-        self._new(key, b"", flags, self.expiry(exptime), new_cas or old.cas, binary)
+        self._new(key, b"", flags, self.expiry(exptime), new_cas or old.cas)
 
     # what coordination does
 

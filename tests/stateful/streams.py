@@ -173,7 +173,6 @@ class Commands:
             flags += self.some((b"t",), 0.2)
         else:
             flags += self.some((b"T100", b"T0"), 0.15)[:1] or self.some((b"t",), 0.2)
-            flags += self.some((self.explicit(),), 0.1)
         return self.line(b"ma", written, *self.shuffled(flags))
 
     def any(self) -> bytes:

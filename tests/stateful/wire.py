@@ -17,6 +17,7 @@ BAD_EXPTIME = b"CLIENT_ERROR invalid exptime argument\r\n"
 BAD_TOKEN = b"CLIENT_ERROR bad token in command line format\r\n"
 NON_NUMERIC = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n"
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
+OPAQUE = b"CLIENT_ERROR opaque token too long\r\n"
 INVALID_FLAG = b"CLIENT_ERROR invalid flag\r\n"
 META_STATUS = {"STORED": b"HD", "NOT_STORED": b"NS", "EXISTS": b"EX", "NOT_FOUND": b"NF"}
 META_MODES: dict[bytes, Mode] = {b"E": "add", b"A": "append", b"P": "prepend", b"R": "replace", b"S": "set"}
@@ -103,8 +104,6 @@ class Flags:
                 raise ProtocolError(b"CLIENT_ERROR invalid numeric delta value\r\n")
             if letter == b"J" and uint64(text) is None:
                 raise ProtocolError(b"CLIENT_ERROR invalid numeric initial value\r\n")
-            if letter == b"O" and len(word) > 32:
-                raise ProtocolError(b"CLIENT_ERROR opaque token too long\r\n")
 
 
 class ModelSession:
@@ -166,7 +165,7 @@ class ModelSession:
             return self._unknown(words)
         if len(words) < LEAST_WORDS[verb]:
             return BAD_LINE
-        silent = verb[:1] != b"m" and words[-1] == b"noreply"
+        silent = verb[:1] not in {b"m", b"g"} and words[-1] == b"noreply"
         try:
             reply = getattr(self, "_" + verb.decode())(words)
         except ProtocolError as error:
@@ -284,6 +283,8 @@ class ModelSession:
                 key = b""
             if not key:
                 raise ProtocolError(b"CLIENT_ERROR error decoding key\r\n")
+        if len(flags.text(b"O")) > 31:
+            raise ProtocolError(OPAQUE)
         return key, flags
 
     @staticmethod
@@ -307,7 +308,7 @@ class ModelSession:
         key, flags = self._meta(words, 2)
         item, created = self.model.find(key), False
         if not item and flags.has(b"N"):
-            item = self.model.vivify(key, b"", flags.number(b"E"), flags.has(b"b"))
+            item = self.model.vivify(key, b"", flags.number(b"E"))
             created = item is not None
         if not item:
             return b"" if flags.has(b"q") else b"EN" + self._echo(flags, key, flags.has(b"b"), {}) + b"\r\n"
@@ -394,7 +395,7 @@ class ModelSession:
         if flags.has(b"C") and flags.number(b"C") != item.cas:
             return b"EX" + echo
         if flags.has(b"x"):
-            self.model.empty(key, flags.number(b"F"), flags.number(b"T"), flags.number(b"E"), flags.has(b"b"))
+            self.model.empty(key, flags.number(b"F"), flags.number(b"T"), flags.number(b"E"))
         if flags.has(b"I"):
             ttl = flags.number(b"T") if flags.has(b"T") else None
             self.model.mark_stale(key, ttl, flags.number(b"E"))
@@ -406,10 +407,12 @@ class ModelSession:
         try:
             key, flags = self._meta(words, 2)
         except ProtocolError as error:
-            raise ProtocolError(b"CLIENT_ERROR invalid or duplicate flag\r\n") from error
+            text = OPAQUE if error.reply == OPAQUE else b"CLIENT_ERROR invalid or duplicate flag\r\n"
+            raise ProtocolError(text) from error
         letter = flags.text(b"M")[:1] or b"I"
         if letter not in b"I+D-":
             raise ProtocolError(b"CLIENT_ERROR invalid mode for ma M token\r\n")
+        item = self.model.find(key)
         delta = flags.number(b"D") if flags.has(b"D") else 1
         try:
             found = self.model.arithmetic(
@@ -420,13 +423,16 @@ class ModelSession:
         created = False
         if found == "NOT_FOUND" and flags.has(b"N"):
             initial = flags.number(b"J")
-            made = self.model.vivify(key, b"%d" % initial, flags.number(b"E"), flags.has(b"b"))
+            made = self.model.vivify(key, b"%d" % initial, flags.number(b"E"))
             if made:
                 found, created = (initial, made), True
         if isinstance(found, str):
             return META_STATUS[found] + self._echo(flags, key, flags.has(b"b"), {}) + b"\r\n"
         number, made = found
+        lifetime, grown = made.exptime, not created and made is not item
         reply = self._changed(key, flags, number, made, created)
+        if grown:  # memcached sets T on the item that the longer number has replaced
+            made.exptime = lifetime
         return b"" if flags.has(b"q") else reply
 
     def _changed(self, key: bytes, flags: Flags, number: int, item: Item, created: bool) -> bytes:
