@@ -83,7 +83,7 @@ function expires(seconds) {
 }
 
 // Run named scenarios, `async (run) => ...`; the surface lists what the client can do, as `label.method`.
-exports.main = async (version, surface, scenarios) => {
+exports.main = async (title, version, surface, scenarios) => {
   const stamp = process.hrtime.bigint().toString(16);
   const covered = new Set();
   for (const [name, scenario] of Object.entries(scenarios)) {
@@ -105,6 +105,6 @@ exports.main = async (version, surface, scenarios) => {
     process.stdout.write(JSON.stringify({ scenario: name, operations, seconds, error }) + "\n");
   }
   const missing = only.length ? [] : surface.filter((operation) => !covered.has(operation));
-  const summary = { version, covered: [...covered].sort(), missing };
+  const summary = { title, version, covered: [...covered].sort(), missing };
   process.stdout.write(JSON.stringify(summary) + "\n", () => process.exit(0));
 };

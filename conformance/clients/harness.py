@@ -138,14 +138,15 @@ Scenario = Callable[[Run], Any]
 class Client:
     """One client: where its version is found, what it can do, and its scenarios in order.
 
-    `distribution` is the Python distribution that has the version; `version` gives it for a client that is none.
-    `surface` maps a label to the class whose public methods are operations; `not_operations` gives the reason for each
-    method, as `name` or `label.name`, that talks to no server or that no scenario may call. `programs` are the
-    operations of a client that is a set of commands.
+    `title` names it for readers, where that isn't its distribution. `distribution` is the Python distribution that has
+    the version; `version` gives it for a client that is none. `surface` maps a label to the class whose public methods
+    are operations; `not_operations` gives the reason for each method, as `name` or `label.name`, that talks to no server
+    or that no scenario may call. `programs` are the operations of a client that is a set of commands.
     """
 
     distribution: str = ""
     version: str = ""
+    title: str = ""
     surface: Mapping[str, type] = field(default_factory=dict)
     not_operations: Mapping[str, str] = field(default_factory=dict)
     programs: frozenset[str] = frozenset()
@@ -224,6 +225,7 @@ def run_client(client: Client, server: Server, out: TextIO, only: Sequence[str] 
         print(json.dumps(report), file=out, flush=True)
     missing = sorted(client.operations() - total.keys()) if not only else []
     summary = {
+        "title": client.title or client.distribution,
         "version": client.version or find_distribution(client.distribution).version,
         "covered": sorted(total),
         "missing": missing,

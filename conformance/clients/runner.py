@@ -36,6 +36,7 @@ class Report:
     """What one client did with one server."""
 
     client: str
+    title: str = ""
     version: str = ""
     scenarios: list[Scenario] = field(default_factory=list)
     covered: list[str] = field(default_factory=list)
@@ -127,7 +128,7 @@ async def _collect(process: asyncio.subprocess.Process, report: Report) -> None:
             report.scenarios.append(_scenario(entry))
         else:
             finished = True
-            report.version = str(entry["version"])
+            report.title, report.version = str(entry["title"]), str(entry["version"])
             report.covered, report.missing = _names(entry["covered"]), _names(entry["missing"])
     if not finished:
         last = (await told).decode("utf-8", "replace").strip().splitlines()[-3:]

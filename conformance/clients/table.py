@@ -23,7 +23,7 @@ def markdown(targets: Sequence[Target], results: Mapping[str, Mapping[str, Repor
     for client in next(iter(results.values())):
         reports = [results[target.name][client] for target in targets]
         first = next((report for report in reports if report.version), reports[0])
-        row = [client, first.version, f"{len(first.covered)} ({first.calls:,})", *map(cell, reports)]
+        row = [first.title or client, first.version, f"{len(first.covered)} ({first.calls:,})", *map(cell, reports)]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

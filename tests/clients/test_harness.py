@@ -40,7 +40,9 @@ def report_of(client: Client, *only: str) -> list[dict[str, Any]]:
 
 
 def a_client() -> Client:
-    return Client(version="1.2", surface={"Cache": Cache}, not_operations={"helper": "talks to no server"})
+    return Client(
+        version="1.2", title="A cache", surface={"Cache": Cache}, not_operations={"helper": "talks to no server"}
+    )
 
 
 def test_calls_are_counted_under_the_classs_name() -> None:
@@ -65,7 +67,12 @@ def test_an_operation_that_no_scenario_calls_is_reported() -> None:
 
     first, last = report_of(client)
     assert (first["scenario"], first["operations"], first["error"]) == ("reads only", 2, None)
-    assert last == {"version": "1.2", "covered": ["Cache.__getitem__", "Cache.get"], "missing": ["Cache.set"]}
+    assert last == {
+        "title": "A cache",
+        "version": "1.2",
+        "covered": ["Cache.__getitem__", "Cache.get"],
+        "missing": ["Cache.set"],
+    }
 
 
 def test_a_failing_scenario_does_not_hide_the_next() -> None:

@@ -102,13 +102,17 @@ async def test_what_does_not_answer_version_is_no_server() -> None:
 
 
 def test_the_table() -> None:
-    good = Report("fast", "1.0", [Scenario("a", 1200, 0.1, None), Scenario("b", 34, 0.1, None)], ["get", "set"])
-    bad = Report("fast", "1.0", [Scenario("a", 1200, 0.1, None), Scenario("b", 34, 0.1, "wrong")], ["get", "set"])
+    good = Report(
+        "fast", "Fast client", "1.0", [Scenario("a", 1200, 0.1, None), Scenario("b", 34, 0.1, None)], ["get", "set"]
+    )
+    bad = Report(
+        "fast", "Fast client", "1.0", [Scenario("a", 1200, 0.1, None), Scenario("b", 34, 0.1, "wrong")], ["get", "set"]
+    )
     targets = [Target("memcached", "h", 1, "1.6.18"), Target("other", "h", 2, "1.6.45")]
     assert markdown(targets, {"memcached": {"fast": good}, "other": {"fast": bad}}).splitlines() == [
         "| client | version | operations (calls) | memcached 1.6.18 | other 1.6.45 |",
         "|---|---|---|---|---|",
-        "| fast | 1.0 | 2 (1,234) | 2/2 | 1/2 **!** |",
+        "| Fast client | 1.0 | 2 (1,234) | 2/2 | 1/2 **!** |",
     ]
 
 

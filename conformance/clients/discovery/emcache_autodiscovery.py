@@ -11,7 +11,11 @@ from emcache import MemcachedHostAddress
 
 from conformance.clients.harness import Client, Run, check, equal
 
-CLIENT = Client("emcache", programs=frozenset({"autodiscovery", "Client.get", "Client.set", "Client.version"}))
+CLIENT = Client(
+    "emcache",
+    title="emcache, autodiscovery",
+    programs=frozenset({"autodiscovery", "Client.get", "Client.set", "Client.version"}),
+)
 
 
 async def connect(run: Run) -> Any:

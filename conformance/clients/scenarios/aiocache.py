@@ -13,6 +13,7 @@ from conformance.clients.harness import Client, Run, check, equal, everything, r
 
 CLIENT = Client(
     "aiocache",
+    title="aiocache's MemcachedCache",
     surface={"MemcachedCache": MemcachedCache},
     not_operations={
         "acquire_conn": "talks to no server",

@@ -19,7 +19,7 @@ from conformance.clients.harness import Client, Run, check, equal, everything, r
 
 LIMIT = 1024 * 1024
 
-CLIENT = Client("memcache", surface={"Memcache": Memcache, "AsyncMemcache": AsyncMemcache})
+CLIENT = Client("memcache", title="aisk's memcache", surface={"Memcache": Memcache, "AsyncMemcache": AsyncMemcache})
 
 
 def connect(run: Run, *, several: bool = False, **options: Any) -> Any:

@@ -245,4 +245,4 @@ my @surface = do {
 };
 my @missing = grep { !$covered{$_} } map { "Client.$_" } sort @surface;
 print $json->encode({
-    version => "$Cache::Memcached::Fast::VERSION", covered => [sort keys %covered], missing => @only ? [] : \@missing }), "\n";
+    title => "Cache::Memcached::Fast", version => "$Cache::Memcached::Fast::VERSION", covered => [sort keys %covered], missing => @only ? [] : \@missing }), "\n";

@@ -19,6 +19,7 @@ BACKENDS = ("PyMemcacheCache", "PyLibMCCache")
 
 CLIENT = Client(
     "Django",
+    title="Django's PyMemcacheCache and PyLibMCCache",
     surface={"PyMemcacheCache": PyMemcacheCache, "PyLibMCCache": PyLibMCCache},
     not_operations={
         "get_backend_timeout": "talks to no server",

@@ -20,6 +20,7 @@ BACKENDS = ("pymemcache", "pylibmc", "memcached")
 
 CLIENT = Client(
     "dogpile.cache",
+    title="dogpile.cache (pymemcache, pylibmc, python-memcached)",
     surface={"CacheRegion": CacheRegion},
     not_operations={
         "actual_backend": "talks to no server",

@@ -26,7 +26,7 @@ def version_of_tools() -> str:
     return found[1] if found else told.strip()
 
 
-CLIENT = Client(version=version_of_tools(), programs=frozenset(PROGRAMS.split()))
+CLIENT = Client(title="libmemcached's tools", version=version_of_tools(), programs=frozenset(PROGRAMS.split()))
 
 
 def tool(run: Run, program: str, *arguments: str, status: int = 0, server: str | None = None) -> str:

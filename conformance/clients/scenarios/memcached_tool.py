@@ -18,7 +18,7 @@ def version_of_tool() -> str:
     return told.split()[-1]
 
 
-CLIENT = Client(version=version_of_tool(), programs=frozenset(PROGRAMS))
+CLIENT = Client(title="memcached-tool", version=version_of_tool(), programs=frozenset(PROGRAMS))
 
 
 def tool(run: Run, *words: str) -> str:

@@ -184,4 +184,4 @@ const scenarios = {
 };
 
 const surface = methods(MemcacheClient.prototype).filter((name) => !NOT_OPERATIONS.includes(name)).map((name) => `Client.${name}`);
-main(versionOf("memcache-client"), surface, scenarios);
+main("npm memcache-client", versionOf("memcache-client"), surface, scenarios);

@@ -180,4 +180,4 @@ const scenarios = {
 };
 
 const surface = methods(Memcached.prototype).filter((name) => !NOT_OPERATIONS.includes(name)).map((name) => `Client.${name}`);
-main(versionOf("memcached"), surface, scenarios);
+main("npm memcached", versionOf("memcached"), surface, scenarios);
