@@ -14,7 +14,7 @@ from tests.cluster.servers import CacheServer
 from .stage import Result, Stage, table, target
 
 KEYS, VALUE, CONNECTIONS = 10_000, 32, 50
-RATE = 20_000  # requests a second, open loop
+RATE = 5_000  # requests a second, open loop
 DELETES = 2_000  # a second, at another member
 BOUND = "1.2 times alone"
 

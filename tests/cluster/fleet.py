@@ -73,15 +73,19 @@ class Fleet:
     def total(self, figure: str) -> int:
         return sum(int(server.stats()[figure]) for server in self.servers)
 
-    def verify(self, workload: Workload) -> None:
-        """After the workload's end and with everything healed: fresh again, every promise kept.
+    def settle(self, workload: Workload) -> None:
+        """Ends the workload and reads what every server still holds, when all that was committed is applied everywhere.
 
-        A delete that is confirmed as applied is a barrier: all that was committed before it is applied everywhere.
+        A delete that is confirmed as applied is the barrier.
         """
         workload.stop()
         self.wait_fresh(20)
         until(lambda: self.servers[0].delete(b"a:barrier") == b"NOT_FOUND", 20, "nothing is confirmed as applied")
         workload.read_everything()
+
+    def verify(self, workload: Workload) -> None:
+        """With everything healed: fresh again, every promise kept."""
+        self.settle(workload)
         found = workload.history.anomalies()
         if found:
             path = Path(tempfile.mkdtemp(prefix="history-")) / "history.jsonl"

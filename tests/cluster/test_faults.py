@@ -15,6 +15,7 @@ from kazoo.exceptions import NotEmptyError
 
 from .ensemble import SYNC_LIMIT, TICK_MS, Ensemble
 from .fleet import Fleet, Probe
+from .ledger import broken_promises, transactions
 from .network import OP_GET, Frame, Network
 from .servers import until
 from .workload import Workload
@@ -240,6 +241,7 @@ def test_13_stop_the_fleets_leader(ensemble: Ensemble, name: str) -> None:
         assert fleet.leader is not old
         assert int(fleet.leader.stats()["token"]) > token
         fleet.verify(work)
+        assert broken_promises(transactions(ensemble), f"/{name}") == []
 
 
 def test_14_delete_the_log_by_hand(ensemble: Ensemble, name: str) -> None:
