@@ -9,7 +9,7 @@ from typing import Any
 from mcserver.core import Engine, Session
 
 MIB = 1 << 20
-Event = tuple[str, bytes, int, int]  # kind, key, which of the replies that may be held, lifetime
+Event = tuple[str, bytes, int, int]  # kind, key, place of its reply in the batch, lifetime
 
 
 class RecordingOwner:

@@ -18,9 +18,8 @@ EMPTY = {
 
 
 def stocked(*, manual_clock: bool = True, broadcast: bool = False) -> Client:
-    engine = fresh(manual_clock=manual_clock).engine
-    engine.broadcast(broadcast, [])
-    client = Client(engine)
+    client = fresh(manual_clock=manual_clock)
+    client.engine.broadcast(broadcast, [])
     client.set(b"a", b"1")
     return client
 

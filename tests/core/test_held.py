@@ -7,9 +7,8 @@ from tests.core.harness import Client, fresh
 
 def holding(*, deletes: bool = True, writes: tuple[bytes, ...] = ()) -> Client:
     """A connection whose owner confirms later."""
-    engine = fresh().engine
-    engine.broadcast(deletes, writes)
-    client = Client(engine)
+    client = fresh()
+    client.engine.broadcast(deletes, writes)
     client.send(b"set a 0 0 1\r\nx\r\nset b 0 0 1\r\ny\r\n")
     client.owner.batches.clear()
     client.owner.hold = True
@@ -28,7 +27,7 @@ def answer(client: Client) -> bytes:
 def test_a_delete_waits_for_its_confirmation() -> None:
     client = holding()
     assert client.send(b"get a\r\ndelete a\r\nget a\r\n") == b"VALUE a 0 1\r\nx\r\nEND\r\n"
-    assert told(client) == [("delete", b"a", 0)]
+    assert told(client) == [("delete", b"a", 1)], "the reply's place among those of the batch"
     other = Client(client.engine, client.owner)
     assert other.send(b"get a b\r\n") == b"VALUE b 0 1\r\ny\r\nEND\r\n", "it has already taken effect"
     client.session.release()
@@ -61,8 +60,8 @@ def test_a_hundred_deletes_wait_once() -> None:
 def test_replies_can_become_errors() -> None:
     client = holding()
     client.send(b"mn\r\ndelete a\r\nget b\r\ndelete b\r\nmn\r\n")
-    assert told(client) == [("delete", b"a", 0), ("delete", b"b", 1)]
-    client.session.release(errors={0: b"SERVER_ERROR not confirmed\r\n"})
+    assert told(client) == [("delete", b"a", 1), ("delete", b"b", 3)]
+    client.session.release(errors={1: b"SERVER_ERROR not confirmed\r\n"})
     assert answer(client) == b"SERVER_ERROR not confirmed\r\nVALUE b 0 1\r\ny\r\nEND\r\nDELETED\r\nMN\r\n"
 
 
@@ -166,11 +165,10 @@ def test_quit_after_a_held_delete_still_answers() -> None:
 
 def locked() -> Client:
     """A connection whose writes to keys under l: wait."""
-    engine = fresh().engine
-    before = Client(engine)
-    engine.lock_prefixes([b"l:"])
-    before.send(b"set l:a 0 0 3\r\nold\r\nset l:n 0 0 1\r\n1\r\n")
-    return Client(engine)
+    client = fresh()
+    client.send(b"set l:a 0 0 3\r\nold\r\nset l:n 0 0 1\r\n1\r\n")
+    client.engine.lock_prefixes([b"l:"])
+    return client
 
 
 @pytest.mark.parametrize(
