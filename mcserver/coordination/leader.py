@@ -59,7 +59,11 @@ class Leader:
         context, zk, layout = self._context, self._context.zk, self._context.layout
         if self._session != zk.session:
             self._session, self._guid, self.candidate = zk.session, context.guid(), ""
-        names, _ = await zk.children(layout.leader)
+        try:
+            names, _ = await zk.children(layout.leader)
+        except NoNode:
+            await self._membership.make_skeleton()
+            return
         mine = [name for name in names if name.startswith(self._guid)]
         if not mine:
             # Without the answer to this, the next look finds the candidate by its guid.

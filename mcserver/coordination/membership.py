@@ -60,6 +60,7 @@ class Membership:
         self.name = name
         settings = context.settings
         member = MemberRecord(settings.max_stale, settings.on_stale).encode()
+        await self.make_skeleton()
         try:
             await context.zk.multi(
                 [
@@ -69,9 +70,6 @@ class Membership:
             )
         except NodeExists:
             pass  # the answer to the first try was lost
-        except NoNode:
-            await self.make_skeleton()
-            raise
         self._session = session
         context.trace("registered", name)
 
@@ -110,7 +108,8 @@ class Membership:
 
     async def make_skeleton(self) -> None:
         """Makes the persistent znodes that are not there."""
-        for path in self._context.layout.skeleton():
+        replies = [(path, self._context.zk.exists(path)) for path in self._context.layout.skeleton()]
+        for path in [path for path, reply in replies if await reply is None]:
             try:
                 await self._context.zk.create(path)
             except NodeExists:

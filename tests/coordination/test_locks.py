@@ -81,7 +81,7 @@ def test_a_lock_deleted_by_hand_is_lost() -> None:
 
 
 def test_a_commit_that_is_answered_late_proves_no_lock() -> None:
-    fleet = Quiet(1, lock_buckets=1, lock_window=0.05, reply_deadline=0.3)
+    fleet = Quiet(1, lock_buckets=1, lock_window=0.05, reply_deadline=0.3, max_stale=4.0)
     (one,) = fleet.hosts
     done: list[str] = []
     write(one, b"k", done)

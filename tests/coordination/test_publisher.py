@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mcserver.coordination.ports import Change, Level, NotConfirmed
+from mcserver.coordination.ports import Change, Level, NotConfirmed, SessionState
 
 from .quiet import Quiet, tell
 
@@ -35,11 +35,12 @@ def test_levels() -> None:
 
 
 def test_a_lost_answer_is_sent_again_with_the_same_bytes() -> None:
-    fleet = Quiet(1)
+    fleet = Quiet(1, max_stale=4.0)  # so that the append is the only write
     (host,) = fleet.hosts
     fleet.ensemble.lose_replies = 1.0
     answer = tell(host, b"k")
-    fleet.run(30)
+    while host.zk.state is SessionState.CONNECTED:
+        fleet.run(1)
     fleet.ensemble.lose_replies = 0.0
     fleet.run(500)
     assert answer.done()

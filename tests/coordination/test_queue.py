@@ -143,7 +143,7 @@ def test_whoever_is_told_done_is_covered_by_what_was_taken_since(
             continue
         lines, done = queue.take(action, 1000)
         for taken in since.values():
-            taken += lines
+            taken.extend(lines)
         for index, (mark, change) in enumerate(waiting):
             if mark <= done:
                 assert any(covers(line, change) for line in since[index]), (number, change, since[index])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .fleet import Fleet, Host
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - the word of the trade
     """A property does not hold."""
 
     def __init__(self, name: str, text: str) -> None:

@@ -216,7 +216,9 @@ class Connection:
         if self.blackholed or not self.alive:
             return
         self._to_client = max(self._to_client, self.world.now + self._latency())
-        self.world.at(self._to_client, self.client.process, self.client.receive, self, request, result, self.server.zxid)
+        self.world.at(
+            self._to_client, self.client.process, self.client.receive, self, request, result, self.server.zxid
+        )
 
     def event(self, kind: str, path: str) -> None:
         if self.blackholed or not self.alive:

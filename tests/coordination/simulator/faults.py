@@ -320,5 +320,6 @@ COMMON: list[Fault] = [
     stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
 ]  # fmt: skip
 RARE: list[Fault] = [
-    refuse, small_packets, delete_entry, hole, hole, depose, depose, depose, delete_log, delete_node, strange_entry, wipe, roll_back,
+    refuse, small_packets, delete_entry, hole, hole, depose, depose, depose, delete_log, delete_node, strange_entry, wipe,
+    roll_back,
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from .cache import ModelCache
 from .checkers import Checkers, Violation
 from .client import SimulatedZooKeeper
 from .ensemble import Ensemble
-from .scheduler import MS, SECOND, Future, Process, World
+from .scheduler import MS, Future, Process, World
 
 WORK = 1_500 * MS  # until then there are faults
 LEVELS = (Level.ASYNC, Level.COMMITTED, Level.COMMITTED, Level.APPLIED, Level.APPLIED)
