@@ -17,7 +17,7 @@ def measure(contest: Contest) -> list[Table]:
     cell = Cell(contest.fresh(lambda program: longest(program, keys) / 1e6))
     table = Table(f"Longest stall seen while {keys:,} items of 32 bytes are inserted, ms", contest.head("what"))
     table.add("longest stall", cell, ".2f")
-    table.remarks.append(contest.spread("Over the runs", cell, ".2f"))
+    table.remarks.append(contest.spread("Over the runs, ms", cell, ".2f"))
     return [table]
 
 

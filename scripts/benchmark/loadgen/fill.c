@@ -11,7 +11,8 @@ struct fill {
     const struct options *options;
     uint64_t next, end;       /* keys not yet set: [next, end) */
     struct connection prober;
-    uint64_t probe_due, probe_sent, probes, longest;   /* nanoseconds */
+    uint64_t probe_due, probe_sent, longest_stall;     /* nanoseconds */
+    uint64_t probes;
 };
 
 /* `depth` sets without replies, then a command that has one. */
@@ -34,7 +35,7 @@ static void done(void *context, struct connection *connection, const struct piec
     }
     if (!piece->last) return;
     uint64_t stall = nanoseconds() - fill->probe_sent;
-    if (stall > fill->longest) fill->longest = stall;
+    if (stall > fill->longest_stall) fill->longest_stall = stall;
     fill->probes++;
 }
 
@@ -63,7 +64,7 @@ void run_fill(const struct options *options) {
         for (uint32_t i = 0; i < options->connections; i++) busy |= connections[i].owed;
     }
     printf("{\"sets\": %u, \"elapsed_ns\": %lu, \"probes\": %lu, \"longest_stall_ns\": %lu}\n", options->keys, nanoseconds() - start,
-           fill.probes, fill.longest);
+           fill.probes, fill.longest_stall);
     for (uint32_t i = 0; i < options->connections; i++) connection_close(&connections[i]);
     if (options->probe) connection_close(&fill.prober);
     free(connections);

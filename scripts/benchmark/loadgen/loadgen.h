@@ -31,19 +31,16 @@ struct options {
 void run_closed(const struct options *options);
 /* Sends at random times, `rate` a second, ready or not. Reports percentiles of the time from when a request was due to its reply. */
 void run_open(const struct options *options);
-/* Sets every key once, in order; with `probe`, reports how long a get on another connection took meanwhile. */
+/* Sets every key once, in order. With `probe`, asks on another connection every millisecond meanwhile and reports the longest wait. */
 void run_fill(const struct options *options);
 /* Asks for every stride-th key. Reports gets and hits. */
 void run_count(const struct options *options);
 /* Uses the server as a cache: what a get misses is set. Reports gets and hits of the working set. */
 void run_trace(const struct options *options);
 
-struct cpu_time {
-    uint64_t total;                     /* nanoseconds, user and system, of all threads that live now */
-    uint64_t user_ticks, system_ticks;  /* of sysconf(_SC_CLK_TCK) a second: coarse, for the split only */
-};
-/* All zero for pid 0. Dies when the process is gone. */
-struct cpu_time cpu_time(pid_t pid);
+/* Nanoseconds, user and system, of all threads since the start; 0 for pid 0. Of a process that runs right now it is up to a clock tick
+ * (4 ms) old. Dies when the process is gone. */
+uint64_t cpu_time(pid_t pid);
 
 /* xorshift64*; the state is any number but 0. */
 static inline uint64_t random_next(uint64_t *state) {
