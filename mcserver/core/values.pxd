@@ -57,6 +57,7 @@ cdef inline bint value_pieces(Store* s, uint32_t h, Item* it, uint64_t nbytes) n
         p.h_next = 0
         p.next = h
         p.nbytes = n
+        chunk_needs(a, piece, HEADER + n)
         p.refs = 0
         p.nkey = 0
         p.state = S_USED | S_PIECE
@@ -97,6 +98,7 @@ cdef inline uint32_t item_alloc(Store* s, const char* key, size_t nkey, uint32_t
     s.allocated += need
     s.last_alloc[lru_class] = s.allocated
     it = item_at(a, h)
+    chunk_needs(a, h, HEADER + nkey + 4 if large else need)
     it.exptime = expires
     it.nbytes = <uint32_t> nbytes
     it.cas = 0
@@ -194,6 +196,7 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
         if match:
             s.cls[was.cls].cas_hits += 1
         elif how.invalidate and how.cas and how.cas < was.cas:
+            s.cls[was.cls].cas_hits += 1
             it.exptime = was.exptime
             it.state |= S_STALE
             it.seg |= was.seg & G_TOKEN
