@@ -12,7 +12,7 @@ import itertools
 import logging
 import sys
 from collections.abc import Awaitable, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .notices import Notices
 from .ports import Change, Coordinator, Level, LockLost, Member, NotConfirmed
@@ -32,7 +32,7 @@ Event = tuple[str, bytes, int, int]  # kind, key, position of its reply or -1, t
 class Wait(NamedTuple):
     """Replies that wait for one confirmation: their positions among the events of a batch."""
 
-    confirmed: asyncio.Future[int]
+    confirmed: asyncio.Future[Any]
     positions: list[int]
 
 
@@ -55,9 +55,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """Drains the queue or appends a flush, then leaves; replies that still wait then are answered as not confirmed."""
-        if self._leaving is None:
-            self._leaving = asyncio.ensure_future(self._coordinator.leave(self._drain_seconds))
-        await asyncio.shield(self._leaving)
+        await asyncio.shield(self._leave_once())
         for hold in list(self._holds.values()):
             hold.give_up()
 
@@ -86,19 +84,17 @@ class Fleet:
             return None
         return Level.ASYNC if position < 0 else self._coordinator.level(key if kind in _OF_KEYS else b"")
 
-    def _administer(self, kind: str, key: bytes, ttl: int) -> asyncio.Future[int]:
+    def _administer(self, kind: str, key: bytes, ttl: int) -> asyncio.Future[Any]:
         if kind == "cluster flush":
             return _future(self._coordinator.flush(key))
         if kind == "cluster refresh":
             return _future(self._coordinator.refresh(key, ttl))
-        return asyncio.ensure_future(self._left())
+        return self._leave_once()
 
-    async def _left(self) -> int:
-        """`cluster leave`: from now on the gate is closed. The one who asked is told first."""
+    def _leave_once(self) -> asyncio.Future[None]:
         if self._leaving is None:
             self._leaving = asyncio.ensure_future(self._coordinator.leave(self._drain_seconds))
-        await asyncio.shield(self._leaving)
-        return 0
+        return self._leaving
 
     def lock(self, session: Session, key: bytes) -> None:
         """A write under a locked prefix: takes effect when its lock is held and its invalidation committed."""
@@ -131,7 +127,7 @@ class _Hold:
         for wait in waits:
             wait.confirmed.add_done_callback(functools.partial(self._done, wait))
 
-    def _done(self, wait: Wait, confirmed: asyncio.Future[int]) -> None:
+    def _done(self, wait: Wait, confirmed: asyncio.Future[Any]) -> None:
         if confirmed.cancelled() or (error := confirmed.exception()) is not None:
             self._errors |= dict.fromkeys(wait.positions, NOT_CONFIRMED)
             if not confirmed.cancelled() and not isinstance(error, NotConfirmed):

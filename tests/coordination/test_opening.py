@@ -1,0 +1,45 @@
+"""Settings on their way from the command line to coordination."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+
+from mcserver.cluster_config import ClusterConfig
+from mcserver.coordination.opening import first_address, make_settings, make_target
+from mcserver.coordination.ports import Level
+
+
+def test_settings_arrive() -> None:
+    config = ClusterConfig(
+        zookeeper="z:1/x", node_name="n", advertise="h:2", max_stale=3, on_stale="error", ack="async",
+        ack_prefixes=((b"u:", "applied"),), ack_timeout=4, join="serve", soft_prefixes=(b"s:",), session_timeout=5,
+        credentials="u:p", tls_ca="ca.pem",
+    )  # fmt: skip
+    settings = make_settings(config, [])
+    assert (settings.node_name, settings.address, settings.path) == ("n", "h:2", "/cache")
+    assert (settings.max_stale, settings.on_stale, settings.join, settings.ack_timeout) == (3, "error", "serve", 4)
+    assert (settings.ack, settings.ack_prefixes) == (Level.ASYNC, ((b"u:", Level.APPLIED),))
+    assert settings.soft_prefixes == (b"s:",)
+    target = make_target(config, 1.5)
+    assert (target.hosts, target.session_timeout, target.credentials, target.reply_deadline) == ("z:1/x", 5, "u:p", 1.5)
+    assert (target.tls, target.tls_ca, target.tls_cert, target.tls_verify) == (True, "ca.pem", None, True)
+    assert not make_target(ClusterConfig(zookeeper="z:1"), 1.5).tls
+
+
+@pytest.mark.parametrize(
+    ("family", "host", "shown"),
+    [
+        (socket.AF_INET, "127.0.0.1", "127.0.0.1"),
+        (socket.AF_INET, "0.0.0.0", os.uname().nodename),
+        (socket.AF_INET6, "::1", "[::1]"),
+        (socket.AF_INET6, "::", os.uname().nodename),
+    ],
+)
+def test_the_first_address(family: socket.AddressFamily, host: str, shown: str) -> None:
+    with socket.socket(socket.AF_UNIX) as path, socket.socket(family) as listener:
+        listener.bind((host, 0))
+        assert first_address([path, listener]) == f"{shown}:{listener.getsockname()[1]}"
+        assert first_address([path]) == ""
