@@ -248,6 +248,8 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
             if m.long_opaque:           # what stood before it has been done, the rest is not
                 c.shared.out_len = start
                 puts(c, WIRE_FLAG_OPAQUE)
+                if not m.no_bump:
+                    item_bump(s, h, it)
                 return
             put_token(c, &m.t[i])
         elif f == c'k': put_item_key(c, it)
@@ -317,10 +319,7 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
         return
     if s.detail and not created:
         s.prefix(s.owner, 1, m.key, m.nkey)
-    if created:
-        s.n.cmd_get += 1
-        s.n.get_misses += 1
-    elif m.has_ttl:
+    if m.has_ttl:                       # what N made counts as found
         s.n.cmd_touch += 1
         s.cls[it.cls].touch_hits += 1
     else:
@@ -362,8 +361,6 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     error = read_meta(m, 3)
     if error == NULL and not set_mode(m, &mode):
         error = WIRE_MODE_SET
-    if error == NULL and m.long_opaque:
-        error = WIRE_FLAG_OPAQUE
     if error == NULL and s.gate == GATE_ERROR:
         error = WIRE_STALE
     if error != NULL:
@@ -380,6 +377,10 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
     h = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.vivify if vivifies else m.ttl), <uint64_t> length, &failed)
     if h == 0:
         refuse_alloc(c, m.key, m.nkey, hv, failed, <uint64_t> length, 1, mode)
+        return
+    if m.long_opaque:
+        item_release(s, h)
+        swallow(c, WIRE_FLAG_OPAQUE, <uint64_t> length)
         return
     it = item_at(&s.arena, h)
     s.cls[it.cls].cmd_set += 1
@@ -471,7 +472,8 @@ cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcep
 cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogil:
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
-    s.cls[it.cls].delete_hits += 1
+    if not m.invalidate:
+        s.cls[it.cls].delete_hits += 1
     if m.remove_value and not drop_value(s, m, &h, hv):
         puts(c, WIRE_NO_MEMORY)
         return
@@ -537,7 +539,7 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint cre
     # and lost when the number has grown: it is set on the item that a longer one has replaced.
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, h)
-    cdef Tick kept = it.exptime
+    cdef uint32_t kept = it.exptime
     cdef char digits[24]
     cdef int n = write_u64(digits, number), i
     cdef char f
@@ -552,6 +554,7 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint cre
         f = m.t[i].at[0]
         if f == c't': put_flag(c, f, ttl_left(s, it))
         elif f == c'c': put_cas(c, it.cas)
+        elif f == c'O' and m.long_opaque: break
         elif f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_key(c, m)
         elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
@@ -562,8 +565,12 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint cre
     if m.value:
         put(c, digits, <size_t> n)
         puts(c, WIRE_CRLF)
-    if m.quiet:
+    if grown:
+        set_expiry(s, it, kept)
+    if m.long_opaque or m.quiet:
         c.shared.out_len = start
+    if m.long_opaque:
+        puts(c, WIRE_FLAG_OPAQUE)
 
 
 cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept nogil:
@@ -588,19 +595,22 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
         item_replace(s, 0, h, hv)
         if s.log_mask & LOG_MUTATE:
             log_stored(c, it.cls, m.key, m.nkey, R_STORED, M_ADD, 0, <uint64_t> n)
-        ma_done(c, m, h, m.initial, 1)
+        ma_done(c, m, h, m.initial, 1, 0)
         return
     if incr:
         s.n.incr_misses += 1
     else:
         s.n.decr_misses += 1
-    put_echo(c, m, b"NF")
+    if m.long_opaque:
+        puts(c, WIRE_FLAG_OPAQUE)
+    else:
+        put_echo(c, m, b"NF")
 
 
 cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     cdef Store* s = c.store
     cdef uint64_t hv, number
-    cdef uint32_t h = 0
+    cdef uint32_t h = 0, found
     cdef Delta d
     cdef bint incr = 1
     if m.count < 2:
@@ -625,9 +635,12 @@ cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     if h == 0:
         ma_missing(c, m, hv, incr)
         return
+    found = h
     d = add_delta(s, &h, hv, incr, m.delta, m.has_cas, m.cas, m.explicit, &number)
     if d == D_OK:
-        ma_done(c, m, h, number, 0)
+        ma_done(c, m, h, number, 0, h != found)
+    elif d == D_EXISTS and m.long_opaque:
+        puts(c, WIRE_FLAG_OPAQUE)
     elif d == D_EXISTS:
         put_echo(c, m, b"EX")
     elif d == D_NON_NUMERIC:
