@@ -72,11 +72,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | 
             return option.long
         if option.long == "extended":
             read_suboptions(draft, value)
-            continue
-        option.apply(draft, written, value)
-        note_effect(draft, option, written)
+        else:
+            option.apply(draft, written, value)
+            note_effect(draft, option, written)
+        check_named(Config, draft.settings)
     settings = draft.settings
-    check_named(Config, settings)
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
     return Config(

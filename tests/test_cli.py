@@ -330,6 +330,7 @@ def test_pages_begin_with_memcacheds_version_and_end_with_0(arguments: list[str]
 
 def test_an_error_before_a_page_counts() -> None:
     assert run("-z", "-h").returncode == 1
+    assert run("-c", "0", "-h").returncode == 1
 
 
 def test_the_help_page_has_every_option_and_suboption_and_marks_what_is_only_accepted() -> None:
