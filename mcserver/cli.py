@@ -1,6 +1,6 @@
 """The command line: memcached's, read as getopt_long reads it, into a Config. `-h` and `-V` load nothing of the server.
 
-Only `main` prints and exits; `parse` is pure. Exit codes are memcached's (protocol.md 2.5).
+Only `main` prints and exits; `parse` is pure. Exit codes are those of memcached 1.6.45.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """memcached's command line as tables: each option and `-o` suboption with the setting that it changes. It parses no line itself.
 
 Meanings and defaults stand in config.py; here are the names, the units, and what memcached answers to a bad value
-(protocol.md 2.5). Numbers are read as C's atoi does, but a word that is no number is refused.
+(main() of memcached 1.6.45). Numbers are read as C's atoi does, but a word that is no number is refused.
 """
 
 from __future__ import annotations
