@@ -104,3 +104,51 @@ def test_trace_is_memcacheds(start: Start) -> None:
         with memcached("-vv", stderr=stderr) as address:
             theirs = trace(Client(address), lambda: stderr.read_text("utf-8", "replace"))
     assert ours == theirs
+
+
+COUNTED = [
+    *COMMANDS,
+    b"md lease I",
+    b"md lease",
+    b"mg z N30 v t",
+    b"mg y N30 T10",
+    b"mg y T10",
+    b"mg nothing T10",
+    b"ma m N0",
+    b"ma m MD",
+    b"ma m C1",
+    b"ma lease2",
+    b"ma lease2 MD",
+    b"ms c 1 C99\r\nx",
+    b"set c 0 0 1\r\nx",
+    b"ms c 1 C1 I\r\nx",
+    b"ms c 1 ME\r\nx",
+    b"gats 0 zz c",
+    b"touch c 0",
+    b"cas zz 0 0 1 1\r\n1",
+    b"me c",
+    b"set big 0 0 1048576\r\n" + b"x" * 1048576,
+    b"set bad 0 0 3\r\nabcde",
+    b"delete c 0",
+]
+COUNTERS = """
+    cmd_get cmd_set cmd_flush cmd_touch cmd_meta get_hits get_misses get_expired get_flushed delete_misses delete_hits
+    incr_misses incr_hits decr_misses decr_hits cas_misses cas_hits cas_badval touch_hits touch_misses store_too_large
+    store_no_memory bytes curr_items total_items evictions
+"""
+
+
+def counters(client: Client) -> dict[str, str]:
+    client.send(b"".join(command + b"\r\n" for command in (*COUNTED, END_OF_LIST, b"verbosity 0", b"mn")))
+    client.until(b"MN\r\n")
+    stats = client.stats()
+    return {key: stats[key] for key in COUNTERS.split()}
+
+
+def test_counters_are_memcacheds(start: Start) -> None:
+    ours = counters(start().connect())
+    with memcached() as address:
+        client = Client(address)
+        theirs = counters(client)
+        client.close()
+    assert ours == theirs
