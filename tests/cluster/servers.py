@@ -87,7 +87,7 @@ class Client:
         return self.ask(b"delete " + key)
 
     def stats(self, which: bytes = b"cluster") -> dict[str, str]:
-        pairs = (line.decode().split(" ", 2)[1:] for line in self.lines(b"stats " + which))
+        pairs = (line.decode().split(" ", 2)[1:] for line in self.lines((b"stats " + which).rstrip()))
         return {pair[0]: pair[1] for pair in pairs}
 
 
@@ -99,6 +99,7 @@ class CacheServer:
         self.port = free_ports(1)[0]
         self.options = [*(["--zookeeper", zookeeper, "--node-name", name] if zookeeper else [])]
         self.options += [*(QUICK if quick and zookeeper else ()), *options]
+        self.environment = dict(os.environ)
         self.process: subprocess.Popen[bytes] | None = None
         self._log_handle, self._log_path = tempfile.mkstemp(prefix=f"mcserver-{name}-", suffix=".log")
 
@@ -116,7 +117,9 @@ class CacheServer:
         if os.geteuid() == 0:
             command += ["-u", "root"]
         log = self._log_handle
-        self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        self.process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment
+        )
         deadline = time.monotonic() + 20
         while True:
             try:

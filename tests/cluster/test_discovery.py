@@ -1,10 +1,12 @@
-"""Clients with ElastiCache's auto discovery on a real fleet: they find the members, and follow a join and a failure."""
+"""Clients of Amazon ElastiCache's auto discovery find a fleet's members, and follow them."""
 
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import emcache
 import pytest
@@ -12,59 +14,93 @@ from emcache import MemcachedHostAddress
 
 from conformance.clients.runner import run_client
 from conformance.clients.servers import Target
-from tests.cluster.ensemble import Ensemble
-from tests.cluster.fleet import Fleet
-from tests.cluster.servers import CacheServer
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+from .ensemble import Ensemble
+from .fleet import Fleet
+from .servers import ROOT, until
 
-POLL_SECONDS = 0.2
-FOLLOWED_WITHIN = 20.0  # s: a session has to end, and the client to poll
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
-
-def ports_of(client: Any) -> set[int]:
-    """The ports of the nodes that the client uses."""
-    return {node.port for node in client.cluster_managment().nodes()}
+PACKAGES = ROOT / "build" / "clients"
 
 
-async def wait_until_used(client: Any, *servers: CacheServer) -> None:
-    """Until the client's nodes are these servers."""
-    wanted = {server.port for server in servers}
-    for _ in range(int(FOLLOWED_WITHIN / POLL_SECONDS)):
-        if ports_of(client) == wanted:
-            return
-        await asyncio.sleep(POLL_SECONDS)
-    assert ports_of(client) == wanted
+@pytest.fixture(scope="session")
+def memcache_plus() -> Path:
+    """Where npm's memcache-plus is, installed if need be."""
+    if not (PACKAGES / "node_modules" / "memcache-plus").exists():
+        PACKAGES.mkdir(parents=True, exist_ok=True)
+        command = ["npm", "install", "--prefix", str(PACKAGES), "--no-save", "--no-audit", "--no-fund"]
+        subprocess.run([*command, "memcache-plus@0.3.1"], check=True, timeout=100)
+    return PACKAGES
+
+
+def listing(fleet: Fleet) -> tuple[int, set[int]]:
+    """Version and ports of `config get cluster`, which must be the same at every server that runs."""
+    answers = set()
+    for server in fleet.servers:
+        if server.process is None:
+            continue
+        with server.client() as client:
+            client.send(b"config get cluster\r\n")
+            head = client.line()
+            body = client.read(int(head.split()[3]))
+            assert client.line() == b""
+            assert client.line() == b"END"
+            answers.add(body)
+    (body,) = answers
+    version, nodes, end = body.split(b"\n")
+    assert end == b""
+    ports = set()
+    for node in nodes.split():
+        host, ip, port = node.split(b"|")
+        assert (host, ip) == (b"127.0.0.1", b"127.0.0.1")
+        ports.add(int(port))
+    return int(version), ports
+
+
+async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.05)
 
 
 async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: str) -> None:
-    with Fleet(ensemble, name, count=3) as fleet:
+    with Fleet(ensemble, name) as fleet:
+        until(lambda: fleet.total("members") == 9)
+        version, ports = listing(fleet)
+        assert ports == {server.port for server in fleet.servers}
         first, second, third = fleet.servers
-        third.end()
-        address = MemcachedHostAddress("127.0.0.1", first.port)
         client = await emcache.create_client(
-            [address], timeout=5, autodiscovery=True, autodiscovery_poll_interval=POLL_SECONDS
+            [MemcachedHostAddress("127.0.0.1", first.port)], autodiscovery=True, autodiscovery_poll_interval=0.2
         )
-        await wait_until_used(client, first, second)
 
-        await asyncio.to_thread(third.start)
-        await wait_until_used(client, first, second, third)
+        def nodes() -> set[int]:
+            nodes = client.cluster_managment().nodes()
+            return {node.port for node in nodes if isinstance(node, MemcachedHostAddress)}
+
+        assert nodes() == ports
+        third.end()
+        await eventually(lambda: nodes() == {first.port, second.port})
+        fewer, ports = listing(fleet)
+        assert fewer > version, "the version rises with each change"
+        assert ports == nodes()
         keys = [b"key%d" % number for number in range(60)]
         for key in keys:
-            await client.set(key, key)
-        assert [(await client.get(key)).value for key in keys] == keys
-
-        second.end()
-        await wait_until_used(client, first, third)
-        for key in keys:
-            await client.set(key, b"again")
-        assert {(await client.get(key)).value for key in keys} == {b"again"}
+            await client.set(key, b"value")
+        assert {item.value if (item := await client.get(key)) else None for key in keys} == {b"value"}
+        third.start()
+        await eventually(lambda: nodes() == {first.port, second.port, third.port})
+        await eventually(lambda: all(server.stats()["members"] == "3" for server in fleet.servers))
+        assert listing(fleet)[0] > fewer
         await client.close()
 
 
-async def test_the_scenarios_of_discovery(ensemble: Ensemble, name: str) -> None:
-    with Fleet(ensemble, name, count=2) as fleet:
-        target = Target("mcserver", "127.0.0.1", fleet.servers[0].port, "1.6.45")
-        report = await run_client("emcache-autodiscovery", target, Path("build/clients"))
-        assert report.failures() == []
-        assert report.passed == 3
+async def test_clients_find_the_members(ensemble: Ensemble, name: str, memcache_plus: Path) -> None:
+    with Fleet(ensemble, name) as fleet:
+        until(lambda: fleet.total("members") == 9)
+        target = Target("fleet", "127.0.0.1", fleet.servers[0].port, "1.6.45")
+        for client in ("emcache-autodiscovery", "npm-memcache-plus"):
+            report = await run_client(client, target, memcache_plus)
+            assert report.failures() == []
+            assert report.passed >= 2

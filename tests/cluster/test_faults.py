@@ -6,8 +6,10 @@ healed and a check of every promise over all that the clients saw (history.py).
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from kazoo.client import KazooClient
@@ -17,7 +19,7 @@ from .ensemble import SYNC_LIMIT, TICK_MS, Ensemble
 from .fleet import Fleet, Probe
 from .ledger import broken_promises, transactions
 from .network import OP_GET, Frame, Network
-from .servers import until
+from .servers import CacheServer, until
 from .workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
@@ -156,6 +158,47 @@ def test_06_end_a_session_then_delete_from_a_third_server(ensemble: Ensemble, na
         fleet.verify(work)
 
 
+@pytest.fixture
+def wall_clock(tmp_path: Path) -> Path:
+    """A library that moves a server's wall clock, compiled here; beside it the file that says by how much."""
+    library = tmp_path / "wall_clock.so"
+    source = Path(__file__).with_name("wall_clock.c")
+    command = ["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", str(source), "-o", str(library), "-ldl"]
+    subprocess.run(command, check=True, timeout=60)
+    return library
+
+
+def test_07_the_wall_clock_jumps(ensemble: Ensemble, name: str, wall_clock: Path) -> None:
+    """Nothing here goes by it: not the gate, not the certificates, not the items' time to live."""
+    offset = wall_clock.with_name("offset")
+    offset.write_text("0")
+    with Fleet(ensemble, name) as fleet:
+        moved, other = fleet.servers[:2]
+        moved.end()
+        moved.environment |= {"LD_PRELOAD": str(wall_clock), "WALL_CLOCK_OFFSET": str(offset)}
+        moved.start()
+        fleet.wait_fresh(10)
+        with Workload(fleet.servers, seed=7) as work:
+            for seconds in (3600, -86_400 * 365, 0):
+                offset.write_text(str(seconds))
+                assert moved.set(b"n:kept", b"value") == b"STORED"
+                assert abs(wall_time_of(moved) - time.time() - seconds) < 5, "the clock was moved"
+                time.sleep(MAX_STALE / 2)
+                stats = moved.stats()
+                assert (stats["stale"], stats["session"]) == ("0", "connected")
+                assert int(stats["fresh_age_ms"]) < MAX_STALE * 1000
+                assert moved.get(b"n:kept") in {b"value", None}  # None: the clients' own flushes
+                assert moved.set(b"a:x", b"old") == b"STORED"
+                assert other.delete(b"a:x") == b"NOT_FOUND"
+                assert moved.get(b"a:x") is None
+            fleet.verify(work)
+
+
+def wall_time_of(server: CacheServer) -> float:
+    with server.client() as client:
+        return float(client.stats(b"")["time"])
+
+
 def test_08_kill_a_server_and_start_it_at_once(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name) as fleet, Workload(fleet.servers, seed=8) as work:
         time.sleep(0.5)
@@ -198,9 +241,10 @@ def test_09_no_zookeeper_and_many_deletes(ensemble: Ensemble, name: str) -> None
         fleet.verify(work)
 
 
-def rss(server: object) -> int:
+def rss(server: CacheServer) -> int:
     """Resident memory in bytes."""
-    pid = server.process.pid  # type: ignore[attr-defined]
+    assert server.process is not None
+    pid = server.process.pid
     with open(f"/proc/{pid}/statm") as statm:
         return int(statm.read().split()[1]) * 4096
 
