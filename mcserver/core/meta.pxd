@@ -248,7 +248,7 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
             if m.long_opaque:           # what stood before it has been done, the rest is not
                 c.shared.out_len = start
                 puts(c, WIRE_FLAG_OPAQUE)
-                if not m.no_bump:
+                if not m.no_bump and not created:
                     item_bump(s, h, it)
                 return
             put_token(c, &m.t[i])
