@@ -35,16 +35,22 @@ def parser() -> argparse.ArgumentParser:
         "--spawn", metavar="COMMAND", help="start servers with this command, to which memcached's options are added"
     )
     options.add_argument("--profile", choices=PROFILES, default=DEFAULT, help="the version to be like (%(default)s)")
-    options.add_argument("--only", metavar="PATTERN", action="append", default=[], help="cases whose id fits; repeatable")
+    options.add_argument(
+        "--only", metavar="PATTERN", action="append", default=[], help="cases whose id fits; repeatable"
+    )
     options.add_argument("--level", choices=LEVELS, default="version", help="must, or should too, or all (%(default)s)")
     options.add_argument("--destructive", action="store_true", help="also run cases that would harm a cache in use")
     options.add_argument("--split", action="store_true", help="send every byte on its own")
-    options.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds to wait for a reply (%(default)g)")
+    options.add_argument(
+        "--timeout", type=float, default=5.0, metavar="S", help="seconds to wait for a reply (%(default)g)"
+    )
     options.add_argument("--jobs", type=int, default=64, metavar="N", help="cases at a time (%(default)d)")
     options.add_argument("--stop", action="store_true", help="stop after the first failure")
     options.add_argument("--verbose", action="store_true", help="show every exchange, as telnet would")
     options.add_argument("--list", action="store_true", help="list the cases and end")
-    options.add_argument("--coverage", action="store_true", help="print which case covers which rule and fault, and end")
+    options.add_argument(
+        "--coverage", action="store_true", help="print which case covers which rule and fault, and end"
+    )
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     options.add_argument("--junit", type=Path, metavar="FILE", help="write the results for JUnit's readers")
     return options

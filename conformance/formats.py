@@ -7,7 +7,7 @@ rules, status, reason, seconds, and for failures wanted, got and exchange, bytes
 from __future__ import annotations
 
 import json
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,26 +37,26 @@ def _case(result: Result) -> dict[str, object]:
 
 def write_junit(path: Path, results: Sequence[Result]) -> None:
     """Writes JUnit's XML; OSError when the file cannot be written."""
-    root = ElementTree.Element("testsuites", name="mcconform")
+    root = ET.Element("testsuites", name="mcconform")
     suites: dict[str, list[Result]] = {}
     for result in results:
         suites.setdefault(result.case.section, []).append(result)
     for section, members in suites.items():
-        suite = ElementTree.SubElement(
+        suite = ET.SubElement(
             root, "testsuite", name=section, tests=str(len(members)),
             failures=str(sum(result.status == "failed" for result in members)),
             skipped=str(sum(result.status == "skipped" for result in members)),
             time=f"{sum(result.seconds for result in members):.3f}",
         )  # fmt: skip
         for result in members:
-            element = ElementTree.SubElement(
+            element = ET.SubElement(
                 suite, "testcase", classname=section, name=result.case.id, time=f"{result.seconds:.3f}"
             )
             if result.status == "skipped":
-                ElementTree.SubElement(element, "skipped", message=result.reason)
+                ET.SubElement(element, "skipped", message=result.reason)
             if result.failure:
                 text = [result.case.requirement, *telnet(result.log), f"wanted {show(result.failure.wanted)}",
                         f"came {show(result.failure.got)}"]  # fmt: skip
-                ElementTree.SubElement(element, "failure", message=result.reason).text = "\n".join(text)
-    ElementTree.indent(root)
-    ElementTree.ElementTree(root).write(path, "utf-8", xml_declaration=True)
+                ET.SubElement(element, "failure", message=result.reason).text = "\n".join(text)
+    ET.indent(root)
+    ET.ElementTree(root).write(path, "utf-8", xml_declaration=True)

@@ -54,8 +54,10 @@ def group(rule: str) -> str:
 
 
 def choose(patterns: list[str], level: str) -> list[Case]:
-    """The cases whose id fits a pattern (`*` and `?`; a pattern without them may be any part) and whose level is at
-    most `level`."""
+    """The cases whose id fits a pattern and whose level is at most `level`.
+
+    A pattern with `*` or `?` must fit the whole id, another may be any part of it.
+    """
     highest = LEVELS.index(level)
     return [
         case

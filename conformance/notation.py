@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .text import Binding, Encoded, Template, TemplateError, Value, parse
+from .text import Binding, Encoded, Scope, Template, TemplateError, Value, parse
 
 APART = 0.02  # seconds between two writes that must arrive apart
 Version = tuple[int, ...]
@@ -308,7 +308,7 @@ class _Steps:
     def _stored(self, rest: str, condition: str) -> None:
         """`stored KEY FLAGS EXPTIME DATA`: a set that must succeed; the length is counted here."""
         key, flags, exptime, data = (*rest.split(" ", 3), "")[:4]
-        size = len(b"".join(part.render(None) for part in parse(data).parts))  # type: ignore[arg-type]  # literals only
+        size = len(parse(data).render(Scope("", lambda: 0)))
         self._put(condition, Send(parse(f"set {key} {flags} {exptime} {size}\\r\\n{data}\\r\\n")))
         self._put(condition, Expect(parse("STORED\\r\\n")))
 

@@ -52,8 +52,7 @@ def show(data: bytes) -> str:
 
 
 def _printable(data: bytes) -> str:
-    text = data.decode("latin-1").encode("unicode_escape").decode("ascii")
-    return text
+    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
 def telnet(log: Iterable[tuple[int, str, bytes]]) -> list[str]:
@@ -90,7 +89,7 @@ def repeat(result: Result, where: Address | None, command: str, profile: Version
 
 def _printf(data: bytes) -> list[str]:
     """Shell commands that print `data`; long runs are made, not spelled."""
-    pieces = []
+    pieces: list[str] = []
     at = 0
     for found in [*RUN.finditer(data), None]:
         text = data[at : found.start() if found else len(data)]

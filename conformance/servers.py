@@ -33,7 +33,7 @@ class Process:
 
     def __init__(self, command: list[str], options: list[str], directory: Path) -> None:
         self.command = command
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  # lives as long as the process
+        self.errors = directory / "stderr"
         socket_path = directory / "server.sock"
         options = [option.replace("{socket}", str(socket_path)) for option in options]
         if "-s" in options:
@@ -42,9 +42,10 @@ class Process:
             self.address = Address("127.0.0.1", free_port())
             options = ["-l", self.address.host, "-p", str(self.address.port), *options]
         try:
-            self.process = subprocess.Popen(
-                [*command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=self.errors
-            )
+            with self.errors.open("wb") as errors:
+                self.process = subprocess.Popen(
+                    [*command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+                )
         except OSError as error:
             raise UnreachableError(f"cannot start {shlex.join(command)}: {error.strerror}") from error
         self._wait_until_up([*command, *options])
@@ -68,8 +69,7 @@ class Process:
 
     def epitaph(self) -> str:
         """How the process ended, and the end of what it wrote to its standard error."""
-        self.errors.seek(0)
-        words = self.errors.read().decode(errors="replace").strip().splitlines()[-3:]
+        words = self.errors.read_text(errors="replace").strip().splitlines()[-3:]
         code = self.process.poll()
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return f"the server ended ({how}){': ' if words else ''}{' / '.join(words)}"
@@ -85,7 +85,6 @@ class Process:
         """Ends the process, at once: it has nothing that would be worth saving."""
         self.process.kill()
         self.process.wait()
-        self.errors.close()
 
 
 @dataclass

@@ -6,6 +6,7 @@ floods or closes early costs one case and no more. It knows nothing of cases or 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from dataclasses import dataclass
@@ -53,16 +54,18 @@ def address(text: str) -> Address:
 def connect(where: Address, timeout: float) -> socket.socket:
     """A connected socket; UnreachableError in one clear line."""
     try:
-        if where.path:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            sock.settimeout(timeout)
-            sock.connect(where.path)
-        else:
+        if not where.path:
             sock = socket.create_connection((where.host, where.port), timeout)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+        with contextlib.ExitStack() as undo:
+            sock = undo.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            sock.settimeout(timeout)
+            sock.connect(where.path)
+            undo.pop_all()
+            return sock
     except OSError as error:
         raise UnreachableError(f"cannot reach {where}: {error.strerror or error}") from error
-    return sock
 
 
 class Wire:

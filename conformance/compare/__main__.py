@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from importlib import resources
 from random import Random
 
-from ..notation import Case, version
-from ..servers import Spawned
-from ..wire import Address, UnreachableError, Wire, address
+from conformance.notation import Case, version
+from conformance.servers import Spawned
+from conformance.wire import Address, UnreachableError, Wire, address
+
 from .pair import Difference, Pair
 from .shrink import as_case, shrink
 from .streams import Write, stream
@@ -57,7 +58,9 @@ def excuses() -> tuple[tuple[re.Pattern[str], re.Pattern[str], re.Pattern[str], 
 def excused(writes: list[Write], difference: Difference) -> str:
     """Why the first lines that differ may do so; empty when there is no excuse."""
     sent = "".join(command for commands in writes[: difference.write + 1] for command in commands)
-    lines = zip(difference.first.decode("latin-1").splitlines(), difference.second.decode("latin-1").splitlines(), strict=False)
+    lines = zip(
+        difference.first.decode("latin-1").splitlines(), difference.second.decode("latin-1").splitlines(), strict=False
+    )
     first, second = next(((one, other) for one, other in lines if one != other), ("", ""))
     for has, one, other, why in excuses():
         if has.search(sent) and any(one.match(x) and other.match(y) for x, y in ((first, second), (second, first))):
@@ -128,8 +131,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = argparse.ArgumentParser(prog="python -m conformance.compare", description=__doc__)
     options.add_argument("servers", nargs=2, metavar="HOST:PORT | unix:PATH | COMMAND")
     options.add_argument("--seconds", type=float, default=10.0, metavar="N")
-    options.add_argument("--seed", type=int, default=0, metavar="S", help="the number of the first stream (%(default)d)")
-    options.add_argument("--limit", type=int, default=5, metavar="N", help="end after so many differences (%(default)d)")
+    options.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="the number of the first stream (%(default)d)"
+    )
+    options.add_argument(
+        "--limit", type=int, default=5, metavar="N", help="end after so many differences (%(default)d)"
+    )
     options.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for a reply (%(default)g)")
     given = options.parse_args(argv)
     with ExitStack() as stack:

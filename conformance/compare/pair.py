@@ -12,14 +12,16 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ..text import Scope, parse
-from ..wire import Address, BrokenError, Wire
+from conformance.text import Scope, parse
+from conformance.wire import Address, BrokenError, Wire
 
 UNIQUE = re.compile(
-    rb"^(VALUE [^ ]+ \d+ \d+ )(\d+)(?=\r\n)|^((?:HD|VA|NS|EX|NF)(?: [^ \r\n]+)*? c)(\d+)(?=[ \r])|^(ME .* cas=)(\d+)", re.MULTILINE
+    rb"^(VALUE [^ ]+ \d+ \d+ )(\d+)(?=\r\n)|^((?:HD|VA|NS|EX|NF)(?: [^ \r\n]+)*? c)(\d+)(?=[ \r])|^(ME .* cas=)(\d+)",
+    re.MULTILINE,
 )
 TIMES = re.compile(rb"(?<= [tl])\d+(?=[ \r])|(?<= exp=)\d+|(?<= la=)\d+")
-PAST = re.compile(rb"(?<= t)4\d{9}(?=[ \r])")  # the time left of what is past, as memcached wraps it; others show -1
+PAST = re.compile(rb"(?<= t)(?:4\d{9}|-\d+)(?=[ \r])")  # the time left of what is past: memcached wraps it
+CLASS = re.compile(rb"(?<= cls=)\d+")  # how a server sizes its slabs is its own affair
 VERSION = re.compile(rb"^VERSION \S+", re.MULTILINE)
 UNREAD = b"1000000000013"  # stands for the unique of a key that was not there
 
@@ -86,7 +88,7 @@ class Side:
             before, unique = next((found[i], found[i + 1]) for i in (1, 3, 5) if found[i] is not None)
             return before + b"#%d" % self.uniques.setdefault(unique, len(self.uniques))
 
-        return PAST.sub(b"-1", VERSION.sub(b"VERSION", UNIQUE.sub(number, reply)))
+        return CLASS.sub(b"", PAST.sub(b"-1", VERSION.sub(b"VERSION", UNIQUE.sub(number, reply))))
 
     def learn(self, commands: Sequence[str], reply: bytes) -> None:
         """After `mg KEY c` binds CKEY to the unique, and OKEY to the one known before."""

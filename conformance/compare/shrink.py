@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from ..report import show
+from conformance.report import show
 
 Writes = list[list[str]]
 TRIES = 2000  # streams that one search may play
@@ -40,17 +40,17 @@ def _smaller(writes: Writes) -> Iterator[Writes]:
     size = len(writes) // 2
     while size:
         for start in range(0, len(writes), size):
-            yield writes[:start] + writes[start + size :]
+            yield [*writes[:start], *writes[start + size :]]
         size //= 2
     for at, commands in enumerate(writes):
         if len(commands) > 1:
-            yield writes[:at] + [[command] for command in commands] + writes[at + 1 :]
+            yield [*writes[:at], *([command] for command in commands), *writes[at + 1 :]]
             for i in range(len(commands)):
-                yield writes[:at] + [commands[:i] + commands[i + 1 :]] + writes[at + 1 :]
+                yield [*writes[:at], commands[:i] + commands[i + 1 :], *writes[at + 1 :]]
     for at, commands in enumerate(writes):
         for i, command in enumerate(commands):
             for shorter in _shorter(command):
-                yield writes[:at] + [commands[:i] + [shorter] + commands[i + 1 :]] + writes[at + 1 :]
+                yield [*writes[:at], [*commands[:i], shorter, *commands[i + 1 :]], *writes[at + 1 :]]
 
 
 def _shorter(command: str) -> Iterator[str]:

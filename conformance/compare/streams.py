@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from random import Random
 
+from conformance.text import Scope, parse
+
 KEYS = ("a", "b", "c", "d")
 TTLS = ("0", "0", "0", "100", "50000", "2592000", "2592001", "-1", "{NOW+5000}", "{NOW-5000}")
 BAD_NUMBERS = ("abc", "1x", "1.5", "", "--1", "99999999999999999999999")
@@ -31,6 +33,8 @@ GAPS = (" ",) * 12 + ("  ", "   ")
 READS = {"get", "gets", "gat", "gats", "mg", "me"}
 COUNTS = {"incr", "decr", "ma"}
 NAMED = re.compile(r"\{(?:b64:\{)?([a-z])[:}]")
+
+NOBODY = Scope("", lambda: 0)  # for texts without keys and variables
 
 Write = list[str]
 
@@ -195,11 +199,12 @@ class Maker:
         unique = self.unique(key)
         return [
             self.pick(
-                f"mg {key} N100 v t\\r\\n", f"mg {key} N100 v s k\\r\\n", f"mg {key} R200 v t\\r\\n", f"mg {key} v f\\r\\n",
-                f"md {key} I\\r\\n", f"md {key} I T100\\r\\n", f"md {key} I q\\r\\n", f"delete {key}\\r\\n", f"mg {key} h t v\\r\\n",
-                f"ms {key} 2 C{unique}\\r\\nhi\\r\\n", f"ms {key} 3 C{unique} I T50000\\r\\nnew\\r\\n", f"ms {key} 1 T100\\r\\n5\\r\\n",
-                f"ms {key} 2 C{unique} MR c\\r\\nhi\\r\\n", f"append {key} 0 0 1\\r\\n1\\r\\n", f"incr {key} 1\\r\\n",
-                f"cas {key} 0 0 1 {unique}\\r\\n7\\r\\n", f"touch {key} 100\\r\\n", f"ma {key} N100 J5 v\\r\\n", f"gat 100 {key}\\r\\n",
+                f"mg {key} N100 v t\\r\\n", f"mg {key} N100 v s k\\r\\n", f"mg {key} R200 v t\\r\\n",
+                f"mg {key} v f\\r\\n", f"mg {key} h t v\\r\\n", f"gat 100 {key}\\r\\n", f"touch {key} 100\\r\\n",
+                f"md {key} I\\r\\n", f"md {key} I T100\\r\\n", f"md {key} I q\\r\\n", f"delete {key}\\r\\n",
+                f"ms {key} 2 C{unique}\\r\\nhi\\r\\n", f"ms {key} 3 C{unique} I T50000\\r\\nnew\\r\\n",
+                f"ms {key} 1 T100\\r\\n5\\r\\n", f"ms {key} 2 C{unique} MR c\\r\\nhi\\r\\n", f"incr {key} 1\\r\\n",
+                f"append {key} 0 0 1\\r\\n1\\r\\n", f"cas {key} 0 0 1 {unique}\\r\\n7\\r\\n", f"ma {key} N100 J5 v\\r\\n",
             )
             for _ in range(self.random.randrange(1, 4))
         ]  # fmt: skip
@@ -240,9 +245,7 @@ def unrepeated(flags: list[str]) -> list[str]:
 
 def length(value: str) -> int:
     """The bytes of a value in the notation of cases (literals and runs only)."""
-    from ..text import parse
-
-    return sum(len(part.render(None)) for part in parse(value).parts)  # type: ignore[arg-type]  # literals only
+    return len(parse(value).render(NOBODY))
 
 
 def stream(random: Random) -> list[Write]:

@@ -39,7 +39,9 @@ def remember_flags(data: bytes, talk: Talk) -> bytes:
 
 def show_flags(data: bytes, talk: Talk) -> bytes:
     """Shows the flags that an append carried."""
-    return re.sub(rb"^VALUE (\S+) (\d+)", lambda m: b"VALUE " + m[1] + b" " + talk.notes.get(b"flags " + m[1], m[2]), data)
+    return re.sub(
+        rb"^VALUE (\S+) (\d+)", lambda m: b"VALUE " + m[1] + b" " + talk.notes.get(b"flags " + m[1], m[2]), data
+    )
 
 
 def remember_appends(data: bytes, talk: Talk) -> bytes:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 class Talk:
     """One connection as a fault sees it: what was asked last, notes, and ways to speak to either side."""
 
-    def __init__(self, notes: dict[bytes, bytes], tell: Callable[[bytes], object], say: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, notes: dict[bytes, bytes], tell: Callable[[bytes], object], say: Callable[[bytes], object]
+    ) -> None:
         self.notes = notes
         self.tell = tell  # sends to the server, on this connection
         self.say = say  # sends to the client
@@ -32,8 +34,11 @@ Change = Callable[[bytes, Talk], bytes]
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing wrong. group: the rule group it breaks. found_by: the cases that must fail. since: the first release
-    whose behaviour it breaks. hangup: sent to the server when the client closes."""
+    """One thing wrong.
+
+    group: the rule group it breaks. found_by: the cases that must fail. since: the first release whose behaviour it
+    breaks. hangup: sent to the server when the client closes.
+    """
 
     id: str
     sentence: str

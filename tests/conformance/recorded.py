@@ -20,20 +20,21 @@ def _bytes(text: str) -> bytes:
 
 
 def exchanges(release: str) -> dict[bytes, bytes | None]:
-    """What was sent so far -> what came last (None: the connection was closed), for servers without options."""
+    """What was sent so far -> all that came by then (None: the connection was closed), for servers without options."""
     found: dict[bytes, bytes | None] = {}
     for line in RECORDS.read_text().splitlines():
         record = json.loads(line)
         steps = record.get("exchange_" + release, record["exchange"]) if release != "1.6.45" else record["exchange"]
-        sent = b""
+        sent = came = b""
         if record.get("args"):
             continue
         for kind, what in steps:
             if kind == "send":
                 sent += _bytes(what)
-                found[sent] = b""
+                found[sent] = came
             elif kind == "recv":
-                found[sent] = _bytes(what)
+                came += _bytes(what)
+                found[sent] = came
             elif kind == "closed":
                 found[sent] = None
     return found
@@ -60,8 +61,8 @@ class Replayer:
 
     def _talk(self, client: socket.socket) -> None:
         with client:
-            sent = b""
-            while data := client.recv(1 << 20):
+            sent, told = b"", 0
+            while data := self._receive(client, sent):
                 if data == b"version\r\n" and sent in self.known:
                     client.sendall(b"VERSION " + self.release.encode() + b"\r\n")
                     continue
@@ -70,10 +71,20 @@ class Replayer:
                     reply = self.known[sent]
                     if reply is None:
                         return
-                    client.sendall(reply)
+                    client.sendall(reply[told:])
+                    told = len(reply)
                 elif not any(start.startswith(sent) for start in self.known):
                     self.unknown += 1
                     return
+
+    def _receive(self, client: socket.socket, sent: bytes) -> bytes:
+        """What comes next; nothing, and one more unknown, when the record goes on and the case does not."""
+        client.settimeout(None if sent in self.known or not sent else 0.1)
+        try:
+            return client.recv(1 << 20)
+        except TimeoutError:
+            self.unknown += 1
+            return b""
 
     def close(self) -> None:
         self.listener.close()

@@ -1,0 +1,98 @@
+"""The library as a whole: how much there is, and that nothing is left out."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from conformance import library
+from conformance.coverage import by_rule, matrix
+from conformance.faults import faults
+from conformance.notation import version
+from conformance.profiles import CHANGES, PROFILES
+
+HOME = Path(str(resources.files("conformance")))
+
+
+def test_there_are_enough_cases_for_each_profile() -> None:
+    for profile in PROFILES:
+        assert sum(case.applies(version(profile)) for case in library.cases()) >= 400
+
+
+def test_every_rule_has_a_case() -> None:
+    assert [rule for rule, ids in by_rule(library.cases()).items() if not ids] == []
+
+
+def test_every_rule_group_has_a_fault() -> None:
+    groups = {library.group(rule) for rule in library.rules()}
+    assert groups - {fault.group for fault in faults()} == set()
+
+
+def test_there_are_enough_faults_and_each_names_its_cases() -> None:
+    assert len(faults()) >= 60
+    assert len({fault.id for fault in faults()}) == len(faults())
+    known = {case.id for case in library.cases()}
+    assert [fault.id for fault in faults() if not fault.found_by or set(fault.found_by) - known] == []
+
+
+def test_every_case_has_a_requirement_of_its_own() -> None:
+    counts = Counter((case.requirement, case.since, case.until) for case in library.cases())
+    assert [key for key, count in counts.items() if count > 1] == []
+
+
+def test_conditions_name_releases_that_changed_something() -> None:
+    used = {condition.strip("<+") for case in library.cases() for condition, _ in case.steps if condition}
+    used |= {".".join(map(str, end)) for case in library.cases() for end in (case.since, case.until) if end}
+    assert used - CHANGES.keys() == set()
+
+
+def test_every_case_file_is_read() -> None:
+    assert {path.stem for path in (HOME / "cases").glob("*.case")} == set(library.FILES)
+
+
+def test_the_matrix_shows_every_rule_and_every_fault() -> None:
+    lines = matrix(library.cases())
+    assert "    NO CASE" not in lines
+    heads = {line.split(" ")[0] for line in lines if line and line[0] != " "}
+    assert library.rules().keys() | {fault.id for fault in faults()} <= heads
+
+
+@pytest.mark.parametrize(
+    ("pattern", "level", "some", "none"),
+    [
+        ("classic/incr/*", "version", "classic/incr/adds", "classic/decr/floor"),
+        ("wraps", "version", "classic/incr/wraps-at-2^64", "classic/incr/adds"),
+        ("classic/cas/", "must", "classic/cas/match", "classic/cas/zero"),
+        ("framing/short", "should", "framing/short/four-bytes", "framing/short/crlf"),
+    ],
+)
+def test_choosing(pattern: str, level: str, some: str, none: str) -> None:
+    ids = {case.id for case in library.choose([pattern], level)}
+    assert some in ids
+    assert none not in ids
+
+
+def test_only_the_standard_library_is_imported() -> None:
+    for path in HOME.rglob("*.py"):
+        if "clients" in path.parts:  # scenarios for real clients, which are no part of the suite
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and not node.level:
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] in sys.stdlib_module_names | {"conformance"}, f"{path}: {name}"
+
+
+def test_copied_out_it_works_alone(tmp_path: Path) -> None:
+    shutil.copytree(HOME, tmp_path / "conformance", ignore=shutil.ignore_patterns("clients", "__pycache__"))
+    command = [sys.executable, "-S", "-m", "conformance", "--list", "--only", "classic/incr/adds"]
+    done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("classic/incr/adds  [must] ")

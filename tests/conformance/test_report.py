@@ -1,0 +1,121 @@
+"""What a run says: the table, failures, the line that repeats one, the files for machines."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from conformance import formats, library, report
+from conformance.notation import Act, Case, Send, version
+from conformance.runner import Failure, Result
+from conformance.text import parse
+from conformance.wire import Address
+
+PLAIN = report.Style(colour=False)
+PROFILE = version("1.6.45")
+
+
+def result(status: str, log: list[tuple[int, str, bytes]] | None = None, section: str = "s") -> Result:
+    case = Case("a/b", "It does.", section, "Keys", ("x.y",))
+    failure = Failure("wrong reply", b"OK\r\n", b"NO\r\n") if status == "failed" else None
+    reason = {"failed": "wrong reply", "skipped": "no reason"}.get(status, "")
+    return Result(case, status, reason, failure, log or [], 0.25)
+
+
+def test_a_failure_shows_everything() -> None:
+    log = [(1, ">", b"get a\r\nget b\r\n"), (1, "<", b"END\r\n")]
+    text = "\n".join(report.failure(result("failed", log), Address("h", 1), "", PROFILE, PLAIN))
+    for wanted in ("FAILED a/b", "It does.", "Keys", "    > get a\n    > get b\n    < END", "wanted  OK", "came    NO"):
+        assert wanted in text
+    assert "printf 'get a\\r\\nget b\\r\\n' | nc -w 2 h 1" in text
+
+
+def test_the_repeating_line_prints_what_was_sent() -> None:
+    data = b"set a 0 0 3000\r\n" + b"y" * 3000 + b"\r\n%d 'quoted' \\ \x00\xff\r\n"
+    (line,) = report.repeat(result("failed", [(1, ">", data), (1, ">", b"mn\r\n")]), Address("h", 1), "", PROFILE)
+    assert len(line) < 300
+    shell, _, rest = line.rpartition(" | ")
+    assert rest == "nc -w 2 h 1"
+    assert subprocess.run(["sh", "-c", shell], capture_output=True, check=True).stdout == data + b"mn\r\n"
+
+
+def test_the_repeating_line_waits_as_the_case_does() -> None:
+    case = Case("a", "b", "s", "d", steps=[("", Send(parse("x"))), ("", Act("wait", 2)), ("", Send(parse("y")))])
+    (line,) = report.repeat(
+        Result(case, "failed", log=[(1, ">", b"x"), (1, ">", b"y")]), Address(path="/s"), "", PROFILE
+    )
+    assert line == "{ printf 'x'; sleep 2; printf 'y'; } | nc -w 2 -U /s"
+
+
+def test_a_spawned_server_is_started_again_first() -> None:
+    case = Case("a", "b", "s", "d", options=("-I", "2m"))
+    lines = report.repeat(Result(case, "failed", log=[(1, ">", b"x")]), None, "memcached -u root", PROFILE)
+    assert lines == [
+        "memcached -u root -l 127.0.0.1 -p 11211 -I 2m &",
+        "printf 'x' | nc -w 2 127.0.0.1 11211",
+    ]
+
+
+def test_connections_are_told_apart() -> None:
+    log = [(1, ">", b"a\r\n"), (2, "<", b"b\n"), (2, "<", b"\xff")]
+    assert report.telnet(log) == ["1> a", "2< b\\n  (no CRLF)", "2< \\xff  (no CRLF)"]
+
+
+def test_long_runs_are_shortened() -> None:
+    assert report.show(b"set " + b"y" * 1000 + b"\r\n") == "set {y*1000}\\r\\n"
+
+
+def test_the_table_counts_by_section_and_says_why() -> None:
+    lines = report.table([result("passed"), result("failed"), result("skipped", section="t")], PLAIN)
+    assert [line.split() for line in lines] == [
+        ["section", "passed", "failed", "skipped"],
+        ["s", "1", "1", "0"],
+        ["t", "0", "0", "1"],
+        ["all", "1", "1", "1"],
+        ["skipped", "1:", "no", "reason"],
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_and_colour_only_on_a_terminal(terminal: bool) -> None:
+    stream = io.StringIO()
+    progress = report.Progress(stream, 2, terminal=terminal)
+    progress.done(result("failed"))
+    progress.clear()
+    assert ("1/2 cases, 1 failed" in stream.getvalue()) is terminal
+    assert ("\x1b[" in report.Style(colour=terminal).bad("x")) is terminal
+
+
+def test_json(tmp_path: Path) -> None:
+    log = [(1, ">", b"\xff\r\n")]
+    formats.write_json(tmp_path / "r", [result("failed", log), result("passed")], profile="1.6.45", target="h:1")
+    read = json.loads((tmp_path / "r").read_text())
+    assert read["counts"] == {"passed": 1, "failed": 1, "skipped": 0}
+    first, second = read["cases"]
+    assert (first["status"], first["wanted"], first["got"]) == ("failed", "OK\r\n", "NO\r\n")
+    assert first["exchange"] == [[1, ">", "\\xff\\r\\n"]]
+    assert (second["status"], second["rules"]) == ("passed", ["x.y"])
+
+
+def test_junit(tmp_path: Path) -> None:
+    results = [result("failed", [(1, ">", b"\x01<&\r\n")]), result("skipped"), result("passed", section="t")]
+    formats.write_junit(tmp_path / "r", results)
+    first, second = ET.parse(tmp_path / "r").getroot()
+    assert (first.get("tests"), first.get("failures"), first.get("skipped"), second.get("tests")) == (
+        "2",
+        "1",
+        "1",
+        "1",
+    )
+    failure = first.find("testcase/failure")
+    assert failure is not None
+    assert failure.get("message") == "wrong reply"
+
+
+def test_every_listed_case_is_a_line() -> None:
+    assert len(report.listing(library.cases())) == len(library.cases())

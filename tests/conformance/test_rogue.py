@@ -1,0 +1,133 @@
+"""Servers that hang, close, flood, answer noise or die: each case fails with a clear reason, and the run goes on."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import pytest
+
+from conformance import library
+from conformance.__main__ import FAILED, UNREACHABLE, USAGE, main
+from conformance.notation import version
+from conformance.runner import Result, Settings, run
+from conformance.servers import Given, Spawned, free_port
+from tests.conformance import rogue
+from tests.conformance.rogue import Behaviour
+
+PROFILE = version("1.6.45")
+NAMES = ["classic/get/hit", "stats/form", "admin/quit", "meta/mg/miss", "admin/version", "framing/http"]
+
+
+def results(behaviour: Behaviour, names: list[str], timeout: float = 0.4) -> dict[str, Result]:
+    cases = [case for case in library.cases() if case.id in names]
+    with rogue.rogue(behaviour) as where:
+        found = list(run(cases, Given(where, destructive=False), Settings(PROFILE, timeout)))
+    return {result.case.id: result for result in found}
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        (rogue.hang, "hung: no reply for 0.4 s"),
+        (rogue.close_early, "the server closed the connection"),
+        (rogue.garbage, "wrong reply"),
+        (rogue.half_answer, "wrong reply"),
+        (rogue.drip, "wrong reply"),
+        (rogue.flood, "wrong reply"),
+    ],
+)
+def test_a_case_fails_with_the_reason(behaviour: Behaviour, reason: str) -> None:
+    result = results(behaviour, ["classic/get/hit"])["classic/get/hit"]
+    assert result.status == "failed"
+    assert result.reason == reason
+
+
+def test_a_server_that_closes_before_it_was_asked() -> None:
+    result = results(rogue.close_at_once, ["classic/get/hit"])["classic/get/hit"]
+    assert result.reason.startswith("the server ")
+    assert "the connection" in result.reason
+
+
+def test_a_list_without_end_is_a_flood() -> None:
+    assert results(rogue.flood_lines, ["stats/form"], 5)["stats/form"].reason.startswith("flooded: over 8 MiB and no")
+
+
+def test_a_line_without_end_is_a_flood() -> None:
+    assert results(rogue.flood, ["stats/form"], 5)["stats/form"].reason.startswith("flooded: over 8 MiB without an end")
+
+
+def test_a_drip_does_not_reset_the_time() -> None:
+    begun = time.monotonic()
+    assert results(rogue.drip, ["stats/form"])["stats/form"].reason == "hung: nothing more for 0.4 s"
+    assert time.monotonic() - begun < 5
+
+
+def test_a_server_that_reads_nothing() -> None:
+    names = ["classic/set/too-large-swallow"]
+    assert "hung" in results(rogue.read_nothing, names)["classic/set/too-large-swallow"].reason
+
+
+@pytest.mark.parametrize("behaviour", [rogue.hang, rogue.close_early, rogue.garbage, rogue.drip, rogue.half_answer])
+def test_every_case_is_run_and_fails(behaviour: Behaviour) -> None:
+    found = results(behaviour, NAMES)
+    assert list(found) == [case.id for case in library.cases() if case.id in NAMES]
+    passed = {name for name, result in found.items() if result.status == "passed"}
+    assert passed <= ({"admin/quit", "framing/http"} if behaviour is rogue.close_early else set())
+
+
+def test_what_came_too_much_is_a_failure() -> None:
+    def echo_twice(client: object) -> None:
+        while data := client.recv(1 << 16):  # type: ignore[attr-defined]  # a socket
+            client.sendall(b"MN\r\nMN\r\n" if data == b"mn\r\n" else b"VERSION 1\r\n")  # type: ignore[attr-defined]
+
+    result = results(echo_twice, ["meta/mn/reply"])["meta/mn/reply"]
+    assert result.reason == "an answer too many"
+    assert result.failure
+    assert result.failure.got == b"MN\r\n"
+
+
+def test_a_process_that_dies_in_the_middle_is_told_and_started_again() -> None:
+    script = (
+        "import socket, sys; s = socket.create_server((sys.argv[2], int(sys.argv[4])))\n"
+        "while True:\n c, _ = s.accept(); d = c.recv(100)\n if d: sys.stderr.write('out of luck\\n'); sys.exit(7)"
+    )
+    servers = Spawned(f'{sys.executable} -c "{script}"')
+    cases = [case for case in library.cases() if case.id in {"classic/get/hit", "meta/mg/miss"}]
+    found = list(run(cases, servers, Settings(PROFILE, 2.0, jobs=1)))
+    servers.close()
+    assert [result.reason for result in found] == ["the server ended (exit status 7): out of luck"] * 2
+
+
+def test_unreachable_is_one_line_and_its_own_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([f"127.0.0.1:{free_port()}"]) == UNREACHABLE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_unix_socket_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["unix:/nowhere/at/all"]) == UNREACHABLE
+    assert "cannot reach unix:/nowhere/at/all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["/no/such/program", f"{sys.executable} -c pass"])
+def test_a_command_that_starts_no_server(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--spawn", command]) == UNREACHABLE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["somewhere"], ["a:1", "--spawn", "b"], ["a:1", "--timeout", "0"], ["a:x"]])
+def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == USAGE
+    assert "usage" in capsys.readouterr().err
+
+
+def test_the_command_reports_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with rogue.rogue(rogue.garbage) as where:
+        code = main([str(where), "--timeout", "0.3", "--only", "classic/get/", "--only", "meta/mg/miss"])
+    out = capsys.readouterr().out
+    assert code == FAILED
+    assert out.count("FAILED ") == len(library.choose(["classic/get/", "meta/mg/miss"], "version"))
+    assert "\x1b" not in out
+    assert "| nc -w 2 127.0.0.1" in out
