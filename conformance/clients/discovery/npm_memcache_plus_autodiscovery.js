@@ -45,4 +45,4 @@ const scenarios = {
   },
 };
 
-main("npm memcache-plus", versionOf("memcache-plus"), ["Client.set", "Client.get", "Client.delete", "Client.disconnect"], scenarios);
+main("npm memcache-plus, autodiscover", versionOf("memcache-plus"), ["Client.set", "Client.get", "Client.delete", "Client.disconnect"], scenarios);
