@@ -175,14 +175,20 @@ cdef inline void put_key(Conn* c, Meta* m) noexcept nogil:
         put(c, b" b", 2)
 
 
+cdef inline void put_stored_key(Conn* c, Item* it) noexcept nogil:
+    # In base64 when the item was stored so, whatever was asked.
+    if it.state & S_BINARY:
+        c.shared.out_len += <size_t> base64_write(c.shared.out + c.shared.out_len, key_of(it), it.nkey)
+    else:
+        put(c, key_of(it), it.nkey)
+
+
 cdef inline void put_item_key(Conn* c, Item* it) noexcept nogil:
     # The k flag of a hit: base64 when the item was stored so.
     put(c, b" k", 2)
+    put_stored_key(c, it)
     if it.state & S_BINARY:
-        c.shared.out_len += <size_t> base64_write(c.shared.out + c.shared.out_len, key_of(it), it.nkey)
         put(c, b" b", 2)
-    else:
-        put(c, key_of(it), it.nkey)
 
 
 cdef inline void put_echo(Conn* c, Meta* m, const char* code) noexcept nogil:
@@ -463,8 +469,7 @@ cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcep
         return 0
     it = item_at(&s.arena, new)
     it.cas = m.explicit if m.explicit and s.use_cas else old.cas
-    it.state |= old.state & S_BINARY
-    item_replace(s, h[0], new, hv)
+    item_replace(s, h[0], new, hv)      # not S_BINARY any more: only ms marks, as in memcached
     h[0] = new
     return 1
 
@@ -680,7 +685,7 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     it = item_at(&s.arena, h)
     left = ttl_left(s, it)
     put(c, b"ME ", 3)
-    put(c, m.t[1].at, m.t[1].len)
+    put_stored_key(c, it)
     put(c, b" exp=", 5)
     put_i64(c, left)
     put(c, b" la=", 4)
