@@ -27,7 +27,7 @@ class Listener(NamedTuple):
 
 
 def parse_listeners(inter: str) -> tuple[Listener, ...]:
-    """`host[:port]`, `[v6]:port`, `v6` or `*`, separated by `,` or `;`, each behind its prefixes (memcached.c, server_sockets).
+    """`host[:port]`, `[v6]:port`, `v6` or `*`, separated by `,` or `;`, each behind its prefixes (memcached.c: server_sockets).
 
     Raises ConfigError with status 71, memcached's for an address that can't be listened on.
     """
