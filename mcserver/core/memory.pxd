@@ -17,6 +17,22 @@ cdef extern from "<sys/mman.h>" nogil:
     enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_DONTNEED, MADV_HUGEPAGE
     void* MAP_FAILED
 
+# Under AddressSanitizer (scripts/asan) a free chunk's bytes behind its header, and those of a chunk that its item does not
+# need, may not be touched. Otherwise these do nothing.
+cdef extern from *:
+    """
+    #if defined(__SANITIZE_ADDRESS__)
+    #include <sanitizer/asan_interface.h>
+    #define MEMORY_HIDE(p, n) ASAN_POISON_MEMORY_REGION((p), (n))
+    #define MEMORY_SHOW(p, n) ASAN_UNPOISON_MEMORY_REGION((p), (n))
+    #else
+    #define MEMORY_HIDE(p, n) ((void) 0)
+    #define MEMORY_SHOW(p, n) ((void) 0)
+    #endif
+    """
+    void MEMORY_HIDE(void* p, size_t n) nogil
+    void MEMORY_SHOW(void* p, size_t n) nogil
+
 cdef enum:
     HUGE_PAGE = 1 << 21
     PAGE_BITS = 20
@@ -163,6 +179,7 @@ cdef inline bint page_give(Arena* a, int cls) noexcept nogil:
         return 0
     page = &a.page[p]
     memset(page, 0, sizeof(Page))
+    MEMORY_SHOW(a.base + (<size_t> p << PAGE_BITS), PAGE_SIZE)
     page.cls = <uint8_t> cls
     a.pages_used += 1
     a.cls[cls].pages += 1
@@ -208,7 +225,15 @@ cdef inline uint32_t chunk_take(Arena* a, int cls) noexcept nogil:
     if not page.free and page.fresh == c.per_page:
         room_remove(a, c.room)
     it.state = S_USED
+    MEMORY_SHOW(<char*> it + HEADER, c.size - HEADER)
     return h
+
+
+cdef inline void chunk_needs(Arena* a, uint32_t h, size_t n) noexcept nogil:
+    # Of this chunk only the first n bytes will be used.
+    cdef uint32_t size = a.cls[a.page[page_of(a, h)].cls].size
+    if n < size:
+        MEMORY_HIDE(<char*> item_at(a, h) + n, size - n)
 
 
 cdef inline void chunk_give_back(Arena* a, uint32_t h) noexcept nogil:
@@ -217,6 +242,7 @@ cdef inline void chunk_give_back(Arena* a, uint32_t h) noexcept nogil:
     cdef SlabClass* c = &a.cls[page.cls]
     cdef Item* it = item_at(a, h)
     it.state = 0
+    MEMORY_HIDE(<char*> it + HEADER, c.size - HEADER)
     page.used -= 1
     c.used -= 1
     if page.leaving:
@@ -318,6 +344,7 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
 
 cdef inline void arena_close(Arena* a) noexcept nogil:
     if a.base != NULL:
+        MEMORY_SHOW(a.base, <size_t> a.high << PAGE_BITS)
         munmap(a.mapped, a.reserved)
         a.base = NULL
     free(a.page)
