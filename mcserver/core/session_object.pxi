@@ -126,7 +126,7 @@ cdef class Session:
             self.engine.pinned[id(self)] = self
         elif self.engine.pinned:
             self.engine.pinned.pop(id(self), None)
-        if self.c.yielded:
+        if self.c.yielded and not stopped(&self.c):     # else whoever ends the stop goes on
             self.owner.later(self)
         read = not stopped(&self.c)
         write = self.c.blocked
