@@ -148,8 +148,12 @@ class Membership:
         layout = self._context.layout
         member_reply = self._children(layout.members)
         node_reply = self._children(layout.nodes)
-        members, _ = await self._settle(layout.members, member_reply)
-        nodes, stat = await self._settle(layout.nodes, node_reply)
+        try:
+            members, _ = await member_reply
+            nodes, stat = await node_reply
+        except ZooKeeperError:
+            self._watched.clear()  # neither is sure to be set
+            raise
         now = self._context.now()
         for name in members:
             if name in nodes:
@@ -206,15 +210,9 @@ class Membership:
         self._watched.add(path)
         return self._context.zk.children(path, fired)
 
-    async def _settle(self, path: str, reply: Awaitable[tuple[list[str], Stat]]) -> tuple[list[str], Stat]:
-        try:
-            return await reply
-        except ZooKeeperError:
-            self._watched.discard(path)
-            raise
-
     async def step(self) -> None:
         """Keeps the view current: at every change of the lists, and at leisure for what the records say."""
         await self.look()
-        if not await self.wake.wait(self._context.settings.max_stale):
+        settled = all(node.state == "ready" for node in self.nodes.values())
+        if not await self.wake.wait(self._context.settings.max_stale * (1 if settled else 0.25)):
             await self.read_nodes()

@@ -45,10 +45,11 @@ class History:
 
     def _old(self, now: int, gen: int) -> int:
         """The first sequence that may be younger than `keep_seconds`."""
-        first = self._samples[0] if self._samples else None
-        if first is None or first.time > now - int(self._settings.keep_seconds * 1e9):
-            return 0
-        return self._behind(first.version, gen)
+        old = now - int(self._settings.keep_seconds * 1e9)
+        for sample in reversed(self._samples):
+            if sample.time <= old:
+                return self._behind(sample.version, gen)
+        return 0
 
     def _over_size(self, gen: int) -> int:
         """The sequence from which on the entries fit into `cap_bytes`, as far as the samples tell."""

@@ -81,7 +81,8 @@ class Host:
             item = self.cache.get(key)
             if item is not None:
                 fleet.checkers.on_read(self, key, item)
-        self.act(fleet.world.random.random() * (0.65 if self.only_reads else 1.0))
+        calm = self.only_reads or (fleet.world.now > WORK and fleet.world.random.random() < 0.7)
+        self.act(fleet.world.random.random() * (0.65 if calm else 1.0))
         self.process.world.after(fleet.pace * (0.2 + 1.6 * fleet.world.random.random()), self.process, self.work)
 
     def act(self, roll: float) -> None:

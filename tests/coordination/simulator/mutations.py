@@ -1,6 +1,7 @@
 """Ways to break the machines, one or more for each guarantee: each lacks one rule of the code under test.
 
-`MUTATIONS` maps a name to a context in which the rule is missing; `BREAKS` to the property that must be reported.
+`MUTATIONS` maps a name to a context in which the rule is missing; `BREAKS` to the property that must be reported; `FAULTS`
+to the faults that show it, where most of the others do not.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from mcserver.coordination import acks, entry, leader, log, membership, queue, r
 from mcserver.coordination.layout import Meta, head_of, version
 from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
 
-from . import cache
+from . import cache, faults
 
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 BREAKS: dict[str, str] = {}
+FAULTS: dict[str, list[faults.Fault]] = {}
 
 
-def breaks(name: str) -> Callable[[Callable[[], dict[tuple[type, str], Any]]], Callable[[], Any]]:
+def breaks(name: str, *needs: faults.Fault) -> Callable[[Callable[[], dict[tuple[type, str], Any]]], Callable[[], Any]]:
     """Registers a function that returns {(class, attribute): replacement}."""
 
     def register(make: Callable[[], dict[tuple[type, str], Any]]) -> Callable[[], Any]:
@@ -37,6 +39,7 @@ def breaks(name: str) -> Callable[[Callable[[], dict[tuple[type, str], Any]]], C
 
         MUTATIONS[make.__name__] = applied
         BREAKS[make.__name__] = name
+        FAULTS[make.__name__] = list(needs)
         return make
 
     return register
@@ -51,7 +54,7 @@ def no_gate() -> dict[tuple[type, str], Any]:
     return {(cache.ModelCache, "is_closed"): property(lambda self: False)}
 
 
-@breaks("P1")
+@breaks("P1", faults.isolate)
 def round_without_the_write() -> dict[tuple[type, str], Any]:
     """Certificates from reads alone, but for the first: a follower without its leader hands them out."""
 
@@ -113,7 +116,7 @@ def applied_at_the_commit() -> dict[tuple[type, str], Any]:
 # P3: nothing committed is lost ----------------------------------------------------------------------------------------------
 
 
-@breaks("P3")
+@breaks("P3", faults.hole)
 def hole_skipped() -> dict[tuple[type, str], Any]:
     """A missing entry is passed over."""
     original = reader.Reader._skip_to
@@ -158,7 +161,7 @@ def meta_read_after_the_log() -> dict[tuple[type, str], Any]:
     return {(reader.Reader, "_finish"): finish}
 
 
-@breaks("P7")
+@breaks("P7", faults.depose)
 def meta_written_unconditionally() -> dict[tuple[type, str], Any]:
     """A leader replaces the log's record without a check of itself and of what it read."""
 
@@ -236,7 +239,7 @@ def new_session_starts_over() -> dict[tuple[type, str], Any]:
     return {(reader.Reader, "session_changed"): changed}
 
 
-@breaks("P7")
+@breaks("P7", faults.depose)
 def leader_without_check() -> dict[tuple[type, str], Any]:
     """A leader's write does not depend on its candidate."""
 
@@ -246,7 +249,7 @@ def leader_without_check() -> dict[tuple[type, str], Any]:
     return {(leader.Leader, "_write"): write}
 
 
-@breaks("P8")
+@breaks("P8", faults.lag, faults.cut_off, faults.pause)
 def trim_ignores_the_slow() -> dict[tuple[type, str], Any]:
     """What a live member still needs is trimmed."""
     original = trim.History.floor
@@ -308,7 +311,7 @@ def lost_session_not_registered_again() -> dict[tuple[type, str], Any]:
     }
 
 
-@breaks("P3")
+@breaks("P1")
 def only_the_first_line() -> dict[tuple[type, str], Any]:
     """A reader that stops after the first change of an entry."""
 

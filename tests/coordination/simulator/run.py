@@ -14,7 +14,7 @@ from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
 from . import checkers, faults
 from .checkers import Violation
 from .fleet import WORK, Fleet
-from .mutations import MUTATIONS
+from .mutations import FAULTS, MUTATIONS
 from .scheduler import MS, SECOND, World
 
 HEAL = 1_300 * MS  # after the last fault: so long until everything must be fresh
@@ -46,7 +46,7 @@ def simulate(seed: int, mutation: str = "", note: Callable[[str], None] | None =
     with MUTATIONS[mutation]() if mutation else nullcontext():
         fleet = Fleet(world)
         try:
-            _run(fleet)
+            _run(fleet, FAULTS.get(mutation) or [])
         except Violation as violation:
             return Outcome(seed, violation, world.events)
         finally:
@@ -54,13 +54,13 @@ def simulate(seed: int, mutation: str = "", note: Callable[[str], None] | None =
     return Outcome(seed, None, world.events)
 
 
-def _run(fleet: Fleet) -> None:
+def _run(fleet: Fleet, chosen: list[faults.Fault]) -> None:
     world, random = fleet.world, fleet.world.random
     for n in range(random.choice((2, 2, 3, 3))):
         world.after(random.random() ** 2 * 0.3 * SECOND, None, fleet.start, f"n{n + 1}")
     rare = random.random() < 0.3
     for n in range(random.choice((0, 1, 2, 3, 4, 6))):
-        fault = random.choice(faults.RARE if rare and n == 0 else faults.COMMON)
+        fault = random.choice(chosen or (faults.RARE if rare and n == 0 else faults.COMMON))
         world.at(int((0.25 + 0.65 * random.random()) * WORK), None, _suffer, fleet, fault)
     world.run(WORK)
     _heal(fleet)

@@ -1,0 +1,65 @@
+"""Ten thousand worlds in which every property holds, and broken ones in which the checkers say so."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from .simulator.mutations import BREAKS
+from .simulator.run import simulate
+
+CHUNK = 500
+SEEDS = range(0, 10_000, CHUNK)
+LIMIT = 400  # seeds within which a mutation must be reported as what it breaks
+
+
+@pytest.fixture(autouse=True)
+def quickly() -> Iterator[None]:
+    """No log lines, and no collector: a world is closed at its end and leaves little behind."""
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    yield
+    gc.enable()
+    gc.collect()
+    logging.disable(logging.NOTSET)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", SEEDS)
+def test_every_property_holds(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+        if seed % 100 == 0:
+            gc.collect()
+
+
+def test_a_few_seeds_for_everyday() -> None:
+    for seed in range(50_000, 50_020):
+        assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutation", BREAKS)
+def test_a_broken_rule_is_reported(mutation: str) -> None:
+    for seed in range(LIMIT):
+        violation = simulate(seed, mutation).violation
+        if violation is not None and violation.property == BREAKS[mutation]:
+            return
+    pytest.fail(f"{LIMIT} seeds have not shown that {mutation} breaks {BREAKS[mutation]}")
+
+
+def test_every_guarantee_has_a_mutation_that_breaks_it() -> None:
+    assert {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P10", "P13"} <= set(BREAKS.values())
+
+
+def test_a_seed_replays() -> None:
+    lines: list[str] = []
+    again: list[str] = []
+    assert simulate(7, note=lines.append) == simulate(7, note=again.append)
+    assert lines == again
+    assert len(lines) > 50
