@@ -371,7 +371,7 @@ class KazooDriver:
             use_ssl=target.tls,
             ca=target.tls_ca,
             certfile=target.tls_cert,
-            keyfile=target.tls_key,
+            keyfile=target.tls_key or target.tls_cert,  # without one, kazoo would leave the certificate out
             verify_certs=target.tls_verify,
             check_hostname=target.tls and target.tls_verify,
         )

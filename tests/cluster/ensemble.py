@@ -33,8 +33,8 @@ JAVA = [
     "-Xshare:auto",
     "-Dorg.slf4j.simpleLogger.showDateTime=true",
 ]
-# The manifest of the first names all the rest but the logger.
-CLASSPATH = "/usr/share/java/zookeeper.jar:/usr/share/java/slf4j-simple.jar"
+# The manifest of the first names all the rest but the logger, and not all of netty (which TLS needs).
+CLASSPATH = ":".join(f"/usr/share/java/{jar}.jar" for jar in ("zookeeper", "slf4j-simple", "netty-codec"))
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 TICK_MS = 500
 SYNC_LIMIT = 4
@@ -149,8 +149,11 @@ class ZooKeeperServer:
 class Ensemble:
     """Three ZooKeeper servers. Use it as a context manager: start() on entry, close() on exit."""
 
-    def __init__(self, network: Network | None = None, *, size: int = 3, fsync: bool = False) -> None:
-        self.network, self.fsync = network, fsync
+    def __init__(
+        self, network: Network | None = None, *, size: int = 3, fsync: bool = False, settings: tuple[str, ...] = ()
+    ) -> None:
+        """`fsync` as in production; `settings` are further lines for each server's zoo.cfg."""
+        self.network, self.fsync, self._settings = network, fsync, settings
         self.directory = Path(tempfile.mkdtemp(prefix="zk-ensemble-"))
         ports = iter(free_ports(3 * size))
         self.servers = [
@@ -296,6 +299,7 @@ class Ensemble:
             f"dataDir={server.directory}",
             f"clientPort={server.client_port}",
             "clientPortAddress=127.0.0.1",
+            *self._settings,
         ]
         for other in self.servers if len(self.servers) > 1 else []:
             quorum, election = other.quorum_port, other.election_port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import random
 import sys
 import tempfile
@@ -68,7 +69,7 @@ class Outcome:
 
 def soak(seconds: float, seed: int) -> Outcome:
     with Network() as network, Ensemble(network) as ensemble, Fleet(ensemble, "soak") as fleet:
-        with Workload(fleet.servers, seed=seed) as workload:
+        with Workload(fleet.servers, seed=seed, writers=6) as workload:
             nemesis = Nemesis(ensemble, fleet, workload, seed)
             started = time.monotonic()
             failure = ""
@@ -108,6 +109,7 @@ def main() -> int:
     arguments = parser.parse_args()
     seed = random.SystemRandom().randrange(1 << 31) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
+    logging.getLogger("kazoo").setLevel(logging.CRITICAL)  # the client that ends sessions tells each of them
     outcome = soak(arguments.seconds, seed)
     print(outcome.page())
     if outcome.is_clean:
