@@ -21,6 +21,7 @@ from .notation import NEEDS, Case
 from .wire import Address, BrokenError, UnreachableError, connect
 
 REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends
+STARTS = 4  # servers that start at a time
 START = 20.0  # seconds that a server may take to accept its first connection
 
 
@@ -146,8 +147,10 @@ class Spawned(Servers):
         self.command = shlex.split(command)
         self.directory = tempfile.TemporaryDirectory(prefix="mcconform-")
         self.guard = threading.Lock()
+        self.starting = threading.Semaphore(STARTS)
         self.shared: dict[tuple[object, ...], Process] = {}
         self.locks: dict[tuple[object, ...], threading.Lock] = {}
+        self.refused: dict[tuple[str, ...], RefusedError] = {}  # by options: they are not tried twice
         self.started = 0
 
     def reason_to_skip(self, case: Case) -> str:
@@ -177,6 +180,8 @@ class Spawned(Servers):
     def start(self, case: Case) -> Process:
         """A new server with the case's options; its files are written first."""
         with self.guard:
+            if case.options in self.refused:
+                raise self.refused[case.options]
             self.started += 1
             directory = Path(self.directory.name) / str(self.started)
         directory.mkdir()
@@ -186,9 +191,12 @@ class Spawned(Servers):
             options = [option.replace(f"{{file.{name}}}", str(directory / name)) for option in options]
         for attempt in range(3):
             try:
-                return Process(self.command, options, directory)
+                with self.starting:
+                    return Process(self.command, options, directory)
             except RefusedError as error:
-                raise RefusedError(f"the server does not take {' '.join(case.options)}: {error.reason}") from error
+                refusal = RefusedError(f"the server does not take {' '.join(case.options)}: {error.reason}")
+                self.refused[case.options] = refusal
+                raise refusal from error
             except UnreachableError:  # the port may have been taken in between
                 if attempt == 2:
                     raise

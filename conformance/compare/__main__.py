@@ -28,6 +28,10 @@ from .streams import Write, stream
 SAME, DIFFERENT, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
+REPEATS = 3  # times that a stream is played again, to tell a difference from a machine that stood still for a second
+Unwanted = list[tuple[re.Pattern[str], str]]
+
+
 @dataclass
 class Tally:
     """What a run has done."""
@@ -37,6 +41,7 @@ class Tally:
     differences: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     excused: Counter[str] = field(default_factory=Counter)
+    unrepeated: list[int] = field(default_factory=list)
 
 
 @functools.cache
@@ -68,13 +73,13 @@ def excused(writes: list[Write], difference: Difference) -> str:
     return ""
 
 
-def filters(first: str, second: str) -> list[tuple[re.Pattern[str], str]]:
+def filters(first: str, second: str) -> Unwanted:
     """The patterns that tell these two versions apart."""
     ends = sorted((version(first), version(second)))
     return [(pattern, why) for release, pattern, why in known_differences() if ends[0] < version(release) <= ends[1]]
 
 
-def sift(writes: list[Write], unwanted: list[tuple[re.Pattern[str], str]], tally: Tally) -> list[Write]:
+def sift(writes: list[Write], unwanted: Unwanted, tally: Tally) -> list[Write]:
     """The stream without what the versions are known to do differently."""
     kept: list[Write] = []
     for commands in writes:
@@ -99,7 +104,7 @@ def their_version(where: Address) -> str:
     return found[1].decode() if found else "0"
 
 
-def compare(pair: Pair, unwanted: list[tuple[re.Pattern[str], str]], seconds: float, seed: int, limit: int) -> Tally:
+def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: int) -> Tally:
     """Plays streams for so long, and prints each difference; `limit` is how many end the run."""
     tally = Tally()
     deadline = time.monotonic() + seconds
@@ -111,15 +116,24 @@ def compare(pair: Pair, unwanted: list[tuple[re.Pattern[str], str]], seconds: fl
         difference = pair.play(writes, number)
         if difference and (why := excused(writes, difference)):
             tally.excused[why] += 1
+        elif difference and not any(pair.play(writes, number) for _ in range(REPEATS)):
+            tally.unrepeated.append(number)
         elif difference:
             tally.differences += 1
-            print("\n".join([*tell(pair, writes, difference, number), ""]), flush=True)
+            print("\n".join([*tell(pair, writes, difference, number, unwanted), ""]), flush=True)
     return tally
 
 
-def tell(pair: Pair, writes: list[Write], difference: Difference, number: int) -> list[str]:
-    """A difference, shrunk and as a case."""
-    short = shrink(writes, lambda candidate: pair.play(candidate, number) is not None)
+def tell(pair: Pair, writes: list[Write], difference: Difference, number: int, unwanted: Unwanted) -> list[str]:
+    """A difference, shrunk and as a case; shrinking must not stray into differences that are known."""
+
+    def differs(candidate: list[Write]) -> bool:
+        if sift(candidate, unwanted, Tally()) != candidate:
+            return False
+        found = pair.play(candidate, number)
+        return found is not None and not excused(candidate, found)
+
+    short = shrink(writes, differs)
     last = pair.play(short, number)
     if last is None:  # it came once and does not come again: show it as it was
         short, last = writes[: difference.write + 1], difference
@@ -153,6 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         seconds = time.monotonic() - begun
     for why, count in tally.left_out.most_common():
         print(f"left out {count} commands: {why}")
+    if tally.unrepeated:
+        print(f"differed once and not again, as a stall between two seconds makes it: {tally.unrepeated}")
     for why, count in tally.excused.most_common():
         print(f"excused {count} streams: {why}")
     print(f"{versions[0]} and {versions[1]}: {tally.streams} streams, {tally.commands} commands, {seconds:.0f} s, "

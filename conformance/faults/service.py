@@ -37,7 +37,7 @@ FAULTS = (
     Fault("slabs-short", "stats slabs lacks total_malloced", "stats", ("stats/slabs",),
           reply=drop(rb"^STAT total_malloced \d+\r\n")),
     Fault("reset-nothing", "stats reset resets nothing", "stats", ("stats/reset",),
-          request=swap(rb"^stats reset", b"stats rese"), reply=after(rb"^stats rese\r", rb"^ERROR", b"RESET")),
+          request=swap(rb"^stats reset", b"stats nothing"), reply=after(rb"^stats nothing\r", rb"^ERROR", b"RESET")),
     Fault("settings-kilobytes", "maxbytes is in kilobytes", "settings", ("settings/maxbytes",),
           reply=swap(rb"^(STAT maxbytes )(\d+)", number(lambda n: n // 1024))),
     Fault("half-line-runs", "a line without its end runs when the connection closes", "connection",
