@@ -37,6 +37,10 @@ class Contest:
         """A table's head."""
         return what, self.subject.name, self.peer.name, ratio
 
+    def names(self) -> str:
+        """What stands in brackets behind a ratio."""
+        return f"ratio ({self.subject.name} / {self.peer.name})"
+
     def spread(self, what: str, cell: Cell, form: str) -> str:
         """A remark: the least and the most of both."""
         ours, theirs = ([format(edge(values), form) for edge in (min, max)] for values in zip(*cell.pairs, strict=True))

@@ -12,32 +12,25 @@ from .report import Cell, Table, interleave
 CONNECTIONS = 50
 KEYS = 10_000
 DEPTHS = (1, 16, 100)
-WORKLOADS = {
-    "get 32 B": ("get", 32),
-    "set 32 B": ("set", 32),
-    "9:1 mix 32 B": ("mix", 32),
-    "mg 32 B": ("meta", 32),
-    "get 1 KiB": ("get", 1024),
-    "set 1 KiB": ("set", 1024),
-}
 
 
-class Load(NamedTuple):
-    """One cell: what is asked for, bytes of a value, requests in one write."""
+class Workload(NamedTuple):
+    """What is asked for, bytes of a value, and how many requests go out in one write."""
 
     name: str
-    workload: str
     value: int
-    depth: int
+    depths: tuple[int, ...] = DEPTHS
 
 
-GRID = sorted(
-    [
-        *(Load(f"{name}, depth {depth}", *load, depth) for name, load in WORKLOADS.items() for depth in DEPTHS),
-        Load("get of 100 keys, 32 B", "multiget", 32, 1),
-    ],
-    key=lambda cell: cell.value,
-)
+WORKLOADS = {
+    "get 32 B": Workload("get", 32),
+    "set 32 B": Workload("set", 32),
+    "9:1 mix 32 B": Workload("mix", 32),
+    "mg 32 B": Workload("meta", 32),
+    "get of 100 keys, 32 B": Workload("multiget", 32, (1,)),
+    "get 1 KiB": Workload("get", 1024),
+    "set 1 KiB": Workload("set", 1024),
+}
 """In this order the keys need new values only once."""
 
 
@@ -49,34 +42,43 @@ class Cost(NamedTuple):
 
 
 def measure(contest: Contest) -> list[Table]:
-    """One table: microseconds an operation, and the ratio."""
-    title = f"Server CPU time an operation, µs (user + system, {CONNECTIONS} connections, all hits)"
-    table = Table(title, contest.head("workload, requests in one write"))
-    least_busy = 1.0
+    """One table: the ratio, and microseconds an operation of both."""
+    title = (
+        f"Server CPU time an operation (user + system, {CONNECTIONS} connections, all hits): {contest.names()}, in µs"
+    )
+    table = Table(title, ("workload", *(column(depth) for depth in DEPTHS)))
+    least_busy, filled = 1.0, 0
     with contest.both() as servers:
-        filled = 0
-        for cell in GRID:
-            progress(f"CPU time: {cell.name}")
-            if cell.value != filled:
-                filled = cell.value
+        for name, workload in WORKLOADS.items():
+            if workload.value != filled:
+                filled = workload.value
                 for server in servers:
                     load(server, "fill", keys=KEYS, value=filled, depth=100)
-            pairs = interleave(contest.pairs, servers, lambda server: cost(contest, server, cell))  # noqa: B023
-            table.add(cell.name, Cell([(ours.operation, theirs.operation) for ours, theirs in pairs]), ".2f")
-            least_busy = min(least_busy, *(run.busy for pair in pairs for run in pair))
-    table.add_means({f"depth {depth}": [cell.name for cell in GRID if cell.depth == depth] for depth in DEPTHS})
+            cells = {}
+            for depth in workload.depths:
+                progress(f"CPU time: {name}, {column(depth)}")
+                pairs = interleave(contest.pairs, servers, lambda server: cost(contest, server, workload, depth))  # noqa: B023
+                cells[column(depth)] = Cell([(ours.operation, theirs.operation) for ours, theirs in pairs])
+                least_busy = min(least_busy, *(run.busy for pair in pairs for run in pair))
+            table.add_ratios(name, cells, ".2f")
+    table.add_means({column(depth): [name for name in table.data if name.endswith(column(depth))] for depth in DEPTHS})
     table.remarks.append(f"The measured server was on its core for at least {least_busy:.0%} of the time.")
     return [table]
 
 
-def cost(contest: Contest, server: Server, cell: Load) -> Cost:
-    """One run of one cell against one server."""
+def column(depth: int) -> str:
+    """The head of a column."""
+    return f"depth {depth}"
+
+
+def cost(contest: Contest, server: Server, workload: Workload, depth: int) -> Cost:
+    """One run against one server."""
     report = load(
         server,
         "closed",
-        workload=cell.workload,
-        value=cell.value,
-        depth=cell.depth,
+        workload=workload.name,
+        value=workload.value,
+        depth=depth,
         connections=CONNECTIONS,
         keys=KEYS,
         seconds=0.15 if contest.quick else 1,

@@ -56,6 +56,19 @@ class Table:
     def add(self, name: str, cell: Cell, form: str) -> None:
         """A row of both medians, in format `form`, and the ratio."""
         self.rows.append((name, format(cell.subject, form), format(cell.peer, form), f"{cell.ratio:.2f}"))
+        self.note(name, cell)
+
+    def add_ratios(self, name: str, cells: dict[str, Cell], form: str) -> None:
+        """A row of many cells, named by the heads of their columns: the ratio and, in brackets, both medians."""
+        shown = {
+            column: f"{cell.ratio:.2f} ({cell.subject:{form}} / {cell.peer:{form}})" for column, cell in cells.items()
+        }
+        self.rows.append((name, *(shown.get(column, "") for column in self.head[1:])))
+        for column, cell in cells.items():
+            self.note(f"{name}, {column}", cell)
+
+    def note(self, name: str, cell: Cell) -> None:
+        """For machines only."""
         self.data[name] = {"pairs": cell.pairs, "ratio": cell.ratio}
 
     def add_means(self, groups: dict[str, list[str]]) -> None:
