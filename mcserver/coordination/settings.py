@@ -46,4 +46,4 @@ class Settings:
     absence_margin: float = 1.05  # clocks may run 5 % apart
     member_margin: float = 10.0  # a dead member's record stays so much longer than it may have served
     lock_buckets: int = 64
-    lock_window: float = 1.0  # a commit answered later proves no lock; below any session timeout
+    lock_window: float = 0.8  # a commit answered later proves no lock; below any session timeout
