@@ -174,6 +174,7 @@ class Node:
             "lag_entries": max(0, reader.head - reader.applied) & 0xFFFFFFFF,
             "fresh_age_ms": -1 if age < 0 else round(age * 1000),
             "stale": int(self.gate.is_stale),
+            "stale_serving": int(self.gate.is_stale and self.context.settings.on_stale == "serve"),
             "on_stale": self.context.settings.on_stale,
             "not_waited_for": ",".join(self.acks.not_waited_for),
             "queue_keys": len(queue),

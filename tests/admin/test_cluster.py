@@ -1,0 +1,104 @@
+"""The commands of a fleet, over a fleet of the test's own: their text on the wire."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import pytest
+
+from mcserver.admin import cluster
+from mcserver.coordination.ports import Member
+
+V = (1 << 32) | 7  # the entry after 1:6
+
+
+class Fleet:
+    """Three members, one of them twice: its old session has not ended yet."""
+
+    listed: ClassVar = [
+        Member("a.1", "10.0.0.1:11211", "ready", V, True),
+        Member("b.1", "[::1]:11212", "joining", -1, False),
+        Member("b.2", "[::1]:11212", "ready", V, False),
+        Member("c.1", "cache.example:11213", "draining", V, False),
+        Member("d.1", "", "ready", V, False),
+    ]
+
+    def members(self) -> tuple[int, list[Member]]:
+        return 9, self.listed
+
+    def leader(self) -> str | None:
+        return "b.2"
+
+    def stats(self) -> dict[str, int | float | str]:
+        return {"state": "ready", "log": "", "append_ms_p50": 1.5}
+
+
+class Session:
+    """Hears the events that a reply is tied to."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+
+    def event(self, *event: Any) -> None:
+        self.events.append(event)
+
+
+def ask(line: str) -> tuple[bytes | None, list[tuple[Any, ...]]]:
+    session, words = Session(), line.encode().split()
+    command = {b"cluster": cluster.cluster, b"config": cluster.config}[words[0]]
+    reply = command(SimpleNamespace(cluster=Fleet()), session, words)  # type: ignore[arg-type]
+    assert reply is None or isinstance(reply, bytes)
+    return reply, session.events
+
+
+def test_members() -> None:
+    reply, _ = ask("cluster members")
+    assert reply is not None
+    assert reply.decode().split("\r\n") == [
+        "VERSION 9",
+        "MEMBER 10.0.0.1:11211 ready 1:7 a.1 self",
+        "MEMBER [::1]:11212 joining none b.1",
+        "MEMBER [::1]:11212 ready 1:7 b.2 leader",
+        "MEMBER cache.example:11213 draining 1:7 c.1",
+        "MEMBER none ready 1:7 d.1",
+        "END",
+        "",
+    ]
+    assert ask("cluster leader")[0] == b"LEADER b.2\r\n"
+
+
+def test_config_get_cluster_as_elasticache_writes_it() -> None:
+    body = b"9\n10.0.0.1|10.0.0.1|11211 ::1|::1|11212 cache.example||11213\n"
+    assert ask("config get cluster")[0] == b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
+    assert ask("config set cluster")[0] == b"ERROR\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "event"),
+    [
+        ("cluster flush", ("cluster flush",)),
+        ("cluster flush p:", ("cluster flush", b"p:")),
+        ("cluster refresh p:", ("cluster refresh", b"p:", 0)),
+        ("cluster refresh p: 30", ("cluster refresh", b"p:", 30)),
+        ("cluster leave", ("cluster leave",)),
+    ],
+)
+def test_what_waits_for_the_others(line: str, event: tuple[Any, ...]) -> None:
+    assert ask(line) == (b"OK\r\n", [event])
+
+
+@pytest.mark.parametrize(
+    "line", ["cluster", "cluster what", "cluster flush a b", "cluster refresh", "cluster members x"]
+)
+def test_usage(line: str) -> None:
+    assert ask(line) == (cluster.USAGE, [])
+
+
+@pytest.mark.parametrize("ttl", ["x", "-1", "99999999999"])
+def test_a_bad_ttl(ttl: str) -> None:
+    assert ask(f"cluster refresh p: {ttl}") == (b"CLIENT_ERROR bad command line format\r\n", [])
+
+
+def test_stats_have_no_empty_value() -> None:
+    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"  # type: ignore[arg-type]
