@@ -45,6 +45,6 @@ def capacity(server: Server, quick: bool) -> float:
 
 def run(contest: Contest, server: Server, rate: float) -> dict[str, int]:
     """The generator's report."""
-    seconds, warm_up = (0.6, 0.1) if contest.quick else (3, 0.3)
+    seconds, warm_up = (0.3, 0.1) if contest.quick else (3, 0.3)
     options = {"value": VALUE, "connections": CONNECTIONS, "keys": KEYS}
     return load(server, "open", rate=rate, seconds=seconds, warm_up=warm_up, **options)
