@@ -88,7 +88,7 @@ class Act:
     """What is neither sent nor received.
 
     closed: the server must close the connection. wait: sleep so many seconds. use: go on with connection number N.
-    mute: no closing check on this connection. crowd: open N idle connections. gone: the server's process must end.
+    mute: no closing check on this connection. crowd: open up to N idle connections. gone: the server's process must end.
     hangup: the client closes this connection.
     """
 

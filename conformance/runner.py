@@ -5,6 +5,7 @@ Owns the execution of a case and the pool that runs many. It prints nothing and 
 
 from __future__ import annotations
 
+import contextlib
 import random
 import string
 import threading
@@ -160,7 +161,9 @@ class Exchange:
         elif step.word == "mute":
             self.muted.add(self.current)
         elif step.word == "crowd":
-            self.crowd += [Wire(self.lease.address, self.settings.timeout) for _ in range(int(step.amount))]
+            with contextlib.suppress(UnreachableError):  # a full server may leave the next one waiting
+                for _ in range(int(step.amount)):
+                    self.crowd.append(Wire(self.lease.address, min(1.0, self.settings.timeout)))
         elif self.lease.process:
             self.muted |= self.wires.keys()
             self.lease.process.wait(self.settings.timeout)
