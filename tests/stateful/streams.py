@@ -96,11 +96,16 @@ class Commands:
 
     def wrong(self) -> bytes:
         """A line that is an error, in both versions the same."""
-        lines: tuple[bytes, ...] = (b"bogus\r\n", b"GET a\r\n", b"touch a 1x\r\n", b"incr a -1\r\n", b"incr a x\r\n", b"flush_all z\r\n",
-                 b"mg a z\r\n", b"mg a s s\r\n", b"mg a Tx\r\n", b"ms a 2 Tx\r\nhi\r\n", b"md a ?\r\n", b"mg ! b\r\n",
-                 b"decr a 18446744073709551616\r\n", b"gat x a\r\n", b"delete %b\r\n" % (b"k" * 251))  # fmt: skip
-        new = (b"mg a [\r\n", b"get\r\n", b"\n", b"incr a\r\n", b"ma a z\r\n", b"ma a Dx\r\n", b"set a 0 0 1x\r\n",
-               b"ms a x\r\n", b"get %b a\r\n" % (b"k" * 251), b"ms a 2 MZ\r\nhi\r\n", b"set a 0 0\r\n")  # fmt: skip
+        long = b"k" * 251
+        lines: tuple[bytes, ...] = (
+            b"bogus\r\n", b"GET a\r\n", b"touch a 1x\r\n", b"incr a -1\r\n", b"incr a x\r\n", b"flush_all z\r\n",
+            b"mg a z\r\n", b"mg a s s\r\n", b"mg a Tx\r\n", b"ms a 2 Tx\r\nhi\r\n", b"md a ?\r\n", b"mg ! b\r\n",
+            b"decr a 18446744073709551616\r\n", b"gat x a\r\n", b"delete %b\r\n" % long,
+        )  # fmt: skip
+        new = (
+            b"mg a [\r\n", b"get\r\n", b"\n", b"incr a\r\n", b"ma a z\r\n", b"ma a Dx\r\n", b"set a 0 0 1x\r\n",
+            b"ms a x\r\n", b"get %b a\r\n" % long, b"ms a 2 MZ\r\nhi\r\n", b"set a 0 0\r\n",
+        )  # fmt: skip
         if self.old:
             lines = tuple(line for line in lines if b"?" not in line and b"18446744073709551616" not in line)
             return self.random.choice(lines)

@@ -1,0 +1,18 @@
+"""Short runs of the soak and of the fuzzer under AddressSanitizer and UndefinedBehaviorSanitizer."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the first to come builds the core with the sanitizers
+@pytest.mark.parametrize("program", ["asan", "fuzz"])
+def test_nothing_is_found(program: str) -> None:
+    command = [f"scripts/{program}", "--seconds", "10", "--seed", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=880, check=False)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
+    assert " s, " in done.stdout, "it says how much it did"
