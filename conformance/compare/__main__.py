@@ -6,6 +6,7 @@ Owns options, exit codes and what is printed. A and B are addresses, or commands
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import re
 import sys
@@ -108,19 +109,20 @@ def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: in
     """Plays streams for so long, and prints each difference; `limit` is how many end the run."""
     tally = Tally()
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and tally.differences < limit:
-        number = seed + tally.streams
-        writes = sift(stream(Random(number)), unwanted, tally)
-        tally.streams += 1
-        tally.commands += sum(len(commands) for commands in writes)
-        difference = pair.play(writes, number)
-        if difference and (why := excused(writes, difference)):
-            tally.excused[why] += 1
-        elif difference and not any(pair.play(writes, number) for _ in range(REPEATS)):
-            tally.unrepeated.append(number)
-        elif difference:
-            tally.differences += 1
-            print("\n".join([*tell(pair, writes, difference, number, unwanted), ""]), flush=True)
+    with contextlib.suppress(KeyboardInterrupt):  # what was done until then counts
+        while time.monotonic() < deadline and tally.differences < limit:
+            number = seed + tally.streams
+            writes = sift(stream(Random(number)), unwanted, tally)
+            tally.streams += 1
+            tally.commands += sum(len(commands) for commands in writes)
+            difference = pair.play(writes, number)
+            if difference and (why := excused(writes, difference)):
+                tally.excused[why] += 1
+            elif difference and not any(pair.play(writes, number) for _ in range(REPEATS)):
+                tally.unrepeated.append(number)
+            elif difference:
+                tally.differences += 1
+                print("\n".join([*tell(pair, writes, difference, number, unwanted), ""]), flush=True)
     return tally
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from conformance.compare.streams import KEYS, ODD_KEYS
 from conformance.text import Scope, parse
 from conformance.wire import Address, BrokenError, Wire
 
@@ -23,6 +24,7 @@ TIMES = re.compile(rb"(?<= [tl])\d+(?=[ \r])|(?<= exp=)\d+|(?<= la=)\d+")
 PAST = re.compile(rb"(?<= t)(?:4\d{9}|-\d+)(?=[ \r])")  # the time left of what is past: memcached wraps it
 CLASS = re.compile(rb"(?<= cls=)\d+")  # how a server sizes its slabs is its own affair
 VERSION = re.compile(rb"^VERSION \S+", re.MULTILINE)
+EVERY_KEY = (*(f"{{{key}}}" for key in KEYS), *ODD_KEYS)
 UNREAD = b"1000000000013"  # stands for the unique of a key that was not there
 
 
@@ -81,6 +83,12 @@ class Side:
         self.wire.log.clear()
         return reply
 
+    def tidy(self) -> None:
+        """Deletes the stream's keys: two servers that are full may evict, and refuse, differently."""
+        if self.wire:
+            keys = [parse(key).render(self.scope) for key in EVERY_KEY]
+            self.wire.send(b"".join(b"delete " + key + b" noreply\r\n" for key in keys))
+
     def plain(self, reply: bytes) -> bytes:
         """The reply with uniques as numbers in the order of their first sight."""
 
@@ -135,6 +143,8 @@ class Pair:
         try:
             return self._play(writes, sides, prefix, seed)
         finally:
+            for side in sides:
+                side.tidy()
             self.wires = [side.wire for side in sides]
 
     def _play(self, writes: Sequence[Sequence[str]], sides: list[Side], prefix: str, seed: int) -> Difference | None:

@@ -13,6 +13,7 @@ from random import Random
 from conformance.text import Scope, parse
 
 KEYS = ("a", "b", "c", "d")
+ODD_KEYS = ("{e:250}", "{f}\\xff\\x01", "{f}\\t")
 TTLS = ("0", "0", "0", "100", "50000", "2592000", "2592001", "-1", "{NOW+5000}", "{NOW-5000}")
 BAD_NUMBERS = ("abc", "1x", "1.5", "", "--1", "99999999999999999999999")
 FLAGS = ("0", "0", "1", "77", "65536", "4294967295")
@@ -54,7 +55,7 @@ class Maker:
         roll = self.random.random()
         if roll < 0.93:
             return "{" + self.random.choice(KEYS) + "}"
-        return self.pick("{e:250}", "{e:250}", "{e:251}", "{f}\\xff\\x01", "{f}\\t")
+        return self.pick("{e:251}", *ODD_KEYS, *ODD_KEYS)
 
     def unique(self, key: str) -> str:
         """A unique for a key: the one last read, an older one, one far off, or none that exists."""
