@@ -14,7 +14,7 @@ from collections.abc import Awaitable
 from .context import SECOND, Context, Signal
 from .layout import NodeRecord
 from .membership import Membership
-from .ports import Future, NoNode, Stat, ZooKeeperError
+from .ports import Future, Stat, ZooKeeperError
 
 NOTHING = -2  # below every version
 
@@ -68,7 +68,7 @@ class Acks:
         membership = self._membership
         low: int | None = None
         again = self._context.settings.max_stale
-        replies: list[tuple[str, Awaitable[tuple[bytes, Stat]]]] = []
+        unknown = []
         unwaited = []
         for name in await self._members():
             record = membership.members.get(name)
@@ -82,10 +82,17 @@ class Acks:
             elif name in self._known:
                 low = self._known[name] if low is None else min(low, self._known[name])
             else:
-                replies.append((name, self._ask(name)))
+                unknown.append(name)
         self.not_waited_for = tuple(unwaited)
-        for name, reply in replies:
-            applied = await self._answer(name, reply)
+        for name in unknown:
+            self._known[name] = NOTHING  # from the moment of the question on: the watch may fire before we look
+        try:
+            answers = await self._context.ask_each(unknown, self._ask)
+        except ZooKeeperError:
+            self._known.clear()
+            raise
+        for name, answer in answers:
+            applied = self._says(name, answer)
             low = applied if low is None else min(low, applied)
         return low, max(again, 0.001)
 
@@ -97,21 +104,15 @@ class Acks:
             self._known.pop(name, None)
             self.wake.set()
 
-        self._known[name] = NOTHING
         return self._context.zk.get(self._context.layout.node(name), fired)
 
-    async def _answer(self, name: str, reply: Awaitable[tuple[bytes, Stat]]) -> int:
+    def _says(self, name: str, answer: tuple[bytes, Stat] | None) -> int:
         """The version that a live member has applied; NOTHING when its record proves nothing."""
-        try:
-            node = NodeRecord.decode((await reply)[0])
-        except NoNode:
+        if answer is None:
             self._known.pop(name, None)
             self.wake.set()  # gone just now: the next look finds it absent
             return NOTHING
-        except ZooKeeperError:
-            self._known.clear()
-            raise
-        self._membership.nodes[name] = node
+        node = self._membership.nodes[name] = NodeRecord.decode(answer[0])
         applied = NOTHING if node.state == "joining" else node.applied
         if name in self._known:  # else the watch has fired already
             self._known[name] = applied

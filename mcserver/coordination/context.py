@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from .figures import Figures
 from .layout import Layout
-from .ports import Cache, Future, Runtime, SessionState, ZooKeeper, ZooKeeperError
+from .ports import Cache, Future, NoNode, Runtime, SessionState, ZooKeeper, ZooKeeperError
 from .settings import Settings
 
 log = logging.getLogger("mcserver.coordination")
 
 SECOND = 1_000_000_000  # nanoseconds
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Signal:
@@ -72,6 +74,17 @@ class Context:
         done = self.runtime.future()
         self.runtime.call_later(seconds, lambda: None if done.done() else done.set_result(None))
         return done
+
+    async def ask_each(self, items: Sequence[T], ask: Callable[[T], Awaitable[R]]) -> list[tuple[T, R | None]]:
+        """The answers to a read for each item, pipelined, a window at a time; None for NoNode."""
+        answers: list[tuple[T, R | None]] = []
+        for start in range(0, len(items), self.settings.read_ahead):
+            for item, reply in [(item, ask(item)) for item in items[start : start + self.settings.read_ahead]]:
+                try:
+                    answers.append((item, await reply))
+                except NoNode:
+                    answers.append((item, None))
+        return answers
 
     @property
     def is_connected(self) -> bool:

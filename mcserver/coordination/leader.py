@@ -9,7 +9,6 @@ written into what the leader writes, so that the log itself shows who wrote in w
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 
 from .context import SECOND, Context, Signal
 from .entry import encode, line
@@ -160,7 +159,7 @@ class Leader:
         target, capped = self._reader.history.floor(self._context.now(), meta.gen, head, lowest)
         while floor < target:
             end = min(target, floor + settings.trim_batch)
-            paths: Iterable[str] = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
+            paths = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
             record = Set(layout.log(meta.log), Floor(end, self.token, capped).encode(), version)
             try:
                 await self._write(*map(Delete, paths), record)
@@ -170,10 +169,10 @@ class Leader:
                 await self._write(*map(Delete, await self._existing(paths)), record)
             floor, version = end, version + 1
 
-    async def _existing(self, paths: Iterable[str]) -> list[str]:
+    async def _existing(self, paths: list[str]) -> list[str]:
         """Those that somebody has not deleted by hand."""
-        replies = [(path, self._context.zk.exists(path)) for path in paths]
-        return [path for path, reply in replies if await reply is not None]
+        there = await self._context.ask_each(paths, self._context.zk.exists)
+        return [path for path, stat in there if stat is not None]
 
     async def _clear_logs(self, meta: Meta) -> None:
         """Removes logs that every live server has left behind, some time after they were sealed."""

@@ -17,7 +17,7 @@ from .entry import encode, line
 from .layout import sequence_of
 from .log import Log
 from .membership import Membership
-from .ports import Change, Check, Future, LockLost, NodeExists, NoNode, ZooKeeperError
+from .ports import Change, Check, Future, Handle, LockLost, NodeExists, NoNode, ZooKeeperError
 
 TURN = 64  # locked writes in a row while another server waits
 
@@ -56,7 +56,7 @@ class Locks:
         bucket = self._buckets.get(path)
         if bucket is None:
             bucket = self._buckets[path] = Bucket(self, path)
-            context.runtime.spawn(bucket.run(), f"lock {path}")
+            bucket.task = context.runtime.spawn(bucket.run(), f"lock {path}")
         bucket.requests.append(Request(key, write, future))
         bucket.wake.set()
 
@@ -70,6 +70,12 @@ class Locks:
     def ended(self, bucket: Bucket) -> None:
         del self._buckets[bucket.path]
 
+    def stop(self) -> None:
+        """Gives up every request; the locks go with the session."""
+        for bucket in self._buckets.values():
+            bucket.stop()
+        self._buckets.clear()
+
 
 class Bucket:
     """One lock: wanted, waited for, held, given up."""
@@ -80,11 +86,18 @@ class Bucket:
         self.path = path
         self.requests: deque[Request] = deque()
         self.wake = Signal(locks.context.runtime)
+        self.task: Handle | None = None
         self.is_held = False
         self._guid = ""
         self._session = 0
         self._entered = False  # our znode may exist
         self._waits = False  # for another server
+
+    def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+        for request in list(self.requests):
+            self._finish(request, LockLost("this server leaves the fleet"))
 
     async def run(self) -> None:
         """Until nobody here wants the lock and it is given up."""

@@ -108,10 +108,11 @@ class Membership:
 
     async def make_skeleton(self) -> None:
         """Makes the persistent znodes that are not there."""
-        replies = [(path, self._context.zk.exists(path)) for path in self._context.layout.skeleton()]
-        for path in [path for path, reply in replies if await reply is None]:
+        zk = self._context.zk
+        there = await self._context.ask_each(self._context.layout.skeleton(), zk.exists)
+        for path in [path for path, stat in there if stat is None]:
             try:
-                await self._context.zk.create(path)
+                await zk.create(path)
             except NodeExists:
                 pass
 
@@ -169,32 +170,28 @@ class Membership:
         return members
 
     async def _read_new(self, members: list[str], nodes: list[str]) -> None:
-        zk, layout = self._context.zk, self._context.layout
-        replies = [(name, zk.get(layout.member(name))) for name in members if name not in self.members]
-        node_replies = [(name, zk.get(layout.node(name))) for name in nodes if name not in self.nodes]
+        context, layout = self._context, self._context.layout
         for name in [name for name in self.members if name not in members]:
             del self.members[name]
         for name in [name for name in self.nodes if name not in nodes]:
             del self.nodes[name]
-        for name, reply in replies:
-            try:
-                self.members[name] = MemberRecord.decode((await reply)[0])
-            except NoNode:
+        new = [name for name in members if name not in self.members]
+        for name, answer in await context.ask_each(new, lambda name: context.zk.get(layout.member(name))):
+            if answer is None:
                 self.absent.pop(name, None)
-        for name, reply in node_replies:
-            try:
-                self.nodes[name] = NodeRecord.decode((await reply)[0])
-            except NoNode:
-                pass
+            else:
+                self.members[name] = MemberRecord.decode(answer[0])
+        await self._read([name for name in nodes if name not in self.nodes])
 
     async def read_nodes(self) -> None:
         """Looks at every live server's record again."""
-        replies = [(name, self._context.zk.get(self._context.layout.node(name))) for name in self.nodes]
-        for name, reply in replies:
-            try:
-                self.nodes[name] = NodeRecord.decode((await reply)[0])
-            except NoNode:
-                pass
+        await self._read(list(self.nodes))
+
+    async def _read(self, names: list[str]) -> None:
+        context = self._context
+        for name, answer in await context.ask_each(names, lambda name: context.zk.get(context.layout.node(name))):
+            if answer is not None:
+                self.nodes[name] = NodeRecord.decode(answer[0])
 
     def _children(self, path: str) -> Awaitable[tuple[list[str], Stat]]:
         """Asks for the children, with a watch unless there is one."""

@@ -132,6 +132,7 @@ class Node:
         self.gate.close()
         for task in self._tasks:
             task.cancel()
+        self.locks.stop()
         try:
             await self.membership.sign_off()
         except ZooKeeperError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mcserver.coordination
@@ -70,6 +70,7 @@ def test_a_signal_wakes_its_waiter() -> None:
     assert seen == [(True, 20)]
 
 
+@settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=600), st.floats(0, 0.999))
 def test_quantiles_are_of_the_last_samples(samples: list[float], share: float) -> None:
     quantiles = Quantiles()
