@@ -37,7 +37,7 @@ def transactions(ensemble: Ensemble) -> list[Transaction]:
         for log in sorted((server.directory / "version-2").glob("log.*")):
             command = ["java", "-cp", CLASSPATH, TOOL, "-d", str(log)]
             output = subprocess.run(command, capture_output=True, timeout=60).stdout.decode(errors="replace")
-            for line in output.splitlines():
+            for line in output.split("\n"):  # what it prints of a path may hold other line ends
                 if match := HEAD.search(line):
                     session, zxid, kind, text = match.groups()
                     found[int(zxid, 16)] = Transaction(int(zxid, 16), int(session, 16), kind, text)

@@ -19,7 +19,7 @@ from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import ROOT, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
 
 PACKAGES = ROOT / "build" / "clients"
 

@@ -12,7 +12,7 @@ from mcserver.coordination.ports import Level
 from .ensemble import Ensemble
 from .nodes import SMALL, Peers, eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
 
 
 @pytest.mark.parametrize("rotate_at", [200, 5])
@@ -46,17 +46,21 @@ async def test_12_and_19_rotate(ensemble: Ensemble, name: str, rotate_at: int) -
 
 async def test_11_a_server_that_lags_past_the_hard_cap_flushes_once(ensemble: Ensemble, name: str) -> None:
     settings = replace(SMALL, trim_every=0.1, keep_seconds=0.2, keep_entries=20, cap_entries=60, write_rate=3000.0)
-    hosts = [f"{ensemble.hosts}/{name}", f"{ensemble.hosts_for(name)}/{name}"]
-    async with Peers(hosts, settings) as (working, lagging):
+    hosts = [f"{ensemble.hosts_for(f'{name}-{number}')}/{name}" for number in range(2)]
+    async with Peers(hosts, settings) as peers:
+        await eventually(lambda: any(peer.node.stats()["is_leader"] for peer in peers))
+        lagging = next(peer for peer in peers if not peer.node.stats()["is_leader"])
+        working = next(peer for peer in peers if peer is not lagging)
+        links = ensemble.peer_links[f"{name}-{peers.index(lagging)}"]
         flushes = lagging.cache.flushes
         lagging.cache.items[b"old"] = b"value"
-        for link in ensemble.peer_links[name]:
+        for link in links:
             link.blackhole()
         for number in range(150):
             await working.delete(b"key:%d" % number)
         await eventually(lambda: working.node.stats()["head"] == "1:149")
         await asyncio.sleep(1.0)
-        for link in ensemble.peer_links[name]:
+        for link in links:
             link.heal()
         await eventually(lambda: lagging.is_settled and lagging.node.stats()["applied"] == "1:149")
         assert lagging.cache.flushes == flushes + 1, "exactly once"
