@@ -134,6 +134,7 @@ cdef struct Conn:
     uint8_t seen                   # a first byte has come
     uint8_t binary                 # ... and it was the binary protocol's
     uint8_t ended                  # the client closed, or quit
+    uint8_t running             # run() is at work on its buffers
 
 
 cdef inline void put(Conn* c, const char* p, size_t n) noexcept nogil:

@@ -246,12 +246,13 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     cdef uint64_t began = 0
     clock_update(c.store)
     c.store.log_fd = c.fd
+    c.running = 1
     if not c.seen and n:
         c.seen = 1
         if <uint8_t> p[0] == 0x80 and not c.store.ascii_only:      # the binary protocol: its clients would wait for ever for an answer
             c.binary = 1
             gone(c)
-            return n
+            pos = n
     while True:
         if c.big or c.shared.out_len >= OUT_SOFT:
             if not flush(c):
@@ -325,6 +326,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     if c.quitting and not (c.blocked or c.held):
         c.ended = 1
         gone(c)
+    c.running = 0
     return pos
 
 

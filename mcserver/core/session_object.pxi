@@ -137,7 +137,7 @@ cdef class Session:
                 self.owner.interest(self, read, write)
 
     cdef finish(self):
-        if self.gone_told:
+        if self.gone_told or self.c.running:    # a command that closes its own session: run() still needs its buffers
             return
         self.gone_told = True
         self.engine.pinned.pop(id(self), None)
