@@ -229,9 +229,13 @@ class Exchange:
         raise _Unmet(Failure("the list lacks a line" + " at its place" * (start > 0), wanted, nearest))
 
     def _ended(self) -> bool:
-        """Whether the server's process has ended, or does so within a moment."""
+        """Whether the server's process has ended, or does so within a second of breaking a connection."""
         assert self.lease.process
-        time.sleep(0.02)
+        deadline = time.monotonic() + 1
+        while not self.lease.process.dead and time.monotonic() < deadline:
+            if not any(wire.ended for wire in self.wires.values()) and self.wires:
+                break
+            time.sleep(0.02)
         return self.lease.process.dead
 
 

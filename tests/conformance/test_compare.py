@@ -114,6 +114,7 @@ def test_an_excuse_needs_the_number_in_the_stream() -> None:
     assert not excused([["set {a} 0 0 20\\r\\n18446744073709551615\\r\\n"]], Difference(0, b"9\r\n", b"8\r\n"))
 
 
+@pytest.mark.slow
 def test_two_memcached_do_not_differ(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([PEER, PEER, "--seconds", "4", "--seed", "500000"]) == SAME
     assert "0 differences" in capsys.readouterr().out

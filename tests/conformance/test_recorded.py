@@ -12,6 +12,7 @@ from conformance.servers import Lease
 from .recorded import Replayer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("release", "at_least"), [("1.6.45", 90), ("1.6.18", 85)])
 def test_no_case_contradicts_the_records(release: str, at_least: int) -> None:
     replayer = Replayer(release)

@@ -25,6 +25,7 @@ def outcome(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, str]]:
     return code, {case["id"]: case["status"] for case in json.loads((tmp_path / "results").read_text())["cases"]}
 
 
+@pytest.mark.slow
 def test_memcached_passes_in_full(tmp_path: Path) -> None:
     code, statuses = outcome(tmp_path, "--spawn", PEER, "--profile", "1.6.18")
     wanted = {case.id for case in library.cases() if case.applies(version("1.6.18"))}
@@ -51,6 +52,7 @@ def test_mcserver_passes_in_full(tmp_path: Path, split: list[str]) -> None:
     assert left == {case.id for case in library.cases() if "-Y" in case.options} | whole
 
 
+@pytest.mark.slow
 def test_a_given_server_is_left_unharmed(tmp_path: Path) -> None:
     with memcached() as where:
         code, statuses = outcome(tmp_path, str(Address(*where)), "--profile", "1.6.18")
