@@ -48,8 +48,8 @@ def test_a_count_on_a_key_just_read_starts_a_new_write() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "alike"),
     [
-        (b"HD t100\r\n", b"HD t99\r\n", True),
-        (b"HD t100\r\n", b"HD t98\r\n", False),
+        (b"HD t100\r\n", b"HD t97\r\n", True),
+        (b"HD t100\r\n", b"HD t96\r\n", False),
         (b"HD l0 c#1\r\n", b"HD l1 c#1\r\n", True),
         (b"HD c#1\r\n", b"HD c#2\r\n", False),
         (b"STORED\r\n", b"NOT_STORED\r\n", False),
