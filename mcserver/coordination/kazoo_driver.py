@@ -24,17 +24,16 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
 from kazoo.protocol.serialization import Create2
 from kazoo.protocol.states import KazooState, KeeperState
-from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from . import kazoo_terms as terms
 from . import ports, reach
+from .kazoo_terms import Target
 from .ports import SessionState
 
 T = TypeVar("T")
@@ -48,23 +47,6 @@ SLICE = 128  # callbacks run in one turn of the loop
 TICK = 0.5  # s between two looks at the client's health
 DROPS = 3  # times a connection is ended in vain until the client is taken for stuck
 UNREACHABLE_AFTER = 3.0  # s without a connection until it is worth a line in the log
-RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_jitter": 0.4, "max_delay": 2.0}
-# kazoo's own default lets the delay grow to an hour, and a dict without max_tries gives up after one attempt.
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where ZooKeeper is and how to speak to it. `hosts` is HOST:PORT,...[/chroot]; times in seconds."""
-
-    hosts: str
-    session_timeout: float = 10.0
-    reply_deadline: float = 1.5
-    credentials: str | None = field(default=None, repr=False)  # user:password of a digest
-    tls: bool = False
-    tls_ca: str | None = None
-    tls_cert: str | None = None
-    tls_key: str | None = None
-    tls_verify: bool = True
 
 
 class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
@@ -155,9 +137,7 @@ class KazooDriver:
         servers, slash, chroot = target.hosts.partition("/")
         self._servers, self._root = servers, ("/" + chroot.strip("/")) if slash and chroot.strip("/") else ""
         self._client: KazooClient | None = None
-        self._acl = list(OPEN_ACL_UNSAFE)
-        if target.credentials:
-            self._acl = [make_digest_acl(*target.credentials.split(":", 1), all=True)]
+        self._acl = terms.make_acl(target)
         self.state, self.session, self.connection = SessionState.LOST, 0, 0
         self._listeners: list[Callable[[SessionState], None]] = []
         self._calls: collections.deque[_Call] = collections.deque()  # oldest deadline first; done ones leave late
@@ -170,7 +150,7 @@ class KazooDriver:
         self._drops = 0  # connections ended here since the state changed last
         self._down_since = loop.time()
         self._told_unreachable = self._probing = False
-        self._serving_unused = 0  # looks that found the ensemble serving while our session was not taken
+        self._serving_unused = 0.0  # s in which the ensemble served while our session was not taken
         self._lag = collections.deque([0.0], maxlen=20)  # lateness of the last ticks: ten seconds
         self._tick_due = loop.time() + TICK
         self._build()
@@ -361,20 +341,7 @@ class KazooDriver:
         """A client of its own for each life of kazoo's thread."""
         target = self._target
         handler = LoopHandler(self._loop, target.reply_deadline)
-        client = KazooClient(
-            hosts=self._servers,
-            timeout=target.session_timeout,
-            handler=handler,
-            connection_retry=RECONNECT,
-            logger=kazoo_log,
-            auth_data=[("digest", target.credentials)] if target.credentials else None,
-            use_ssl=target.tls,
-            ca=target.tls_ca,
-            certfile=target.tls_cert,
-            keyfile=target.tls_key or target.tls_cert,  # without one, kazoo would leave the certificate out
-            verify_certs=target.tls_verify,
-            check_hostname=target.tls and target.tls_verify,
-        )
+        client = terms.make_client(target, self._servers, handler, kazoo_log)
         self._client, self._outstanding = client, 0
 
         def changed(state: str) -> None:  # on kazoo's thread
@@ -391,7 +358,7 @@ class KazooDriver:
         if state == KazooState.CONNECTED:
             self.state, self.session, self._server = SessionState.CONNECTED, session, server
             self.connection += 1
-            self._told_unreachable, self._serving_unused = False, 0
+            self._told_unreachable, self._serving_unused = False, 0.0
             self._make_root()
         elif state == KazooState.SUSPENDED:
             self._lost(SessionState.SUSPENDED, ports.ConnectionLoss("the connection broke"))
@@ -424,7 +391,7 @@ class KazooDriver:
         old = self._client
         self._rebuilds += 1
         self._rebuild_at = self._loop.time() + min(30.0, 2.0 ** min(self._rebuilds, 5))
-        self._serving_unused = self._drops = 0
+        self._serving_unused, self._drops = 0.0, 0
         if self.state is not SessionState.LOST:
             self._lost(SessionState.LOST, ports.SessionExpired("the client was given up"))
             self._build()
@@ -475,12 +442,13 @@ class KazooDriver:
             self._told_unreachable = True
             self._on_unreachable(reach.describe(found))
         patience = self._target.session_timeout
-        if self.state is SessionState.SUSPENDED and any(seen.serving for seen in found):
-            self._serving_unused += 1
-            if self._down_for(self._loop.time()) > patience and self._serving_unused * TICK > patience / 2:
-                self._rebuild(f"its session is not taken back, though {reach.describe(found)}")
-        else:
-            self._serving_unused = 0
+        if self.state is not SessionState.SUSPENDED or not any(seen.there for seen in found):
+            self._serving_unused = 0.0
+            return
+        # One that does not say whether it serves (TLS, no four-letter words) needs more patience.
+        self._serving_unused += TICK if any(seen.serving for seen in found) else TICK / 6
+        if self._down_for(self._loop.time()) > patience and self._serving_unused > patience / 2:
+            self._rebuild(f"its session is not taken back, though {reach.describe(found)}")
 
 
 def _seen(future: asyncio.Future[Any]) -> None:

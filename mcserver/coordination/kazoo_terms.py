@@ -1,13 +1,61 @@
-"""kazoo's terms and those of the port: requests one way, results and errors the other. No state, no threads."""
+"""kazoo's terms and those of the port: settings and requests one way, results and errors the other. It keeps no state."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from kazoo import exceptions as kazoo_errors
+from kazoo.client import KazooClient
+from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
 
 from . import ports
+
+RECONNECT = {"max_tries": -1, "delay": 0.1, "backoff": 1.5, "max_jitter": 0.4, "max_delay": 2.0}
+# kazoo's own default lets the delay grow to an hour, and a dict without max_tries gives up after one attempt.
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where ZooKeeper is and how to speak to it. `hosts` is HOST:PORT,...[/chroot]; times in seconds."""
+
+    hosts: str
+    session_timeout: float = 10.0
+    reply_deadline: float = 1.5
+    credentials: str | None = field(default=None, repr=False)  # user:password of a digest
+    tls: bool = False
+    tls_ca: str | None = None
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    tls_verify: bool = True
+
+
+def make_client(target: Target, servers: str, handler: Any, log: logging.Logger) -> KazooClient:
+    """A kazoo client that has not started."""
+    return KazooClient(
+        hosts=servers,
+        timeout=target.session_timeout,
+        handler=handler,
+        connection_retry=RECONNECT,
+        logger=log,
+        auth_data=[("digest", target.credentials)] if target.credentials else None,
+        use_ssl=target.tls,
+        ca=target.tls_ca,
+        certfile=target.tls_cert,
+        keyfile=target.tls_key or target.tls_cert,  # without one, kazoo would leave the certificate out
+        verify_certs=target.tls_verify,
+        check_hostname=target.tls and target.tls_verify,
+    )
+
+
+def make_acl(target: Target) -> list[Any]:
+    """With credentials, a znode is for those who have them."""
+    if target.credentials:
+        return [make_digest_acl(*target.credentials.split(":", 1), all=True)]
+    return list(OPEN_ACL_UNSAFE)
+
 
 _ROLLED_BACK = (kazoo_errors.RolledBackError, kazoo_errors.RuntimeInconsistency)
 _ERRORS: dict[type[Exception], type[ports.ZooKeeperError]] = {

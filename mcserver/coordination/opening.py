@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .fleet import Fleet
-from .kazoo_driver import KazooDriver, Target
+from .kazoo_driver import KazooDriver
+from .kazoo_terms import Target
 from .node import Node
 from .notices import Notices
 from .ports import Level

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 
 class Seen(NamedTuple):
-    """What one server answered. `serving`: it has a quorum (or may have one, when it does not say)."""
+    """What one server answered. `serving`: it has a quorum; `there`: it accepts connections, and may have one."""
 
     server: str
     serving: bool
+    there: bool
     text: str
 
 
@@ -30,18 +31,18 @@ def _ask(server: str, timeout: float, tls: bool) -> Seen:
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout) as link:
             if tls:
-                return Seen(server, False, "accepts connections")
+                return Seen(server, False, True, "accepts connections")
             link.settimeout(timeout)
             link.sendall(b"srvr")
             answer = b""
             while piece := link.recv(4096):
                 answer += piece
     except TimeoutError:
-        return Seen(server, False, "does not answer")
+        return Seen(server, False, False, "does not answer")
     except OSError as error:
-        return Seen(server, False, (error.strerror or str(error)).lower())
+        return Seen(server, False, False, (error.strerror or str(error)).lower())
     if b"Mode: " in answer:
-        return Seen(server, True, "serves")
+        return Seen(server, True, True, "serves")
     if b"whitelist" in answer:
-        return Seen(server, True, "is there")
-    return Seen(server, False, "has no quorum")
+        return Seen(server, False, True, "is there")
+    return Seen(server, False, False, "has no quorum")

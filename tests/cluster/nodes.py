@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from types import TracebackType
 
-from mcserver.coordination.kazoo_driver import KazooDriver, Target
+from mcserver.coordination.kazoo_driver import KazooDriver
+from mcserver.coordination.kazoo_terms import Target
 from mcserver.coordination.node import Node
 from mcserver.coordination.ports import Change, Level
 from mcserver.coordination.runtime import AsyncioRuntime
