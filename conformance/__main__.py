@@ -6,6 +6,7 @@ Owns the command line, the exit codes and the order of a run. See docs/conforman
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -58,9 +59,28 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suite; returns one of the exit codes above."""
+    try:
+        return _main(argv)
+    except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; ends the program when it cannot be followed."""
     options = parser().parse_args(argv)
     if options.timeout <= 0 or options.jobs < 1:
         parser().error("--timeout and --jobs must be more than 0")
+    for path in filter(None, (options.json, options.junit)):
+        try:
+            path.touch()  # to say it now, and not at the end of the run
+        except OSError as error:
+            parser().error(f"cannot write {path}: {error.strerror}")
+    return options
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    options = _options(argv)
     cases = library.choose(options.only, options.level)
     if options.coverage:
         print("\n".join(coverage.matrix(library.cases())))

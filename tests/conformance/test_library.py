@@ -96,3 +96,10 @@ def test_copied_out_it_works_alone(tmp_path: Path) -> None:
     command = [sys.executable, "-S", "-m", "conformance", "--list", "--only", "classic/incr/adds"]
     done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("classic/incr/adds  [must] ")
+
+
+def test_a_reader_that_stops_ends_the_listing_quietly() -> None:
+    command = f"{sys.executable} -m conformance --list | head -n 1"
+    done = subprocess.run(["sh", "-c", command], cwd=HOME.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

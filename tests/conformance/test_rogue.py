@@ -115,7 +115,10 @@ def test_a_command_that_starts_no_server(command: str, capsys: pytest.CaptureFix
     assert capsys.readouterr().err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["somewhere"], ["a:1", "--spawn", "b"], ["a:1", "--timeout", "0"], ["a:x"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["somewhere"], ["a:1", "--spawn", "b"], ["a:1", "--timeout", "0"], ["a:x"], ["a:1", "--json", "/none/x"]],
+)
 def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
