@@ -2,4 +2,15 @@
 
 from .engine import BAD_EXPTIME, BAD_FORMAT, END, ERROR, MEMORY_LIMIT_MOST, OK, Engine, ItemInfo, Poller, Session
 
-__all__ = ["BAD_EXPTIME", "BAD_FORMAT", "END", "ERROR", "MEMORY_LIMIT_MOST", "OK", "Engine", "ItemInfo", "Poller", "Session"]
+__all__ = [
+    "BAD_EXPTIME",
+    "BAD_FORMAT",
+    "END",
+    "ERROR",
+    "MEMORY_LIMIT_MOST",
+    "OK",
+    "Engine",
+    "ItemInfo",
+    "Poller",
+    "Session",
+]

@@ -178,7 +178,9 @@ def check(data: bytes, rng: random.Random) -> None:
     whole, closed = run_whole(data)
     check_known(whole)
     if not splits_matter(data) and (whole, closed) != (pieces := run_in_pieces(data, rng)):
-        raise FindingError(f"in pieces it answers otherwise: {whole[-200:]!r} {closed}, {pieces[0][-200:]!r} {pieces[1]}")
+        raise FindingError(
+            f"in pieces it answers otherwise: {whole[-200:]!r} {closed}, {pieces[0][-200:]!r} {pieces[1]}"
+        )
     signal.alarm(0)
 
 
@@ -190,7 +192,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long (60)")
     parser.add_argument("--seed", type=int, default=1, help="of the random inputs (1)")
-    parser.add_argument("--corpus", type=Path, help="a folder of inputs to start from; new interesting ones are written there")
+    parser.add_argument(
+        "--corpus", type=Path, help="a folder of inputs to start from; new interesting ones are written there"
+    )
     parser.add_argument("--only", type=Path, help="run one input from a file, and nothing else")
     arguments = parser.parse_args()
     rng = random.Random(arguments.seed)

@@ -98,7 +98,9 @@ class Round:
             if self.random.random() < 0.6:
                 client.session.release(self.random.choice((None, {0: b"SERVER_ERROR not confirmed\r\n"})))
             if self.random.random() < 0.7:
-                client.session.grant() if self.random.random() < 0.6 else client.session.refuse(b"SERVER_ERROR lock lost\r\n")
+                client.session.grant() if self.random.random() < 0.6 else client.session.refuse(
+                    b"SERVER_ERROR lock lost\r\n"
+                )
             client.settle()
 
     def leave(self) -> None:
@@ -169,7 +171,11 @@ class Round:
         for _ in range(3):
             crawl(self.engine)
         check_figures(self.engine)
-        used = {cls: figures["used_chunks"] for cls, figures in self.engine.slab_stats()[0].items() if figures["used_chunks"]}
+        used = {
+            cls: figures["used_chunks"]
+            for cls, figures in self.engine.slab_stats()[0].items()
+            if figures["used_chunks"]
+        }
         assert not used, f"chunks that nobody frees, by class: {used}"
         assert self.engine.stats()["curr_items"] == 0
 

@@ -78,7 +78,17 @@ def test_figures_are_integers_and_reset() -> None:
 
 def test_a_fresh_engine_has_done_nothing() -> None:
     stats = fresh().engine.stats()
-    names = ("curr_items", "total_items", "bytes", "cmd_get", "cmd_set", "get_hits", "evictions", "bytes_written", "reclaimed")
+    names = (
+        "curr_items",
+        "total_items",
+        "bytes",
+        "cmd_get",
+        "cmd_set",
+        "get_hits",
+        "evictions",
+        "bytes_written",
+        "reclaimed",
+    )
     assert {name: stats[name] for name in names} == dict.fromkeys(names, 0)
 
 

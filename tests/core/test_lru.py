@@ -10,7 +10,9 @@ WORKING_SET = 10_000
 
 def use(client: Client, prefix: bytes, count: int) -> int:
     """Gets the keys prefix0, prefix1, ...; the number of hits."""
-    lines = (b"get %b\r\n" % b" ".join(b"%b%d" % (prefix, i) for i in range(at, at + 100)) for at in range(0, count, 100))
+    lines = (
+        b"get %b\r\n" % b" ".join(b"%b%d" % (prefix, i) for i in range(at, at + 100)) for at in range(0, count, 100)
+    )
     return sum(client.send(line).count(b"VALUE") for line in lines)
 
 
@@ -92,7 +94,10 @@ def test_items_move_from_hot_to_cold_and_to_warm_when_used_twice() -> None:
     stats = client.engine.stats()
     assert stats["moves_to_cold"] > 0
     assert stats["moves_to_warm"] > 0
-    assert sum(f["hits_to_hot"] + f["hits_to_warm"] + f["hits_to_cold"] for f in client.engine.item_stats().values()) == 6000
+    assert (
+        sum(f["hits_to_hot"] + f["hits_to_warm"] + f["hits_to_cold"] for f in client.engine.item_stats().values())
+        == 6000
+    )
 
 
 def test_short_lived_items_stay_by_themselves() -> None:

@@ -113,7 +113,8 @@ def test_a_large_value_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "flags", "cas"), [(b"a", 0, True), (b"k" * 250, 0, True), (b"a", 5, True), (b"a", 0, False), (b"kk", 9, False)]
+    ("key", "flags", "cas"),
+    [(b"a", 0, True), (b"k" * 250, 0, True), (b"a", 5, True), (b"a", 0, False), (b"kk", 9, False)],
 )
 def test_the_largest_item_is_memcacheds(key: bytes, flags: int, cas: bool) -> None:
     limit = 16 * 1024

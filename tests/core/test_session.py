@@ -83,9 +83,7 @@ def test_a_multiget_of_a_million_keys() -> None:
 def test_replies_come_in_the_order_of_the_commands() -> None:
     client = fresh()
     batch = b"".join(b"set k%d 0 0 %d\r\n%d\r\nget k%d\r\nmn\r\n" % (i, len(str(i)), i, i) for i in range(5000))
-    expected = b"".join(
-        b"STORED\r\nVALUE k%d 0 %d\r\n%d\r\nEND\r\nMN\r\n" % (i, len(str(i)), i) for i in range(5000)
-    )
+    expected = b"".join(b"STORED\r\nVALUE k%d 0 %d\r\n%d\r\nEND\r\nMN\r\n" % (i, len(str(i)), i) for i in range(5000))
     assert client.send(batch) == expected
 
 

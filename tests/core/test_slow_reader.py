@@ -89,7 +89,14 @@ def test_a_multiget_goes_on_where_it_stopped() -> None:
 @pytest.mark.parametrize("size", [200, 50_000, 70_000, 700_000])
 @pytest.mark.parametrize(
     "change",
-    [b"set a 0 0 3\r\nnew\r\n", b"delete a\r\n", b"append a 0 0 3\r\nnew\r\n", b"flush_all\r\n", b"md a x\r\n", b"incr a 1\r\n"],
+    [
+        b"set a 0 0 3\r\nnew\r\n",
+        b"delete a\r\n",
+        b"append a 0 0 3\r\nnew\r\n",
+        b"flush_all\r\n",
+        b"md a x\r\n",
+        b"incr a 1\r\n",
+    ],
 )
 def test_a_value_replaced_while_it_is_sent_goes_out_whole_and_old(size: int, change: bytes) -> None:
     client = fresh(memory_limit=16 * MIB)

@@ -9,6 +9,10 @@ MEMCACHED = "memcached -u root -U 0 -t 1 -o no_lru_maintainer,no_lru_crawler"
 
 
 @pytest.mark.slow
-def test_random_streams_are_answered_as_memcached_answers_them(start: Start, capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_streams_are_answered_as_memcached_answers_them(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     server = start("-o", "no_lru_maintainer,no_lru_crawler")
-    assert main([MEMCACHED, f"127.0.0.1:{server.port}", "--seconds", "8", "--seed", "1000"]) == SAME, capsys.readouterr().out
+    assert main([MEMCACHED, f"127.0.0.1:{server.port}", "--seconds", "8", "--seed", "1000"]) == SAME, (
+        capsys.readouterr().out
+    )

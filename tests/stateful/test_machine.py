@@ -43,7 +43,9 @@ class CacheMachine(RuleBasedStateMachine):
         """Feeds both; ``theirs`` is the same command with the engine's CAS uniques."""
         expected, actual = self.sessions[number].feed(ours), self.clients[number].send(theirs)
         self.comparison.note()
-        assert self.comparison.same(expected, actual), f"\nsent     {theirs!r}\nexpected {expected!r}\ngot      {actual!r}"
+        assert self.comparison.same(expected, actual), (
+            f"\nsent     {theirs!r}\nexpected {expected!r}\ngot      {actual!r}"
+        )
 
     def finish(self, number: int) -> None:
         """Sends what is left of a command that was cut off."""
@@ -70,7 +72,9 @@ class CacheMachine(RuleBasedStateMachine):
             at = cut
         actual += self.clients[number].send(theirs[at:])
         self.comparison.note()
-        assert self.comparison.same(expected, actual), f"\nsent     {theirs!r}\nexpected {expected!r}\ngot      {actual!r}"
+        assert self.comparison.same(expected, actual), (
+            f"\nsent     {theirs!r}\nexpected {expected!r}\ngot      {actual!r}"
+        )
 
     @rule(seed=SEEDS, number=st.integers(0, SESSIONS - 1))
     def send_a_beginning(self, seed: int, number: int) -> None:
@@ -121,7 +125,7 @@ class CacheMachine(RuleBasedStateMachine):
     @rule()
     def flush(self) -> None:
         self.engine.flush()
-        self.model.flush_all()
+        self.model.flush()
 
     @rule(seed=SEEDS)
     def gate(self, seed: int) -> None:

@@ -13,7 +13,9 @@ from tests.stateful.invariants import check_figures
 KEYS = [b"key:%d" % i for i in range(60)]
 SIZES = st.one_of(
     st.integers(0, 300),
-    st.sampled_from([1000, 5000, 16_384, 65_535, 65_536, 65_537, 100_000, 262_144, 524_000, 524_288, 524_289, 1_000_000]),
+    st.sampled_from(
+        [1000, 5000, 16_384, 65_535, 65_536, 65_537, 100_000, 262_144, 524_000, 524_288, 524_289, 1_000_000]
+    ),
     st.integers(1, 1_048_000),
 )
 REFUSALS = {b"SERVER_ERROR out of memory storing object\r\n", b"SERVER_ERROR Out of memory during read\r\n"}

@@ -12,7 +12,11 @@ COLD = {
     *(b"auth", b"cache_memlimit", b"extstore", b"lru", b"lru_crawler", b"misbehave", b"refresh_certs", b"shutdown"),
     *(b"slabs", b"stats", b"verbosity", b"watch"),
 }
-OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {(): {}, ("-I", "2m"): {"item_size_max": 2 * MIB}, ("-M",): {"evictions": False}}
+OPTIONS: dict[tuple[str, ...], dict[str, Any]] = {
+    (): {},
+    ("-I", "2m"): {"item_size_max": 2 * MIB},
+    ("-M",): {"evictions": False},
+}
 CHOSEN = [case for case in cases() if case.args in OPTIONS and not case.verbs & COLD]
 # The limit of 2,048 bytes for a line without an end is the one rule that depends on how the bytes arrive.
 ANY_SPLIT = [case for case in CHOSEN if not case.id.startswith("framing/long")]
