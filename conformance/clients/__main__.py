@@ -51,6 +51,8 @@ async def run_all(options: argparse.Namespace, target: Target) -> dict[str, Repo
     carried = {} if options.no_own_tests or options.scenario else suites()
     for name in options.client or clients("discovery" if options.discovery else "scenarios"):
         report = await run_client(name, target, options.packages, options.scenario)
+        if not report.scenarios and report.problem is None:
+            report.problem = "no scenario of that name"
         if name in carried:
             report.own = await asyncio.to_thread(run_suite, carried[name], target, options.packages)
         reports[name] = report
@@ -64,6 +66,8 @@ async def main(options: argparse.Namespace) -> int:
         targets = []
         for address in options.address:
             host, _, port = address.rpartition(":")
+            if not port.isdigit():
+                raise NoServerError(f"not HOST:PORT: {address}")
             targets.append(await reach(address, host or "127.0.0.1", int(port)))
         for spawn in options.spawn:
             name, _, command = spawn.partition("=")
@@ -83,6 +87,6 @@ if __name__ == "__main__":
         sys.exit(0)
     try:
         sys.exit(asyncio.run(main(wanted)))
-    except (NoServerError, ValueError) as problem:
+    except NoServerError as problem:
         print(f"conformance.clients: {problem}", file=sys.stderr)
         sys.exit(2)

@@ -210,7 +210,7 @@ def run_client(client: Client, server: Server, out: TextIO, only: Sequence[str] 
     total: Counter[str] = Counter()
     stamp = f"{time.time_ns():x}"
     for scenario in client.scenarios:
-        if only and scenario.__name__ not in only:
+        if only and scenario.__name__.replace("_", " ") not in only:
             continue
         run = Run(server, f"{stamp}:{scenario.__name__}")
         started = time.monotonic()

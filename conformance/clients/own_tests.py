@@ -31,7 +31,7 @@ TEXTS = ["**/*.py", "**/*.js"]
 class Outcome:
     """What a suite's tests did: names that passed, and those that failed with the first line of why.
 
-    `known` are failures that memcached shares, with the reason; they count neither way.
+    `known` are tests that memcached fails, too, with the reason; they count neither way.
     """
 
     passes: list[str] = field(default_factory=list)
@@ -155,12 +155,12 @@ def _sorted(suite: Suite, results: list[tuple[str, str | None]]) -> Outcome:
     outcome = Outcome()
     for name, why in dict(sorted(results, key=lambda result: result[1] is not None)).items():
         reason = next((text for pattern, text in suite.known.items() if re.search(pattern, name)), None)
-        if why is None:
+        if reason is not None:
+            outcome.known[name] = reason
+        elif why is None:
             outcome.passes.append(name)
         elif why == "skipped":
             outcome.skipped += 1
-        elif reason is not None:
-            outcome.known[name] = reason
         else:
             outcome.failed[name] = why
     if not results:

@@ -93,7 +93,13 @@ async def run_client(name: str, target: Target, packages: Path, only: Sequence[s
     """Run one client's scenarios against a server. Never raises for what the client does."""
     report = Report(name)
     async with Relay(target.host, target.port) as second, Relay(target.host, target.port, mute=True) as mute:
-        arguments = [target.host, str(target.port), str(second.port), str(mute.port), *only]
+        arguments = [
+            target.host,
+            str(target.port),
+            str(second.port),
+            str(mute.port),
+            *(name.replace("_", " ") for name in only),
+        ]
         try:
             process = await asyncio.create_subprocess_exec(
                 *command_of({**clients("discovery"), **clients()}[name]),
