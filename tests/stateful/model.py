@@ -243,6 +243,10 @@ class Model:
 
     # what coordination does
 
+    def flush(self) -> None:
+        """Forgets everything; a delayed flush stays due."""
+        self.items.clear()
+
     def flush_prefix(self, prefix: bytes) -> None:
         """Deletes all keys that begin so."""
         for key in [key for key in self.items if key.startswith(prefix)]:

@@ -18,7 +18,7 @@ VALUES = (
 CLASSIC_KEYS = (b"a", b"b", b"n", b"k" * 250, b"p:1", b"p:2", b"\xc3\xa9\x01", b"get")
 STORAGE = (b"set", b"set", b"add", b"replace", b"append", b"prepend", b"cas")
 # Keys that are sent in base64 only.
-BINARY_KEYS = (b"bin \r\n", b"\x00\xff", b"bb")
+BINARY_KEYS = (b"bin key", b"\x00\xff", b"bb")
 Cas = Callable[[bytes], int]
 
 
