@@ -109,7 +109,7 @@ class Wire:
             if len(have) == len(wanted):
                 self._take(len(wanted))
                 return
-            self._more(deadline)
+            self.more(deadline)
 
     def line(self, deadline: float | None = None) -> bytes:
         """The next line, with its line end."""
@@ -119,14 +119,14 @@ class Wire:
             searched = len(self.buffer)
             if searched > FLOOD:
                 raise BrokenError(f"flooded: over {FLOOD >> 20} MiB without an end of line", self.buffer[:200])
-            self._more(deadline)
+            self.more(deadline)
         return self._take(end + 1)
 
     def peek(self, start: bytes) -> bool:
         """Whether what comes next begins with `start`; nothing is taken."""
         deadline = time.monotonic() + self.timeout
         while len(self.buffer) < len(start) and start.startswith(self.buffer):
-            self._more(deadline)
+            self.more(deadline)
         return self.buffer.startswith(start)
 
     def lines(self, end: bytes) -> list[bytes]:
@@ -149,7 +149,7 @@ class Wire:
                 self._gather()
                 raise BrokenError("it answered, and should have closed the connection", self.buffer)
             try:
-                self._more(deadline)
+                self.more(deadline)
             except BrokenError as error:
                 if not self.ended:
                     raise BrokenError("it kept the connection open", error.got) from None
@@ -166,7 +166,8 @@ class Wire:
         self.log.append(("<", data))
         return data
 
-    def _more(self, deadline: float) -> None:
+    def more(self, deadline: float) -> None:
+        """Adds what comes next to the unread bytes; BrokenError when nothing comes before `deadline`."""
         left = deadline - time.monotonic()
         silent = f"hung: {'nothing more' if self.buffer else 'no reply'} for {self.timeout:g} s"
         if left <= 0:
@@ -189,6 +190,6 @@ class Wire:
         deadline = time.monotonic() + GRACE
         try:
             while len(self.buffer) < 4096:
-                self._more(deadline)
+                self.more(deadline)
         except BrokenError:
             return

@@ -74,7 +74,7 @@ class Side:
         deadline = time.monotonic() + self.timeout
         try:
             while not self.wire.buffer.endswith(last):
-                self.wire._more(deadline)
+                self.wire.more(deadline)
         except BrokenError as error:
             reply = self.wire.buffer + (b"<closed>" if self.wire.ended else b"<" + error.reason.encode() + b">")
             self.wire.close()

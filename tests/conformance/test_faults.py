@@ -14,6 +14,8 @@ from conformance.runner import Settings, run
 from conformance.servers import Spawned
 
 PEER = "memcached -u root -U 0 -t 1"
+# A proxy accepts in the server's place, and goes to it in its own time.
+ACCEPTED_ELSEWHERE = {"connection/limit-counted", "connection/limit-paused"}
 OLD, NEW = version("1.6.18"), version("1.6.45")
 
 
@@ -43,7 +45,7 @@ def test_every_fault_in_front_of_mcserver_is_found() -> None:
 def test_the_whole_suite_passes_through_the_proxy() -> None:
     servers = Spawned(PEER)
     try:
-        cases = [case for case in library.cases() if case.applies(OLD)]
+        cases = [case for case in library.cases() if case.applies(OLD) and case.id not in ACCEPTED_ELSEWHERE]
         results = list(run(cases, Proxied(servers, None), Settings(OLD, timeout=20.0)))
     finally:
         servers.close()
