@@ -339,7 +339,8 @@ class Ensemble:
         index = len(self.log)
         chance = self.world.random.random
         for server in self.servers:
-            self.world.after(chance() ** 6 * 60 * MS * self.lag + 0.2 * MS, None, server.catch_up, index)
+            if server.connections:  # the others catch up when somebody connects
+                self.world.after(chance() ** 6 * 60 * MS * self.lag + 0.2 * MS, None, server.catch_up, index)
         self.on_commit(transaction)
 
     # Disasters -----------------------------------------------------------------------------------------------------------

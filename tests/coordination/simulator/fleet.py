@@ -216,7 +216,7 @@ class Fleet:
         self.hiccups = random.choice((0.0, 0.0, 0.0005, 0.005))
         self.pace = random.choice((20, 40, 80)) * MS
         self.busy = True
-        self.ensemble = Ensemble(world, random.choice((1, 3, 3)), session_timeout=0.4)
+        self.ensemble = Ensemble(world, random.choice((1, 2, 3)), session_timeout=0.4)
         self.checkers = Checkers(self)
         self.ensemble.on_commit = self.checkers.on_commit
         self.hosts: list[Host] = []
@@ -232,7 +232,8 @@ class Fleet:
             read_ahead=3,
             retry_delay=0.02,
             retry_delay_max=0.1,
-            trim_every=0.2,
+            trim_every=0.3,
+            write_rate=300.0,
             keep_seconds=0.3,
             keep_entries=6,
             cap_entries=random.choice((15, 60)),

@@ -17,7 +17,7 @@ from .fleet import WORK, Fleet
 from .mutations import FAULTS, MUTATIONS
 from .scheduler import MS, SECOND, World
 
-HEAL = 1_300 * MS  # after the last fault: so long until everything must be fresh
+HEAL = 1_000 * MS  # after the last fault: so long until everything must be fresh
 
 
 class Outcome(NamedTuple):
