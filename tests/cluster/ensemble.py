@@ -179,7 +179,7 @@ class Ensemble:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 120.0) -> None:
         for server in self.servers:
             if server.process is None:
                 server.start()
@@ -190,7 +190,7 @@ class Ensemble:
             server.end()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def wait_quorum(self, timeout: float = 60.0) -> float:
+    def wait_quorum(self, timeout: float = 120.0) -> float:
         """Wait until every running server serves and one of them leads; the seconds it took."""
         started = time.monotonic()
         while time.monotonic() - started < timeout:

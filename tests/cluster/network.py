@@ -167,6 +167,9 @@ class Link:
             self._listener.close()
             self._listener = None
         await self._reset()
+        for task in self._tasks:
+            task.cancel()  # one that waits in a blackhole would not notice
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _accept(self, listener: socket.socket) -> None:
         try:
