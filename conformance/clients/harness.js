@@ -6,7 +6,7 @@ const { readFileSync } = require("fs");
 const path = require("path");
 const { isDeepStrictEqual, inspect } = require("util");
 
-const SECONDS_A_SCENARIO = 60;
+const SECONDS_A_SCENARIO = 120;
 const [host, port, second, mute, ...only] = process.argv.slice(2);
 
 exports.server = { address: `${host}:${port}`, second: `127.0.0.1:${second}`, mute: `127.0.0.1:${mute}` };
@@ -37,6 +37,17 @@ exports.equal = (actual, expected, what = "") => {
     const shown = [actual, expected].map((value) => inspect(value).slice(0, 200));
     throw new Error(`${what && what + ": "}got ${shown[0]}, expected ${shown[1]}`);
   }
+};
+
+// Fail unless `read` gives what is expected within 10 s: for what another connection has yet to do.
+exports.soon = async (read, expected) => {
+  const ends = Date.now() + 10000;
+  let actual = await read();
+  while (!isDeepStrictEqual(actual, expected) && Date.now() < ends) {
+    await exports.sleep(0.05);
+    actual = await read();
+  }
+  exports.equal(actual, expected);
 };
 
 exports.check = (condition, what) => {

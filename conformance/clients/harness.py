@@ -17,7 +17,7 @@ import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import distribution as find_distribution
@@ -26,7 +26,8 @@ from types import FrameType
 from typing import Any, TextIO
 
 ITEM_METHODS = ("__getitem__", "__setitem__", "__delitem__", "__contains__")
-SECONDS_A_SCENARIO = 60.0
+SECONDS_A_SCENARIO = 120.0
+READS, SECONDS_BETWEEN_READS = 200, 0.05
 LONGEST_REPR = 200
 
 
@@ -180,6 +181,24 @@ def check(condition: object, what: str) -> None:
     """Fail with `what` unless the condition holds."""
     if not condition:
         raise AssertionError(what)
+
+
+def soon(read: Callable[[], object], expected: object) -> None:
+    """Fail unless `read` gives what is expected within ten seconds: for what another connection has yet to do."""
+    for _ in range(READS):
+        if (actual := read()) == expected:
+            return
+        time.sleep(SECONDS_BETWEEN_READS)
+    equal(actual, expected)
+
+
+async def soon_read(read: Callable[[], Awaitable[object]], expected: object) -> None:
+    """`soon` for what is awaited."""
+    for _ in range(READS):
+        if (actual := await read()) == expected:
+            return
+        await asyncio.sleep(SECONDS_BETWEEN_READS)
+    equal(actual, expected)
 
 
 @contextmanager

@@ -124,10 +124,10 @@ def a_decorated_function(run: Run) -> None:
 @CLIENT.scenario
 def expiry(run: Run) -> None:
     """In the cache by memcached_expire_time, which the pymemcache backend does not take."""
-    for region in list(regions(run, memcached_expire_time=1))[1:]:
+    for region in list(regions(run, memcached_expire_time=3))[1:]:
         region.set(run.key(), "v")
         equal(region.get(run.key()), "v")
-        time.sleep(2.2)
+        time.sleep(4.2)
         equal(region.get(run.key()), NO_VALUE)
 
 

@@ -34,7 +34,7 @@ def tool(run: Run, program: str, *arguments: str, status: int = 0, server: str |
     run.called(program)
     address = server or run.server.address
     command = [program, "-s", address, *arguments]
-    done = subprocess.run(command, capture_output=True, timeout=50, check=False)
+    done = subprocess.run(command, capture_output=True, timeout=100, check=False)
     printed = (done.stdout + done.stderr).decode("latin-1")
     equal(done.returncode, status, f"{' '.join(command)} printed {printed[:300]!r}; exit status")
     return done.stdout.decode("latin-1")
@@ -56,8 +56,8 @@ def name(run: Run, part: str) -> str:
 @CLIENT.scenario
 def memccapable(run: Run) -> None:
     run.called("memccapable")
-    command = ["memccapable", "-a", "-h", run.server.host, "-p", str(run.server.port)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    command = ["memccapable", "-a", "-t", "30", "-h", run.server.host, "-p", str(run.server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     cases = dict(re.findall(r"(ascii \w+(?: noreply)?) +(\[pass\])?", done.stdout))
     equal(len(cases), CAPABLE_CASES, f"cases in {done.stdout!r}")
     failed = {case for case, result in cases.items() if not result}
@@ -84,10 +84,10 @@ def copy_and_print(run: Run) -> None:
 @CLIENT.scenario
 def exist_touch_and_remove(run: Run) -> None:
     short, touched = name(run, "short"), name(run, "touched")
-    put(run, (short, b"v"), (touched, b"v"), options=("-e", "1"))
+    put(run, (short, b"v"), (touched, b"v"), options=("-e", "3"))
     tool(run, "memcexist", short)
     tool(run, "memctouch", "-e", "100", touched)
-    time.sleep(2.2)
+    time.sleep(4.2)
     tool(run, "memcexist", short, status=1)
     tool(run, "memcexist", touched)
     tool(run, "memcrm", touched)

@@ -24,7 +24,7 @@ from meta_memcache import (
 )
 from meta_memcache.errors import MemcacheServerError
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises
+from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon
 
 LIMIT = 1024 * 1024
 STALE = StalePolicy(mark_stale_on_deletion_ttl=30, mark_stale_on_cas_mismatch=True)
@@ -217,11 +217,11 @@ def recaching(run: Run) -> None:
 def expiry(run: Run) -> None:
     client = connect(run)
     for name in ("second", "touched", "read"):
-        client.set(run.key(name), "v", ttl=1)
+        client.set(run.key(name), "v", ttl=3)
     equal(client.touch(run.key("touched"), ttl=100), True)
     equal(client.touch(run.key("none"), ttl=100), False)
     equal(client.get(run.key("read"), touch_ttl=100), "v")
-    time.sleep(2.2)
+    time.sleep(4.2)
     equal([client.get(run.key(name)) for name in ("second", "touched", "read")], [None, "v", "v"])
 
 
@@ -267,9 +267,9 @@ def meta_commands_and_their_flags(run: Run) -> None:
     first, second = client.meta_get(key, flags=flags), client.meta_get(key, flags=flags)
     check(isinstance(first, Value) and isinstance(second, Value), f"meta_get: {first}, {second}")
     equal((first.value, first.flags.cas_token, first.flags.opaque, first.flags.size), (b"value", unique, b"op2", 5))
-    check(99 <= first.flags.ttl <= 100, f"ttl {first.flags.ttl}")
+    check(90 <= first.flags.ttl <= 100, f"ttl {first.flags.ttl}")
     equal((first.flags.fetched, second.flags.fetched), (False, True))
-    check(0 <= second.flags.last_access <= 2, "last access in seconds")
+    check(0 <= second.flags.last_access <= 10, "last access in seconds")
     check(isinstance(client.meta_get(Key(run.key("none"))), Miss), "meta_get of a missing key")
     found = client.meta_multiget([key, Key(run.key("none"))], flags=flags)
     equal([type(found[one]).__name__ for one in (key, Key(run.key("none")))], ["Value", "Miss"])
@@ -305,7 +305,8 @@ def a_time_out_in_the_middle(run: Run) -> None:
     silent = run.count(CacheClient.cache_client_from_servers([ServerAddress(*run.server.mute)], factory))
     with raises(MemcacheServerError):
         silent.set(run.key(), "sent", ttl=100)
-    equal(connect(run).get(run.key()), "sent")
+    client = connect(run)
+    soon(lambda: client.get(run.key()), "sent")
     quiet = run.count(
         CacheClient.cache_client_from_servers([ServerAddress("127.0.0.1", 1)], factory, raise_on_server_error=False)
     )
