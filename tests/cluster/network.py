@@ -263,9 +263,13 @@ class _Pair:
             asyncio.ensure_future(self._write("down", near[1], queues["down"])),
         ]
         # The end of one direction, or an error, ends the connection: nothing here needs half-closed ones.
-        await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
         for task in self._tasks:
-            task.cancel()
+            task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        try:
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            for task in self._tasks:
+                task.cancel()
         ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         if any(isinstance(end, EOFError) for end in ends) and not self.forgotten:
             return True
