@@ -112,7 +112,7 @@ class Numbers:
             if re.match(rb"cas |m[gsda] ", line):
                 self.literal.update(int(m) for m in re.findall(rb" E(\d+)", line))
             if line.startswith(b"cas "):
-                lines[i] = re.sub(rb"^((?: *\S+){5} +)(\d+)", lambda m: m[1] + b"%d" % self.ours(int(m[2])), line)
+                lines[i] = re.sub(rb"^(\S+(?: +\S+){4} +)(\d+)", lambda m: m[1] + b"%d" % self.ours(int(m[2])), line)
             elif re.match(rb"m[gsda] ", line):
                 lines[i] = re.sub(rb" C(\d+)", lambda m: b" C%d" % self.ours(int(m[1])), line)
         return b"\n".join(lines)
@@ -228,9 +228,12 @@ class Connection:
         return data
 
 
-def play(case: Case, address: tuple[str, int]) -> None:
-    """Plays a case against a server; raises MismatchError at the first reply that differs."""
-    numbers, log = Numbers(), []
+def play(case: Case, address: tuple[str, int], last_cas: int = 1) -> None:
+    """Plays a case against a server; raises MismatchError at the first reply that differs.
+
+    ``last_cas`` is the last CAS unique that the server gave; the recorded servers were fresh, theirs was 1.
+    """
+    numbers, log = Numbers({1: last_cas} if last_cas > 1 else {}), []
     with Connection(address) as connection:
         for kind, value in case.exchange:
             if kind == "send":

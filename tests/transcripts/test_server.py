@@ -36,8 +36,12 @@ def _address(server: Server) -> tuple[str, int]:
 def test_exchange(case: Case, shared: Server) -> None:
     client = shared.connect()
     assert client.command(b"flush_all") == b"OK\r\n"
+    client.send(b"set last 0 0 1\r\nx\r\n")
+    client.until(b"STORED\r\n")
+    last = int(client.command(b"mg last c").split(b" c")[1])
+    assert client.command(b"delete last") == b"DELETED\r\n"
     client.close()
-    play(case, _address(shared))
+    play(case, _address(shared), last)
 
 
 @pytest.mark.slow
