@@ -32,7 +32,7 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recvmsg(int fd, msghdr* msg, int flags)
     ssize_t recv(int fd, void* buf, size_t n, int flags)
     ssize_t send(int fd, const void* buf, size_t n, int flags)
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE
+    enum: MSG_NOSIGNAL, MSG_DONTWAIT
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer
@@ -164,6 +164,8 @@ cdef inline ssize_t sink_write(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef char* grown
     if n > c.sink_room:
         n = <size_t> c.sink_room
+    if n == 0:
+        return 0
     if c.sink_len + n > c.sink_cap:
         cap = 2 * (c.sink_len + n)
         grown = <char*> realloc(c.sink, cap)
