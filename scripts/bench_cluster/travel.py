@@ -19,7 +19,7 @@ POLL = 0.0002  # s between two looks whether the key is gone
 
 
 def measure(quick: bool) -> str:
-    rounds = 60 if quick else 400
+    rounds = 60 if quick else 300
     ours: list[float] = []
     bare: list[float] = []
     answered: list[float] = []
