@@ -39,6 +39,7 @@ class Round:
         self.owner = RecordingOwner(self.engine)
         self.clients = [Client(self.engine, self.owner) for _ in range(6)]
         self.commands = Commands(self.random, lambda _key: pick((0, 2, 3, 50, 2**63)), lifetimes=(0, 0, 1, 60, -1))
+        self.left: list[Client] = []
         self.walk = self.engine.walk(None)
         self.sent = 0
 
@@ -106,6 +107,7 @@ class Round:
     def leave(self) -> None:
         index = self.random.randrange(len(self.clients))
         self.clients[index].session.close() if self.random.random() < 0.7 else self.clients[index].session.quit()
+        self.left.append(self.clients[index])  # after quit it may still wait for its reader
         self.clients[index] = Client(self.engine, self.owner)
 
     def pass_time(self) -> None:
@@ -164,7 +166,7 @@ class Round:
 
     def end(self) -> None:
         """Everybody leaves and all is flushed: no chunk may be in use any more."""
-        for client in self.clients:
+        for client in (*self.clients, *self.left):
             client.session.close()
         self.engine.set_gate(None)
         self.engine.flush()
