@@ -21,6 +21,7 @@ cdef enum:
     OP_SET = 2
     OP_DELETE = 3
     LENGTH_MOST = 2147483645
+    KEYS_A_SLICE = 2048         # keys of a multiget, after which the session looks at its turn's time
 
 
 # Retrieval
@@ -48,7 +49,7 @@ cdef inline void put_value(Conn* c, uint32_t h, Item* it) noexcept nogil:
 
 
 cdef inline bint pinned_full(Item* it) noexcept nogil:
-    return it.refs == 0xFFFF
+    return it.refs >= 0xFFF0        # the rest is for commands that need the item while they run
 
 
 cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
@@ -107,14 +108,16 @@ cdef inline void bad_key(Conn* c) noexcept nogil:
 
 
 cdef inline void run_keys(Conn* c) noexcept nogil:
-    # Answers the keys in c.text until all are done, or the output should be sent first (the phase stays P_KEYS).
+    # Answers the keys in c.text until all are done, or (the phase stays P_KEYS) the output should be sent first or many
+    # keys have been looked up.
     cdef const char* p = c.text
     cdef const char* end = p + c.text_len
     cdef const char* key
+    cdef int left = KEYS_A_SLICE
     while True:
         while p < end and p[0] == c' ':
             p += 1
-        if c.shared.out_len >= OUT_SOFT or c.big:
+        if c.shared.out_len >= OUT_SOFT or c.big or (left == 0 and p < end):
             if not c.checked and not keys_fit(p, <size_t> (end - p)):
                 big_drop(c)
                 c.tail = 0
@@ -137,6 +140,7 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
         if not get_one(c, key, <size_t> (p - key)):
             c.phase = P_LINE
             break
+        left -= 1
     drop_text(c)
 
 

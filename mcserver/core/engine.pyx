@@ -96,6 +96,8 @@ cdef bint engine_drop_reader(void* owner) noexcept with gil:
     cdef Engine self = <Engine> owner
     cdef Session session
     for session in list(self.pinned.values()):
+        if session.c.running or session.c.big == 0:     # it has just taken its value
+            continue
         self.s.n.readers_dropped += 1
         session.close("error")
         return 1
@@ -123,7 +125,6 @@ cdef class Engine:
     cdef public bint crawler_enabled
     cdef uint64_t next_walk
     cdef int _verbosity
-    cdef object sessions
     cdef object __weakref__
 
     def __cinit__(self, *, memory_limit=64 << 20, item_size_max=1 << 20, evictions=True, cas=True, growth_factor=1.25,
@@ -148,8 +149,8 @@ cdef class Engine:
             raise ValueError("hot_lru_pct and warm_lru_pct must be 1 to 79 and together at most 80")
         if slab_sizes and min(slab_sizes) < 1:
             raise ValueError("slab_sizes must be at least 1 byte each")
-        if not 1024 <= slab_chunk_max <= PAGE_SIZE:
-            raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes")
+        if not 1024 <= slab_chunk_max <= PAGE_SIZE or PAGE_SIZE % slab_chunk_max:
+            raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
         s.memory_limit = memory_limit
         s.item_size_max = item_size_max
         s.evictions = evictions
@@ -302,7 +303,7 @@ cdef class Engine:
             "hash_power_level": power_of(s.index.size),
             "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
             "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": 0,
-            "slab_reassign_inline_reclaim": n.inline_reclaims, "slab_reassign_busy_items": n.busy_pages,
+            "slab_reassign_inline_reclaim": 0, "slab_reassign_busy_items": n.busy_pages,
             "slab_reassign_busy_deletes": n.rescued_pieces, "slab_reassign_running": 0, "slabs_moved": n.page_moves,
             "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
             "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,

@@ -192,7 +192,7 @@ cdef inline void put_item_key(Conn* c, Item* it) noexcept nogil:
 
 
 cdef inline void put_echo(Conn* c, Meta* m, const char* code) noexcept nogil:
-    # A status with the flags that every reply may carry: O and k.
+    # A status with the flags that every reply may carry: O and k. Not with a long opaque: it may be longer than OUT_ROOM.
     cdef int i
     put(c, code, 2)
     for i in range(m.first, m.count):
@@ -373,7 +373,10 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
         swallow(c, error, <uint64_t> length)
         return
     if s.gate == GATE_MISS:
-        put_echo(c, m, b"NS")
+        if m.long_opaque:
+            puts(c, WIRE_FLAG_OPAQUE)
+        else:
+            put_echo(c, m, b"NS")
         swallow(c, b"", <uint64_t> length)
         return
     hv = index_hash(&s.index, m.key, m.nkey)
@@ -587,7 +590,10 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
     cdef Item* it
     if m.has_vivify and s.gate != GATE_MISS:
         if held_off(s, hv):
-            put_echo(c, m, b"NS")
+            if m.long_opaque:
+                puts(c, WIRE_FLAG_OPAQUE)
+            else:
+                put_echo(c, m, b"NS")
             return
         n = write_u64(digits, m.initial)
         h = item_alloc(s, m.key, m.nkey, 0, 0, <uint64_t> n, &failed)

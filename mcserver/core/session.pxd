@@ -73,6 +73,7 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     if c.store.trace and c.shared.out_len > c.start:
         c.shared.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
     c.granted = 0
+    c.refusal_len = 0
 
 
 cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
@@ -239,6 +240,18 @@ cdef inline size_t run_line(Conn* c, const char* p, size_t n) noexcept nogil:
     return raw
 
 
+cdef inline bint turn_is_over(Conn* c, uint64_t* began) noexcept nogil:
+    # The first call begins to count; true, and the session is to go on later, when the turn has lasted long enough.
+    if began[0] == 0:
+        began[0] = boot_clock()
+        return 0
+    if boot_clock() - began[0] <= TURN_NS:
+        return 0
+    c.yielded = 1
+    c.store.n.yields += 1
+    return 1
+
+
 cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
@@ -257,17 +270,11 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
         if c.big or c.shared.out_len >= OUT_SOFT:
             if not flush(c):
                 break
-            if began == 0:
-                began = boot_clock()
-            elif boot_clock() - began > TURN_NS:    # a long multiget to a fast reader
-                c.yielded = 1
-                c.store.n.yields += 1
+            if turn_is_over(c, &began):             # a long multiget to a fast reader
                 break
         if c.tail:
             puts(c, WIRE_CRLF)
             c.tail = 0
-            if c.phase == P_LINE:
-                c.granted = 0
         if c.phase == P_LINE:
             if pos == n or c.quitting:
                 break
@@ -278,11 +285,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
             commands += 1
             if commands == turn:
                 commands = 0
-                if began == 0:
-                    began = boot_clock()
-                elif boot_clock() - began > TURN_NS and pos < n:
-                    c.yielded = 1
-                    c.store.n.yields += 1
+                if pos < n and turn_is_over(c, &began):
                     break
         elif c.phase == P_DATA:
             taken = run_data(c, p + pos, n - pos)
@@ -303,10 +306,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
             run_keys(c)
             if c.phase == P_LINE:
                 command_done(c)
+            elif not c.big and c.shared.out_len < OUT_SOFT and turn_is_over(c, &began):     # a long one of misses
+                break
         elif c.phase == P_READY:
             data_done(c, 1)
         elif c.phase == P_STREAM:
-            if not c.shared.on_stream(c):
+            if not c.shared.on_stream(c) and c.phase == P_STREAM:
                 c.phase = P_LINE
             if not flush(c):
                 break
@@ -323,7 +328,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     c.shared.out_len = 0
     if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
         gone(c)
-    if c.quitting and not (c.blocked or c.held):
+    if c.quitting and not (c.blocked or c.held or c.yielded):
         c.ended = 1
         gone(c)
     c.running = 0
@@ -371,9 +376,9 @@ cdef inline bint stopped(Conn* c) noexcept nogil:
 cdef inline void resume(Conn* c, int turn) noexcept nogil:
     # The client reads again, a confirmation came, a lock was granted, or it is this connection's turn again.
     cdef int r
-    if c.held or c.phase == P_CLOSED:
+    if c.phase == P_CLOSED:
         return
-    if c.out_len or c.big:
+    if c.out_len or c.big:      # also while held: what stands before the first reply that waits
         r = send_now(c, NULL, 0)
         if r < 0:
             gone(c)
@@ -382,7 +387,7 @@ cdef inline void resume(Conn* c, int turn) noexcept nogil:
         if c.blocked:
             return
     c.blocked = 0
-    if c.phase == P_LOCKED:
+    if c.held or c.phase == P_LOCKED:
         return
     c.yielded = 0
     run_stashed(c, turn)

@@ -20,6 +20,7 @@ cdef class Session:
     cdef object lock_key
     cdef object refusal
     cdef bint gone_told
+    cdef bint turn_asked        # owner.later was called, and `proceed` has not come yet
     cdef bint watched           # by a Poller, which then holds a reference
     cdef str reason
 
@@ -106,6 +107,7 @@ cdef class Session:
 
     def proceed(self):
         """Goes on after a turn that was cut short (`owner.later`)."""
+        self.turn_asked = 0
         if self.c.yielded:
             resume(&self.c, self.engine.turn)
             self.settle()
@@ -126,7 +128,8 @@ cdef class Session:
             self.engine.pinned[id(self)] = self
         elif self.engine.pinned:
             self.engine.pinned.pop(id(self), None)
-        if self.c.yielded and not stopped(&self.c):     # else whoever ends the stop goes on
+        if self.c.yielded and not self.turn_asked and not stopped(&self.c):     # else whoever ends the stop goes on
+            self.turn_asked = 1
             self.owner.later(self)
         read = not stopped(&self.c)
         write = self.c.blocked

@@ -94,7 +94,6 @@ cdef struct Counters:
     uint64_t rescues            # items that moved to another chunk because their page left the class
     uint64_t rescued_pieces
     uint64_t busy_pages         # pages that couldn't leave because a client was using an item in them
-    uint64_t inline_reclaims
     uint64_t crawls
     uint64_t juggles
     uint64_t readers_dropped
