@@ -227,7 +227,7 @@ class Config:
         "warm_max_factor must be > 0",
     )
     temp_lru: bool = setting(False, "a separate LRU for items of a short time to live")
-    temporary_ttl: int = setting(61, "items with fewer seconds to live than this are kept apart and not evicted")
+    temporary_ttl: int = setting(61, "items with fewer seconds to live than this are kept apart and evicted last")
     lru_crawler: bool = setting(True, "free expired items in the background")
     lru_crawler_sleep: int = setting(
         100,

@@ -6,8 +6,8 @@ from tests.core.harness import Client, fresh
 
 
 def holding(*, deletes: bool = True, writes: tuple[bytes, ...] = ()) -> Client:
-    """A connection whose owner confirms later."""
-    client = fresh()
+    """A connection whose owner confirms later, and whose turn does not end early on a slow machine."""
+    client = fresh(requests_per_event=1000)
     client.engine.broadcast(deletes, writes)
     client.send(b"set a 0 0 1\r\nx\r\nset b 0 0 1\r\ny\r\n")
     client.owner.batches.clear()
