@@ -20,7 +20,7 @@ BOUND = "1.2 times alone"
 
 
 def measure(quick: bool) -> str:
-    pairs, seconds = (3, 1.0) if quick else (9, 3.0)
+    pairs, seconds = (5, 1.0) if quick else (15, 2.0)
     server_core, other_core = cores()
     results = []
     with Stage(fsync=False) as stage:

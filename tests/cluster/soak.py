@@ -61,7 +61,7 @@ class Outcome:
             lines.append(f"{promise:4} {meaning:32} {self.anomalies[promise] or 'no'} anomalies")
         if self.log_went_back:
             lines.append(
-                "ZooKeeper itself lost committed entries: the log went back (3.8.0 can; see docs/coherence.md)"
+                "A number of the log was written twice: a proposal without a quorum, or an entry that ZooKeeper lost"
             )
         lines += [f"\nfirst {promise}: {text}" for promise, text in self.examples.items()]
         return "\n".join(lines)
