@@ -92,11 +92,12 @@ cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexc
 
 
 cdef bint engine_drop_reader(void* owner) noexcept with gil:
-    # Memory is needed and nothing can be evicted: the client that has been slowest to read a large value loses it.
+    # Memory is needed and nothing can be evicted: the client that has kept an item the longest, by reading a large value
+    # slowly or by not sending the rest of one, is dropped.
     cdef Engine self = <Engine> owner
     cdef Session session
     for session in list(self.pinned.values()):
-        if session.c.running or session.c.big == 0:     # it has just taken its value
+        if session.c.running or (session.c.big == 0 and session.c.phase != P_DATA):     # it has just let go
             continue
         self.s.n.readers_dropped += 1
         session.close("error")

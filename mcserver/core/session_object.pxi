@@ -20,6 +20,7 @@ cdef class Session:
     cdef object lock_key
     cdef object refusal
     cdef bint gone_told
+    cdef bint keeps             # an item that nobody can evict: it stands in engine.pinned
     cdef bint turn_asked        # owner.later was called, and `proceed` has not come yet
     cdef bint watched           # by a Poller, which then holds a reference
     cdef str reason
@@ -94,7 +95,7 @@ cdef class Session:
     cdef can_read(self):
         readable(&self.c, self.engine.turn)
         self.c.last = self.engine.s.sec
-        if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or not self.c.reading:
+        if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or self.keeps or not self.c.reading:
             self.settle()
 
     def writable(self):
@@ -124,9 +125,11 @@ cdef class Session:
             self.owner.lock(self, key)
             if self.c.phase == P_CLOSED:
                 return
-        if self.c.blocked and self.c.big:
-            self.engine.pinned[id(self)] = self
-        elif self.engine.pinned:
+        if (self.c.blocked and self.c.big) or self.c.phase == P_DATA:
+            self.keeps = 1
+            self.engine.pinned[id(self)] = self     # in the order in which they began
+        elif self.keeps:
+            self.keeps = 0
             self.engine.pinned.pop(id(self), None)
         if self.c.yielded and not self.turn_asked and not stopped(&self.c):     # else whoever ends the stop goes on
             self.turn_asked = 1
@@ -203,7 +206,7 @@ cdef class Session:
                 used = run(&self.c, buf, have, self.engine.turn)
             stash(&self.c, buf + used, have - used)
             free(buf)
-            if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or not self.c.reading:
+            if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or self.keeps or not self.c.reading:
                 self.settle()
         return self.take_sink()
 

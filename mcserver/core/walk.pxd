@@ -4,6 +4,7 @@
 # forgotten. Must never run longer than its budget of chunks.
 
 from libc.stdint cimport uint32_t, uint64_t
+from libc.string cimport memset
 from .memory cimport *
 from .store cimport *
 from .items cimport *
@@ -16,7 +17,7 @@ cdef struct Walk:
     uint32_t index
     uint64_t classes            # bit mask of LRU classes
     uint64_t most               # items to look at in a class; 0 all
-    uint64_t looked
+    uint64_t looked[MAX_CLASSES]
 
 
 cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, bint asked) noexcept nogil:
@@ -27,15 +28,15 @@ cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, 
     w.index = 0
     w.classes = classes
     w.most = most
-    w.looked = 0
+    memset(w.looked, 0, sizeof(w.looked))
     s.n.crawls += 1
 
 
 cdef inline void walk_item(Store* s, Walk* w, uint32_t h, Item* it) noexcept nogil:
     cdef ClassStats* c = &s.cls[it.cls]
-    if not (w.classes >> it.cls) & 1:
+    if not (w.classes >> it.cls) & 1 or (w.most and w.looked[it.cls] >= w.most):
         return
-    w.looked += 1
+    w.looked[it.cls] += 1
     c.crawler_checked += 1
     if fate(s, it) != FOUND:
         c.crawler_reclaimed += 1
@@ -53,7 +54,7 @@ cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
         w.page = 1
         w.index = 0
     while budget:
-        if w.page >= a.high or (w.most and w.looked >= w.most):
+        if w.page >= a.high:
             w.running = 0
             if w.for_rules and not s.sweep_restart:
                 s.rules = 0
