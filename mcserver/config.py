@@ -314,6 +314,8 @@ class Config:
 
     def check_sizes(self) -> None:
         """The limits between -m, -I and the sizes of chunks; any -I within its range will do, unlike memcached."""
+        if self.maxbytes < 2 * MEBIBYTE:
+            raise ConfigError("The memory limit must be at least 2 megabytes: raise -m.")
         if self.item_size_max < 1024:
             raise ConfigError("Item max size cannot be less than 1024 bytes.")
         if self.item_size_max > self.maxbytes // 2:

@@ -69,7 +69,7 @@ def test_every_setting_is_described_and_its_default_is_valid(kind: type) -> None
         ({"item_size_max": 1023}, 64, "cannot be less than 1024 bytes"),
         ({"item_size_max": 32 * MEBIBYTE + 1}, 64, "higher than 1/2 of memory max"),
         ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 40}, 64, "higher than a gigabyte"),
-        ({"maxbytes": 0}, 64, "higher than 1/2 of memory max"),
+        ({"maxbytes": 1 * MEBIBYTE}, 64, "must be at least 2 megabytes"),
         ({"slab_chunk_max": 300 << 10}, 64, "must divide evenly into 1048576"),
         ({"slab_chunk_max": 0}, 1, "slab_chunk_max"),
         ({"slab_sizes": (40,)}, 64, "slab size 40 is out of valid range"),
