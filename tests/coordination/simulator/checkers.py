@@ -90,7 +90,18 @@ class Checkers:
                 if operation.path.endswith("/meta"):
                     self._leads(Meta.decode(operation.data).token, transaction)
                 elif "/e-" not in operation.path:
+                    if isinstance(operation, Create):
+                        self._log_begins(operation.path.rsplit("/", 1)[1])
                     self._floor(operation.path, Floor.decode(operation.data), transaction)
+
+    def _log_begins(self, log: str) -> None:
+        """A generation is used again only when logs and meta were deleted while nobody lived who knew them (for one who did,
+        P6 would tell): whoever is there now joined later and flushed (P10), so the old log's entries are void.
+        """
+        generation = log.split("-")[1]
+        for number, (other, *_) in list(self.entries.items()):
+            if other != log and other.split("-")[1] == generation:
+                del self.entries[number]
 
     def _entry(self, path: str, data: bytes, transaction: Transaction) -> None:
         entry = decode(data)
