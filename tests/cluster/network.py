@@ -170,6 +170,7 @@ class Link:
         for task in self._tasks:
             task.cancel()  # one that waits in a blackhole would not notice
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # a transport that was aborted closes its socket in the loop's next turn
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -179,6 +180,7 @@ class Link:
         task = asyncio.ensure_future(self._run(connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda task: connection.close() if task.cancelled() else None)  # perhaps before it began
 
     async def _reset(self) -> None:
         for pair in list(self._pairs):
@@ -228,6 +230,9 @@ class Link:
                 pair.close()
             else:
                 pair.abort()
+        except asyncio.CancelledError:
+            pair.abort()
+            raise
         finally:
             self._pairs.discard(pair)
 

@@ -11,12 +11,17 @@ from tests.transcripts.replay import DEVIATIONS, Case, MismatchError, Numbers, c
 
 
 def _play_fresh(case: Case) -> str | None:
-    with memcached(*case.args) as address:
-        try:
-            play(case, address)
-        except MismatchError as mismatch:
-            return str(mismatch)
-    return None
+    failure = None
+    for _ in range(5):
+        with memcached(*case.args) as address:
+            try:
+                play(case, address)
+                return None
+            except MismatchError as mismatch:
+                failure = str(mismatch)
+        if "BUSY" not in failure:  # memcached's own crawler was at work at that moment
+            break
+    return failure
 
 
 def test_memcached_1_6_18_passes_its_own_recording() -> None:
