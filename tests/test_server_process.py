@@ -28,6 +28,7 @@ def test_ends_within_five_seconds_with_open_connections(server: Server, number: 
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_ends_although_a_client_never_reads(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"

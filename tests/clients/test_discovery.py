@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from conformance.clients.runner import Report, run_client
 from conformance.clients.servers import Target
 
@@ -48,11 +50,13 @@ async def test_emcache_finds_the_members(memcached: Target) -> None:
     assert len(report.scenarios) == 3
 
 
+@pytest.mark.slow
 async def test_a_member_that_is_not_there_is_a_failure(memcached: Target) -> None:
     report = await run_emcache(memcached, [("127.0.0.1", memcached.port), ("127.0.0.1", 1)], "all_members_are_found")
     assert report.failures()
 
 
+@pytest.mark.slow
 async def test_a_server_without_a_cluster_is_a_failure(memcached: Target) -> None:
     report = await run_client("emcache-autodiscovery", memcached, Path("build/clients"), ["all_members_are_found"])
     assert report.scenarios

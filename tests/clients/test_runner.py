@@ -116,6 +116,7 @@ def test_the_table() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_an_own_suite_is_a_copy_with_the_servers_port(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -129,6 +130,7 @@ def test_an_own_suite_is_a_copy_with_the_servers_port(tmp_path: Path) -> None:
     assert "11211" in (source / "test_it.py").read_text()
 
 
+@pytest.mark.slow
 def test_an_own_suite_without_its_source_or_its_tests_fails(tmp_path: Path) -> None:
     suite = Suite("odd", "none", "pytest", ["test_it.py"], [], {}, {}, {})
     assert "source is not there" in run_suite(suite, NOWHERE, tmp_path).failures()[0]

@@ -2,6 +2,8 @@
 
 import time
 
+import pytest
+
 from tests.core.harness import MIB, Client, fresh
 
 BATCH = 1000
@@ -13,6 +15,7 @@ def store(client: Client, count: int) -> None:
         assert client.send(lines + b"mn\r\n") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_a_million_keys_are_all_found() -> None:
     count = 1_000_000
     client = fresh(memory_limit=256 * MIB)

@@ -163,6 +163,7 @@ def test_connections_do_not_mix() -> None:
     assert two.get(b"a") == b"xyz"
 
 
+@pytest.mark.slow
 def test_a_busy_connection_yields() -> None:
     client = fresh(requests_per_event=20, memory_limit=64 * MIB)
     for i in range(100):

@@ -24,6 +24,7 @@ def _play_fresh(case: Case) -> str | None:
     return failure
 
 
+@pytest.mark.slow
 def test_memcached_1_6_18_passes_its_own_recording() -> None:
     version = subprocess.run([MEMCACHED, "-V"], capture_output=True, text=True, check=True).stdout
     assert "1.6.18" in version, "the recording's second version is Debian 12's"
