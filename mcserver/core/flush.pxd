@@ -66,6 +66,7 @@ cdef inline void add_rule(Store* s, const char* prefix, size_t n, bint refresh, 
     r = &s.rule[s.rules]
     r.length = <uint8_t> n
     r.refresh = refresh
+    r.came = s.sec
     r.expires = s.sec + ttl if ttl else 0
     r.epoch = s.epoch
     memcpy(r.prefix, prefix, n)

@@ -154,12 +154,15 @@ cdef inline void mark_item_stale(Store* s, Item* it, int64_t exptime) noexcept n
 
 
 cdef inline bint apply_rules(Store* s, Item* it) noexcept nogil:
-    # Carries out the prefix rules that are younger than the item; true when one of them kills it.
+    # Carries out the prefix rules that are younger than the item, each as at the time at which it came; true when the
+    # item was dead by then or one of them kills it.
     cdef int i
     cdef Rule* r
     for i in range(s.rules):
         r = &s.rule[i]
         if it.epoch < r.epoch and it.nkey >= r.length and memcmp(key_of(it), r.prefix, r.length) == 0:
+            if it.exptime and it.exptime <= r.came:
+                return 1        # what an earlier rule left had run out
             # an empty item is a lease's stub: it is killed by a refresh too
             if not r.refresh or it.nbytes == 0:
                 return 1

@@ -103,6 +103,7 @@ cdef struct Rule:
     uint8_t length
     uint8_t refresh
     uint16_t epoch
+    uint32_t came               # the second of the engine's clock at which it came
     uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
     char prefix[256]
 
