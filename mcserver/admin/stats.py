@@ -45,6 +45,9 @@ _GENERAL = """
 GENERAL = tuple(_GENERAL.split())
 """All that `stats` can print without TLS, in memcached's order."""
 
+OWN = ("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes")
+"""What memcached does not have; it stands behind."""
+
 WITH_IDLE_TIMEOUT = {"idle_kicks"}
 WITH_MAXCONNS_FAST = {"rejected_connections"}
 WITH_SLAB_REASSIGN = {key for key in GENERAL if key.startswith("slab_reassign_")} | {"slabs_moved"}
@@ -59,8 +62,7 @@ ITEMS_WITH_MAINTAINER = _MOVES | {
 _NOTHING_TO_COUNT = """
     response_obj_oom response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free
     read_buf_oom auth_cmds auth_errors malloc_fails log_worker_dropped unexpected_napi_ids round_robin_fallback
-    lru_maintainer_juggles slab_reassign_chunk_rescues slab_reassign_inline_reclaim slab_reassign_busy_items
-    slab_reassign_busy_deletes slab_reassign_busy_nomem lrutail_reflocked lru_bumps_dropped
+    slab_reassign_inline_reclaim slab_reassign_busy_deletes slab_reassign_busy_nomem lrutail_reflocked lru_bumps_dropped
 """
 
 NOTHING_TO_COUNT: Mapping[str, object] = dict.fromkeys(_NOTHING_TO_COUNT.split(), 0)
@@ -94,10 +96,10 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
 
 
 def general(context: Context) -> bytes:
-    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer."""
+    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer; then those of OWN."""
     values = {**NOTHING_TO_COUNT, **context.engine.stats(), **_process(context), **_network(context)}
     left_out = _left_out(context)
-    return stat_lines((key, values[key]) for key in GENERAL if key not in left_out)
+    return stat_lines((key, values[key]) for key in (*GENERAL, *OWN) if key not in left_out)
 
 
 def _left_out(context: Context) -> set[str]:

@@ -19,6 +19,12 @@ from .store cimport *
 from .items cimport *
 from .flush cimport *
 from .room cimport *
+from .lists cimport *
+from .ghosts cimport *
+from .evict cimport *
+from .exchange cimport *
+from .slices cimport *
+from .uploads cimport *
 from .walk cimport *
 from .text cimport *
 from .values cimport *
@@ -35,12 +41,15 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
-MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE
+MEMORY_LIMIT_LEAST = 2 << 20
+MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
 cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
+    DEAD_A_STEP = 256           # items that are freed before the clock is looked at
+    OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
 
 cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
@@ -93,11 +102,11 @@ cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexc
 
 cdef bint engine_drop_reader(void* owner) noexcept with gil:
     # Memory is needed and nothing can be evicted: the client that has kept an item the longest, by reading a large value
-    # slowly or by not sending the rest of one, is dropped.
+    # slowly, is dropped.
     cdef Engine self = <Engine> owner
     cdef Session session
     for session in list(self.pinned.values()):
-        if session.c.running or (session.c.big == 0 and session.c.phase != P_DATA):     # it has just let go
+        if session.c.running or session.c.big == 0:     # it has just let go
             continue
         self.s.n.readers_dropped += 1
         session.close("error")
@@ -125,6 +134,8 @@ cdef class Engine:
     cdef bytes version_reply
     cdef public bint crawler_enabled
     cdef uint64_t next_walk
+    cdef uint64_t next_hurry
+    cdef uint32_t clock_at_walk
     cdef int _verbosity
     cdef object __weakref__
 
@@ -132,11 +143,11 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False):
+                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests"):
         cdef Store* s = &self.s
         cdef int power
         import weakref
-        if memory_limit < 2 * PAGE_SIZE:
+        if memory_limit < MEMORY_LIMIT_LEAST:
             raise ValueError("the memory limit must be at least 2 megabytes")
         if memory_limit > MEMORY_LIMIT_MOST:
             raise ValueError(f"the memory limit can be at most {MEMORY_LIMIT_MOST >> 20} megabytes")
@@ -150,16 +161,23 @@ cdef class Engine:
             raise ValueError("hot_lru_pct and warm_lru_pct must be 1 to 79 and together at most 80")
         if slab_sizes and min(slab_sizes) < 1:
             raise ValueError("slab_sizes must be at least 1 byte each")
-        if not 1024 <= slab_chunk_max <= PAGE_SIZE or PAGE_SIZE % slab_chunk_max:
+        if room_for not in ("requests", "bytes"):
+            raise ValueError("room_for must be requests or bytes")
+        if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
             raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
         s.memory_limit = memory_limit
         s.item_size_max = item_size_max
         s.evictions = evictions
         s.use_cas = cas
         s.segmented = segmented
+        s.maintained = maintained
+        s.room_for_bytes = room_for == "bytes"
+        s.uploads.next = &s.uploads
+        s.uploads.prev = &s.uploads
         s.flush_enabled = flush_enabled
         s.ascii_only = ascii_only
         s.automove = 1
+        s.attempt = 1
         s.hot_pct = hot_lru_pct
         s.warm_pct = warm_lru_pct
         s.hot_factor = hot_max_factor
@@ -178,6 +196,9 @@ cdef class Engine:
         if arena_open(&s.arena, memory_limit, reserve) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
         self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
+        if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
+            raise MemoryError("the system refuses address space: lower -m")
+        s.arena.pages_limit = self.pages_for(memory_limit)
         power = hashpower_init or 16
         if index_open(&s.index, s.arena.reserved // 48, power) != 0:
             raise MemoryError("the system refuses address space for the hash table: lower -m")
@@ -206,30 +227,43 @@ cdef class Engine:
         cdef Arena* a = &self.s.arena
         cdef uint32_t unit = 1 << a.shift
         cdef int i
-        largest = min(slab_chunk_max, PAGE_SIZE)
+        largest = min(slab_chunk_max, PIECE_MOST)
         if not slab_sizes:
             first = (48 + chunk_size + unit - 1) // unit * unit
             arena_classes(a, first, growth_factor, largest)
+            self.make_bands(growth_factor)
             return
         if len(slab_sizes) > MAX_CLASSES - 2 or list(slab_sizes) != sorted(set(slab_sizes)):
             raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
         a.classes = 0
         for size in slab_sizes:
             size = (48 + size + unit - 1) // unit * unit
-            if size >= largest:
+            if size >= slab_chunk_max:
                 raise ValueError("slab_sizes must be smaller than slab_chunk_max")
-            if a.classes and size <= a.cls[a.classes].size:
+            if size >= largest or a.classes and size <= a.cls[a.classes].size:
                 continue
-            a.classes += 1
-            a.cls[a.classes].size = size
-            a.cls[a.classes].per_page = PAGE_SIZE // size
-        a.classes += 1
-        a.cls[a.classes].size = largest
-        a.cls[a.classes].per_page = PAGE_SIZE // largest
+            arena_add_class(a, size)
+        arena_add_class(a, largest)
+        self.make_bands(1.25)
+
+    cdef make_bands(self, factor):
+        cdef Arena* a = &self.s.arena
+        arena_tails(a)
+        most = self.s.item_size_max + HEADER
+        ids = MAX_CLASSES - 1 - a.lists
+        if ids > 0:
+            factor = max(factor, (most / a.cls[a.classes].size) ** (1 / ids))
+            arena_bands(a, factor, most)
+
+    cdef uint32_t pages_for(self, uint64_t limit):
+        # Pages of a memory of so many bytes; a large table of ghosts is taken off.
+        cdef uint64_t ghosts = ghosts_beyond(self.s.ghosts.most)
+        return <uint32_t> ((limit - ghosts if limit > 2 * ghosts else limit // 2) >> self.s.arena.page_bits)
 
     def __dealloc__(self):
         arena_close(&self.s.arena)
         index_close(&self.s.index)
+        ghosts_close(&self.s.ghosts)
         free(self.s.size_count)
         free(self.shared.inbuf)
         free(self.shared.out)
@@ -303,9 +337,10 @@ cdef class Engine:
             "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
             "hash_power_level": power_of(s.index.size),
             "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
-            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": 0,
+            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": n.rescued_pieces,
             "slab_reassign_inline_reclaim": 0, "slab_reassign_busy_items": n.busy_pages,
-            "slab_reassign_busy_deletes": n.rescued_pieces, "slab_reassign_running": 0, "slabs_moved": n.page_moves,
+            "slab_reassign_busy_deletes": 0, "slab_reassign_running": 1 if s.mover.page else 0,
+            "slabs_moved": n.page_moves,
             "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
             "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,
             "total_items": n.total_items, "slab_global_page_pool": s.arena.pooled,
@@ -314,10 +349,14 @@ cdef class Engine:
             "crawler_reclaimed": t.crawler_reclaimed, "crawler_items_checked": t.crawler_checked,
             "moves_to_cold": t.moves_to_cold, "moves_to_warm": t.moves_to_warm, "moves_within_lru": t.moves_within,
             "direct_reclaims": t.direct_reclaims, "slow_readers_dropped": n.readers_dropped,
+            "unfinished_bytes": s.unfinished, "unfinished_limit": unfinished_most(s),
+            "unfinished_refused": n.uploads_refused,
+            "ghost_bytes": s.ghosts.size * sizeof(Ghost),
         }
 
     cdef uint64_t tail_age(self, int cls, int seg):
-        cdef uint32_t h = self.s.lru[cls][seg].tail
+        # Seconds since the last use of the item at the end of a list; of one in the ring for WARM and COLD.
+        cdef uint32_t h = self.s.lru[cls][list_id(seg)].tail
         return (self.s.tick - item_at(&self.s.arena, h).time) // TICKS if h else 0
 
     def item_stats(self):
@@ -328,13 +367,15 @@ cdef class Engine:
         cdef int i
         result = {}
         clock_update(s)
-        for i in range(1, s.arena.classes + 1):
+        hits = sum(self.hits_of(i) for i in range(MAX_CLASSES))
+        for i in range(1, s.arena.lists + 1):
             l = &s.lru[i][0]
             c = &s.cls[i]
-            number = l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
+            number = list_items(s, i)
             if number == 0:
                 continue
-            oldest_seg = COLD if l[COLD].tail else WARM if l[WARM].tail else HOT if l[HOT].tail else TEMP
+            ready = readiness(s, i)
+            oldest_seg = COLD if l[COLD].tail else HOT if l[HOT].tail else TEMP
             result[i] = {
                 "number": number, "number_hot": l[HOT].count, "number_warm": l[WARM].count,
                 "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": self.tail_age(i, HOT),
@@ -349,8 +390,14 @@ cdef class Engine:
                 "moves_within_lru": c.moves_within, "direct_reclaims": c.direct_reclaims,
                 "hits_to_hot": c.hits_to[HOT], "hits_to_warm": c.hits_to[WARM], "hits_to_cold": c.hits_to[COLD],
                 "hits_to_temp": c.hits_to[TEMP],
+                "page_worth": s.arena.page_size / ready if ready else 0.0,
+                "hits_share": 100 * self.hits_of(i) / hits if hits else 0.0,
             }
         return result
+
+    cdef uint64_t hits_of(self, int cls):
+        cdef ClassStats* c = &self.s.cls[cls]
+        return c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3]
 
     def slab_stats(self):
         """`stats slabs`: the classes that have or had a page, how many have one, and the bytes of all pages."""
@@ -360,7 +407,7 @@ cdef class Engine:
         cdef int i
         cdef uint64_t active = 0
         result = {}
-        for i in range(1, s.arena.classes + 1):
+        for i in range(1, s.arena.lists + 1):
             k = &s.arena.cls[i]
             c = &s.cls[i]
             if k.pages == 0 and c.cmd_set == 0:
@@ -371,11 +418,13 @@ cdef class Engine:
             result[i] = {
                 "chunk_size": k.size, "chunks_per_page": k.per_page, "total_pages": k.pages, "total_chunks": total,
                 "used_chunks": k.used, "free_chunks": total - k.used, "free_chunks_end": 0,
-                "get_hits": c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3], "cmd_set": c.cmd_set,
+                "get_hits": self.hits_of(i), "cmd_set": c.cmd_set,
                 "delete_hits": c.delete_hits, "incr_hits": c.incr_hits, "decr_hits": c.decr_hits,
                 "cas_hits": c.cas_hits, "cas_badval": c.cas_badval, "touch_hits": c.touch_hits,
+                "pages_given": c.pages_given, "pages_taken": c.pages_taken,
             }
-        return result, active, s.arena.pages_used * PAGE_SIZE
+        pages = max(s.arena.pages_used, min(s.arena.pages_used + s.arena.pooled, s.arena.pages_limit))
+        return result, active, pages << s.arena.page_bits
 
     def sizes(self):
         """Items by size in steps of 32 bytes, or None without track_sizes."""
@@ -421,10 +470,10 @@ cdef class Engine:
 
     def set_memory_limit(self, limit):
         """Changes -m; a lower limit is reached in slices by `maintain`. False if there is no address space for it."""
-        if limit < 2 * PAGE_SIZE or (limit >> PAGE_BITS) > self.s.arena.pages_max:
+        if limit < MEMORY_LIMIT_LEAST or (limit >> self.s.arena.page_bits) > self.s.arena.pages_max:
             return False
         self.s.memory_limit = limit
-        self.s.arena.pages_limit = limit >> PAGE_BITS
+        self.s.arena.pages_limit = self.pages_for(limit)
         return True
 
     def tune_lru(self, int hot_pct, int warm_pct, double hot_factor, double warm_factor):
@@ -438,14 +487,25 @@ cdef class Engine:
         cdef Store* s = &self.s
         cdef int i, seg
         cdef uint32_t h
+        cdef Item* it
         s.segmented = bool(on)
         if on:
             return
-        for i in range(1, s.arena.classes + 1):
-            for seg in (TEMP, WARM, HOT):
+        for i in range(1, s.arena.lists + 1):
+            for seg in (TEMP, HOT):
                 while s.lru[i][seg].tail:
                     h = s.lru[i][seg].tail
-                    lru_move(s, h, item_at(&s.arena, h), COLD)
+                    list_move(s, h, item_at(&s.arena, h), COLD)
+            h = s.lru[i][COLD].tail
+            while h:                                    # in a flat LRU nobody is counted as used
+                it = item_at(&s.arena, h)
+                set_uses(it, 0)
+                it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | COLD)
+                h = it.prev
+            s.lru[i][COLD].count += s.lru[i][WARM].count
+            s.lru[i][COLD].bytes += s.lru[i][WARM].bytes
+            s.lru[i][WARM].count = 0
+            s.lru[i][WARM].bytes = 0
 
     def set_temporary_ttl(self, seconds):
         self.s.temp_ttl = seconds
@@ -453,6 +513,7 @@ cdef class Engine:
     def reassign_page(self, int src, int dst):
         """`slabs reassign`: OK, BUSY, BADCLASS, NOSPARE or SAME."""
         clock_update(&self.s)
+        self.s.attempt += 1
         return (<bytes> reassign(&self.s, src, dst)).decode()
 
     @property
@@ -472,9 +533,9 @@ cdef class Engine:
         cdef size_t room = 2 << 20
         result = []
         clock_update(s)
-        if not 1 <= cls <= s.arena.classes:
+        if not 1 <= cls <= s.arena.lists:
             return result
-        for seg in range(4) if not s.segmented else (COLD, WARM, HOT, TEMP):
+        for seg in (COLD, HOT, TEMP):
             h = s.lru[cls][seg].head
             while h and (limit == 0 or len(result) < limit):
                 it = item_at(&s.arena, h)
@@ -545,13 +606,13 @@ cdef class Engine:
 
     @property
     def classes(self):
-        """The largest slab class id."""
-        return self.s.arena.classes
+        """The largest class id, of slab classes and of the bands above them."""
+        return self.s.arena.lists
 
     @property
     def memory_limit_most(self):
         """The largest limit that set_memory_limit takes, in bytes."""
-        return <uint64_t> self.s.arena.pages_max << PAGE_BITS
+        return <uint64_t> self.s.arena.pages_max << self.s.arena.page_bits
 
     def maintain(self, int budget_us=1000):
         """One slice of background work; returns the seconds after which it wants to be called again."""
@@ -561,6 +622,7 @@ cdef class Engine:
         cdef int i
         cdef bint more = 0
         clock_update(s)
+        s.attempt += 1
         began = boot_clock()
         while s.arena.pages_used > s.arena.pages_limit:
             if not shrink_step(s):
@@ -570,16 +632,31 @@ cdef class Engine:
                 break
         if s.arena.pooled and s.arena.pages_used + s.arena.pooled > s.arena.pages_limit:
             arena_trim(&s.arena, 64)
-        for i in range(1, s.arena.classes + 1):
-            juggle_by_age(s, i, 200)
+        while garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP and boot_clock() - began < limit:
+            pass
+        while boot_clock() - began < limit and compact_step(s):
+            pass
+        if s.maintained:
+            s.n.juggles += 1
+            for i in range(1, s.arena.lists + 1):
+                while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
+                    if boot_clock() - began > limit:
+                        more = 1
+                        break
+        more = more or s.garbage or s.mover.page
         if not w.running and s.rules:
             s.sweep_restart = 0
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
-        elif not w.running and self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch):
+        elif not w.running and self.crawler_enabled and s.sec >= self.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
+            self.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
+            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
+        elif not w.running and (self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch)
+                                or s.clock - self.clock_at_walk > <uint32_t> (OLDEST // 2)):
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
         while w.running and boot_clock() - began < limit:
             if not walk_step(s, w, 256):
                 self.next_walk = s.sec + 10
+                self.clock_at_walk = s.clock
         if w.running:
             return 0.001 if w.asked or more else 0.05
         return 0.001 if more or s.rules else 0.25

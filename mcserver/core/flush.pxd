@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 from .memory cimport *
 from .store cimport *
 from .items cimport *
+from .expiry cimport due_advance
 
 cdef enum:
     EPOCH_MAX = 0xFFFF
@@ -84,6 +85,8 @@ cdef inline void clock_set(Store* s, uint64_t boot_ns) noexcept nogil:
         s.elapsed_ns = <uint64_t> elapsed
         s.tick = <uint32_t> (s.elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS
         s.sec = s.tick // TICKS
+        if s.sec > s.due_sec:
+            due_advance(s)
         if s.flush_at and s.sec >= s.flush_at:
             s.flush_at = 0
             flush_now(s)

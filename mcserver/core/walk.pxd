@@ -1,13 +1,16 @@
 # Walk: the background pass over all items, page by page, in slices.
 #
 # Owns reclaiming what is dead though nobody asks for it, and carrying out prefix rules on every item so that they can be
-# forgotten. Must never run longer than its budget of chunks.
+# forgotten; and keeping the ages that are counted in traffic within 32 bits. Must never run longer than its budget of chunks.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
 from .memory cimport *
 from .store cimport *
 from .items cimport *
+
+cdef enum:
+    OLDEST = 1 << 30            # ages on the clock of traffic, which wraps, are cut there
 
 cdef struct Walk:
     bint running
@@ -34,13 +37,20 @@ cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, 
 
 cdef inline void walk_item(Store* s, Walk* w, uint32_t h, Item* it) noexcept nogil:
     cdef ClassStats* c = &s.cls[it.cls]
+    cdef int f
     if not (w.classes >> it.cls) & 1 or (w.most and w.looked[it.cls] >= w.most):
         return
     w.looked[it.cls] += 1
     c.crawler_checked += 1
-    if fate(s, it) != FOUND:
-        c.crawler_reclaimed += 1
-        reclaim_dead(s, h, it)
+    f = fate(s, it)
+    if f == FOUND:
+        if s.clock - it.used > <uint32_t> OLDEST:
+            it.used = s.clock - OLDEST
+        return
+    c.crawler_reclaimed += 1
+    if f == EXPIRED and not it.state & S_FETCHED:
+        c.expired_unfetched += 1
+    item_unlink(s, h, hash_of(s, it))
 
 
 cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
