@@ -31,7 +31,7 @@ CURVE_SHARE = 0.1  # at the third from the end
 
 @dataclass(frozen=True)
 class Choice:
-    """What is replayed. `memory`: MiB. `rate`: requests a second; None: as fast as it goes. `bare`: the cells on two servers, no more."""
+    """What is replayed. `memory`: MiB. `rate`: requests a second; None: as fast as it goes. `bare`: two servers, no more."""
 
     traces: Path | None = None
     names: Sequence[str] = ()
