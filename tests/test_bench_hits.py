@@ -190,6 +190,17 @@ def test_a_server_that_does_not_know_the_choice_runs_as_it_is() -> None:
     assert policies(peer()) == (peer(),)
 
 
+def test_a_server_that_knows_the_choice_runs_with_both(tmp_path: Path) -> None:
+    script = tmp_path / "server"
+    script.write_text('#!/bin/sh\n[ "$1 ${2%=*}" = "-o room_for" ] || exit 64\nshift 2\nexec memcached "$@"\n')
+    script.chmod(0o755)
+    contest = Contest(Program("subject", (str(script),)), peer())
+    hits = Hits(contest, Choice(small_folder(tmp_path), models=("equal",), shares=(0.2,), most=400))
+    (cell,) = hits.play(hits.cells(2), 2)
+    assert list(cell.outcomes) == ["subject", "subject for bytes", "memcached", "byte-LRU", "GDSF"]
+    assert "subject for bytes over memcached: mean" in hits.table("Title", [cell], "byte_hits").markdown()
+
+
 def small_folder(path: Path) -> Path:
     (path / "small.u32.gz").write_bytes(gzip.compress(traces.zipf(0.9, 4000, there=2000).tobytes()))
     return path
