@@ -190,6 +190,7 @@ def test_a_server_that_does_not_know_the_choice_runs_as_it_is() -> None:
     assert policies(peer()) == (peer(),)
 
 
+@pytest.mark.slow
 def test_a_server_that_knows_the_choice_runs_with_both(tmp_path: Path) -> None:
     script = tmp_path / "server"
     script.write_text('#!/bin/sh\n[ "$1 ${2%=*}" = "-o room_for" ] || exit 64\nshift 2\nexec memcached "$@"\n')

@@ -70,7 +70,11 @@ def add_choice(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--sizes", action="append", choices=plain.models, help="only this one; may be given again")
     group.add_argument("--share", metavar="X", action="append", type=share, help="of the keys that fit (0.05, 0.2)")
     group.add_argument(
-        "-m", metavar="MIB", action="append", type=count, help=f"memory; may be given again ({hits.MEMORY})"
+        "-m",
+        metavar="MIB",
+        action="append",
+        type=count,
+        help=f"memory; may be given again ({hits.MEMORY}; --quick: half)",
     )
     group.add_argument("--requests", metavar="N", type=count, default=plain.most, help=f"of each load ({plain.most})")
     group.add_argument("--rate", metavar="N", type=count, help="requests a second (as fast as it goes)")

@@ -44,8 +44,8 @@ class Choice:
     plot: Path | None = None
 
     def quick(self) -> Choice:
-        """Shorter loads, one share, half of the memory: what a replay takes grows with the bytes that pass through it."""
-        memory = [max(1, memory // 2) for memory in self.memory]
+        """Shorter loads, one share, half of the default memory: what a replay takes grows with the bytes that pass through it."""
+        memory = (MEMORY // 2,) if self.memory == (MEMORY,) else self.memory
         return replace(self, most=min(self.most, 40_000), shares=self.shares[-1:], memory=memory)
 
 
