@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
 from mcserver.core import Engine, Poller, Session
-from mcserver.logs import trace, trace_lines
+from mcserver.logs import lost, trace, trace_lines
 from mcserver.process import open_descriptors
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ ACCEPTS_A_TURN = 64
 """Connections accepted before the clients that are there already get their turn."""
 RETRY_ACCEPT_SECONDS = 0.1
 """How long the listeners rest when the system has no descriptor or memory left."""
+PROCEED_SECONDS = 0.0005
+"""How long sessions that have much to do may go on before those get their turn for which something came."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 IDLE_STATES = {"conn_new_cmd", "conn_read"}
@@ -65,6 +68,8 @@ class Connections:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._sessions: dict[int, Session] = {}
         self._most = len(self._listeners)
+        self._waiting: deque[Session] = deque()
+        self._proceeding = False
         self._paused_at = 0.0
         self._accepting = False
         self._ending = False
@@ -193,7 +198,25 @@ class Connections:
             self.all_closed.set()
 
     def later(self, session: Session) -> None:
-        self._loop.call_soon(session.proceed)
+        """Sessions whose turn was cut short go on one after the other, so that many dumps take no more than one."""
+        self._waiting.append(session)
+        self._proceed_soon()
+
+    def _proceed_soon(self) -> None:
+        if self._waiting and not self._proceeding:
+            self._proceeding = True
+            self._loop.call_soon(self._proceed)
+
+    def _proceed(self) -> None:
+        until = time.monotonic() + PROCEED_SECONDS
+        try:
+            for _ in range(len(self._waiting)):
+                self._waiting.popleft().proceed()  # it may ask for another turn: then it stands at the end
+                if time.monotonic() > until:
+                    break
+        finally:
+            self._proceeding = False
+            self._proceed_soon()
 
     def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
         return self.cluster is not None and self.cluster.events(session, events)
@@ -251,6 +274,10 @@ class Connections:
     @property
     def most_connections(self) -> int:
         return self._most
+
+    @property
+    def log_lines_lost(self) -> int:
+        return lost()
 
     @property
     def accepting(self) -> bool:

@@ -10,7 +10,6 @@ import os
 import platform
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +39,8 @@ SLICE_MICROSECONDS = 1000
 SHORTEST_REST = 0.001
 """Seconds between two slices, however much work waits: clients have the loop for at least half of the time."""
 IDLE_SWEEP_SECONDS = 1.0
+TELL_COUNTS_SECONDS = 5.0
+"""How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
 EX_USAGE = 64
@@ -48,6 +49,13 @@ EX_USAGE = 64
 def run(config: Config) -> int:
     """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start."""
     logs.configure(as_json=config.log_json)
+    try:
+        return _run(config)
+    finally:
+        logs.finish()
+
+
+def _run(config: Config) -> int:
     try:
         raise_descriptor_limit(config.maxconns)
         if config.core_dumps:
@@ -171,9 +179,11 @@ class Server:
         gc.collect()
         gc.freeze()
         self._announce()
+        logs.serving()
+        self._tell_counts()
         graceful = await self._stopping
         if graceful:
-            print("Gracefully stopping", file=sys.stderr, flush=True)
+            log.info("Gracefully stopping")
         await self._end()
 
     def _open_cluster(self) -> Cluster | None:
@@ -208,6 +218,10 @@ class Server:
     def _sweep_idle(self) -> None:
         self._connections.close_idle()
         self._loop.call_later(IDLE_SWEEP_SECONDS, self._sweep_idle)
+
+    def _tell_counts(self) -> None:
+        logs.tell_counts()
+        self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
 
     # The end ---------------------------------------------------------------------------------------------------------
 

@@ -64,6 +64,10 @@ class Network(Protocol):
         """Descriptors that the process holds beside its sockets."""
 
     @property
+    def log_lines_lost(self) -> int:
+        """Lines of the log that were not written: dropped, or counted as repetitions."""
+
+    @property
     def accepting(self) -> bool:
         """False while the listeners are paused because of -c."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import quote_from_bytes
 
 from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word
 from mcserver.core import ERROR, OK
+from mcserver.keys import escaped
 
 if TYPE_CHECKING:
     from mcserver.core import Engine, Session
@@ -131,7 +131,7 @@ class Watchers:
         assert isinstance(key, bytes)
         spelled = {**fields, "cfd": fields["fd"], "fetch": "yes" if fields.get("fetch") else "no"}
         rest = " ".join([f"{name}={spelled[name]}" for name in names])
-        self._write(bits, f"type={kind} key={quote_from_bytes(key, safe='')} {rest}")
+        self._write(bits, f"type={kind} key={escaped(key)} {rest}")
 
     def connection_event(self, kind: str, address: str, port: int, transport: str, fd: int, reason: str = "") -> None:
         """`conn_new`, or `conn_close` with its reason; a Unix socket's address is `unix`, its port 0."""

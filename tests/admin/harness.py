@@ -19,6 +19,7 @@ class PretendedNetwork:
         self.figures = Figures(total_connections=2)
         self.connections = 2
         self.most_connections = 2
+        self.log_lines_lost = 0
         self.reserved_descriptors = 9
         self.accepting = True
         self.stops: list[bool] = []
