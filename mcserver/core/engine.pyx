@@ -504,7 +504,7 @@ cdef class Engine:
                         yield found
                         return
                     room -= it.nkey + 60
-                    if it.epoch >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
+                    if epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
                         count += 1
                         found.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
                                       it.exptime + s.wall_start if it.exptime else 0))
@@ -571,7 +571,7 @@ cdef class Engine:
                 continue
             it = item_at(&s.arena, chunk_in(&s.arena, page, index))
             index += 1
-            if it.state & S_LINKED and (classes is None or it.cls in classes) and it.epoch >= s.flush_epoch \
+            if it.state & S_LINKED and (classes is None or it.cls in classes) and epoch_of(s, it) >= s.flush_epoch \
                     and not (it.exptime and it.exptime <= s.sec):
                 found.append(self.describe(it))
                 if len(found) >= budget:
@@ -627,7 +627,6 @@ cdef class Engine:
         for i in range(1, s.arena.classes + 1):
             juggle_by_age(s, i, 200)
         if not w.running and s.rules:
-            s.sweep_restart = 0
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
         elif not w.running and self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch):
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
@@ -635,7 +634,7 @@ cdef class Engine:
             if not walk_step(s, w, 256):
                 self.next_walk = s.sec + 10
         if w.running:
-            return 0.001 if w.asked or more else 0.05
+            return 0.001 if w.asked or more or s.rules else 0.05
         return 0.001 if more or s.rules else 0.25
 
     # Logs

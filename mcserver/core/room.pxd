@@ -152,6 +152,10 @@ cdef inline void item_relocate(Store* s, uint32_t old, uint32_t new) noexcept no
             piece = item_at(&s.arena, piece).h_next
     index_swap(&s.index, &s.arena, old, new, hash_of(s, b))
     chunk_give_back(&s.arena, old)
+    if fate(s, b) == FOUND:     # passes over all items may have been at `new` already, and not yet at `old`
+        renumber(s, b)
+    else:
+        set_expiry(s, b, 1)
     s.n.rescues += 1
 
 
