@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
-    from mcserver.admin.watch import Watchers
+    from mcserver.admin.watchers import Watchers
     from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Engine, Session

@@ -78,7 +78,7 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
     if is_word(sub, b"detail"):
         return _detail(context, words[2:])
     if is_word(sub, b"settings"):
-        return stat_lines(context.settings.in_force(context).items())
+        return stat_lines(context.settings.in_force(context.engine.verbosity, context.engine.detail).items())
     if is_word(sub, b"cachedump"):
         return _cachedump(context, words[2:])
     if is_word(sub, b"conns"):
