@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -244,6 +245,7 @@ def test_runs_as_the_given_user(start: Start) -> None:
     assert "0" not in uids.groups()
 
 
+@pytest.mark.slow
 def test_stats_conns(server: Server) -> None:
     client, other = server.connect(), server.connect()
     assert other.command(b"mn") == b"MN\r\n"
@@ -254,11 +256,19 @@ def test_stats_conns(server: Server) -> None:
     listener = fds[0]
     assert stats[f"{listener}:addr"] == f"tcp:127.0.0.1:{server.port}"
     assert stats[f"{listener}:state"] == "conn_listening"
+    uptime = int(client.stats()["uptime"])
+    assert uptime - 3 <= int(stats[f"{listener}:secs_since_last_cmd"]) <= uptime - 2, "since it began, at second 2"
     assert f"{listener}:listen_addr" not in stats
     mine = next(fd for fd in fds if stats[f"{fd}:addr"] == own)
     assert stats[f"{mine}:listen_addr"] == f"tcp:127.0.0.1:{server.port}"
-    assert stats[f"{mine}:state"].startswith("conn_")
+    assert stats[f"{mine}:state"] == "conn_parse_cmd", "it is in the middle of this one"
     assert stats[f"{mine}:secs_since_last_cmd"] == "0"
+    time.sleep(2.1)
+    stats = client.stats("conns")
+    assert stats[f"{mine}:secs_since_last_cmd"] == "0", "of the asking connection, however long it paused"
+    idle = next(fd for fd in fds if fd not in {listener, mine})
+    assert 2 <= int(stats[f"{idle}:secs_since_last_cmd"]) < 20
+    assert stats[f"{idle}:state"] == "conn_new_cmd"
 
 
 def test_connection_events(server: Server) -> None:

@@ -71,8 +71,8 @@ class Network(Protocol):
     def accepting(self) -> bool:
         """False while the listeners are paused because of -c."""
 
-    def sockets(self) -> Iterator[Socket]:
-        """Listeners and clients, by descriptor."""
+    def sockets(self, asking: Session) -> Iterator[Socket]:
+        """Listeners and clients, by descriptor; the one that asks is in the middle of a command."""
 
     def stop(self, *, graceful: bool) -> None:
         """Ends the server soon, as SIGINT does, or SIGUSR1."""

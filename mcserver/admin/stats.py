@@ -82,7 +82,7 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
     if is_word(sub, b"cachedump"):
         return _cachedump(context, words[2:])
     if is_word(sub, b"conns"):
-        return conns(context)
+        return conns(context, session)
     if sub == b"items":
         return items(context)
     if sub == b"slabs":
