@@ -50,6 +50,9 @@ cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
     DEAD_A_STEP = 256           # items that are freed before the clock is looked at
     OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
+    KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
+    SIZES_SLICE = 65536
+    PREFIXES_MOST = 65536       # that `stats detail` counts, as memcached does
 
 cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
@@ -96,6 +99,9 @@ cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexc
     if at > 0:
         counts = self.prefixes.get(text[:at])
         if counts is None:
+            if len(self.prefixes) >= PREFIXES_MOST:
+                self.prefixes_left_out += 1
+                return
             counts = self.prefixes[text[:at]] = [0, 0, 0, 0]
         counts[op] += 1
 
@@ -131,6 +137,7 @@ cdef class Engine:
     cdef object log_callback
     cdef bytes prefix_delimiter
     cdef dict prefixes
+    cdef readonly uint64_t prefixes_left_out    # events of prefixes for which there was no room
     cdef bytes version_reply
     cdef public bint crawler_enabled
     cdef uint64_t next_walk
@@ -427,11 +434,16 @@ cdef class Engine:
         return result, active, pages << s.arena.page_bits
 
     def sizes(self):
-        """Items by size in steps of 32 bytes, or None without track_sizes."""
-        cdef uint64_t i
-        if self.s.size_count == NULL:
-            return None
-        return {i * 32: self.s.size_count[i] for i in range(self.s.item_size_max // 32 + 16) if self.s.size_count[i]}
+        """Items by size in steps of 32 bytes: (size, count), in order; or None without track_sizes."""
+        return None if self.s.size_count == NULL else self.each_size()
+
+    def each_size(self):
+        cdef uint64_t i, most = self.s.item_size_max // 32 + 16
+        for i in range(most):
+            if self.s.size_count[i]:
+                yield i * 32, self.s.size_count[i]
+            elif i and i % SIZES_SLICE == 0:
+                yield i * 32, 0             # so that whoever asks can give up its turn
 
     def reset_stats(self):
         """`stats reset`: clears counters, keeps gauges."""
@@ -440,9 +452,14 @@ cdef class Engine:
         for i in range(MAX_CLASSES):
             memset(&self.s.cls[i], 0, sizeof(ClassStats))
         self.prefixes.clear()
+        self.prefixes_left_out = 0
 
     def prefix_stats(self):
-        return [(prefix, n[0], n[1], n[2], n[3]) for prefix, n in self.prefixes.items()]
+        """Prefix, gets, hits, sets, deletes: those that are known now, counted when each is asked for."""
+        for prefix in list(self.prefixes):
+            n = self.prefixes.get(prefix)
+            if n is not None:
+                yield prefix, n[0], n[1], n[2], n[3]
 
     @property
     def detail(self):
@@ -524,32 +541,69 @@ cdef class Engine:
     def automove(self, int level):
         self.s.automove = level
 
-    def cachedump(self, int cls, int limit):
-        """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry)."""
+    def cachedump(self, int cls, int limit, int budget=400):
+        """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry).
+
+        In lists, each from at most `budget` items of the LRU. Items whose key came base64-encoded are left out, as by
+        memcached. Should all of the last items looked at have moved between two lists, the rest of that LRU is missed."""
         cdef Store* s = &self.s
         cdef uint32_t h
         cdef Item* it
-        cdef int seg
-        cdef size_t room = 2 << 20
-        result = []
+        cdef int seg, looked = 0
+        cdef size_t room = 2 << 20, count = 0
+        cdef list kept = []         # the last items looked at: nobody frees them, and one of them is still in the list
+        found = []
         clock_update(s)
         if not 1 <= cls <= s.arena.lists:
-            return result
+            return
         for seg in (COLD, HOT, TEMP):
             h = s.lru[cls][seg].head
-            while h and (limit == 0 or len(result) < limit):
+            while h and (limit == 0 or count < <size_t> limit):
                 it = item_at(&s.arena, h)
-                if it.nbytes == 0 and it.seg & G_TOKEN:
-                    h = it.next
-                    continue
-                if <size_t> it.nkey + 60 > room:
-                    return result
-                room -= it.nkey + 60
-                if it.epoch >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
-                    result.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
-                                   it.exptime + s.wall_start if it.exptime else 0))
-                h = it.next
-        return result
+                if not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
+                    if <size_t> it.nkey + 60 > room:
+                        yield found
+                        return
+                    room -= it.nkey + 60
+                    if epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
+                        count += 1
+                        found.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
+                                      it.exptime + s.wall_start if it.exptime else 0))
+                looked += 1
+                if looked == budget:
+                    looked = 0
+                    self.pin_some(kept, h)
+                    try:
+                        yield found
+                    finally:
+                        h = self.unpin(kept, cls, seg)
+                    found = []
+                    if h == 0:
+                        break
+                h = item_at(&s.arena, h).next
+        yield found
+
+    cdef pin_some(self, list kept, uint32_t h):
+        # Holds on to an item and those before it in its LRU.
+        cdef Item* it
+        while h and len(kept) < KEPT_MOST:
+            it = item_at(&self.s.arena, h)
+            it.refs += 1
+            kept.append(h)
+            h = it.prev
+
+    cdef uint32_t unpin(self, list kept, int cls, int seg):
+        # Lets them go; the first that is still where it was, or 0.
+        cdef uint32_t h, place = 0
+        cdef Item* it
+        for handle in kept:
+            h = handle
+            it = item_at(&self.s.arena, h)
+            if place == 0 and it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == seg:
+                place = h
+            item_release(&self.s, h)
+        kept.clear()
+        return place
 
     cdef object describe(self, Item* it):
         cdef Store* s = &self.s
@@ -578,7 +632,7 @@ cdef class Engine:
                 continue
             it = item_at(&s.arena, chunk_in(&s.arena, page, index))
             index += 1
-            if it.state & S_LINKED and (classes is None or it.cls in classes) and it.epoch >= s.flush_epoch \
+            if it.state & S_LINKED and (classes is None or it.cls in classes) and epoch_of(s, it) >= s.flush_epoch \
                     and not (it.exptime and it.exptime <= s.sec):
                 found.append(self.describe(it))
                 if len(found) >= budget:
@@ -645,7 +699,6 @@ cdef class Engine:
                         break
         more = more or s.garbage or s.mover.page
         if not w.running and s.rules:
-            s.sweep_restart = 0
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
         elif not w.running and self.crawler_enabled and s.sec >= self.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
             self.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
@@ -658,7 +711,7 @@ cdef class Engine:
                 self.next_walk = s.sec + 10
                 self.clock_at_walk = s.clock
         if w.running:
-            return 0.001 if w.asked or more else 0.05
+            return 0.001 if w.asked or more or s.rules else 0.05
         return 0.001 if more or s.rules else 0.25
 
     # Logs

@@ -54,6 +54,19 @@ cdef inline uint64_t hash_of(Store* s, Item* it) noexcept nogil:
     return index_hash(&s.index, key_of(it), it.nkey)
 
 
+# Epochs (flush.pxd)
+
+cdef inline uint64_t epoch_of(Store* s, Item* it) noexcept nogil:
+    # An item keeps 16 bits; flush.pxd sees to it that none falls behind by more than they can say.
+    return s.epoch - <uint16_t> (<uint16_t> s.epoch - it.epoch)
+
+
+cdef inline void renumber(Store* s, Item* it) noexcept nogil:
+    # Nothing that happened so far concerns the item any more.
+    it.epoch = <uint16_t> s.epoch
+    s.epoch_taken = 1
+
+
 # Linking and freeing
 
 cdef inline void count_size(Store* s, Item* it, int by) noexcept nogil:
@@ -85,7 +98,7 @@ cdef inline void item_link(Store* s, uint32_t h, uint64_t hv, int seg, int uses)
     # Makes a filled item visible. Its key must not be in the index.
     cdef Item* it = item_at(&s.arena, h)
     item_touch(s, it)
-    it.epoch = s.epoch
+    renumber(s, it)
     it.state |= S_LINKED
     if not s.segmented:
         seg = COLD
@@ -194,26 +207,27 @@ cdef inline bint apply_rules(Store* s, Item* it) noexcept nogil:
     # item was dead by then or one of them kills it.
     cdef int i
     cdef Rule* r
+    cdef uint64_t epoch = epoch_of(s, it)
     for i in range(s.rules):
         r = &s.rule[i]
-        if it.epoch < r.epoch and it.nkey >= r.length and memcmp(key_of(it), r.prefix, r.length) == 0:
+        if epoch < r.epoch and it.nkey >= r.length and memcmp(key_of(it), r.prefix, r.length) == 0:
             if it.exptime and it.exptime <= r.came:
                 return 1        # what an earlier rule left had run out
             # an empty item is a lease's stub: it is killed by a refresh too
             if not r.refresh or it.nbytes == 0:
                 return 1
             mark_item_stale(s, it, <int64_t> r.expires if r.expires else -1)
-    it.epoch = s.epoch
+    renumber(s, it)
     return 0
 
 
 cdef inline int fate(Store* s, Item* it) noexcept nogil:
     # FOUND, EXPIRED or FLUSHED.
-    if it.epoch < s.flush_epoch:
+    if epoch_of(s, it) < s.flush_epoch:
         return FLUSHED
     if it.exptime and it.exptime <= s.sec:
         return EXPIRED
-    if s.rules and it.epoch < s.epoch:
+    if s.rules and it.epoch != <uint16_t> s.epoch:
         if apply_rules(s, it):
             return FLUSHED
         if it.exptime and it.exptime <= s.sec:      # a refresh may have shortened its life

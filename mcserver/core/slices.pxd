@@ -46,7 +46,7 @@ cdef inline uint32_t piece_replace(Store* s, uint32_t old, uint32_t new) noexcep
 
 
 cdef inline void item_relocate(Store* s, uint32_t old, uint32_t new) noexcept nogil:
-    # The linked item at `old` goes on living at `new`, a free chunk of the same class.
+    # The linked item at `old`, which is alive, goes on living at `new`, a free chunk of the same class.
     cdef Arena* a = &s.arena
     cdef Item* it = item_at(a, old)
     cdef Item* b = item_at(a, new)
@@ -56,6 +56,7 @@ cdef inline void item_relocate(Store* s, uint32_t old, uint32_t new) noexcept no
         item_at(a, first_piece(b)).prev = new
         item_at(a, last_piece(b)).next = new
     index_swap(&s.index, a, old, new, hash_of(s, b))
+    renumber(s, b)                      # passes over all items may have been at `new` already, and not yet at `old`
     chunk_give_back(a, old)
 
 

@@ -20,7 +20,7 @@ cdef enum:
     DUE_SECONDS = 4096          # seconds ahead for which it is known how many items expire in each
     CLOCK_START = 2             # the engine's clock starts here, so that second 1 is always past
     RELATIVE_MOST = 2592000     # an exptime above 30 days is a date
-    RULES_MAX = 64
+    RULES_MAX = 512
     HOLD_BUCKETS = 4096
 
 # Kinds of log events, a bit mask (see `watch`).
@@ -108,7 +108,7 @@ cdef struct Counters:
 cdef struct Rule:
     uint8_t length
     uint8_t refresh
-    uint16_t epoch
+    uint64_t epoch
     uint32_t came               # the second of the engine's clock at which it came
     uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
     char prefix[256]
@@ -182,13 +182,15 @@ cdef struct Store:
     uint32_t tick
     int64_t wall_start          # unix time of second 0 of the engine's clock
     # flushes
-    uint16_t epoch              # flushes (of all, or of a prefix) seen
-    uint16_t flush_epoch        # items of an older epoch are dead
+    uint64_t epoch              # flushes (of all, or of a prefix) seen; items keep the last 16 bits of it
+    uint64_t flush_epoch        # items of an older epoch are dead
+    bint epoch_taken            # an item may have the present epoch
+    uint32_t sweep_page         # where the renumbering of items goes on
+    uint32_t sweep_index
     uint32_t flush_at           # second of the delayed flush's first stage; 0 none
     uint32_t flush_again
     int rules
     Rule rule[RULES_MAX]
-    bint sweep_restart
     # coherence
     int gate_policy
     uint64_t fresh_until        # CLOCK_BOOTTIME ns

@@ -296,7 +296,7 @@ cdef inline bint extend_in_place(Store* s, uint32_t old, uint32_t extra, bint af
         it.cls = <uint8_t> arena_band(&s.arena, HEADER + it.nkey + <uint64_t> it.nbytes)
         it.state &= ~(S_FETCHED | S_STALE | S_BINARY)
         it.seg &= ~G_TOKEN
-        it.epoch = s.epoch
+        renumber(s, it)
         s.n.total_items += 1
         item_touch(s, it)
     list_push(s, old, it, seg)
