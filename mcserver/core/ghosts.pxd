@@ -24,9 +24,9 @@ cdef struct Ghosts:
 
 
 cdef inline uint64_t ghosts_for(uint64_t limit) noexcept nogil:
-    # Entries for a memory of so many bytes: one for 128 bytes, but at least a million (as far as there are items for them).
+    # Entries for a memory of so many bytes: one for 512 bytes, but at least a million (used as far as there are items for them).
     cdef uint64_t most = GHOSTS_FREE
-    while most < limit >> 8:
+    while most < limit >> 9:
         most <<= 1
     return most
 
