@@ -9,6 +9,7 @@ END: Final[bytes]
 BAD_FORMAT: Final[bytes]
 BAD_EXPTIME: Final[bytes]
 MEMORY_LIMIT_MOST: Final[int]
+READ_BUFFERS: Final[int]
 
 class ItemInfo(NamedTuple):
     key: bytes
@@ -90,6 +91,7 @@ class Engine:
         manual_clock: bool = False,
         flush_enabled: bool = True,
         ascii_only: bool = False,
+        read_buffers: int = ...,
     ) -> Self: ...
     crawler_enabled: bool
     automove: int

@@ -35,6 +35,7 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
+READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
@@ -139,7 +140,7 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False):
+                  manual_clock=False, flush_enabled=True, ascii_only=False, read_buffers=READ_BUFFERS):
         cdef Store* s = &self.s
         cdef int power
         import weakref
@@ -199,6 +200,7 @@ cdef class Engine:
         self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
         if self.shared.inbuf == NULL or self.shared.out == NULL:
             raise MemoryError
+        self.shared.in_most = read_buffers
         set_hooks(&self.shared)
         self.turn = requests_per_event
         self.pinned = {}
@@ -320,7 +322,8 @@ cdef class Engine:
             "evicted_active": t.evicted_active, "evictions": t.evicted, "reclaimed": t.reclaimed,
             "crawler_reclaimed": t.crawler_reclaimed, "crawler_items_checked": t.crawler_checked,
             "moves_to_cold": t.moves_to_cold, "moves_to_warm": t.moves_to_warm, "moves_within_lru": t.moves_within,
-            "direct_reclaims": t.direct_reclaims, "slow_readers_dropped": n.readers_dropped,
+            "direct_reclaims": t.direct_reclaims, "read_buf_bytes": self.shared.in_kept,
+            "read_buf_oom": self.shared.in_refused, "slow_readers_dropped": n.readers_dropped,
         }
 
     cdef uint64_t tail_age(self, int cls, int seg):
@@ -404,6 +407,7 @@ cdef class Engine:
             memset(&self.s.cls[i], 0, sizeof(ClassStats))
         self.prefixes.clear()
         self.prefixes_left_out = 0
+        self.shared.in_refused = 0
 
     def prefix_stats(self):
         """Prefix, gets, hits, sets, deletes: those that are known now, counted when each is asked for."""

@@ -45,6 +45,7 @@ cdef class Session:
             self.c.item = 0
             self.c.big = 0
             self.c.held_big = 0
+            self.c.in_cap = 0
             conn_free(&self.c)
 
     # What the owner sees
