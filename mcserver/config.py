@@ -112,7 +112,7 @@ class Config:
     )
     reqs_per_event: int = setting(
         20,
-        "commands of one connection before the others get their turn",
+        "commands of one connection after which it is asked whether its turn has lasted 0.25 ms",
         lambda count: count > 0,
         "Number of requests per event must be greater than 0",
     )
@@ -275,10 +275,9 @@ class Config:
     )
     read_buf_mem_limit: int = setting(
         0,
-        "limit of the connections' buffers, in MiB; all share one here",
+        "what lines that have no end yet may take together, in bytes; 0 is 64 MiB",
         lambda size: size >= 0,
         "could not parse argument to read_buf_mem_limit",
-        effect=Effect.ACCEPTED,
     )
 
     # Process

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
-from mcserver.core import Engine
+from mcserver.core import READ_BUFFERS, Engine
 from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
 from mcserver.process import (
     Daemon,
@@ -149,6 +149,7 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             flush_enabled=config.flush_enabled,
             version=MEMCACHED_VERSION.encode(),
             ascii_only=config.binding_protocol == "ascii",
+            read_buffers=config.read_buf_mem_limit or READ_BUFFERS,
             manual_clock=manual_clock,
         )
     except (ValueError, MemoryError, OSError) as error:

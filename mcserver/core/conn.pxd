@@ -67,6 +67,9 @@ cdef struct Shared:
     char* inbuf
     char* out
     size_t out_len
+    size_t in_kept              # bytes of all connections' in_buf
+    size_t in_most              # what they may grow to, together
+    uint64_t in_refused         # connections that were closed because of it
     # hooks into the Session objects
     bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
     int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
@@ -365,6 +368,11 @@ cdef inline void drop_text(Conn* c) noexcept nogil:
     c.text_len = 0
 
 
+cdef inline void in_capacity(Conn* c, size_t cap) noexcept nogil:
+    c.shared.in_kept += cap - c.in_cap
+    c.in_cap = cap
+
+
 cdef inline void conn_free(Conn* c) noexcept nogil:
     big_drop(c)
     if c.held_big:
@@ -374,6 +382,8 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     if c.item:
         item_release(c.store, c.item)
         c.item = 0
+    if c.in_cap:
+        in_capacity(c, 0)
     free(c.in_buf)
     free(c.out_buf)
     free(c.sink)
@@ -382,7 +392,6 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     c.out_buf = NULL
     c.sink = NULL
     c.in_len = 0
-    c.in_cap = 0
     c.out_len = 0
     c.out_pos = 0
     c.sink_len = 0

@@ -10,6 +10,7 @@ BAD_FORMAT: Final[bytes]
 BAD_EXPTIME: Final[bytes]
 MEMORY_LIMIT_LEAST: Final[int]
 MEMORY_LIMIT_MOST: Final[int]
+READ_BUFFERS: Final[int]
 
 class ItemInfo(NamedTuple):
     key: bytes
@@ -93,6 +94,7 @@ class Engine:
         ascii_only: bool = False,
         maintained: bool = True,
         room_for: str = "requests",
+        read_buffers: int = ...,
     ) -> Self: ...
     crawler_enabled: bool
     automove: int

@@ -43,6 +43,7 @@ BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
 MEMORY_LIMIT_LEAST = 2 << 20
 MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
+READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
@@ -150,7 +151,8 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests"):
+                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
+                  read_buffers=READ_BUFFERS):
         cdef Store* s = &self.s
         cdef int power
         import weakref
@@ -220,6 +222,7 @@ cdef class Engine:
         self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
         if self.shared.inbuf == NULL or self.shared.out == NULL:
             raise MemoryError
+        self.shared.in_most = read_buffers
         set_hooks(&self.shared)
         self.turn = requests_per_event
         self.pinned = {}
@@ -359,6 +362,7 @@ cdef class Engine:
             "unfinished_bytes": s.unfinished, "unfinished_limit": unfinished_most(s),
             "unfinished_refused": n.uploads_refused,
             "ghost_bytes": s.ghosts.size * sizeof(Ghost),
+            "read_buf_bytes": self.shared.in_kept, "read_buf_oom": self.shared.in_refused,
         }
 
     cdef uint64_t tail_age(self, int cls, int seg):
@@ -453,6 +457,7 @@ cdef class Engine:
             memset(&self.s.cls[i], 0, sizeof(ClassStats))
         self.prefixes.clear()
         self.prefixes_left_out = 0
+        self.shared.in_refused = 0
 
     def prefix_stats(self):
         """Prefix, gets, hits, sets, deletes: those that are known now, counted when each is asked for."""

@@ -361,7 +361,7 @@ cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
     if n == 0:
         free(c.in_buf)
         c.in_buf = NULL
-        c.in_cap = 0
+        in_capacity(c, 0)
         c.in_len = 0
         return 1
     if c.in_buf != NULL and c.in_buf <= p and p < c.in_buf + c.in_cap:
@@ -374,7 +374,7 @@ cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
     memcpy(buf, p, n)
     free(c.in_buf)
     c.in_buf = buf
-    c.in_cap = n
+    in_capacity(c, n)
     c.in_len = n
     return 1
 
@@ -442,12 +442,18 @@ cdef inline void readable(Conn* c, int turn) noexcept nogil:
     else:
         if have > <size_t> IN_SIZE // 2:
             if c.in_cap - have < IN_SIZE:
+                if c.shared.in_kept + c.in_cap + IN_SIZE > c.shared.in_most:    # a line without an end, among many
+                    c.shared.in_refused += 1
+                    if not (c.out_len or c.big):
+                        send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
+                    gone(c)
+                    return
                 grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
                 if grown == NULL:
                     gone(c)
                     return
                 c.in_buf = grown
-                c.in_cap = 2 * c.in_cap + IN_SIZE
+                in_capacity(c, 2 * c.in_cap + IN_SIZE)
             buf = c.in_buf
             n = recv(c.fd, buf + have, c.in_cap - have, MSG_DONTWAIT)
         else:

@@ -46,6 +46,7 @@ cdef class Session:
             self.c.big = 0
             self.c.held_big = 0
             self.c.up.next = NULL
+            self.c.in_cap = 0
             conn_free(&self.c)
 
     # What the owner sees
