@@ -15,6 +15,7 @@ from .conn cimport *
 cdef enum:
     SLICES_A_TURN = 8           # of making room; then the others have their turn
     AHEAD_MOST = 14
+    MUCH = 32768                # bytes of a value in one read: more will come as fast
 
 
 cdef inline void data_begins(Conn* c, uint32_t h) noexcept nogil:
@@ -114,6 +115,8 @@ cdef inline size_t intake_copy(Conn* c, const char* p, size_t n) noexcept nogil:
         memcpy(at, p + done, length)
         fill_done(&c.fill, length)
         done += length
+    if done >= MUCH:
+        c.ahead = AHEAD_MOST
     return done
 
 
