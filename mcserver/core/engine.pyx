@@ -237,7 +237,7 @@ cdef class Engine:
         cdef Arena* a = &self.s.arena
         cdef uint32_t unit = 1 << a.shift
         cdef int i
-        largest = min(slab_chunk_max, PIECE_MOST)
+        largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
         if not slab_sizes:
             first = (48 + chunk_size + unit - 1) // unit * unit
             arena_classes(a, first, growth_factor, largest)

@@ -42,7 +42,8 @@ cdef enum:
     PAGE_BITS_LEAST = 16        # of 64 KiB for -m 16 and less
     PAGE_SIZE_MOST = 1 << 20
     PAGES_WANTED = 256          # of a small memory
-    PIECE_MOST = 16384          # bytes of the largest chunk: what doesn't fit lies in pieces of this size
+    PIECE_MOST = 16384          # bytes of the largest chunk: what does not fit lies in pieces of this size
+    CHUNKS_LEAST = 8            # of the largest size in a page: small pages have smaller pieces
     MAX_CLASSES = 64            # ids 1 to 63, as memcached counts them
     CLASSES_MOST = 50           # of them slab classes that follow from -n and -f; the others are left for bands
     HEADER = 48                 # bytes of Item before the key
