@@ -13,7 +13,7 @@ from .lists cimport *
 from .expiry cimport due_add, due_remove
 
 cdef enum:
-    FREED_AT_ONCE = 64          # pieces of a value that is gone; more are garbage, and freed in slices
+    FREED_AT_ONCE = 256         # pieces of a value that is gone; more are garbage, and freed in slices
 
 
 cdef inline char* key_of(Item* it) noexcept nogil:
