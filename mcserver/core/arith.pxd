@@ -51,10 +51,12 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
         return D_OK
     it.refs += 1
     new = item_alloc(s, key_of(it), it.nkey, it.flags, it.exptime, n, &error)
+    if new and not it.state & S_LINKED:     # a set of its key, on its way in, was refused to make room
+        item_release(s, new)
+        new = 0
+    item_release(s, h[0])
     if not new:
-        it.refs -= 1
         return D_NO_MEMORY
-    it.refs -= 1
     memcpy(value_of(item_at(&s.arena, new)), digits, n)
     item_at(&s.arena, new).cas = explicit
     item_replace(s, h[0], new, hv)

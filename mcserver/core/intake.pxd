@@ -9,6 +9,7 @@ from .memory cimport *
 from .store cimport Store
 from .items cimport item_find, item_release, item_unlink, key_of, last_piece
 from .uploads cimport *
+from .room cimport ONE_STEP
 from .values cimport *
 from .conn cimport *
 
@@ -150,7 +151,7 @@ cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
     pin_filled(c, 1)            # making room must not move what is about to be written to
     left = item_at(&s.arena, c.item).nbytes - c.fill.done - length
     while left and spares < c.ahead:
-        spare[spares] = piece_alloc(s, left, 1, &error)
+        spare[spares] = piece_alloc(s, left, ONE_STEP, &error)
         if spare[spares] == 0:
             break
         item_at(&s.arena, spare[spares]).refs = 1

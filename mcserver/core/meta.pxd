@@ -466,7 +466,10 @@ cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcep
     cdef uint32_t new
     old.refs += 1
     new = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.ttl), 0, &failed)
-    old.refs -= 1
+    if new and not old.state & S_LINKED:    # a set of its key, on its way in, was refused to make room
+        item_release(s, new)
+        new = 0
+    item_release(s, h[0])
     if new == 0:
         return 0
     it = item_at(&s.arena, new)

@@ -16,6 +16,7 @@ from .uploads cimport upload_drop_worst
 cdef enum:
     GARBAGE_A_STORE = 64        # pieces
     DROPS_MOST = 256            # clients that may have to give way for one chunk
+    ONE_STEP = 1                # patience for what is only taken ahead: nobody has to give way for it
     SPARE_PAGES = 5             # halves of a page: what a class has free beyond is given back (memcached's 2.5 pages)
 
 
@@ -73,7 +74,7 @@ cdef inline bint make_room(Store* s, int cls) noexcept nogil:
 cdef inline uint32_t obtain_chunk(Store* s, int cls, int patience) noexcept nogil:
     # A chunk of the class. 0: nothing could be freed, or (s.room_later) not within so many steps.
     cdef uint32_t h = chunk_take(&s.arena, cls)
-    cdef int drops = DROPS_MOST
+    cdef int drops = DROPS_MOST if patience > ONE_STEP else 0
     s.room_later = 0
     if h == 0:
         s.attempt += 1

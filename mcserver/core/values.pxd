@@ -263,9 +263,8 @@ cdef inline bint grow_by_bytes(Store* s, uint32_t item, const char* more, uint32
 
 
 cdef inline bint grow(Store* s, uint32_t item, uint32_t extra, bint front, int* error) noexcept nogil:
-    # The value of `extra` becomes the beginning or the end of a large item's; both are pinned. Pieces only change hands; what
-    # lies in one chunk is copied. 0: out of memory, and nothing has changed.
-    cdef Item* it = item_at(&s.arena, item)
+    # The value of `extra` becomes the beginning or the end of a large item's, whose nbytes the caller changes; both are pinned.
+    # Pieces only change hands; what lies in one chunk is copied. 0: out of memory, and nothing has changed.
     cdef Item* more = item_at(&s.arena, extra)
     cdef uint32_t n = more.nbytes
     if not more.state & S_LARGE:
@@ -279,29 +278,30 @@ cdef inline bint grow(Store* s, uint32_t item, uint32_t extra, bint front, int* 
         set_first_piece(more, 0)
         set_last_piece(more, 0)
         more.nbytes = 0
-    it.nbytes += n
     return 1
 
 
 cdef inline bint extend_in_place(Store* s, uint32_t old, uint32_t extra, bint after, int* error) noexcept nogil:
-    # append or prepend to a large linked item. Who is reading it goes on to read what it was.
+    # append or prepend to a large linked item. Who is reading it goes on to read what it was. 0: out of memory, or it was
+    # unlinked meanwhile: a set of its key, on its way in, was refused to make room.
     cdef Item* it = item_at(&s.arena, old)
-    cdef int seg = it.seg & SEG_MASK
+    cdef uint32_t n = item_at(&s.arena, extra).nbytes
     cdef bint grown
     it.refs += 1                # must survive the allocation
-    list_remove(s, old, it)
-    count_out(s, it)
-    grown = grow(s, old, extra, not after, error)
+    grown = grow(s, old, extra, not after, error) and it.state & S_LINKED
     if grown:
+        list_remove(s, old, it)
+        count_out(s, it)
+        it.nbytes += n
         it.cls = <uint8_t> arena_band(&s.arena, HEADER + it.nkey + <uint64_t> it.nbytes)
         it.state &= ~(S_FETCHED | S_STALE | S_BINARY)
         it.seg &= ~G_TOKEN
         renumber(s, it)
         s.n.total_items += 1
         item_touch(s, it)
-    list_push(s, old, it, seg)
-    count_in(s, it)
-    it.refs -= 1
+        list_push(s, old, it, it.seg & SEG_MASK)
+        count_in(s, it)
+    item_release(s, old)
     return grown
 
 
@@ -384,10 +384,12 @@ cdef inline Status store_item(Store* s, uint32_t h, uint64_t hv, Mode mode, How*
                 return R_STORED
             new = joined(s, old, h, mode == M_APPEND)
             item_release(s, h)
+            if new and not was.state & S_LINKED:        # see extend_in_place
+                item_release(s, new)
+                new = 0
+            item_release(s, old)
             if not new:
-                item_release(s, old)
                 return R_NOT_STORED
-            was.refs -= 1
             h = new
             it = item_at(&s.arena, h)
         elif not how.vivify:
