@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .cluster_config import ClusterConfig
+from .cluster_config import ClusterConfig, check_tls
 from .config import Config
 from .options import (
     CLUSTER_OPTIONS,
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return show(chosen)
         if not chosen.user and 0 in (os.getuid(), os.geteuid()):
             raise ConfigError("must add '-u root' to start as root, or name the user to run as with -u")
+        if chosen.cluster is not None:
+            check_tls(chosen.cluster)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status

@@ -3,11 +3,59 @@
 from __future__ import annotations
 
 import os
+import re
+import stat
 from dataclasses import dataclass, field
 
 from .rules import EX_USAGE, ConfigError, check_rules, setting
 
+CREDENTIALS_MAX = 4096  # bytes
 LEVELS = ("async", "committed", "applied")
+
+
+ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]{1,100}\]|[A-Za-z0-9._-]{1,255}):[0-9]{1,5}")
+CREDENTIALS = re.compile(r"[^:\s]+:[^\r\n\0]+")
+
+
+def is_path(path: str) -> bool:
+    """Whether ZooKeeper takes it as the path of a znode that is not its own."""
+    parts = path.split("/")[1:]
+    plain = all(part and part not in {".", ".."} and part.isprintable() for part in parts)
+    return path.startswith("/") and plain and parts[0] != "zookeeper"
+
+
+def check_tls(config: ClusterConfig) -> None:
+    """Reads the files of TLS, now rather than at the first connection. Raises ConfigError for one that can't be used."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if config.tls_ca:
+        try:
+            context.load_verify_locations(config.tls_ca)
+        except OSError as error:
+            raise ConfigError(f"--zk-ca {config.tls_ca} is no PEM file of authorities: {error}") from None
+    if config.tls_certificate:
+        try:
+            context.load_cert_chain(config.tls_certificate, config.tls_key or None, password=lambda: "")
+        except (OSError, ValueError) as error:
+            which = f"--zk-cert {config.tls_certificate}" + (f" or --zk-key {config.tls_key}" if config.tls_key else "")
+            raise ConfigError(f"{which} can't be used, PEM files without a password are needed: {error}") from None
+
+
+def read_credentials(path: str) -> str:
+    """The one line, user:password, of a file that only its owner and group may read. ConfigError, OSError."""
+    with open(path, "rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        data = file.read(CREDENTIALS_MAX)
+    if mode & 0o027:
+        raise ConfigError(f"{path} may be read by others, or changed by its group (mode {mode:04o}): chmod 600 it")
+    try:
+        line = data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError:
+        line = ""
+    if not CREDENTIALS.fullmatch(line):
+        raise ConfigError(f"{path} must hold one line, user:password, and nothing else")
+    return line
 
 
 def is_level(value: str) -> bool:
@@ -26,7 +74,7 @@ class ClusterConfig:
     path: str = setting(
         "/cache",
         "znode under which the fleet lives",
-        lambda path: path.startswith("/") and len(path) > 1 and not path.endswith("/") and "//" not in path,
+        is_path,
         "--cluster-path must be an absolute path of a znode, such as /cache, not '{}'",
         status=EX_USAGE,
     )
@@ -40,8 +88,8 @@ class ClusterConfig:
     advertise: str = setting(
         "",
         "HOST:PORT at which clients reach this server (default: the first address that it listens on)",
-        lambda address: bool(address.rpartition(":")[0]) and address.rpartition(":")[2].isdigit(),
-        "--advertise takes HOST:PORT, not '{}'",
+        lambda address: ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535,
+        "--advertise takes HOST:PORT that clients can reach, a port from 1 to 65535, an IPv6 address in [], not '{}'",
         status=EX_USAGE,
     )
     session_timeout: float = setting(
@@ -112,19 +160,41 @@ class ClusterConfig:
     )
     credentials: str = field(default="", repr=False)
     """`user:password` for ZooKeeper's digest scheme; from a file or the environment, never from the command line."""
+    zk_writes: int = setting(
+        100,
+        "writes a second that the whole fleet may ask of ZooKeeper, certificates and acknowledgements included; above "
+        "that deletes wait for larger batches",
+        lambda writes: 1 <= writes <= 100_000,
+        "--zk-writes must be from 1 to 100000 a second, not {}",
+        status=EX_USAGE,
+    )
+    zk_acl: str = setting(
+        "",
+        "who may use the znodes that this server makes: creator (those with these credentials; the default with "
+        "credentials), read (the same, and all may read) or open (all may do all; the default without)",
+        lambda acl: acl in ("creator", "read", "open"),
+        "--zk-acl takes creator, read or open, not '{}'",
+        status=EX_USAGE,
+    )
+    leave_enabled: bool = setting(True, "refuse `cluster leave`")
+    refresh_enabled: bool = setting(True, "refuse `cluster refresh`")
     tls_ca: str = setting("", "PEM file of the authorities that signed ZooKeeper's certificates; turns on TLS")
     tls_certificate: str = setting("", "PEM file of this server's own certificate for ZooKeeper; turns on TLS")
     tls_key: str = setting("", "PEM file of that certificate's key, when it is not in the same file")
 
     def __post_init__(self) -> None:
         check_rules(self)
-        for address in self.zookeeper.partition("/")[0].split(","):
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdigit() or not 0 < int(port) <= 65535:
+        servers, slash, chroot = self.zookeeper.partition("/")
+        for address in servers.split(","):
+            if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) <= 65535:
                 raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
+        if slash and chroot and not is_path("/" + chroot):
+            raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '/{chroot}' is no path of a znode")
         if self.tls_key and not self.tls_certificate:
             raise ConfigError("--zk-key needs --zk-cert, the certificate that the key belongs to")
-        if self.credentials and not self.credentials.partition(":")[2]:
+        if self.credentials and not CREDENTIALS.fullmatch(self.credentials):
             raise ConfigError("the credentials for ZooKeeper must be one line, user:password")
+        if self.zk_acl in ("creator", "read") and not self.credentials:
+            raise ConfigError(f"--zk-acl {self.zk_acl} needs --zk-auth-file: without credentials there is no creator")
         if not self.node_name:
             object.__setattr__(self, "node_name", os.uname().nodename[:64])

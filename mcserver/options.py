@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from .cluster_config import ClusterConfig
+from .cluster_config import ClusterConfig, read_credentials
 from .config import MEBIBYTE, PAGE, Config
 from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, rules
 
@@ -201,6 +200,10 @@ def plain(draft: Draft, option: str, value: str) -> str:
     return value
 
 
+def off(draft: Draft, option: str, value: str) -> bool:
+    return False
+
+
 def cluster(name: str, read: Callable[[Draft, str, str], Any] = plain) -> Apply:
     """An option of the fleet."""
 
@@ -233,8 +236,8 @@ def ack(draft: Draft, option: str, value: str) -> None:
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
-        draft.cluster["credentials"] = Path(value).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
+        draft.cluster["credentials"] = read_credentials(value)
+    except OSError as error:
         raise ConfigError(f"{option}: can't read {value}: {error}", EX_FAILURE) from None
 
 
@@ -283,7 +286,14 @@ OPTIONS = (
     Option("b", "listen-backlog", "num", "tcp_backlog", number("tcp_backlog")),
     Option("B", "protocol", "name", "binding_protocol", protocol),
     Option("I", "max-item-size", "size", "item_size_max", item_size),
-    Option("F", "disable-flush-all", "", "flush_enabled", switch(flush_enabled=False), "refuse `flush_all`"),
+    Option(
+        "F",
+        "disable-flush-all",
+        "",
+        "flush_enabled",
+        switch(flush_enabled=False),
+        "refuse `flush_all`, and `cluster flush`",
+    ),
     Option(
         "X",
         "disable-dumping",
@@ -334,6 +344,10 @@ CLUSTER_OPTIONS = (
         auth_file,
         "file with one line, user:password, for ZooKeeper (default: the environment's MCSERVER_ZK_AUTH)",
     ),
+    Option("", "zk-writes", "num", "zk_writes", cluster("zk_writes", integer)),
+    Option("", "zk-acl", "who", "zk_acl", cluster("zk_acl")),
+    Option("", "disable-cluster-leave", "", "leave_enabled", cluster("leave_enabled", off)),
+    Option("", "disable-cluster-refresh", "", "refresh_enabled", cluster("refresh_enabled", off)),
     Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca")),
     Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),

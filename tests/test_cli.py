@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -293,7 +294,7 @@ def test_options_of_the_fleet() -> None:
     "option", [option for option in CLUSTER_OPTIONS if option.long not in ("zookeeper", "zk-auth-file")]
 )
 def test_an_option_of_the_fleet_needs_zookeeper(option: cli.Option) -> None:
-    values = {"s": "5", "ms": "5", "level": "async", "policy": "serve"}
+    values = {"s": "5", "ms": "5", "num": "5", "level": "async", "policy": "serve"}
     status, text = refusal(f"--{option.long}", values.get(option.metavar, "/x"))
     assert (status, text) == (64, f"--{option.long} needs --zookeeper HOST:PORT, without which there is no fleet")
     assert refusal("--ack", "user:=applied")[0] == 64
@@ -302,6 +303,7 @@ def test_an_option_of_the_fleet_needs_zookeeper(option: cli.Option) -> None:
 def test_credentials_come_from_a_file_or_the_environment(tmp_path: Path) -> None:
     file = tmp_path / "auth"
     file.write_text("file:secret\n")
+    file.chmod(0o600)
     zookeeper = ["--zookeeper", "zk1:2181"]
     environment = {"MCSERVER_ZK_AUTH": "environment:secret"}
     for arguments, variables, credentials in [
@@ -314,6 +316,32 @@ def test_credentials_come_from_a_file_or_the_environment(tmp_path: Path) -> None
         assert cluster.credentials == credentials
     assert refusal(*zookeeper, "--zk-auth-file", str(tmp_path / "none"))[0] == 1
     assert parsed(environment=environment).cluster is None
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        ("", 0o600, "one line"), ("\n", 0o600, "one line"), ("me:a\nme:b\n", 0o600, "one line"), ("me", 0o600, "one line"),
+        ("me:secret\n", 0o644, "chmod 600"), ("me:secret\n", 0o660, "chmod 600"),
+    ],
+)  # fmt: skip
+def test_an_auth_file_is_one_line_that_others_cannot_read(tmp_path: Path, text: str, mode: int, words: str) -> None:
+    file = tmp_path / "auth"
+    file.write_text(text)
+    file.chmod(mode)
+    status, error = refusal("--zookeeper", "zk1:2181", "--zk-auth-file", str(file))
+    assert status == 64
+    assert words in error
+    assert "secret" not in error
+
+
+@pytest.mark.parametrize("option", ["zk-ca", "zk-cert"])
+def test_files_of_tls_are_looked_at_before_the_start(tmp_path: Path, option: str, capsys: Any) -> None:
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    for path in (str(empty), str(tmp_path / "none.pem")):
+        assert cli.main(["-u", "root", "--zookeeper", "zk1:2181", f"--{option}", path]) == 64
+        assert f"--{option} {path}" in capsys.readouterr().err
 
 
 # Pages and the program ---------------------------------------------------------------------------

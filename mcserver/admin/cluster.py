@@ -14,17 +14,23 @@ from mcserver.admin.words import signed, stat_lines
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
+    from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Session
 
 USAGE = b"CLIENT_ERROR usage: cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
 MAX_TTL = (1 << 31) - 1
+KEY_MAX = 250
 
 
 def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
     """`cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave`."""
     fleet = context.cluster
     assert fleet is not None
+    if len(words) > 1 and words[1] in forbidden(context.config):
+        return b"CLIENT_ERROR cluster " + words[1] + b" not allowed\r\n"
+    if any(len(word) > KEY_MAX for word in words):
+        return BAD_FORMAT
     match words[1:]:
         case [b"members"]:
             return members(fleet)
@@ -46,6 +52,15 @@ def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
         case _:
             return USAGE
     return OK
+
+
+def forbidden(config: Config) -> set[bytes]:
+    """What options have taken away."""
+    found = set() if config.flush_enabled else {b"flush"}
+    if config.cluster is not None:
+        found |= set() if config.cluster.leave_enabled else {b"leave"}
+        found |= set() if config.cluster.refresh_enabled else {b"refresh"}
+    return found
 
 
 def members(fleet: Cluster) -> bytes:

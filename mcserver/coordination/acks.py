@@ -12,7 +12,6 @@ import heapq
 from collections.abc import Awaitable
 
 from .context import SECOND, Context, Signal
-from .layout import NodeRecord
 from .membership import Membership
 from .ports import Future, Stat, ZooKeeperError
 
@@ -112,8 +111,8 @@ class Acks:
             self._known.pop(name, None)
             self.wake.set()  # gone just now: the next look finds it absent
             return NOTHING
-        node = self._membership.nodes[name] = NodeRecord.decode(answer[0])
-        applied = NOTHING if node.state == "joining" else node.applied
+        node = self._membership.read_node(name, answer[0])
+        applied = NOTHING if node is None or node.state == "joining" else node.applied
         if name in self._known:  # else the watch has fired already
             self._known[name] = applied
         return applied

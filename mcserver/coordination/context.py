@@ -6,14 +6,20 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from .budget import Budget
 from .figures import Figures
 from .layout import Layout
-from .ports import Cache, Future, NoNode, Runtime, SessionState, ZooKeeper, ZooKeeperError
+from .ports import Cache, Future, NoAuth, NoNode, NotConnected, Runtime, SessionState, ZooKeeper, ZooKeeperError
 from .settings import Settings
 
 log = logging.getLogger("mcserver.coordination")
 
 SECOND = 1_000_000_000  # nanoseconds
+UNREADABLE_MAX = 1000  # paths remembered
+ACCESS = (
+    "the user or password of --zk-auth-file (or MCSERVER_ZK_AUTH) is not that of the ACL of --cluster-path, or is missing; "
+    "compare with getAcl, then correct one of them"
+)
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -58,13 +64,33 @@ class Context:
         self.settings = settings
         self.layout = Layout(settings.path)
         self.figures = Figures()
+        self.budget = Budget(settings.write_rate, settings.max_stale, runtime.now())
         self.trace: Callable[..., None] = lambda kind, *details: None
         self.changed: Callable[[str], None] = lambda kind: None
         self._waiting: list[Future[None]] = []
-        self._alarms: set[str] = set()
+        self._alarms: dict[str, str] = {}
+        self._unreadable: dict[str, int] = {}  # path: what was found there, so that the same bytes are told once
+        self._offset: int | None = None  # ns from this machine's boot to the epoch of ZooKeeper's leader
 
     def now(self) -> int:
         return self.runtime.now()
+
+    # The clock of ZooKeeper's leader, in ms: what all servers can compare, whatever their own clocks say.
+
+    def compare_clocks(self, began: int, mtime: int) -> None:
+        """A write that was sent at `began` and answered now got this time."""
+        if mtime:
+            self._offset = mtime * 1_000_000 - (began + self.now()) // 2
+
+    def ensemble_time(self) -> int:
+        """NotConnected before the first write came back."""
+        if self._offset is None:
+            raise NotConnected("the clock of ZooKeeper is not known yet")
+        return (self.now() + self._offset) // 1_000_000
+
+    def until(self, due: int) -> float:
+        """Seconds from now to a time of that clock; 0 when it has passed, or the clock is not known."""
+        return 0.0 if self._offset is None else max(0.0, (due * 1_000_000 - self._offset - self.now()) / SECOND)
 
     def guid(self) -> str:
         return f"{self.runtime.random.getrandbits(64):016x}"
@@ -108,14 +134,30 @@ class Context:
     def alarm(self, kind: str, text: str) -> None:
         """Something that an operator must mend. Logged once until `settled`."""
         if kind not in self._alarms:
-            self._alarms.add(kind)
+            self._alarms[kind] = text
             log.error("%s", text)
             self.changed("alarm")
 
     def settled(self, kind: str) -> None:
-        if kind in self._alarms:
-            self._alarms.remove(kind)
+        if self._alarms.pop(kind, None) is not None:
             log.warning("mended: %s", kind)
+
+    @property
+    def why(self) -> str:
+        """What an operator must mend, or ""."""
+        return next(iter(self._alarms.values()), "")
+
+    def unreadable(self, path: str, data: bytes, error: object) -> bool:
+        """A record that nobody of ours wrote: one line and one count for the same bytes. True the first time."""
+        found = hash(data)
+        if self._unreadable.get(path) == found:
+            return False
+        if len(self._unreadable) >= UNREADABLE_MAX:
+            self._unreadable.clear()
+        self._unreadable[path] = found
+        self.figures.malformed += 1
+        log.error("%s is left out: %s", path, error)
+        return True
 
     async def forever(self, name: str, step: Callable[[], Awaitable[Any]]) -> None:
         """Repeats one machine's step while connected. After an error it waits: never a spin, never the end."""
@@ -125,9 +167,14 @@ class Context:
             try:
                 await step()
                 failures = 0
+                self.settled(f"access of the {name}")
                 continue
             except ZooKeeperError as error:
                 log.debug("%s: %r", name, error)
+                if isinstance(error, NoAuth) and not self._alarms:
+                    self.alarm(
+                        f"access of the {name}", f"ZooKeeper refuses this server ({str(error) or 'NoAuth'}): {ACCESS}"
+                    )
                 self.trace("retry", name, error)
             except Exception as error:
                 log.exception("%s failed; it starts again", name)

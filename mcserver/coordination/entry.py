@@ -7,7 +7,8 @@
     P PREFIX                  flush a prefix
     R TTL [PREFIX]            mark a prefix stale (without a prefix: everything)
 
-A reader that meets another format or another line flushes everything: that is always safe, and lets the format grow.
+A reader that meets another format, another line, or a field out of its range (a key of 1 to 250 bytes, raw only without
+blanks and control bytes; seconds of 32 bits) flushes everything, once: that is always safe, and lets the format grow.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ from .ports import Change
 FORMAT = b"MI1"
 NEED_ACK = 1
 FLUSH = b"F"
+KEY_MAX = 250
+TTL_MAX = (1 << 31) - 1
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
+_NUMBER = re.compile(rb"-?[0-9]{1,10}")
+_HEAD = re.compile(rb"MI1 ([A-Za-z0-9._-]{1,200}) ([0-9]{1,3})")
 
 
 class Entry(NamedTuple):
@@ -35,13 +40,17 @@ class Entry(NamedTuple):
 
 
 def line(change: Change) -> bytes:
-    """One change as a line. ValueError for an unknown kind, or for a prefix with blanks or control characters."""
+    """One change as a line. ValueError for what no reader would take: a kind, a key or prefix, or seconds out of range."""
     kind, key, ttl = change
     unsafe = _UNSAFE.search(key)
+    if len(key) > KEY_MAX or (kind in ("stale", "flush", "refresh") and not -1 <= ttl <= TTL_MAX):
+        raise ValueError(f"not a key or prefix, or not seconds, of memcached's: {key[:300]!r} {ttl}")
+    if kind in ("delete", "stale") and not key:
+        raise ValueError("a key must not be empty: it is no prefix")
     if kind == "delete":
-        return b"b " + base64.b64encode(key) if unsafe or not key else b"d " + key
+        return b"b " + base64.b64encode(key) if unsafe else b"d " + key
     if kind == "stale":
-        return b"t %d %s" % (ttl, base64.b64encode(key)) if unsafe or not key else b"s %d %s" % (ttl, key)
+        return b"t %d %s" % (ttl, base64.b64encode(key)) if unsafe else b"s %d %s" % (ttl, key)
     if kind == "flush":
         return b"F %d" % ttl if ttl > 0 else FLUSH
     if unsafe:
@@ -49,7 +58,7 @@ def line(change: Change) -> bytes:
     if kind == "prefix":
         return b"P " + key if key else FLUSH
     if kind == "refresh":
-        return (b"R %d %s" % (ttl, key)).rstrip()
+        return (b"R %d %s" % (max(ttl, 0), key)).rstrip()
     raise ValueError(f"unknown kind of change: {kind}")
 
 
@@ -59,32 +68,53 @@ def encode(name: str, need_ack: bool, lines: Iterable[bytes]) -> bytes:
 
 
 def decode(data: bytes) -> Entry | None:
-    """The entry, or None when any of it is unknown: then the reader has to flush."""
+    """The entry, or None when any of it is not what `encode` writes: then the reader has to flush. Never raises."""
     head, *lines = data.split(b"\n")
-    words = head.split(b" ")
-    if len(words) != 3 or words[0] != FORMAT:
+    found = _HEAD.fullmatch(head)
+    if found is None:
         return None
     try:
-        return Entry(words[1].decode(), bool(int(words[2]) & NEED_ACK), [_change(text) for text in lines])
+        return Entry(found[1].decode(), bool(int(found[2]) & NEED_ACK), [_change(text) for text in lines])
     except (ValueError, binascii.Error):
         return None
 
 
 def _change(text: bytes) -> Change:
-    if text[:2] == b"d ":
-        return Change("delete", text[2:])
+    """ValueError for a line that `line` does not write."""
     verb, _, rest = text.partition(b" ")
-    if verb == b"F":
-        return Change("flush", b"", int(rest) if rest else 0)
+    if verb == b"d":
+        return Change("delete", _key(rest))
     if verb == b"b":
-        return Change("delete", base64.b64decode(rest, validate=True))
-    if verb == b"P" and rest:
-        return Change("prefix", rest)
+        return Change("delete", _coded(rest))
+    if verb == b"F":
+        return Change("flush", b"", _seconds(rest, 1) if rest else 0)
+    if verb == b"P":
+        return Change("prefix", _key(rest))
     ttl, _, key = rest.partition(b" ")
-    if verb == b"s" and key:
-        return Change("stale", key, int(ttl))
+    if verb == b"s":
+        return Change("stale", _key(key), _seconds(ttl, -1))
     if verb == b"t":
-        return Change("stale", base64.b64decode(key, validate=True), int(ttl))
+        return Change("stale", _coded(key), _seconds(ttl, -1))
     if verb == b"R":
-        return Change("refresh", key, int(ttl))
+        return Change("refresh", _key(key) if key else b"", _seconds(ttl, 0))
     raise ValueError(text)
+
+
+def _key(text: bytes) -> bytes:
+    if not 0 < len(text) <= KEY_MAX or _UNSAFE.search(text):
+        raise ValueError(text)
+    return text
+
+
+def _coded(text: bytes) -> bytes:
+    key = base64.b64decode(text, validate=True)
+    if not 0 < len(key) <= KEY_MAX:
+        raise ValueError(text)
+    return key
+
+
+def _seconds(text: bytes, least: int) -> int:
+    """Decimal digits with an optional minus: int() alone would take blanks, underscores and any length."""
+    if not _NUMBER.fullmatch(text) or not least <= int(text) <= TTL_MAX:
+        raise ValueError(text)
+    return int(text)

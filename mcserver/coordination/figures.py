@@ -36,3 +36,4 @@ class Figures:
         self.lock_waits = 0  # locked writes that had to wait for another server
         self.round_trip_ms = 0.0  # of the last round's first answer
         self.unconfirmed = 0  # answers "not confirmed"
+        self.malformed = 0  # entries and records in ZooKeeper that were not readable

@@ -11,6 +11,7 @@ import functools
 import itertools
 import logging
 import sys
+import time
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -25,6 +26,7 @@ log = logging.getLogger("mcserver.coordination")
 NOT_CONFIRMED = b"SERVER_ERROR invalidation not confirmed"
 LOCK_LOST = b"SERVER_ERROR lock lost"
 SWITCH_INTERVAL = 0.0005  # s; kazoo's threads hold the interpreter for at most so long while the loop wants it
+RELATIVE_MAX = 30 * 86400  # s
 T = TypeVar("T")
 Event = tuple[str, bytes, int, int]  # kind, key, position of its reply or -1, ttl
 
@@ -62,20 +64,38 @@ class Fleet:
     # What clients changed ------------------------------------------------------------------------------------------------
 
     def events(self, session: Session, events: list[Event]) -> bool:
-        """Tells the peers; True when a reply of the batch has to wait for that."""
+        """Tells the peers; True when a reply of the batch has to wait for that.
+
+        When one can't be told, every reply of the batch becomes an error, and the others are told all the same.
+        """
         waits: list[Wait] = []
+        failures = 0
         for level, group in itertools.groupby(events, self._level):
-            if level is None:
-                waits += [Wait(self._administer(kind, key, ttl), [position]) for kind, key, position, ttl in group]
-                continue
             told = list(group)
-            confirmed = self._coordinator.submit([_change(*event) for event in told], level)
-            if confirmed is not None:
-                waits.append(Wait(_future(confirmed), [position for _, _, position, _ in told]))
+            # One by one after a failure: what can be told is told, though it may be told twice.
+            for part in (told, *([event] for event in told)):
+                try:
+                    waits += self._tell(part, level)
+                except Exception:
+                    failures += 1
+                    log.exception("%d changes can't be told to the others", len(part))
+                    continue
+                if part is told:
+                    break
+        if failures:
+            waits.append(Wait(_failed(), [position for _, _, position, _ in events if position >= 0]))
         if not waits:
             return False
         self._holds[session] = _Hold(session, waits, self._holds)
         return True
+
+    def _tell(self, events: list[Event], level: Level | None) -> list[Wait]:
+        if level is None:
+            return [Wait(self._administer(kind, key, ttl), [position]) for kind, key, position, ttl in events]
+        confirmed = self._coordinator.submit([_change(*event) for event in events], level)
+        if confirmed is None:
+            return []
+        return [Wait(_future(confirmed), [position for _, _, position, _ in events])]
 
     def _level(self, event: Event) -> Level | None:
         """None: a command of `cluster ...`, confirmed in its own way."""
@@ -158,8 +178,19 @@ def _change(kind: str, key: bytes, _position: int, ttl: int) -> Change:
     if kind == "flush":
         return Change("flush")
     if kind == "flush_later":
-        return Change("flush", b"", ttl)
+        return Change("flush", b"", delay(ttl, time.time()))
     return Change("delete", key)
+
+
+def delay(exptime: int, now: float) -> int:
+    """Seconds from now of flush_all's argument, which is a time of the wall clock when it is more than 30 days."""
+    return exptime if exptime <= RELATIVE_MAX else max(0, exptime - int(now))
+
+
+def _failed() -> asyncio.Future[Any]:
+    failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    failed.set_exception(NotConfirmed("not told"))
+    return failed
 
 
 def _future(awaitable: Awaitable[T]) -> asyncio.Future[T]:

@@ -46,7 +46,7 @@ MAX_PACKET = 1_000_000  # ZooKeeper's jute.maxbuffer is 0xfffff; more than that 
 SLICE = 128  # callbacks run in one turn of the loop
 TICK = 0.5  # s between two looks at the client's health
 DROPS = 3  # times a connection is ended in vain until the client is taken for stuck
-UNREACHABLE_AFTER = 3.0  # s without a connection until it is worth a line in the log
+UNREACHABLE_AFTER = 2.0  # s without a connection until it is worth a line in the log
 
 
 class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
@@ -145,6 +145,8 @@ class KazooDriver:
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self._server = ""
+        self.why = ""
+        self.granted = 0.0  # s of session timeout that ZooKeeper gave, which may be other than what was asked for
         self._rebuilds = 0
         self._rebuild_at = loop.time() + 2.0
         self._drops = 0  # connections ended here since the state changed last
@@ -239,6 +241,7 @@ class KazooDriver:
         return {
             "server": self._server if self.state is SessionState.CONNECTED else "",
             "session_id": f"0x{self.session:x}",
+            "session_timeout_ms": round(self.granted * 1000),
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
             "client_rebuilds": self._rebuilds,
@@ -344,6 +347,16 @@ class KazooDriver:
         client = terms.make_client(target, self._servers, handler, kazoo_log)
         self._client, self._outstanding = client, 0
 
+        connect = client._connection._connect
+
+        def connected(*where: Any) -> Any:  # on kazoo's thread; the only place that knows the timeout
+            read_timeout, connect_timeout = connect(*where)
+            granted = read_timeout * 1.5 / 1000
+            handler.put(lambda: setattr(self, "granted", granted) if client is self._client else None)
+            return read_timeout, connect_timeout
+
+        client._connection._connect = connected
+
         def changed(state: str) -> None:  # on kazoo's thread
             session = client.client_id[0] if client.client_id else 0
             handler.put(functools.partial(self._changed, client, state, session, _peer(client)))
@@ -358,7 +371,7 @@ class KazooDriver:
         if state == KazooState.CONNECTED:
             self.state, self.session, self._server = SessionState.CONNECTED, session, server
             self.connection += 1
-            self._told_unreachable, self._serving_unused = False, 0.0
+            self._told_unreachable, self._serving_unused, self.why = False, 0.0, ""
             self._make_root()
         elif state == KazooState.SUSPENDED:
             self._lost(SessionState.SUSPENDED, ports.ConnectionLoss("the connection broke"))
@@ -383,8 +396,12 @@ class KazooDriver:
         path = ""
         for part in root.split("/")[1:]:
             path += "/" + part
-            self.create(path)
+            self.create(path).add_done_callback(self._root_made)
         self._root = root
+
+    def _root_made(self, made: asyncio.Future[Any]) -> None:
+        if isinstance(error := made.exception(), ports.NoAuth):
+            self.why = f"the chroot of --zookeeper can't be made ({error}): correct it, or make it by hand with the ACL"
 
     def _rebuild(self, why: str) -> None:
         log.warning("ZooKeeper: starting a new client: %s", why)
@@ -428,7 +445,7 @@ class KazooDriver:
         client, found = self._client, list[reach.Seen]()
 
         def ask() -> None:
-            found.extend(reach.look(self._servers, self._target.reply_deadline, self._target.tls))
+            found.extend(reach.look(self._servers, self._target.reply_deadline, terms.tls_context(self._target)))
 
         def done() -> None:
             self._probing = False
@@ -438,6 +455,7 @@ class KazooDriver:
         _in_thread(self._loop, ask, done)
 
     def _looked(self, found: list[reach.Seen]) -> None:
+        self.why = reach.describe(found)
         if not self._told_unreachable:
             self._told_unreachable = True
             self._on_unreachable(reach.describe(found))

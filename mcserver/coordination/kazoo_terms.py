@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from kazoo import exceptions as kazoo_errors
 from kazoo.client import KazooClient
-from kazoo.security import OPEN_ACL_UNSAFE, make_digest_acl
+from kazoo.security import OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, make_digest_acl
 
 from . import ports
 
@@ -30,6 +31,7 @@ class Target:
     tls_cert: str | None = None
     tls_key: str | None = None
     tls_verify: bool = True
+    acl: str = "creator"  # with credentials: creator, read or open; without there is only open
 
 
 def make_client(target: Target, servers: str, handler: Any, log: logging.Logger) -> KazooClient:
@@ -51,10 +53,21 @@ def make_client(target: Target, servers: str, handler: Any, log: logging.Logger)
 
 
 def make_acl(target: Target) -> list[Any]:
-    """With credentials, a znode is for those who have them."""
-    if target.credentials:
-        return [make_digest_acl(*target.credentials.split(":", 1), all=True)]
-    return list(OPEN_ACL_UNSAFE)
+    """With credentials, a znode is for those who have them; with `read` everybody may look."""
+    if not target.credentials or target.acl == "open":
+        return list(OPEN_ACL_UNSAFE)
+    creator = make_digest_acl(*target.credentials.split(":", 1), all=True)
+    return [creator, *READ_ACL_UNSAFE] if target.acl == "read" else [creator]
+
+
+def tls_context(target: Target) -> ssl.SSLContext | None:
+    """What a handshake with these servers needs, to find out why it fails; None without TLS. It reads the files."""
+    if not target.tls:
+        return None
+    context = ssl.create_default_context(cafile=target.tls_ca)
+    if target.tls_cert:
+        context.load_cert_chain(target.tls_cert, target.tls_key)
+    return context
 
 
 _ROLLED_BACK = (kazoo_errors.RolledBackError, kazoo_errors.RuntimeInconsistency)
@@ -78,7 +91,14 @@ def error(failure: Exception, index: int = -1) -> ports.ZooKeeperError:
 
 def stat(answer: Any) -> ports.Stat:
     return ports.Stat(
-        answer.czxid, answer.mzxid, answer.version, answer.cversion, answer.numChildren, answer.ephemeralOwner
+        answer.czxid,
+        answer.mzxid,
+        answer.version,
+        answer.cversion,
+        answer.numChildren,
+        answer.ephemeralOwner,
+        answer.ctime,
+        answer.mtime,
     )
 
 

@@ -12,13 +12,41 @@
 from __future__ import annotations
 
 import json
+import re
 import zlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from .ports import Stat
+from .ports import Malformed, Stat
 
 META_FORMAT = 1
 UNKNOWN = -1  # the version of a server that has applied nothing yet
+RECORD_MAX = 16384  # bytes of a record; ours have some hundred
+LATER_MAX = 64  # delayed flushes that are remembered; memcached remembers one
+STATES = ("joining", "ready", "draining")
+POLICIES = ("miss", "error", "serve")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
+_LOG = re.compile(r"log-[0-9]{1,10}-[0-9a-f]{1,16}")
+_CANDIDATE = re.compile(r"[0-9a-f]{16}-[nl]-[0-9]{10}")
+_ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]{1,100}\]|[A-Za-z0-9._-]{1,255}):[0-9]{1,5}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a name may be a member's: nothing that could end or forge a line."""
+    return _NAME.fullmatch(name) is not None
+
+
+def is_log(name: str) -> bool:
+    return _LOG.fullmatch(name) is not None
+
+
+def is_candidate(name: str) -> bool:
+    """Whether a znode stands for somebody who wants to lead, or wants a lock."""
+    return _CANDIDATE.fullmatch(name) is not None
+
+
+def is_address(address: str) -> bool:
+    """HOST:PORT as clients can dial it: a name, an IPv4 address, or an IPv6 address in brackets; a port above 0."""
+    return _ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535
 
 
 class Layout:
@@ -74,6 +102,33 @@ def version(gen: int, sequence: int) -> int:
     return (gen << 32) | sequence if sequence >= 0 else (gen << 32) - 1
 
 
+def _record(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object. Malformed for anything else, the nested and the oversized included."""
+    try:
+        if len(data) > RECORD_MAX:
+            raise ValueError(f"{len(data)} bytes")
+        record = json.loads(data)
+        if not isinstance(record, dict):
+            raise TypeError("no object")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise Malformed(f"{what} is not readable ({error}): {data[:80]!r}") from None
+    return record
+
+
+def _int(record: dict[str, Any], field: str, least: int, most: int) -> int:
+    value = record.get(field)
+    if type(value) is not int or not least <= value <= most:
+        raise Malformed(f"{field} is {value!r:.80}")
+    return value
+
+
+def _text(record: dict[str, Any], field: str, valid: Any) -> str:
+    value = record.get(field)
+    if not isinstance(value, str) or not valid(value):
+        raise Malformed(f"{field} is {value!r:.80}")
+    return value
+
+
 class Meta(NamedTuple):
     """`/invalidation/meta`: the current log, the one it continues (or none), the token of the leader that wrote it."""
 
@@ -87,27 +142,50 @@ class Meta(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> Meta:
-        """ValueError when the format is not ours: a newer release wrote it."""
-        record = json.loads(data)
-        if not isinstance(record, dict) or record.get("format") != META_FORMAT:
-            raise ValueError(f"unknown format of the log's meta record: {data[:80]!r}")
-        return cls(int(record["gen"]), str(record["log"]), record["previous"], int(record["token"]))
+        """Malformed when it is not ours; `newer_meta` tells whether a newer release wrote it."""
+        record = _record(data, "the log's meta record")
+        if record.get("format") != META_FORMAT:
+            raise Malformed(f"unknown format of the log's meta record: {data[:80]!r}")
+        previous = None if record.get("previous") is None else _text(record, "previous", is_log)
+        log = _text(record, "log", lambda name: not name or is_log(name))
+        return cls(_int(record, "gen", 0, (1 << 31) - 1), log, previous, _int(record, "token", 0, (1 << 63) - 1))
+
+
+def newer_meta(data: bytes) -> bool:
+    """Whether a meta record that is not readable here may be that of a newer release, and so must be left alone."""
+    try:
+        number = _record(data, "").get("format")
+    except Malformed:
+        return False
+    return type(number) is int and number > META_FORMAT
 
 
 class Floor(NamedTuple):
-    """The data of a log: the lowest sequence kept, the leader that wrote it, whether a hard cap forced it."""
+    """The data of a log: the lowest sequence kept, the leader that wrote it, whether a hard cap forced it, and when
+    delayed flushes are due (ms of the clock of ZooKeeper's leader): whoever joins, or has missed the entry, reads them here.
+    """
 
     floor: int
     token: int
     capped: bool = False
+    later: tuple[int, ...] = ()
 
     def encode(self) -> bytes:
-        return json.dumps(self._asdict()).encode()
+        record = self._asdict()
+        if not self.later:
+            del record["later"]
+        return json.dumps(record).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Floor:
-        record = json.loads(data)
-        return cls(int(record["floor"]), int(record["token"]), bool(record["capped"]))
+        record = _record(data, "the log's record")
+        capped, later = record.get("capped", False), record.get("later", [])
+        if type(capped) is not bool or not isinstance(later, list) or len(later) > LATER_MAX:
+            raise Malformed(f"the log's record is not readable: {data[:80]!r}")
+        if any(type(due) is not int or not 0 <= due < 1 << 53 for due in later):
+            raise Malformed(f"the log's record is not readable: {data[:80]!r}")
+        floor = _int(record, "floor", -1, (1 << 32) - 1)
+        return cls(floor, _int(record, "token", 0, (1 << 63) - 1), capped, tuple(later))
 
 
 class NodeRecord(NamedTuple):
@@ -124,9 +202,16 @@ class NodeRecord(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> NodeRecord:
-        record = json.loads(data)
-        gen, sequence = record["applied"]
-        return cls(record["address"], record["state"], version(gen, sequence), record["boot"])
+        record = _record(data, "a server's record")
+        applied = record.get("applied")
+        if not isinstance(applied, list) or len(applied) != 2 or any(type(part) is not int for part in applied):
+            raise Malformed(f"applied is {applied!r:.80}")
+        gen, sequence = applied
+        if not 0 <= gen < 1 << 31 or not -1 <= sequence < 1 << 32:
+            raise Malformed(f"applied is {applied!r:.80}")
+        address = _text(record, "address", lambda text: not text or is_address(text))
+        state = _text(record, "state", STATES.__contains__)
+        return cls(address, state, version(gen, sequence), _text(record, "boot", is_name))
 
 
 class MemberRecord(NamedTuple):
@@ -140,5 +225,8 @@ class MemberRecord(NamedTuple):
 
     @classmethod
     def decode(cls, data: bytes) -> MemberRecord:
-        record = json.loads(data)
-        return cls(float(record["max_stale"]), str(record["on_stale"]))
+        record = _record(data, "a member's record")
+        max_stale = record.get("max_stale")
+        if type(max_stale) is bool or not isinstance(max_stale, int | float) or not 0 < max_stale <= 86400:
+            raise Malformed(f"max_stale is {max_stale!r:.80}")
+        return cls(float(max_stale), _text(record, "on_stale", POLICIES.__contains__))

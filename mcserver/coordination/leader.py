@@ -12,13 +12,16 @@ import logging
 
 from .context import SECOND, Context, Signal
 from .entry import encode, line
-from .layout import Floor, Meta, head_of, sequence_of
+from .layout import Floor, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
 from .log import Log
 from .membership import Membership
-from .ports import Change, Check, Create, Delete, NoNode, Operation, Set
+from .ports import Change, Check, Create, Delete, Malformed, NoNode, Operation, Set
 from .reader import Reader
 
 log = logging.getLogger("mcserver.coordination")
+
+
+PAST = 60_000  # ms for which a delayed flush that was due is still in the log's record
 
 
 class Leader:
@@ -46,6 +49,11 @@ class Leader:
         self._step_down()
         self.wake.set()
 
+    def left(self) -> None:
+        """This server is out, and knows of no leader any more."""
+        self._step_down()
+        self.name = None
+
     def _step_down(self) -> None:
         if self.is_leader:
             self.is_leader = False
@@ -59,7 +67,8 @@ class Leader:
         if self._session != zk.session:
             self._session, self._guid, self.candidate = zk.session, context.guid(), ""
         try:
-            names, _ = await zk.children(layout.leader)
+            found, _ = await zk.children(layout.leader)
+            names = list(filter(is_candidate, found))
         except NoNode:
             await self._membership.make_skeleton()
             return
@@ -67,6 +76,7 @@ class Leader:
         if not mine:
             # Without the answer to this, the next look finds the candidate by its guid.
             name = self._membership.name.encode()
+            context.budget.wrote("leader", context.now())
             await zk.create(f"{layout.leader}/{self._guid}-n-", name, ephemeral=True, sequence=True)
             return
         order = sorted(names, key=sequence_of)
@@ -98,13 +108,15 @@ class Leader:
         if path == self._first:
             return
         data, _ = await self._context.zk.get(path)
-        self._first, self.name = path, data.decode()
+        name = data.decode(errors="replace")
+        self._first, self.name = path, name if is_name(name) else "unreadable"
         self._context.changed("leader")
 
     # The work ------------------------------------------------------------------------------------------------------------
 
     async def _write(self, *operations: Operation) -> None:
         """The only way in which a leader writes."""
+        self._context.budget.wrote("leader", self._context.now())
         try:
             await self._context.zk.multi([Check(self.candidate), *operations])
         except NoNode as error:
@@ -121,38 +133,61 @@ class Leader:
             await self._membership.make_skeleton()
             await self._make_log(None, -1)
             return
-        meta = Meta.decode(record)
+        try:
+            meta = Meta.decode(record)
+        except Malformed as error:
+            self._context.unreadable(layout.meta, record, error)
+            if newer_meta(record):
+                self._context.alarm("meta", f"{layout.meta} is that of a newer release: update this server")
+                raise
+            await self._make_log(Meta(0, "", None, 0), stat.version)
+            return
+        self._context.settled("meta")
         try:
             data, log_stat = await zk.get(layout.log(meta.log))
+            kept = Floor.decode(data)
         except NoNode:
+            await self._make_log(meta._replace(log=""), stat.version)
+            return
+        except Malformed as error:
+            self._context.unreadable(layout.log(meta.log), data, error)
             await self._make_log(meta._replace(log=""), stat.version)
             return
         head = head_of(log_stat)
         if head + 1 >= self._context.settings.rotate_at:
-            await self._make_log(meta, stat.version)
+            await self._make_log(meta, stat.version, kept, log_stat.version)
             return
         await self._membership.look()
         await self._membership.read_nodes()
-        await self._trim(meta, Floor.decode(data).floor, log_stat.version, head)
+        await self._trim(meta, kept, log_stat.version, head)
         await self._clear_logs(meta)
         await self._clear_members()
         await self._refresh()
 
-    async def _make_log(self, meta: Meta | None, version: int) -> None:
-        """A new log, which follows the current one if there is one; from then on no append to that can succeed."""
+    async def _make_log(
+        self, meta: Meta | None, version: int, kept: Floor | None = None, log_version: int = -1
+    ) -> None:
+        """A new log, which follows the current one if there is one; from then on no append to that can succeed.
+
+        It takes over the delayed flushes that `kept`, the current log's record, names: that must be its last version.
+        """
         layout = self._context.layout
         gen = max(meta.gen if meta else 0, self._reader.gen) + 1
         name = f"log-{gen}-{self._context.guid()[:8]}"
         new = Meta(gen, name, (meta.log or None) if meta else None, self.token).encode()
-        make = Create(layout.log(name), Floor(0, self.token).encode())
+        make = Create(layout.log(name), Floor(0, self.token, False, kept.later if kept else ()).encode())
         if meta is None:
             await self._write(make, Create(layout.meta, new))
+        elif kept is not None:
+            await self._write(Check(layout.log(meta.log), log_version), make, Set(layout.meta, new, version))
         else:
             await self._write(make, Set(layout.meta, new, version))
         log.info("the invalidation log is now %s", name)
 
-    async def _trim(self, meta: Meta, floor: int, version: int, head: int) -> None:
+    async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""
+        floor, past = kept.floor, self._context.ensemble_time() - PAST
+        later = tuple(due for due in kept.later if due > past)
         settings, layout = self._context.settings, self._context.layout
         applied = [node.applied for node in self._membership.nodes.values() if node.applied >= 0]
         lowest = min(applied, default=None)
@@ -160,7 +195,7 @@ class Leader:
         while floor < target:
             end = min(target, floor + settings.trim_batch)
             paths = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
-            record = Set(layout.log(meta.log), Floor(end, self.token, capped).encode(), version)
+            record = Set(layout.log(meta.log), Floor(end, self.token, capped, later).encode(), version)
             try:
                 await self._write(*map(Delete, paths), record)
             except NoNode as error:
@@ -178,7 +213,7 @@ class Leader:
         """Removes logs that every live server has left behind, some time after they were sealed."""
         zk, layout, settings = self._context.zk, self._context.layout, self._context.settings
         names, _ = await zk.children(layout.invalidation)
-        old = [name for name in names if name not in ("meta", meta.log)]
+        old = [name for name in names if is_log(name) and name != meta.log]
         now = self._context.now()
         self._old_logs = {name: self._old_logs.get(name, now) for name in old}
         if any(0 <= node.applied < (meta.gen << 32) - 1 for node in self._membership.nodes.values()):
@@ -213,4 +248,5 @@ class Leader:
         for change in changes:
             self._context.cache.refresh_prefix(change.key, change.ttl)
         entry = encode(self._membership.name, False, map(line, changes))
+        self._context.budget.wrote("appends", now)
         await self._log.append(entry, Check(self.candidate))

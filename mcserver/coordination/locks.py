@@ -1,7 +1,8 @@
 """Locked writes: one server at a time changes a key, in every cache.
 
 A key belongs to one of a few buckets; a bucket's lock is an ephemeral sequential znode, held by the lowest. A locked write
-commits its invalidation in one transaction with a check of that znode, then writes here, then answers. So the invalidations
+commits its invalidation in one transaction with a check of that znode, at level `applied` waits for the others and checks
+again, then writes here, then answers. So the invalidations
 of a key are in the order of its lock, and whoever lost the lock has written nothing to the log and must write nothing here.
 A lock is kept until somebody else wants it.
 """
@@ -12,12 +13,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .acks import Acks
 from .context import SECOND, Context, Signal
 from .entry import encode, line
-from .layout import sequence_of
+from .layout import is_candidate, sequence_of
 from .log import Log
 from .membership import Membership
-from .ports import Change, Check, Future, Handle, LockLost, NodeExists, NoNode, ZooKeeperError
+from .ports import Change, Check, Future, Handle, Level, LockLost, NodeExists, NoNode, ZooKeeperError
 
 TURN = 64  # locked writes in a row while another server waits
 
@@ -28,12 +30,17 @@ class Request(NamedTuple):
     key: bytes
     write: Callable[[], None]
     future: Future[None]
+    overdue: list[Callable[[], None]]  # called when its time is over
 
 
 class Locks:
     """All buckets of this server; a bucket has a task for as long as it is wanted or held."""
 
-    def __init__(self, context: Context, membership: Membership, log: Log) -> None:
+    def __init__(
+        self, context: Context, membership: Membership, log: Log, acks: Acks, level: Callable[[bytes], Level]
+    ) -> None:
+        """`level` is that of a key: one at `applied` is written when the others have lost it."""
+        self.acks, self.level = acks, level
         self.context = context
         self.membership = membership
         self.log = log
@@ -57,12 +64,15 @@ class Locks:
         if bucket is None:
             bucket = self._buckets[path] = Bucket(self, path)
             bucket.task = context.runtime.spawn(bucket.run(), f"lock {path}")
-        bucket.requests.append(Request(key, write, future))
+        request = Request(key, write, future, [])
+        bucket.requests.append(request)
         bucket.wake.set()
 
         def overdue() -> None:
             if not future.done():
-                future.set_exception(LockLost("lock not obtained in time"))
+                future.set_exception(LockLost("lock not obtained, or others not reached, in time"))
+            for stop in request.overdue:
+                stop()
 
         context.runtime.call_later(context.settings.ack_timeout, overdue)
         return future
@@ -122,7 +132,8 @@ class Bucket:
                 await self._enter()
             return
         try:
-            names, _ = await zk.children(self.path)
+            found, _ = await zk.children(self.path)
+            names = list(filter(is_candidate, found))
         except NoNode:
             names = []  # nobody has wanted this lock yet, or somebody has deleted it by hand
         mine = sorted((name for name in names if name.startswith(self._guid)), key=sequence_of)
@@ -145,6 +156,7 @@ class Bucket:
         """Queues up. Without an answer the guid tells whether we are in the queue."""
         zk = self._context.zk
         self._entered = True
+        self._context.budget.wrote("locks", self._context.now())
         try:
             await zk.create(f"{self.path}/{self._guid}-l-", ephemeral=True, sequence=True)
         except NoNode:
@@ -152,6 +164,7 @@ class Bucket:
 
     async def _make_bucket(self) -> None:
         self._entered = False
+        self._context.budget.wrote("locks", self._context.now())
         try:
             await self._context.zk.create(self.path)
         except NodeExists:
@@ -165,7 +178,8 @@ class Bucket:
             if not self.requests:
                 break
             await self._serve(f"{self.path}/{mine[0]}")
-        names, _ = await self._context.zk.children(self.path, self.wake.set)  # NoNode: the next step sees it
+        found, _ = await self._context.zk.children(self.path, self.wake.set)  # NoNode: the next step sees it
+        names = list(filter(is_candidate, found))
         if len(names) > len(mine):
             await self._give_up(mine)
         elif not self.requests:
@@ -175,10 +189,17 @@ class Bucket:
         """Commits the first request's invalidation under the lock, then writes."""
         context, membership = self._context, self._locks.membership
         request = self.requests[0]
-        entry = encode(membership.name, False, [line(Change("delete", request.key))])
+        applied = self._locks.level(request.key) is Level.APPLIED
+        entry = encode(membership.name, applied, [line(Change("delete", request.key))])
         sent = context.now()
+        context.budget.wrote("appends", sent)
         try:
-            await self._locks.log.append(entry, Check(candidate))
+            version = await self._locks.log.append(entry, Check(candidate))
+            if applied:
+                await self._everywhere(version, request)
+                context.budget.wrote("locks", context.now())
+                sent = context.now()  # the commit's proof of the lock may be old by now
+                await context.zk.multi([Check(candidate)])
         except NoNode as error:
             if error.index == 0:
                 self.is_held = self._entered = False
@@ -190,6 +211,20 @@ class Bucket:
             self._finish(request, None)
         else:
             self._finish(request, LockLost("lock lost"))
+
+    async def _everywhere(self, version: int, request: Request) -> None:
+        """Until no other server serves what the entry invalidated, or the request's time is over."""
+        reached: Future[int] = self._context.runtime.future()
+
+        def overdue() -> None:
+            if not reached.done():
+                reached.set_result(version)
+
+        request.overdue.append(overdue)
+        if request.future.done():
+            return
+        self._locks.acks.add(version, reached)
+        await reached
 
     def _finish(self, request: Request, error: LockLost | None) -> None:
         self.requests.remove(request)
@@ -208,6 +243,7 @@ class Bucket:
         """Leaves the queue, or passes the lock on; whoever is wanted here again queues up anew."""
         self.is_held = False
         for name in mine:
+            self._context.budget.wrote("locks", self._context.now())
             try:
                 await self._context.zk.delete(f"{self.path}/{name}")
             except NoNode:

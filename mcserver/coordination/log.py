@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from .context import Context
-from .layout import Meta, sequence_of, version
-from .ports import BadVersion, Check, Create, NoNode, Operation
+from .layout import LATER_MAX, Floor, Meta, sequence_of, version
+from .ports import BadVersion, Check, Create, NoNode, Operation, Set
 
 
 class Log:
@@ -15,8 +17,11 @@ class Log:
         self._meta: Meta | None = None
         self._version = 0
 
-    async def append(self, data: bytes, guard: Check | None = None) -> int:
+    async def append(self, data: bytes, guard: Check | None = None, later: Sequence[int] = ()) -> int:
         """Appends one entry under the guard; returns its version.
+
+        `later`: in how many seconds the delayed flushes of the entry are due. They are noted in the log's record in the
+        same transaction, for those who join before.
 
         NoNode with index 0: the guard's znode is gone. NoNode with another index: there is no log now, the leader will
         make one. Ambiguous: the entry may be in the log; sending it again is harmless. BadVersion: the log changes too
@@ -32,8 +37,14 @@ class Log:
             operations: list[Operation] = [
                 *first,
                 Check(context.layout.meta, self._version),
-                Create(context.layout.entries(meta.log), data, sequence=True),
             ]
+            if later:
+                path = context.layout.log(meta.log)
+                record, stat = await context.zk.get(path)
+                kept, now = Floor.decode(record), context.ensemble_time()
+                dues = (*kept.later, *(now + seconds * 1000 for seconds in later))
+                operations.append(Set(path, kept._replace(later=dues[-LATER_MAX:]).encode(), stat.version))
+            operations.append(Create(context.layout.entries(meta.log), data, sequence=True))
             try:
                 results = await context.zk.multi(operations)
             except BadVersion:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from .context import Context, Signal
-from .layout import UNKNOWN, MemberRecord, NodeRecord
-from .ports import Create, Delete, Member, NodeExists, NoNode, Stat, ZooKeeperError
+from .layout import UNKNOWN, MemberRecord, NodeRecord, is_name
+from .ports import Create, Delete, Malformed, Member, NodeExists, NoNode, Stat, ZooKeeperError
 
 
 class Membership:
@@ -61,6 +61,7 @@ class Membership:
         settings = context.settings
         member = MemberRecord(settings.max_stale, settings.on_stale).encode()
         await self.make_skeleton()
+        context.budget.wrote("membership", context.now())
         try:
             await context.zk.multi(
                 [
@@ -90,6 +91,7 @@ class Membership:
         Safe then: what was committed before that round is applied here, and for what came later the new name counts.
         """
         while len(self._old_names) > 1:
+            self._context.budget.wrote("membership", self._context.now())
             try:
                 await self._context.zk.delete(self._context.layout.member(self._old_names[0]))
             except NoNode:
@@ -104,13 +106,20 @@ class Membership:
         """Removes both records; to be called when nothing is served any more: then nobody has to wait for this server."""
         layout = self._context.layout
         await self.clear_old_names()
+        self._context.budget.wrote("membership", self._context.now())
         await self._context.zk.multi([Delete(layout.member(self.name)), Delete(layout.node(self.name))])
+
+    def left(self) -> None:
+        """This server is out: the others, as last seen, are what is left."""
+        self.nodes = {name: node for name, node in self.nodes.items() if not self.is_own(name)}
+        self.version += 1
 
     async def make_skeleton(self) -> None:
         """Makes the persistent znodes that are not there."""
         zk = self._context.zk
         there = await self._context.ask_each(self._context.layout.skeleton(), zk.exists)
         for path in [path for path, stat in there if stat is None]:
+            self._context.budget.wrote("membership", self._context.now())
             try:
                 await zk.create(path)
             except NodeExists:
@@ -152,6 +161,7 @@ class Membership:
         try:
             members, _ = await member_reply
             nodes, stat = await node_reply
+            members, nodes = list(filter(is_name, members)), list(filter(is_name, nodes))
         except ZooKeeperError:
             self._watched.clear()  # neither is sure to be set
             raise
@@ -180,7 +190,7 @@ class Membership:
             if answer is None:
                 self.absent.pop(name, None)
             else:
-                self.members[name] = MemberRecord.decode(answer[0])
+                self.members[name] = self._member(name, answer[0])
         await self._read([name for name in nodes if name not in self.nodes])
 
     async def read_nodes(self) -> None:
@@ -191,7 +201,24 @@ class Membership:
         context = self._context
         for name, answer in await context.ask_each(names, lambda name: context.zk.get(context.layout.node(name))):
             if answer is not None:
-                self.nodes[name] = NodeRecord.decode(answer[0])
+                self.read_node(name, answer[0])
+
+    def read_node(self, name: str, data: bytes) -> NodeRecord | None:
+        """Notes what a live server's record says; None when it says nothing that is readable."""
+        try:
+            self.nodes[name] = NodeRecord.decode(data)
+        except Malformed as error:
+            self._context.unreadable(self._context.layout.node(name), data, error)
+            self.nodes.pop(name, None)
+        return self.nodes.get(name)
+
+    def _member(self, name: str, data: bytes) -> MemberRecord:
+        """What is not readable counts as a server that may be serving: that waits too long rather than too short."""
+        try:
+            return MemberRecord.decode(data)
+        except Malformed as error:
+            self._context.unreadable(self._context.layout.member(name), data, error)
+            return MemberRecord(self._context.settings.max_stale, "miss")
 
     def _children(self, path: str) -> Awaitable[tuple[list[str], Stat]]:
         """Asks for the children, with a watch unless there is one."""

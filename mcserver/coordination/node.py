@@ -48,7 +48,7 @@ class Node:
         self.acks = Acks(context, self.membership)
         self.publisher = Publisher(context, appender, self.acks, self.membership)
         self.election = Leader(context, self.membership, self.reader, appender)
-        self.locks = Locks(context, self.membership, appender)
+        self.locks = Locks(context, self.membership, appender, self.acks, self.level)
         self._levels = sorted(settings.ack_prefixes, key=lambda item: len(item[0]), reverse=True)
         self._callbacks: list[Callable[[str], None]] = []
         self._tasks: list[Handle] = []
@@ -124,6 +124,7 @@ class Node:
 
     async def leave(self, seconds: float) -> None:
         """See Coordinator.leave. The gate closes before the records go: nobody waits for a server that serves nothing."""
+        log.info("this server leaves the fleet: %d invalidations are still to be told", len(self.publisher.queue))
         self.membership.state = "draining"
         self.reader.announce()
         if not await self.publisher.drain(seconds):
@@ -138,6 +139,9 @@ class Node:
         except ZooKeeperError as error:
             log.warning("left without signing off (%r): the others count this server until its session ends", error)
         await self.context.zk.close()
+        self.membership.left()
+        self.election.left()
+        log.info("this server has left the fleet")
 
     # What is shown -------------------------------------------------------------------------------------------------------
 
@@ -163,6 +167,7 @@ class Node:
         age = self.gate.fresh_age
         return {
             "state": "left" if self._left else self.membership.state,
+            "why": self.context.why or self.context.zk.why,
             "session": self.context.zk.state.value,
             "node": self.membership.name,
             "members": self.membership.live,
@@ -189,7 +194,13 @@ class Node:
             "gaps": figures.gaps,
             "holes": figures.holes,
             "overflows": figures.overflows,
+            "malformed": figures.malformed,
             "flushes": figures.flushes,
+            "write_budget": round(self.context.budget.rate),
+            "fleet_writes": round(self.context.budget.used(self.membership.live, self.context.now())),
+            "writers": self.context.budget.writers,
+            "append_waits": self.context.budget.waits,
+            **{f"writes_{kind}": count for kind, count in self.context.budget.counts.items()},
             "locks_held": self.locks.held,
             "lock_waits": figures.lock_waits,
             "round_trip_ms": round(figures.round_trip_ms, 3),

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from .ports import Member
 
 log = logging.getLogger("mcserver.coordination")
 
+SOME = 16  # addresses in one line
 BURST = 4  # lines on one subject at once, then
 REFILL = 5.0  # seconds for one more
+
+
+def _some(addresses: Sequence[str], without: Sequence[str]) -> str:
+    """Those that are not among the others; of many the first few."""
+    wanted = [address for address in addresses if address not in set(without)]
+    text = ", ".join(wanted[:SOME]) or "none"
+    return f"{text} and {len(wanted) - SOME} more" if len(wanted) > SOME else text
 
 
 class Allowance:
@@ -37,6 +45,7 @@ class Notices:
         self._shown: dict[str, object] = {}
         self._allowances: dict[str, Allowance] = {}
         self._certified = False
+        self._addresses: list[str] | None = None  # of the members, as last seen
         self._broken_at: float | None = None
 
     def attach(
@@ -53,13 +62,24 @@ class Notices:
         if kind == "state":
             self._session()
         elif kind == "members":
-            addresses = sorted(member.address for member in self._members()[1])
-            self._show("members", addresses, f"members: {len(addresses)} ({', '.join(addresses) or 'none'})")
+            self._fleet(sorted(member.address for member in self._members()[1]))
         elif kind == "leader":
             leader = self._leader()
             self._show("leader", leader, f"leader: {leader or 'none'}")
         elif kind in {"stale", "fresh"}:
             self._gate(kind)
+
+    def _fleet(self, addresses: list[str]) -> None:
+        before: list[str] = self._addresses or []
+        news = (
+            [f"joined: {_some(addresses, before)}"]
+            if set(addresses) - set(before) and self._addresses is not None
+            else []
+        )
+        news += [f"left: {_some(before, addresses)}"] if set(before) - set(addresses) else []
+        self._addresses = addresses
+        text = f"members: {len(addresses)} ({_some(addresses, ())})"
+        self._show("members", addresses, "; ".join([text, *news]))
 
     def unreachable(self, tried: str) -> None:
         """`tried` says of each server what came of it."""
@@ -67,13 +87,13 @@ class Notices:
 
     def _consequence(self) -> str:
         if self._policy == "serve":
-            return "Until then this server serves as if it were fresh, without any guarantee."
+            return "Without ZooKeeper this server serves as if it were fresh, without any guarantee."
         answer = {"miss": "answers as if it were empty", "error": "answers SERVER_ERROR stale"}[self._policy]
         if self._certified:
             return f"{self._max_stale:g} s after its last proof of being fresh this server {answer}."
         if self._join == "serve":
-            return "Until then this server serves without any guarantee (--join serve)."
-        return f"Until then this server {answer}."
+            return "Until it has joined, this server serves without any guarantee (--join serve)."
+        return f"Until it has joined, this server {answer}."
 
     def _session(self) -> None:
         stats = self._stats()
@@ -81,6 +101,8 @@ class Notices:
         text, level = f"ZooKeeper: session {state}", logging.WARNING
         if state == "connected":
             level, text = logging.INFO, f"ZooKeeper: connected to {stats['server']}, session {stats['session_id']}"
+            if "session_timeout_ms" in stats:
+                text += f", which ends {float(stats['session_timeout_ms']) / 1000:g} s after the last contact"
             if self._broken_at is not None:
                 text += f", {self._clock() - self._broken_at:.1f} s after the connection was lost"
             self._broken_at = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from mcserver.config import Config
     from mcserver.core import Engine
 
+log = logging.getLogger("mcserver.coordination")
+
 WILDCARDS = {"0.0.0.0", "::"}
 
 
@@ -29,6 +32,8 @@ def open_cluster(config: Config, engine: Engine, listeners: Sequence[socket.sock
     """To be called on the running loop, before the first connection: sessions learn from the engine what to tell."""
     cluster = config.cluster
     assert cluster is not None
+    if exposed := exposure(cluster):
+        log.warning("%s", exposed)
     loop = asyncio.get_running_loop()
     settings = make_settings(cluster, listeners)
     notices = Notices(cluster.on_stale, cluster.max_stale, cluster.join)
@@ -54,6 +59,7 @@ def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) ->
         ack_timeout=cluster.ack_timeout,
         join=cluster.join,
         soft_prefixes=cluster.soft_prefixes,
+        write_rate=float(cluster.zk_writes),
     )
 
 
@@ -67,7 +73,21 @@ def make_target(cluster: ClusterConfig, reply_deadline: float) -> Target:
         tls_ca=cluster.tls_ca or None,
         tls_cert=cluster.tls_certificate or None,
         tls_key=cluster.tls_key or None,
+        acl=cluster.zk_acl or "creator",
     )
+
+
+def exposure(cluster: ClusterConfig) -> str:
+    """One line on what a start without an ACL, or without TLS, to ZooKeeper means; "" when both are there."""
+    text = []
+    if not cluster.credentials or cluster.zk_acl == "open":
+        text.append(
+            "whoever reaches ZooKeeper may empty these caches or keep deletes from them (--zk-auth-file closes that)"
+        )
+    if not (cluster.tls_ca or cluster.tls_certificate):
+        what = "the keys and the password" if cluster.credentials else "the keys"
+        text.append(f"whoever is on the way to ZooKeeper can read {what} and change what it says (--zk-ca closes that)")
+    return "ZooKeeper: " + "; ".join(text) if text else ""
 
 
 def first_address(listeners: Sequence[socket.socket]) -> str:

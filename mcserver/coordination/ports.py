@@ -73,6 +73,10 @@ class NoAuth(ZooKeeperError):
     """The ACL forbids it."""
 
 
+class Malformed(ZooKeeperError):
+    """What a znode holds is not what we write there. The same bytes are not looked at twice."""
+
+
 class TooLarge(ZooKeeperError):
     """The request is over the packet limit (1 MiB); the driver checks that before it sends."""
 
@@ -89,7 +93,10 @@ class SessionState(Enum):
 
 
 class Stat(NamedTuple):
-    """The figures of a znode that the machines use; `ephemeral_owner` is a session id, or 0."""
+    """The figures of a znode that the machines use; `ephemeral_owner` is a session id, or 0.
+
+    `ctime` and `mtime`: milliseconds of the clock of ZooKeeper's leader at its creation and at its last write.
+    """
 
     czxid: int
     mzxid: int
@@ -97,6 +104,8 @@ class Stat(NamedTuple):
     cversion: int
     num_children: int
     ephemeral_owner: int
+    ctime: int = 0
+    mtime: int = 0
 
 
 class Create(NamedTuple):
@@ -136,6 +145,10 @@ class ZooKeeper(Protocol):
     @property
     def session(self) -> int:
         """The id of the session of the last CONNECTED (0 before the first). A new session is a new id."""
+
+    @property
+    def why(self) -> str:
+        """Why there is no connection, and what to change; "" while there is one, or before that is known."""
 
     @property
     def connection(self) -> int:

@@ -2,7 +2,7 @@
 
 Rules. Nothing leaves the queue but into a frozen batch, and a batch ends only with its commit: without an answer the same
 bytes go again (they only delete, so a duplicate only costs a miss). Answers are given in the order of the submits. The fleet
-shares one budget of appends a second; what arrives while a server waits for its share is the next batch.
+shares one budget of writes a second (budget.py); what arrives while a server waits for its share is the next batch.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .acks import Acks
 from .context import SECOND, Context, Signal
-from .entry import encode
+from .entry import FLUSH, TTL_MAX, encode
 from .log import Log
 from .membership import Membership
 from .ports import Ambiguous, Change, Future, Level, NoAuth, NotConfirmed, TooLarge
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
 
     lines: list[bytes]
     mark: int
-    data: bytes
+    need_ack: bool
 
 
 class Publisher:
@@ -56,8 +56,6 @@ class Publisher:
         self._deadlines: deque[tuple[int, Future[int]]] = deque()
         self._timer = False
         self._ages: deque[tuple[int, int]] = deque()  # (mark, since when it waits), about every 10 ms
-        self._tokens = 1.0
-        self._refilled = context.now()
         self._batch_keys = settings.batch_keys
         self._hurry = False
 
@@ -65,12 +63,14 @@ class Publisher:
         """See Coordinator.submit. ValueError for no changes, or for one that cannot be written."""
         if not changes:
             raise ValueError("nothing to tell")
+        now = self._context.now()
         for change in changes:
+            if change.kind == "flush" and change.ttl > 0:  # waits under the second of this machine at which it is due
+                change = change._replace(ttl=min(TTL_MAX, now // SECOND + change.ttl))  # noqa: PLW2901
             mark, overflow = self.queue.add(change)
             if overflow:
                 self._context.figures.overflows += 1
                 log.warning("too many invalidations wait for ZooKeeper: they become a flush of the peers")
-        now = self._context.now()
         if not self._ages or now - self._ages[-1][1] > SECOND // 100:
             self._ages.append((mark, now))
         self._wake.set()
@@ -99,7 +99,9 @@ class Publisher:
         batch = self._batch
         sent = context.now()
         try:
-            version = await self._log.append(batch.data)
+            data, later = self._encode(batch)
+            context.budget.wrote("appends", context.now())
+            version = await self._log.append(data, None, later)
         except Ambiguous:
             context.figures.resent += 1
             raise
@@ -132,14 +134,13 @@ class Publisher:
         return True
 
     async def _budget(self) -> None:
-        """Waits for this server's share of the fleet's appends a second; short bursts pass."""
-        rate = self._context.settings.write_rate / max(1, self._membership.live)
-        now = self._context.now()
-        self._tokens = min(max(1.0, rate / 4), self._tokens + (now - self._refilled) / SECOND * rate)
-        self._refilled = now
-        if self._tokens < 1 and not self._hurry:
-            await self._context.sleep((1 - self._tokens) / rate)
-        self._tokens -= 1
+        """Waits for this server's share of the fleet's appends a second, when there are too many."""
+        context, budget = self._context, self._context.budget
+        waited = False
+        while (seconds := budget.wait(self._membership.boot, self._membership.live, context.now())) and not self._hurry:
+            budget.waits += not waited
+            waited = True
+            await context.sleep(min(seconds, 1.0) * (0.75 + 0.5 * context.runtime.random.random()))
 
     def _freeze(self) -> Batch:
         lines, mark = self.queue.take(self._batch_keys, self._context.settings.batch_bytes)
@@ -147,7 +148,19 @@ class Publisher:
             ticket.level is Level.APPLIED and ticket.mark <= mark and not ticket.future.done()
             for ticket in self._tickets
         )
-        return Batch(lines, mark, encode(self._membership.name, need_ack, lines))
+        return Batch(lines, mark, need_ack)
+
+    def _encode(self, batch: Batch) -> tuple[bytes, list[int]]:
+        """The entry, the same bytes at every try but for a delayed flush, which says how long it still has; and those times."""
+        lines, later = [], []
+        for text in batch.lines:
+            if text[:2] == b"F ":
+                seconds = -(-(int(text[2:]) * SECOND - self._context.now()) // SECOND)
+                text = b"F %d" % seconds if seconds > 0 else FLUSH  # noqa: PLW2901
+                if seconds > 0:
+                    later.append(seconds)
+            lines.append(text)
+        return encode(self._membership.name, batch.need_ack, lines), later
 
     async def _split(self, batch: Batch) -> None:
         """The packet limit of this ensemble is lower than ours: smaller batches, down to one line, down to a flush."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .entry import FLUSH, line
+from .layout import LATER_MAX
 from .ports import Change
 
 
@@ -62,7 +63,7 @@ class Queue:
 
     def _become(self, flushes: list[bytes], covered: tuple[bytes, ...]) -> None:
         delayed = [text for text in self._lines if text[:2] == b"F "]
-        lines = flushes + delayed[-1:]  # a later delayed flush replaces an earlier one, as in the cache
+        lines = flushes + delayed[-LATER_MAX:]
         self._lines = dict.fromkeys(lines)
         self.bytes = sum(len(text) + 1 for text in lines)
         self._added += len(lines)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
+
+ANSWER_MAX = 65536  # bytes; ours is a page
 
 
 class Seen(NamedTuple):
@@ -15,34 +19,74 @@ class Seen(NamedTuple):
     text: str
 
 
-def look(hosts: str, timeout: float, tls: bool = False) -> list[Seen]:
-    """Asks each of HOST:PORT,... in turn, for at most `timeout` seconds each. A TLS port is only connected to."""
-    return [_ask(host, timeout, tls) for host in hosts.split(",") if host]
+def look(hosts: str, timeout: float, tls: ssl.SSLContext | None = None) -> list[Seen]:
+    """Asks all of HOST:PORT,... at the same time, for at most `timeout` seconds a step. With TLS: only the handshake."""
+    servers = [host for host in hosts.split(",") if host]
+    with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
+        return list(pool.map(lambda server: _ask(server, timeout, tls), servers))
 
 
 def describe(found: list[Seen]) -> str:
     return ", ".join(f"{seen.server} {seen.text}" for seen in found)
 
 
-def _ask(server: str, timeout: float, tls: bool) -> Seen:
+def _ask(server: str, timeout: float, tls: ssl.SSLContext | None) -> Seen:
     host, colon, port = server.strip().rpartition(":")
     if not colon:
         host, port = server.strip(), "2181"
+    host = host.strip("[]")
     try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout) as link:
-            if tls:
-                return Seen(server, False, True, "accepts connections")
-            link.settimeout(timeout)
-            link.sendall(b"srvr")
-            answer = b""
-            while piece := link.recv(4096):
-                answer += piece
+        link = socket.create_connection((host, int(port)), timeout)
     except TimeoutError:
         return Seen(server, False, False, "does not answer")
+    except OSError as error:
+        return Seen(server, False, False, (error.strerror or str(error)).lower())
+    with link:
+        link.settimeout(timeout)
+        return _shake(server, host, link, tls) if tls else _word(server, link)
+
+
+def _shake(server: str, host: str, link: socket.socket, tls: ssl.SSLContext) -> Seen:
+    try:
+        with tls.wrap_socket(link, server_hostname=host):
+            return Seen(server, False, True, "speaks TLS")
+    except ssl.SSLCertVerificationError as error:
+        return Seen(
+            server, False, True, f"has a certificate that is not taken ({error.verify_message}): look at --zk-ca"
+        )
+    except TimeoutError:
+        return Seen(
+            server, False, True, "accepts connections but does not speak TLS: look at its port (secureClientPort)"
+        )
+    except OSError as error:
+        reason = getattr(error, "reason", None) or error.strerror or str(error) or "closed"
+        text = (
+            f"refuses TLS ({str(reason).lower()}): look at --zk-cert and --zk-key, and at its port (secureClientPort)"
+        )
+        return Seen(server, False, True, text)
+
+
+def _word(server: str, link: socket.socket) -> Seen:
+    answer = b""
+    try:
+        link.sendall(b"srvr")
+        while len(answer) < ANSWER_MAX and (piece := link.recv(4096)):
+            answer += piece
+    except TimeoutError:
+        if not answer:
+            return Seen(
+                server, False, False, "accepts connections but says nothing: it is stopped, or is not ZooKeeper"
+            )
+    except ConnectionError:
+        pass  # it hung up on us: with what it has said, or without a word
     except OSError as error:
         return Seen(server, False, False, (error.strerror or str(error)).lower())
     if b"Mode: " in answer:
         return Seen(server, True, True, "serves")
     if b"whitelist" in answer:
         return Seen(server, False, True, "is there")
-    return Seen(server, False, False, "has no quorum")
+    if b"not currently serving" in answer:
+        return Seen(server, False, False, "has no quorum: start the other servers of the ensemble")
+    if not answer:
+        return Seen(server, False, True, "closes the connection: it wants TLS (--zk-ca), or is not ZooKeeper")
+    return Seen(server, False, True, "is not ZooKeeper: correct --zookeeper")

@@ -15,18 +15,20 @@ head, the cache is as fresh as the moment at which the round began. Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from .context import SECOND, Context, Signal
 from .entry import decode
 from .gate import Gate
-from .layout import UNKNOWN, Floor, Meta, head_of, version
+from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, version
 from .membership import Membership
-from .ports import Change, ConnectionLoss, Handle, NoNode, Stat, ZooKeeperError
+from .ports import Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
 
 log = logging.getLogger("mcserver.coordination")
 
+T = TypeVar("T")
 FAST_STEPS = 4  # entries read one by one before a look at the head
 
 
@@ -47,7 +49,7 @@ class Reader:
         self._verified = 0  # the connection on which `_last` was found unchanged
         self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
         self._slice = 0  # changes applied since the last pause
-        self._flush_timer: Handle | None = None
+        self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
         self.wake = Signal(context.runtime)
         self.log: str | None = None
         self.gen = 0
@@ -103,6 +105,7 @@ class Reader:
         zk, layout, membership = self._context.zk, self._context.layout, self._membership
         connection, began = zk.connection, self._context.now()
         if certify:
+            self._context.budget.wrote("certificates" if began >= self._due else "acknowledgements", began)
             self._ack_wanted = False
             write = zk.set(layout.node(membership.name), membership.record(self.applied))
         meta_reply = self._ask_meta()
@@ -110,12 +113,13 @@ class Reader:
         last_reply = self._ask_last(connection)
         if certify:
             try:
-                await write
+                written = await write
             except NoNode:
                 membership.forget()
                 raise
             self._context.figures.round_trip_ms = (self._context.now() - began) / 1e6
-        meta = Meta.decode((await meta_reply)[0])
+            self._context.compare_clocks(began, written.mtime)
+        meta = self._read(Meta.decode, layout.meta, (await meta_reply)[0])
         if log_reply is None or meta.log != self.log:
             await self._move(meta, connection)
             return False
@@ -125,8 +129,11 @@ class Reader:
             self._lose(f"the log {self.log} is gone")
             self.log = None
             raise
-        head, floor = head_of(stat), Floor.decode(record).floor
+        kept = self._read(Floor.decode, layout.log(str(self.log)), record)
+        head, floor = head_of(stat), kept.floor
         self.head = version(self.gen, head)
+        for due in kept.later:
+            self._flush_later(due)
         unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
         if floor <= self.next <= head + 1 and unchanged:
             await self._apply_to(head, connection)
@@ -154,6 +161,14 @@ class Reader:
             membership.state = "ready"
             self._context.changed("state")
         membership.certified.set()
+
+    def _read(self, decode: Callable[[bytes], T], path: str, data: bytes) -> T:
+        """A record, or Malformed: then there is no certificate until somebody, the leader above all, has mended it."""
+        try:
+            return decode(data)
+        except Malformed as error:
+            self._context.unreadable(path, data, error)
+            raise
 
     def _ask_meta(self) -> Awaitable[tuple[bytes, Stat]]:
         if self._meta_armed:
@@ -201,16 +216,25 @@ class Reader:
     async def _apply(self, sequence: int, data: bytes, stat: Stat) -> None:
         entry = decode(data)
         if entry is None:
+            self._context.figures.malformed += 1
             log.warning("entry %d of %s is of an unknown format: the cache is flushed", sequence, self.log)
             self._flush()
         elif not self._membership.is_own(entry.name):
             for change in entry.changes:
-                self._carry_out(change)
+                try:
+                    self._carry_out(change, stat)
+                except Exception:
+                    log.exception("entry %d of %s can't be carried out: the cache is flushed", sequence, self.log)
+                    self._context.figures.malformed += 1
+                    self._flush()
                 self._slice += 1
                 if self._slice >= self._context.settings.slice_keys:
                     self._slice = 0
                     await self._context.sleep(0)
             self._ack_wanted |= entry.need_ack
+        if entry is not None:
+            writer = entry.name.rsplit(".", 2)[0]
+            self._context.budget.saw(writer, entry.need_ack, self._membership.live, self._context.now())
         self.next = sequence + 1
         self._last = (sequence, stat.czxid)
         self.applied = version(self.gen, sequence)
@@ -218,7 +242,7 @@ class Reader:
         self.bytes += len(data)
         self._context.trace("applied", self.applied)
 
-    def _carry_out(self, change: Change) -> None:
+    def _carry_out(self, change: Change, stat: Stat) -> None:
         kind, key, ttl = change
         cache = self._context.cache
         if kind == "delete":
@@ -229,24 +253,42 @@ class Reader:
                 cache.delete(key)
         elif kind == "stale":
             cache.mark_stale(key, ttl)
+        elif kind == "flush" and ttl:
+            self._flush_later(stat.ctime + ttl * 1000)
         elif kind == "flush":
-            self._flush(ttl)
+            self._flush()
         elif kind == "prefix":
             self._context.figures.flushes += 1
             cache.flush_prefix(key)
         else:
             cache.refresh_prefix(key, ttl)
 
-    def _flush(self, delay: int = 0) -> None:
-        """Empties the cache, now or in `delay` seconds; the later order replaces one that still waits."""
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
-        if delay > 0:
-            self._flush_timer = self._context.runtime.call_later(delay, self._flush)
-            return
+    def _flush(self) -> None:
+        """Empties the cache now. What is to come at its time still comes."""
         self._context.figures.flushes += 1
         self._context.cache.flush()
+
+    def _flush_later(self, due: int) -> None:
+        """Empties the cache at `due`, a time of ZooKeeper's leader in ms, once; as memcached does, also one second before.
+
+        Every order is kept: no other flush, gap, or further order takes its place. One whose time has passed is done now.
+        """
+        known = due in self._later
+        self._later.pop(due, None)
+        self._later[due] = None  # as the newest
+        if known:
+            return
+        while (
+            len(self._later) > 4 * LATER_MAX
+        ):  # four times what the log's record holds, so those in it are never done twice
+            del self._later[next(iter(self._later))]
+        seconds = self._context.until(due)
+        if seconds > 1:
+            self._context.runtime.call_later(seconds - 1, self._flush)
+        if seconds > 0:
+            self._context.runtime.call_later(seconds, self._flush)
+        else:
+            self._flush()
 
     # The fast path -------------------------------------------------------------------------------------------------------
 
@@ -305,8 +347,12 @@ class Reader:
         if self.log is not None:
             self._lose(f"the log is {meta.log}, which does not continue {self.log}")
             self.log = None
-        _, stat = await self._context.zk.get(self._context.layout.log(meta.log))
+        path = self._context.layout.log(meta.log)
+        data, stat = await self._context.zk.get(path)
+        kept = self._read(Floor.decode, path, data)
         self._flush()
+        for due in kept.later:
+            self._flush_later(due)
         self.log, self.gen, self.next, self._last = meta.log, meta.gen, head_of(stat) + 1, None
         self.applied = self.head = version(meta.gen, head_of(stat))
         self._context.trace("flushed", self.applied)
@@ -321,7 +367,10 @@ class Reader:
             return False
         if zk.connection != connection:
             raise ConnectionLoss("what a new connection shows may be older than the seal")
-        head, floor = head_of(stat), Floor.decode(record).floor
+        try:
+            head, floor = head_of(stat), Floor.decode(record).floor
+        except Malformed:
+            return False
         unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
         if not (unchanged and floor <= self.next <= head + 1):
             return False

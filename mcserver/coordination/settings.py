@@ -27,7 +27,7 @@ class Settings:
     refresh_prefixes: tuple[bytes, ...] = ()
 
     reply_deadline: float = 1.5
-    write_rate: float = 100.0  # appends a second of the whole fleet
+    write_rate: float = 100.0  # writes a second of the whole fleet
     batch_keys: int = 1000
     batch_bytes: int = 64 << 10
     queue_keys: int = 100_000

@@ -473,7 +473,8 @@ cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcep
     if new == 0:
         return 0
     it = item_at(&s.arena, new)
-    it.cas = m.explicit if m.explicit and s.use_cas else old.cas
+    # In a fleet whoever held a lease on the old value must not store under it; alone it keeps its CAS, as in memcached.
+    it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s) if s.tell_deletes else old.cas
     item_replace(s, h[0], new, hv)      # not S_BINARY any more: only ms marks, as in memcached
     h[0] = new
     return 1
@@ -518,10 +519,7 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     if error != NULL:
         puts(c, error)
         return
-    if s.gate == GATE_ERROR:
-        puts(c, WIRE_STALE)
-        return
-    if lock_stops(c, m.key, m.nkey):
+    if lock_stops(c, m.key, m.nkey):    # done and told whatever the gate says: a delete can only make fresher
         return
     if s.detail:
         s.prefix(s.owner, 3, m.key, m.nkey)
@@ -529,7 +527,7 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     h = item_find(s, m.key, m.nkey, hv)
     missed = h == 0 or (m.has_cas and item_at(&s.arena, h).cas != m.cas)
     if not (m.has_cas and missed):
-        if m.invalidate and not m.remove_value:
+        if m.invalidate and not m.remove_value and not (m.has_ttl and m.ttl < 0):   # T-1: gone at once, here and there
             event(c, EV_STALE, m.key, m.nkey, m.ttl if m.has_ttl else -1)
         else:
             event(c, EV_DELETE, m.key, m.nkey, -1)

@@ -17,6 +17,7 @@ cdef class Session:
     cdef tuple pending
     cdef list spans             # (position, start, end) of the replies that stand for events, within `held`
     cdef bytes held
+    cdef dict failed            # the owner could not tell events: the errors that take the place of their replies
     cdef object lock_key
     cdef object refusal
     cdef bint gone_told
@@ -111,7 +112,11 @@ cdef class Session:
     def proceed(self):
         """Goes on after a turn that was cut short (`owner.later`)."""
         self.turn_asked = 0
-        if self.c.yielded:
+        if self.failed is not None:
+            errors = self.failed
+            self.failed = None
+            self.release(errors)
+        elif self.c.yielded:
             resume(&self.c, self.engine.turn)
             self.settle()
 
@@ -300,6 +305,8 @@ cdef int sink_write_all(Conn* c, bytes data):
 
 # The session's hooks
 
+cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
+
 cdef void session_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept with gil:
     cdef Session self = <Session> c.self
     self.pending = (kind, PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), ttl)
@@ -332,8 +339,11 @@ cdef bint session_flush(Conn* c) noexcept with gil:
     try:
         hold = self.owner.events(self, events)
     except Exception:
-        report("events")
-        hold = False
+        report("events")        # whoever gets a reply must be able to rely on it: errors, at the next turn
+        hold = bool(spans)
+        if hold:
+            self.failed = dict.fromkeys([position for position, _, _ in spans], NOT_TOLD)
+            self.owner.later(self)
     if not hold or not spans:
         return 0
     first = spans[0][1]

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import pytest
 
 from mcserver.admin import cluster
+from mcserver.cluster_config import ClusterConfig
+from mcserver.config import Config
 from mcserver.coordination.ports import Member
 
 V = (1 << 32) | 7  # the entry after 1:6
@@ -44,10 +46,11 @@ class Session:
         self.events.append(event)
 
 
-def ask(line: str) -> tuple[bytes | None, list[tuple[Any, ...]]]:
+def ask(line: str, *, flush: bool = True, **switches: bool) -> tuple[bytes | None, list[tuple[Any, ...]]]:
     session, words = Session(), line.encode().split()
     command = {b"cluster": cluster.cluster, b"config": cluster.config}[words[0]]
-    reply = command(SimpleNamespace(cluster=Fleet()), session, words)  # type: ignore[arg-type]
+    config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))  # type: ignore[arg-type]
+    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)  # type: ignore[arg-type]
     assert reply is None or isinstance(reply, bytes)
     return reply, session.events
 
@@ -102,3 +105,15 @@ def test_a_bad_ttl(ttl: str) -> None:
 
 def test_stats_have_no_empty_value() -> None:
     assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"  # type: ignore[arg-type]
+
+
+def test_commands_that_harm_the_fleet_have_switches() -> None:
+    for line in ("cluster flush", "cluster flush p:"):
+        assert ask(line, flush=False) == (b"CLIENT_ERROR cluster flush not allowed\r\n", [])
+    assert ask("cluster leave", leave_enabled=False) == (b"CLIENT_ERROR cluster leave not allowed\r\n", [])
+    assert ask("cluster refresh p: 3", refresh_enabled=False) == (b"CLIENT_ERROR cluster refresh not allowed\r\n", [])
+    assert ask("cluster leader", flush=False, leave_enabled=False)[0] == b"LEADER b.2\r\n"
+
+
+def test_a_prefix_longer_than_any_key() -> None:
+    assert ask("cluster flush " + "p" * 251) == (b"CLIENT_ERROR bad command line format\r\n", [])

@@ -11,13 +11,13 @@ from mcserver.coordination.ports import Change
 
 KEYS = st.binary(min_size=1, max_size=40)
 PREFIXES = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=20).map(str.encode)
-TTLS = st.integers(-1, 1 << 31)
+TTLS = st.integers(-1, (1 << 31) - 1)
 CHANGES = st.one_of(
     st.builds(Change, st.just("delete"), KEYS, st.just(0)),
     st.builds(Change, st.just("stale"), KEYS, TTLS),
-    st.builds(Change, st.just("flush"), st.just(b""), st.integers(0, 1 << 31)),
+    st.builds(Change, st.just("flush"), st.just(b""), st.integers(0, (1 << 31) - 1)),
     st.builds(Change, st.just("prefix"), PREFIXES, st.just(0)),
-    st.builds(Change, st.just("refresh"), st.one_of(st.just(b""), PREFIXES), TTLS),
+    st.builds(Change, st.just("refresh"), st.one_of(st.just(b""), PREFIXES), st.integers(0, (1 << 31) - 1)),
 )
 
 

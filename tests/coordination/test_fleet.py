@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
@@ -30,7 +31,10 @@ class ByHand:
         return {b"a:": Level.APPLIED, b"n:": Level.ASYNC}.get(key[:2], Level.COMMITTED)
 
     def submit(self, changes: Sequence[Change], level: Level) -> Awaitable[int] | None:
-        self.told += [(change, level) for change in changes]
+        for change in changes:
+            if change.key.startswith(b"bad"):
+                raise ValueError("can't be told")
+            self.told.append((change, level))
         return None if level is Level.ASYNC else self._wait()
 
     def _wait(self) -> asyncio.Future[int]:
@@ -43,6 +47,8 @@ class ByHand:
         return future
 
     def flush(self, prefix: bytes = b"") -> Awaitable[int]:
+        if prefix.startswith(b"bad"):
+            raise ValueError("can't be told")
         self.told.append((Change("prefix", prefix), Level.APPLIED))
         return self._wait()
 
@@ -157,6 +163,8 @@ async def test_nobody_waits_for_async_or_noreply(bench: Bench) -> None:
         (b"md k", Change("delete", b"k")),
         (b"md k I T30", Change("stale", b"k", 30)),
         (b"md k x", Change("delete", b"k")),
+        (b"md k I T-1", Change("delete", b"k")),
+        (b"flush_all 2592000", Change("flush", b"", 2592000)),
         (b"flush_all", Change("flush")),
         (b"flush_all 10", Change("flush", b"", 10)),
         (b"set w:k 0 0 1\r\nx", Change("delete", b"w:k")),
@@ -230,3 +238,36 @@ async def test_leaving_answers_everybody(bench: Bench) -> None:
     assert bench.hand.left
     assert session.drain() == NOT_CONFIRMED
     assert leaver.drain() == b"OK\r\n"
+
+
+@pytest.mark.parametrize("middle", [b"cluster flush bad", b"delete bad"])
+async def test_what_cannot_be_told_fails_its_batch_and_the_rest_is_told(bench: Bench, middle: bytes) -> None:
+    session = bench.session()
+    session.feed(b"delete a:1\r\nget x\r\n" + middle + b"\r\ndelete a:2\r\ndelete n:3\r\n")
+    assert {(b"a:1"), (b"a:2"), (b"n:3")} <= {change.key for change, _ in bench.hand.told}
+    await bench.hand.confirm()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert session.drain() == NOT_CONFIRMED + b"END\r\n" + 3 * NOT_CONFIRMED
+    assert bench.fleet.stats()["held_replies"] == 0
+    assert session.feed(b"get x\r\n") == b"END\r\n", "the connection is in step"
+
+
+async def test_an_absolute_time_of_flush_all_is_told_as_a_delay(bench: Bench) -> None:
+    session = bench.session()
+    session.feed(b"flush_all %d\r\n" % (int(time.time()) + 100))
+    ((change, _),) = bench.hand.told
+    assert 97 <= change.ttl <= 100
+    session = bench.session()
+    session.feed(b"flush_all 2592001\r\n")  # a second of 1970
+    assert bench.hand.told[-1][0] == Change("flush")
+
+
+async def test_md_x_voids_the_lease_where_it_is_sent(bench: Bench) -> None:
+    bench.engine.broadcast(True, ())
+    session = bench.session()
+    cas = session.feed(b"mg a:k N30 c\r\n").split()[1][1:]
+    assert session.feed(b"md a:k x q\r\n") == b""
+    await bench.hand.confirm()
+    session.drain()
+    assert session.feed(b"ms a:k 3 C%s\r\nold\r\n" % cas) == b"EX\r\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mcserver.coordination.ports import LockLost
+from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
 from .simulator.fleet import Host
@@ -115,3 +115,30 @@ def test_after_leaving_no_lock_is_taken() -> None:
     one.process.spawn(one.node.leave(0.1), "leave")
     fleet.run(300)
     assert isinstance(write(one, b"k", []).error, LockLost)
+
+
+def test_at_level_applied_the_others_have_lost_the_key_before_the_write() -> None:
+    fleet = Quiet(2, ack=Level.APPLIED)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    seen: list[Any] = []
+    answer: Any = one.node.locked(b"k", lambda: seen.append(two.cache.get(b"k")))
+    fleet.run(150)
+    assert answer.done()
+    assert seen == [None]
+
+
+def test_at_level_applied_a_peer_that_says_nothing_means_no_write() -> None:
+    fleet = Quiet(2, ack=Level.APPLIED, max_stale=4.0)
+    one, two = fleet.hosts
+    two.process.pause(3000e6)
+    done: list[str] = []
+    answer = write(one, b"k", done)
+    fleet.run(1200)
+    assert isinstance(answer.error, LockLost)
+    assert done == []
+    fleet.run(3000)
+    assert not one.cache.is_closed
+    answer = write(one, b"k", done)
+    fleet.run(300)
+    assert done == ["n1.0"], "the bucket goes on"

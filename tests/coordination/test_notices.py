@@ -70,10 +70,10 @@ def test_a_lost_connection_and_its_return(world: World, caplog: pytest.LogCaptur
 @pytest.mark.parametrize(
     ("policy", "join", "words"),
     [
-        ("miss", "wait", "Until then this server answers as if it were empty."),
-        ("error", "wait", "Until then this server answers SERVER_ERROR stale."),
-        ("miss", "serve", "Until then this server serves without any guarantee (--join serve)."),
-        ("serve", "wait", "Until then this server serves as if it were fresh, without any guarantee."),
+        ("miss", "wait", "Until it has joined, this server answers as if it were empty."),
+        ("error", "wait", "Until it has joined, this server answers SERVER_ERROR stale."),
+        ("miss", "serve", "Until it has joined, this server serves without any guarantee (--join serve)."),
+        ("serve", "wait", "Without ZooKeeper this server serves as if it were fresh, without any guarantee."),
     ],
 )
 def test_unreachable_says_what_was_tried_and_what_follows(
@@ -93,6 +93,9 @@ def test_flapping_is_counted_not_told(world: World, caplog: pytest.LogCaptureFix
     world.now = REFILL
     world.addresses = ["h:99"]
     notices.changed("members")
-    assert caplog.messages[-1] == f"members: 1 (h:99) ({50 - BURST} changes before this one were not shown)"
+    assert (
+        caplog.messages[-1]
+        == f"members: 1 (h:99); joined: h:99; left: h:49 ({50 - BURST} changes before this one were not shown)"
+    )
     notices.changed("leader")
     assert caplog.messages[-1] == "leader: s1", "each subject has its own allowance"

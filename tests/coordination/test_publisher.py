@@ -109,19 +109,73 @@ def test_too_large_a_batch_is_split() -> None:
     assert lines == [b"d key-%04d" % n for n in range(20)]
 
 
-def test_a_burst_is_slowed_to_the_share_of_the_fleet() -> None:
-    fleet = Quiet(2, write_rate=20.0, batch_keys=1)
+def test_after_leaving_it_names_itself_neither_member_nor_leader() -> None:
+    fleet = Quiet(2)
+    leader = fleet.leading()
+    before, _ = leader.node.members()
+    leader.process.spawn(leader.node.leave(0.3), "leave")
+    fleet.run(600)
+    version, members = leader.node.members()
+    (other,) = [host for host in fleet.hosts if host is not leader]
+    assert [member.name for member in members] == [other.node.membership.name]
+    assert version == before + 1 == other.node.members()[0]
+    assert (leader.node.leader(), leader.node.stats()["is_leader"], leader.node.stats()["leader"]) == (None, 0, "")
+
+
+def test_a_burst_above_the_budget_is_slowed() -> None:
+    fleet = Quiet(2, write_rate=60.0, batch_keys=1, max_stale=4.0)
     one, _ = fleet.hosts
     fleet.run(2000)
-    for n in range(30):
+    for n in range(300):
         tell(one, b"%d" % n, Level.ASYNC)
-    fleet.run(1000)
-    assert 10 <= len(fleet.log()) <= 14  # 10 a second, and a quarter of a second's worth at once
+    fleet.run(3000)
+    assert 100 <= len(fleet.log()) <= 240  # 60 a second less two certificates, and what goes at once
+    assert int(one.node.stats()["append_waits"]) > 50
+
+
+def test_below_the_budget_nobody_waits_however_many_there_are() -> None:
+    fleet = Quiet(12, write_rate=400.0, max_stale=4.0)
+    fleet.run(1500)
+    answers = []
+    for n in range(20):
+        answers += [tell(host, b"%d" % n) for host in fleet.hosts]
+        fleet.run(100)
+    assert all(answer.done() for answer in answers)
+    assert sum(int(host.node.stats()["append_waits"]) for host in fleet.hosts) == 0
+
+
+def test_above_the_budget_it_is_shared_evenly() -> None:
+    fleet = Quiet(4, write_rate=40.0, batch_keys=1, queue_keys=5000, max_stale=8.0)
+    fleet.run(1500)
+    for n in range(400):
+        for host in fleet.hosts:
+            tell(host, b"%d" % n, Level.ASYNC)
+    fleet.run(12000)
+    before = [int(host.node.stats()["writes_appends"]) for host in fleet.hosts]
+    fleet.run(10000)
+    sent = [int(host.node.stats()["writes_appends"]) - was for host, was in zip(fleet.hosts, before, strict=True)]
+    assert 250 <= sum(sent) <= 420, sent
+    assert max(sent) <= 1.5 * min(sent), sent
+
+
+def test_every_kind_of_write_is_counted() -> None:
+    fleet = Quiet(2, max_stale=0.4)
+    one, _ = fleet.hosts
+    tell(one, b"k", Level.APPLIED)
+    one.node.locked(b"k", lambda: None)
+    fleet.run(500)
+    stats = [host.node.stats() for host in fleet.hosts]
+    assert [stat["writes_appends"] for stat in stats] == [2, 0]
+    assert stats[1]["writes_acknowledgements"]
+    assert stats[0]["writes_locks"]
+    assert all(stat["writes_certificates"] and stat["writes_membership"] for stat in stats)
+    assert sum(int(stat["writes_leader"]) for stat in stats) >= 3
+    assert all(int(stat["fleet_writes"]) >= 2 * 4 / 0.4 for stat in stats), "the certificates alone"
 
 
 @pytest.mark.parametrize("seconds", [0.3, 2.0])
 def test_leaving_drains_the_queue_or_flushes(seconds: float) -> None:
-    fleet = Quiet(2, write_rate=20.0, batch_keys=1)
+    fleet = Quiet(2, batch_keys=1)
     one, two = fleet.hosts
     for n in range(10):
         tell(one, b"%d" % n, Level.ASYNC)

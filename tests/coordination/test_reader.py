@@ -143,15 +143,75 @@ def test_all_kinds_of_changes_are_carried_out() -> None:
     assert not host.cache.items
 
 
-def test_a_later_flush_replaces_a_delayed_one() -> None:
-    fleet = Quiet(1)
-    (host,) = fleet.hosts
-    append(fleet, b"MI1 x.y.1.0 0\nF 1")
-    append(fleet, b"MI1 x.y.1.0 0\nF")
+def test_a_delayed_flush_survives_every_other_flush() -> None:
+    """`flush_all 2`, then a flush, a gap and an order for an earlier time: it still comes when it is due."""
+    fleet = Quiet(3)
+    one, two, three = fleet.hosts
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
     fleet.run(100)
-    flushes = host.cache.flush_count
-    fleet.run(2000)
-    assert host.cache.flush_count == flushes
+    one.node.flush()
+    append(fleet, b"MI1 x.y.1.0 0\nwhat is this")
+    append(fleet, b"MI1 x.y.1.0 0\nF 1")
+    three.node.reader._skip_to(3, "a gap")
+    fleet.run(1300)
+    for host in (two, three):
+        host.cache.put(b"k")
+    fleet.run(200)
+    flushes = two.cache.flush_count
+    fleet.run(800)
+    assert not two.cache.items
+    assert not three.cache.items
+    assert two.cache.flush_count > flushes
+
+
+def test_who_joins_before_a_delayed_flush_is_due_carries_it_out() -> None:
+    fleet = Quiet(1)
+    (one,) = fleet.hosts
+    one.node.submit([Change("flush", b"", 3)], Level.COMMITTED)
+    fleet.run(100)
+    late = fleet.start("late")
+    fleet.run(1500)
+    late.cache.put(b"k")
+    fleet.run(300)
+    assert late.cache.get(b"k") is not None
+    fleet.run(1500)
+    assert late.cache.get(b"k") is None
+
+
+def test_a_rotation_takes_delayed_flushes_along() -> None:
+    fleet = Quiet(1, rotate_at=3)
+    (one,) = fleet.hosts
+    one.node.submit([Change("flush", b"", 4)], Level.COMMITTED)
+    for n in range(6):
+        tell(one, b"%d" % n)
+        fleet.run(100)
+    assert fleet.meta()["gen"] > 1
+    late = fleet.start("late")
+    fleet.run(1500)
+    late.cache.put(b"k")
+    fleet.run(2500)
+    assert late.cache.get(b"k") is None
+
+
+def test_a_delayed_flush_is_due_when_it_was_ordered_not_when_it_was_read() -> None:
+    fleet = Quiet(2, max_stale=20.0)
+    one, two = fleet.hosts
+    two.cache.put(b"k")
+    two.process.pause(2500e6)
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
+    fleet.run(3500)
+    assert two.cache.get(b"k") is None, "it was stopped when the flush was due: done as soon as it is read"
+
+
+def test_a_flush_that_waits_in_the_queue_keeps_its_time() -> None:
+    fleet = Quiet(2)
+    one, _ = fleet.hosts
+    one.zk.cut()
+    one.node.submit([Change("flush", b"", 3)], Level.ASYNC)
+    fleet.run(1500)
+    one.zk.heal()
+    fleet.run(600)
+    assert fleet.log()[0].split(b"\n")[1] in {b"F 1", b"F 2"}
 
 
 def test_a_rotated_log_is_read_to_its_end_and_on() -> None:

@@ -21,7 +21,20 @@ from mcserver.coordination.trim import History
 from .quiet import Quiet, tell
 from .simulator.scheduler import MS, SECOND, Process, World
 
-MACHINES = ["acks", "context", "entry", "figures", "gate", "layout", "leader", "locks", "log", "membership", "node"]
+MACHINES = [
+    "acks",
+    "budget",
+    "context",
+    "entry",
+    "figures",
+    "gate",
+    "layout",
+    "leader",
+    "locks",
+    "log",
+    "membership",
+    "node",
+]
 MACHINES += ["ports", "publisher", "queue", "reader", "settings", "trim"]
 
 

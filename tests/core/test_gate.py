@@ -36,7 +36,7 @@ def test_policy_miss_answers_as_an_empty_cache_that_stores_nothing(command: byte
     assert client.send(b"get a n\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n", "what it holds is there again, unchanged"
 
 
-@pytest.mark.parametrize("command", [*DATA, b"delete a\r\n", b"md a\r\n"])
+@pytest.mark.parametrize("command", DATA)
 def test_policy_error_says_so_to_every_data_command(command: bytes) -> None:
     client = stocked()
     client.engine.set_gate("error", 0)
@@ -52,10 +52,11 @@ def test_policy_serve_changes_nothing(command: bytes) -> None:
     assert client.send(command + b"get a n\r\n") == free.send(command + b"get a n\r\n")
 
 
-def test_deletes_still_work_behind_a_closed_gate() -> None:
+@pytest.mark.parametrize(("policy", "reply"), [("miss", b"NOT_FOUND\r\n"), ("error", b"DELETED\r\n")])
+def test_deletes_still_work_behind_a_closed_gate(policy: str, reply: bytes) -> None:
     client = stocked(broadcast=True)
-    client.engine.set_gate("miss", 0)
-    assert client.send(b"delete a\r\n") == b"NOT_FOUND\r\n"
+    client.engine.set_gate(policy, 0)
+    assert client.send(b"delete a\r\n") == reply
     assert [event[:2] for batch in client.owner.batches for event in batch] == [("delete", b"a")]
     client.engine.set_gate(None)
     assert client.get(b"a") is None
@@ -158,3 +159,12 @@ def test_mark_stale_lets_one_refresh() -> None:
     assert client.engine.mark_stale(b"a", 30)
     assert not client.engine.mark_stale(b"none", 30)
     assert client.send(b"mg a v t\r\nmg a v\r\n") == b"VA 1 t30 X W\r\n1\r\nVA 1 Z X\r\n1\r\n"
+
+
+def test_md_is_done_and_told_behind_a_gate_that_answers_errors() -> None:
+    client = stocked(broadcast=True)
+    client.engine.set_gate("error", 0)
+    assert client.send(b"md a\r\n") == b"HD\r\n"
+    assert [event[:2] for batch in client.owner.batches for event in batch] == [("delete", b"a")]
+    client.engine.set_gate(None)
+    assert client.get(b"a") is None

@@ -8,7 +8,7 @@ def test_a_refusal_ends_with_its_command() -> None:
     engine = Engine(manual_clock=True)
     engine.lock_prefixes((b"locked/",))
     client = Client(engine)
-    assert client.send(b"delete locked/a\r\n") == b""
+    assert client.send(b"incr locked/a 1\r\n") == b""
     engine.set_gate("error")  # what is asked now is answered with the gate's error
     client.session.refuse(b"SERVER_ERROR lock lost")
     assert client.session.drain() == b"SERVER_ERROR stale\r\n"

@@ -8,7 +8,7 @@ P14 all is fresh soon after the last fault, LOCK locked writes of a key do not o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, Meta, NodeRecord, sequence_of, version
@@ -89,10 +89,15 @@ class Checkers:
             if isinstance(operation, Set | Create) and operation.path.startswith("/cache/invalidation/"):
                 if operation.path.endswith("/meta"):
                     self._leads(Meta.decode(operation.data).token, transaction)
-                elif "/e-" not in operation.path:
+                elif "/e-" not in operation.path and not self._is_append(operations):
                     if isinstance(operation, Create):
                         self._log_begins(operation.path.rsplit("/", 1)[1])
                     self._floor(operation.path, Floor.decode(operation.data), transaction)
+
+    @staticmethod
+    def _is_append(operations: list[Any]) -> bool:
+        """An append may note a delayed flush in the log's record; all else there is the leader's."""
+        return isinstance(operations[-1], Create) and "/e-" in operations[-1].path
 
     def _log_begins(self, log: str) -> None:
         """A generation is used again only when logs and meta were deleted while nobody lived who knew them (for one who did,

@@ -27,6 +27,7 @@ class SimulatedZooKeeper:
         self.state = SessionState.SUSPENDED
         self.session = 0
         self.connection = 0
+        self.why = ""
         self.unreachable = False  # cut off from all servers
         self._deadline = int(reply_deadline * SECOND)
         self._listeners: list[Callable[[SessionState], None]] = []

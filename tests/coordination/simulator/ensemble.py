@@ -81,7 +81,7 @@ class Server:
         index = min(index, len(log))
         while tree.applied < index:
             transaction = log[tree.applied]
-            tree.apply(transaction.deltas, transaction.zxid)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
             tree.applied += 1
             if self.watches:
                 for delta in transaction.deltas:
@@ -334,7 +334,7 @@ class Ensemble:
         zxid = self.log[-1].zxid + 1 if self.log and self.log[-1].zxid >= self.epoch * EPOCH else self.epoch * EPOCH + 1
         transaction = Transaction(zxid, deltas, operations, session, ends, self.world.now, self.world.stamp())
         self.log.append(transaction)
-        self.tree.apply(deltas, zxid)
+        self.tree.apply(deltas, zxid, transaction.time)
         self.tree.applied += 1
         index = len(self.log)
         chance = self.world.random.random
@@ -368,6 +368,6 @@ class Ensemble:
     def _replayed(self) -> Tree:
         tree = Tree()
         for transaction in self.log:
-            tree.apply(transaction.deltas, transaction.zxid)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
             tree.applied += 1
         return tree

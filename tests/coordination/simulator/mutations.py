@@ -134,7 +134,7 @@ def hole_skipped() -> dict[tuple[type, str], Any]:
 def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
     """An append does not check that its log is current."""
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None) -> int:
+    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
         context = self._context
         if self._meta is None:
             record, _ = await context.zk.get(context.layout.meta)
@@ -177,9 +177,9 @@ def lost_answer_counts_as_commit() -> dict[tuple[type, str], Any]:
     """After a lost answer the batch is not sent again."""
     original = log.Log.append
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None) -> int:
+    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
         try:
-            return await original(self, data, guard)
+            return await original(self, data, guard, later)
         except Ambiguous:
             return 0
 
@@ -268,9 +268,9 @@ def prefixes_not_applied() -> dict[tuple[type, str], Any]:
     """Flushes of a prefix have no effect at the peers."""
     original = reader.Reader._carry_out
 
-    def carry_out(self: reader.Reader, change: Change) -> None:
+    def carry_out(self: reader.Reader, change: Change, stat: Any) -> None:
         if change.kind != "prefix":
-            original(self, change)
+            original(self, change, stat)
 
     return {(reader.Reader, "_carry_out"): carry_out}
 
@@ -279,7 +279,7 @@ def prefixes_not_applied() -> dict[tuple[type, str], Any]:
 def join_without_flush() -> dict[tuple[type, str], Any]:
     """A server that joins keeps what it held."""
 
-    def flush(self: reader.Reader, delay: int = 0) -> None:
+    def flush(self: reader.Reader) -> None:
         if self.log is not None:
             self._context.cache.flush()
 

@@ -9,10 +9,11 @@ from mcserver.coordination.ports import Check, Create, Delete, Operation, Set, S
 
 
 class ZNode:
-    __slots__ = ("children", "creates", "czxid", "data", "mzxid", "owner", "version")
+    __slots__ = ("children", "creates", "ctime", "czxid", "data", "mtime", "mzxid", "owner", "version")
 
-    def __init__(self, data: bytes, zxid: int, owner: int) -> None:
+    def __init__(self, data: bytes, zxid: int, owner: int, time: int = 0) -> None:
         self.data = data
+        self.ctime = self.mtime = time
         self.czxid = self.mzxid = zxid
         self.version = 0
         self.creates = 0
@@ -27,6 +28,8 @@ class ZNode:
             2 * self.creates - len(self.children),
             len(self.children),
             self.owner,
+            self.ctime,
+            self.mtime,
         )
 
 
@@ -46,18 +49,19 @@ class Tree:
         self.nodes: dict[str, ZNode] = {"/": ZNode(b"", 0, 0)}
         self.applied = 0
 
-    def apply(self, deltas: list[Delta], zxid: int) -> None:
-        nodes = self.nodes
+    def apply(self, deltas: list[Delta], zxid: int, time: int) -> None:
+        """`time` of the transaction in ns; a Stat shows it in ms, as ZooKeeper does."""
+        nodes, time = self.nodes, 1_700_000_000_000 + time // 1_000_000
         for kind, path, data, owner in deltas:
             if kind == "set":
                 node = nodes[path]
-                node.data, node.mzxid = data, zxid
+                node.data, node.mzxid, node.mtime = data, zxid, time
                 node.version += 1
                 continue
             parent, _, name = path.rpartition("/")
             above = nodes[parent or "/"]
             if kind == "create":
-                nodes[path] = ZNode(data, zxid, owner)
+                nodes[path] = ZNode(data, zxid, owner, time)
                 above.children[name] = None
                 above.creates += 1
             else:
