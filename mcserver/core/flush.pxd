@@ -8,6 +8,7 @@ from libc.string cimport memcpy
 from .memory cimport *
 from .store cimport *
 from .items cimport *
+from .mrc cimport mrc_flush
 
 cdef enum:
     EPOCH_MAX = 0xFFFF
@@ -33,6 +34,7 @@ cdef inline void flush_now(Store* s) noexcept nogil:
     s.epoch += 1
     s.flush_epoch = s.epoch
     s.rules = 0
+    mrc_flush(s.mrc)
 
 
 cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
