@@ -37,7 +37,7 @@ cdef enum:
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
     FREE_SAMPLES = 1 << 16      # whatever they cost: some 20 ms, so that the first answers come soon
     FREE_RATE = 32              # one request in so many may be sampled, whatever its size, for 1 % of the CPU time;
-    FREE_BYTES = 160000         # a value of so many bytes costs so much that each of its requests may
+    FREE_BYTES = 200000         # a value of so many bytes costs so much that each of its requests may
 
 cdef struct MrcKey:
     uint32_t hash
