@@ -35,6 +35,7 @@ AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server until it ends, and returns the exit code."""
+    open_standard_streams()
     try:
         chosen = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
         if isinstance(chosen, str):
@@ -47,6 +48,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from .server import run
 
     return run(chosen)
+
+
+def open_standard_streams() -> None:
+    """A closed stdin, stdout or stderr becomes /dev/null: else the next socket would get its number, and the log's lines."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
 
 
 def show(page: str) -> int:

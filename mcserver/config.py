@@ -112,7 +112,7 @@ class Config:
     )
     reqs_per_event: int = setting(
         20,
-        "commands of one connection before the others get their turn",
+        "commands of one connection after which it is asked whether its turn has lasted 0.25 ms",
         lambda count: count > 0,
         "Number of requests per event must be greater than 0",
     )
@@ -203,28 +203,32 @@ class Config:
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
     lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
 
+    room_for: str = setting(
+        "requests",
+        "what memory goes to when sizes differ: requests (as many hits as possible) or bytes (as many of the bytes asked for)",
+        lambda value: value in {"requests", "bytes"},
+        "room_for must be requests or bytes",
+    )
+
     # LRU
     lru_maintainer_thread: bool = setting(
         True, "keep the LRU in order in the background; off: one flat LRU for each class"
     )
     lru_segmented: bool = setting(True, "hot, warm and cold LRU")
     hot_lru_pct: int = setting(
-        20, "percent of a class's memory for the hot LRU", below_80, "hot_lru_pct must be > 1 and < 80"
+        20,
+        "new items (the hot LRU) have half of this percentage of a class's memory",
+        below_80,
+        "hot_lru_pct must be > 1 and < 80",
     )
     warm_lru_pct: int = setting(
-        40, "percent of a class's memory for the warm LRU", below_80, "warm_lru_pct must be > 1 and < 80"
+        40, "shown in stats", below_80, "warm_lru_pct must be > 1 and < 80", effect=Effect.ACCEPTED
     )
     hot_max_factor: float = setting(
-        0.2,
-        "items idle for longer than this times the cold LRU's age leave hot",
-        lambda f: f > 0,
-        "hot_max_factor must be > 0",
+        0.2, "shown in stats", lambda f: f > 0, "hot_max_factor must be > 0", effect=Effect.ACCEPTED
     )
     warm_max_factor: float = setting(
-        2.0,
-        "items idle for longer than this times the cold LRU's age leave warm",
-        lambda f: f > 0,
-        "warm_max_factor must be > 0",
+        2.0, "shown in stats", lambda f: f > 0, "warm_max_factor must be > 0", effect=Effect.ACCEPTED
     )
     temp_lru: bool = setting(False, "a separate LRU for items of a short time to live")
     temporary_ttl: int = setting(61, "items with fewer seconds to live than this are kept apart and evicted last")
@@ -271,10 +275,9 @@ class Config:
     )
     read_buf_mem_limit: int = setting(
         0,
-        "limit of the connections' buffers, in MiB; all share one here",
+        "what lines that have no end yet may take together, in bytes; 0 is 64 MiB",
         lambda size: size >= 0,
         "could not parse argument to read_buf_mem_limit",
-        effect=Effect.ACCEPTED,
     )
 
     # Process

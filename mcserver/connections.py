@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
 from mcserver.core import Engine, Poller, Session
-from mcserver.logs import trace, trace_lines
+from mcserver.logs import lost, trace, trace_lines
 from mcserver.process import open_descriptors
 
 if TYPE_CHECKING:
@@ -29,8 +30,12 @@ log = logging.getLogger("mcserver")
 
 ACCEPTS_A_TURN = 64
 """Connections accepted before the clients that are there already get their turn."""
-RETRY_ACCEPT_SECONDS = 0.1
-"""How long the listeners rest when the system has no descriptor or memory left."""
+FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
+"""How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
+PROCEED_SECONDS = 0.0005
+"""How long sessions that have much to do may go on before those get their turn for which something came."""
+CLOCK_START = 2
+"""The second of the engine's clock at which the server began."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 IDLE_STATES = {"conn_new_cmd", "conn_read"}
@@ -65,7 +70,12 @@ class Connections:
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._sessions: dict[int, Session] = {}
         self._most = len(self._listeners)
+        self._waiting: deque[Session] = deque()
+        self._proceeding = False
         self._paused_at = 0.0
+        self._rest = FIRST_REST_SECONDS
+        self._short = False
+        self._retry: asyncio.TimerHandle | None = None
         self._accepting = False
         self._ending = False
 
@@ -94,10 +104,12 @@ class Connections:
         self._listeners.clear()
 
     def _pause(self) -> None:
-        if not self._accepting:
-            return
+        if self._accepting:
+            self.figures.listen_disabled_num += 1
+            self._stop_accepting()
+
+    def _stop_accepting(self) -> None:
         self._accepting = False
-        self.figures.listen_disabled_num += 1
         self._paused_at = time.monotonic()
         for fd, listener in self._listeners.items():
             self._loop.remove_reader(fd)
@@ -122,15 +134,27 @@ class Connections:
                 return
             except OSError as error:
                 if error.errno in EXHAUSTED:
-                    log.warning("can't accept connections: %s; see -c and `ulimit -n`", error.strerror)
-                    self._pause()
-                    self._loop.call_later(RETRY_ACCEPT_SECONDS, self._resume)
+                    self._exhausted(error)
                     return
                 continue  # the client has gone again
+            self._rest = FIRST_REST_SECONDS
+            self._short = False
             if len(self._sessions) >= self._config.maxconns:
                 self._refuse(connection)
             else:
                 self._open(connection)
+
+    def _exhausted(self, error: OSError) -> None:
+        """The listeners rest, ever longer, or until the next connection closes. One line and one count for the whole of it."""
+        if not self._short:
+            self._short = True
+            self.figures.listen_disabled_num += 1
+            log.warning("can't accept connections: %s; see -c and `ulimit -n`", error.strerror)
+        self._stop_accepting()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(self._rest, self._resume)
+        self._rest = min(2 * self._rest, LONGEST_REST_SECONDS)
 
     def _refuse(self, connection: socket.socket) -> None:
         self.figures.rejected_connections += 1
@@ -149,8 +173,7 @@ class Connections:
         try:
             self._poller.interest(session, read=True, write=False)
         except OSError as error:
-            log.warning("can't watch another connection: %s", error.strerror)
-            session.close("error")
+            self._unwatchable(session, error)
             return
         self.figures.total_connections += 1
         self._most = max(self._most, self.connections)
@@ -170,7 +193,16 @@ class Connections:
         return self.admin.command(session, line)
 
     def interest(self, session: Session, read: bool, write: bool) -> None:
-        self._poller.interest(session, read and not self._ending, write)
+        try:
+            self._poller.interest(session, read and not self._ending, write)
+        except OSError as error:
+            self._unwatchable(session, error)
+
+    def _unwatchable(self, session: Session, error: OSError) -> None:
+        """Nobody would ever hear of this connection again: it is closed, and counted as refused."""
+        self.figures.rejected_connections += 1
+        log.warning("can't watch a connection, which is closed: %s", error.strerror)
+        session.close("error")
 
     def closed(self, session: Session, reason: str) -> None:
         fd = session.fd
@@ -193,7 +225,25 @@ class Connections:
             self.all_closed.set()
 
     def later(self, session: Session) -> None:
-        self._loop.call_soon(session.proceed)
+        """Sessions whose turn was cut short go on one after the other, so that many dumps take no more than one."""
+        self._waiting.append(session)
+        self._proceed_soon()
+
+    def _proceed_soon(self) -> None:
+        if self._waiting and not self._proceeding:
+            self._proceeding = True
+            self._loop.call_soon(self._proceed)
+
+    def _proceed(self) -> None:
+        until = time.monotonic() + PROCEED_SECONDS
+        try:
+            for _ in range(len(self._waiting)):
+                self._waiting.popleft().proceed()  # it may ask for another turn: then it stands at the end
+                if time.monotonic() > until:
+                    break
+        finally:
+            self._proceeding = False
+            self._proceed_soon()
 
     def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
         return self.cluster is not None and self.cluster.events(session, events)
@@ -220,7 +270,7 @@ class Connections:
         """No further command is taken from anyone; replies still go out."""
         self._ending = True
         for session in list(self._sessions.values()):
-            self._poller.interest(session, read=False, write=session.state == "conn_mwrite")
+            self.interest(session, read=False, write=session.state == "conn_mwrite")
 
     def finish(self) -> None:
         """Closes what has nothing to send, and the others as soon as they have sent it."""
@@ -253,19 +303,24 @@ class Connections:
         return self._most
 
     @property
+    def log_lines_lost(self) -> int:
+        return lost()
+
+    @property
     def accepting(self) -> bool:
         return self._accepting
 
-    def sockets(self) -> Iterator[SocketStatus]:
+    def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         now = self._engine.now()
         for fd in sorted([*self._listeners, *self._sessions]):
             if fd in self._listeners:
-                yield SocketStatus(fd, address_text(fd), "", "conn_listening", 0, int(now))
+                yield SocketStatus(fd, address_text(fd), "", "conn_listening", 0, int(now - CLOCK_START))
             elif session := self._sessions.get(fd):  # it may have gone since the reply began
                 idle = max(0, int(now - session.last_command))
-                yield SocketStatus(
-                    fd, address_text(fd, peer=True), address_text(fd), session.state, session.resps_waiting, idle
-                )
+                state, waiting = session.state, session.resps_waiting
+                if session is asking:
+                    idle, state = 0, "conn_parse_cmd"
+                yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), state, waiting, idle)
 
     def stop(self, *, graceful: bool) -> None:
         self._stop(graceful)

@@ -5,31 +5,42 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import pwd
 import socket
 import stat
 from pathlib import Path
 
 from mcserver.config import Config
-from mcserver.process import StartError, write_atomically
+from mcserver.process import StartError, others_may_replace, write_atomically
+
+FIRST_UNPRIVILEGED_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
-def open_listeners(config: Config, owner: pwd.struct_passwd | None = None) -> list[socket.socket]:
-    """Bound, listening, non-blocking; a Unix socket is given to the owner.
+def need_root(config: Config) -> bool:
+    """Whether one of the ports is below those that anybody may open (1024, or what the system says)."""
+    if config.domain_socket is not None:
+        return False
+    try:
+        first = int(FIRST_UNPRIVILEGED_PORT.read_text())
+    except (OSError, ValueError):
+        first = 1024
+    ports = [config.tcpport if each.port is None else each.port for each in config.listeners()]
+    return any(0 < port < first for port in ports)
+
+
+def open_listeners(config: Config) -> list[socket.socket]:
+    """Bound, listening, non-blocking; none with -p 0 alone, as in memcached.
 
     Raises StartError (71, as memcached) with what to change; what was opened is closed then.
     """
     with contextlib.ExitStack() as opened:
         listeners = []
         if config.domain_socket is not None:
-            listeners.append(opened.enter_context(_unix(config.domain_socket, config, owner)))
+            listeners.append(opened.enter_context(_unix(config.domain_socket, config)))
         elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
                 if port != 0:
                     listeners += map(opened.enter_context, _tcp(listener.host, max(port, 0), config))
-        if not listeners:
-            raise StartError("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
         opened.pop_all()
         return listeners
 
@@ -83,27 +94,52 @@ def _bind_failure(where: str, port: int, error: OSError) -> str:
     )
 
 
-def _unix(path: str, config: Config, owner: pwd.struct_passwd | None) -> socket.socket:
-    """Replaces a socket that a server left behind; anything else at the path stays, and is an error."""
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(Path(path).lstat().st_mode):
-            Path(path).unlink()
+def _unix(path: str, config: Config) -> socket.socket:
+    """Replaces a socket that a server of this user left behind; anything else at the path stays, and is an error."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(~config.umask & 0o777)
     try:
+        _clear_the_way(path)
         listener.bind(path)
-        if owner is not None:
-            os.chown(path, owner.pw_uid, owner.pw_gid)
         listener.listen(config.tcp_backlog)
     except OSError as error:
         listener.close()
         raise StartError(
-            f"failed to listen on the Unix socket {path}: {error.strerror}. Choose another path with -s"
+            f"failed to listen on the Unix socket {path}: {error.strerror or error}. Choose another path with -s"
         ) from error
+    except StartError:
+        listener.close()
+        raise
     finally:
         os.umask(before)
     listener.setblocking(False)
     return listener
+
+
+def _clear_the_way(path: str) -> None:
+    """Removes a socket that is ours and that nobody serves, from a directory where nobody else can put something there.
+
+    Raises StartError when there is a socket that must not be taken away, OSError for what the system refuses.
+    """
+    try:
+        found = Path(path).lstat()
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(found.st_mode):
+        return  # binding will say that it is in use
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        answer = probe.connect_ex(path)
+    if answer in {0, errno.EAGAIN, errno.EINPROGRESS}:
+        raise StartError(f"a server listens on the Unix socket {path}: end it, or choose another path with -s")
+    if found.st_uid != os.geteuid():
+        raise StartError(f"the Unix socket {path} is another user's: remove it, or choose another path with -s")
+    if others_may_replace(Path(path)):
+        raise StartError(
+            f"an old Unix socket is at {path}, in a directory that other users may write: remove it, "
+            "or choose a path with -s in a directory of the server's own"
+        )
+    Path(path).unlink()
 
 
 def write_port_file(path: str, listeners: list[socket.socket]) -> None:

@@ -1,22 +1,40 @@
-"""Logging: the format of a line, as text or as JSON, and the trace of -vv. Nothing here decides what is worth a line.
+"""Logging: the format of a line, the trace of -vv, and the way out, on which no client ever waits.
 
 Everything goes to stderr through the standard library's `logging`. The logger `mcserver.trace` carries memcached's own
-trace (`<28 get a`, `>28 END`): as text its lines stand bare, exactly as memcached prints them.
+trace (`<28 get a`, `>28 END`): as text its lines stand bare, exactly as memcached prints them. Nothing here decides what is
+worth a line, only how often: whatever a client or a peer can cause is said at once, and then counted for a minute.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mcserver.keys import printable
 
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
 
 LISTS = (b"STAT ", b"ITEM ", b"PREFIX ")
 """How replies begin that the trace leaves out, as memcached's does."""
+
+QUEUE_BYTES = 1 << 20
+"""What may wait for a stderr that nobody reads; lines beyond it are dropped and counted."""
+WRITE_BYTES = 1 << 16
+"""Lines are gathered up to here for one system call."""
+REPEAT_SECONDS = 60.0
+"""A message of one kind is said once in this time; then how many there were since."""
+KINDS_MOST = 256
+"""Kinds of messages that are told apart; further ones share one count."""
+LAST_WORDS_SECONDS = 0.5
+"""How long the end of the process waits for stderr."""
 
 
 class TextFormatter(logging.Formatter):
@@ -51,25 +69,208 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
+@dataclass
+class Kind:
+    """Messages of one kind: until when they are only counted, how many were, and the last one."""
+
+    until: float
+    count: int = 0
+    last: str = ""
+
+
+class Repeats(logging.Filter):
+    """Lets the first message of a kind through, then counts for a minute, and says the count with the next one.
+
+    The kind is the text before its arguments are put in, so what a client writes into a message makes no new kind.
+    Nothing is held back before `begin`: a start says each of its warnings. The trace has its own switch.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self.held_back = 0
+        """Messages that were not said for themselves."""
+        self._clock = clock
+        self._began = False
+        self._lock = threading.Lock()
+        self._kinds: dict[tuple[str, str], Kind] = {}
+
+    def begin(self) -> None:
+        """From now on the messages are those of serving."""
+        self._began = True
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not self._began or record.name == trace_log.name:
+            return True
+        text = str(record.msg)
+        kind = (record.name, record.getMessage() if text == "%s" else text)
+        with self._lock:
+            if kind not in self._kinds and len(self._kinds) >= KINDS_MOST:
+                kind = ("", "")
+            now = self._clock()
+            known = self._kinds.get(kind)
+            if known is not None and now < known.until:
+                known.count += 1
+                known.last = record.getMessage()
+                self.held_back += 1
+                return False
+            self._kinds[kind] = Kind(now + REPEAT_SECONDS)
+        if known is not None and known.count:
+            record.msg, record.args = f"{record.getMessage()} ({known.count} more like it since the last)", None
+        return True
+
+    def overdue(self) -> list[str]:
+        """The counts of what was held back, and whose minute is over; each is told once."""
+        with self._lock:
+            now = self._clock()
+            over = [kind for kind, known in self._kinds.items() if now >= known.until]
+            ended = [self._kinds.pop(kind) for kind in over]
+        return [f"{each.last} ({each.count} like it in the last minute)" for each in ended if each.count]
+
+
+class Writer(logging.Handler):
+    """A bounded queue of lines, and a thread that writes them to a descriptor. `emit` never waits for the descriptor.
+
+    The thread starts with the first line, so that a process may fork before.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self.dropped = 0
+        """Lines that found the queue full."""
+        self._descriptor = descriptor
+        self._lines: deque[bytes] = deque()
+        self._waiting = 0
+        self._untold = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._thread: threading.Thread | None = None
+        self._writing = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # a message that can't be spelled must not disturb whoever logs it
+            line = f"a message that can't be spelled: {record.msg!r}"
+        self.put(line.encode("utf-8", "backslashreplace") + b"\n")
+
+    def put(self, line: bytes) -> None:
+        with self._changed:
+            if self._waiting + len(line) > QUEUE_BYTES:
+                self.dropped += 1
+                self._untold += 1
+                return
+            if self._untold:
+                self._append(self._note())
+            self._append(line)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
+                self._thread.start()
+            self._changed.notify_all()
+
+    def _append(self, line: bytes) -> None:
+        self._lines.append(line)
+        self._waiting += len(line)
+
+    def _note(self) -> bytes:
+        text = "%d lines of the log were dropped: stderr was not read"
+        record = logging.LogRecord(log.name, logging.WARNING, "", 0, text, (self._untold,), None)
+        self._untold = 0
+        return self.format(record).encode() + b"\n"
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                while not self._lines:
+                    self._changed.wait()
+                batch = bytearray()
+                while self._lines and (not batch or len(batch) + len(self._lines[0]) <= WRITE_BYTES):
+                    batch += self._lines.popleft()
+                self._writing = True
+            self._write(bytes(batch))
+            with self._changed:
+                self._waiting -= len(batch)
+
+    def _write(self, data: bytes) -> None:
+        """All of it, however long that takes; an error loses it, as there is nobody to tell."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(self._descriptor, view) :]
+            except BlockingIOError:  # somebody made the descriptor non-blocking
+                time.sleep(0.05)
+            except OSError:
+                return
+
+    def finish(self, seconds: float = LAST_WORDS_SECONDS) -> None:
+        """Waits until everything is written, but no longer than that."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._thread is None or not (self._lines or self._writing), seconds)
+
+
+class Log:
+    """This process's log: what `configure` made."""
+
+    repeats = Repeats()
+    writer = Writer(2)
+
+
 def configure(*, as_json: bool) -> None:
     """Sends this project's log to stderr. Called once, before anything is logged."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    Log.repeats = Repeats()
+    Log.writer = Writer(2)
+    Log.writer.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    Log.writer.addFilter(Log.repeats)
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [Log.writer]
     root.setLevel(logging.WARNING)
     log.setLevel(logging.INFO)
     trace_log.setLevel(logging.DEBUG)
-    logging.raiseExceptions = False  # a closed stderr must not disturb the server
+    logging.raiseExceptions = False
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(caught: sys.UnraisableHookArgs, /) -> None:
+    """Python's own last words would wait for stderr."""
+    error = caught.exc_value
+    details = (caught.exc_type, error, caught.exc_traceback) if error is not None else None
+    log.error("internal error: %s", caught.err_msg or "nobody could be told", exc_info=details)
+
+
+def serving() -> None:
+    """The start is over: from now on repeated messages are counted."""
+    Log.repeats.begin()
+
+
+def tell_counts() -> None:
+    """Says how often a message came again that nobody has repeated since; called now and then."""
+    for text in Log.repeats.overdue():
+        Log.writer.emit(logging.LogRecord(log.name, logging.WARNING, "", 0, "%s", (text,), None))
+
+
+def lost() -> int:
+    """Lines that were not written: dropped because stderr was not read, or held back as repetitions."""
+    return Log.writer.dropped + Log.repeats.held_back
+
+
+def finish() -> None:
+    """The last lines, if stderr takes them soon."""
+    Log.writer.finish()
 
 
 def trace_lines(text: bytes) -> Iterator[bytes]:
-    """What memcached prints for a command or a reply, `<28 ...` or `>28 ...`: for each value `sending key`, never the value."""
+    """What memcached prints for a command or a reply, `<28 ...` or `>28 ...`: for each value `sending key`, never the value.
+
+    A value is skipped by its length: the header is `VALUE key flags length [cas]`, its fields are parted by single spaces,
+    and a key may hold any other byte. A header that doesn't read so ends the trace of that reply.
+    """
     mark, _, rest = text.partition(b" ")
     while rest.startswith(b"VALUE "):
         head, _, rest = rest.partition(b"\r\n")
-        words = head.split()
+        words = head.split(b" ")
         yield mark + b" sending key " + words[1]
+        if len(words) < 4 or not words[3].isdigit():
+            return
         rest = rest[int(words[3]) + 2 :]
     if not rest.startswith(LISTS) and (line := rest.partition(b"\r\n")[0]):
         yield mark + b" " + line
@@ -77,7 +278,4 @@ def trace_lines(text: bytes) -> Iterator[bytes]:
 
 def trace(text: bytes) -> None:
     """One line of -vv's trace. Callers test the verbosity first, so that it costs nothing when off."""
-    line = text.decode("utf-8", "backslashreplace")
-    if not line.isprintable():  # what clients send must not command a terminal
-        line = "".join([each if each.isprintable() else ascii(each)[1:-1] for each in line])
-    trace_log.debug("%s", line)
+    trace_log.debug("%s", printable(text))

@@ -403,6 +403,7 @@ SUBOPTIONS = (
     Suboption("slab_sizes", "a-b-c", "slab_sizes", slab_sizes, "", "Missing slab_sizes argument"),
     Suboption("slab_chunk_max", "KiB", "slab_chunk_max", slab_chunk_max, "", "Missing slab_chunk_max argument"),
     Suboption("no_chunked_items", "", "", switch(slab_chunk_max=PAGE), "same as slab_chunk_max=1024"),
+    Suboption("room_for", "requests|bytes", "room_for", text("room_for"), "", "Missing room_for argument"),
     Suboption("track_sizes", "", "track_sizes", switch(track_sizes=True)),
     Suboption(
         "watcher_logbuf_size",

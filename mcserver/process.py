@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import pwd
 import resource
+import stat
+import tempfile
 from pathlib import Path
 
 EX_NOUSER = 67
 EX_OSERR = 71
+PR_SET_NO_NEW_PRIVS = 38
 SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
@@ -67,18 +72,48 @@ def switch_user(user: pwd.struct_passwd) -> None:
         raise StartError(f"failed to assume identity of user {user.pw_name}: {error.strerror}") from error
 
 
-def daemonize(*, keep_output: bool) -> None:
-    """Goes on in a child without a terminal, in `/`; the parent exits 0. keep_output keeps stdout and stderr open."""
+def forbid_new_privileges() -> None:
+    """Nothing that this process starts can get more rights than it has (PR_SET_NO_NEW_PRIVS). Before the first thread."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
+class Daemon:
+    """The process that goes on in the background, while the one that was started waits to hear how the start went."""
+
+    def __init__(self, tell: int, *, keep_output: bool) -> None:
+        self._tell = tell
+        self._keep_output = keep_output
+
+    def ready(self) -> None:
+        """The start succeeded: the waiting process ends with 0, and the terminal is let go."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0,) if self._keep_output else (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+        self.failed(0)
+
+    def failed(self, code: int) -> None:
+        """The waiting process ends with this exit code; what is to be said was said to the terminal, which is still there."""
+        os.write(self._tell, bytes([code]))
+        os.close(self._tell)
+
+
+def daemonize(*, keep_output: bool) -> Daemon:
+    """Goes on in a child without a terminal, in `/`. The parent ends when the child is ready or has failed.
+
+    keep_output keeps stdout and stderr open also then. The standard streams must be open, and there must be no thread.
+    """
+    hear, tell = os.pipe()
     if os.fork():
-        os._exit(0)
+        os.close(tell)
+        code = os.read(hear, 1)
+        os._exit(code[0] if code else EX_OSERR)
+    os.close(hear)
     os.setsid()
     if os.fork():
         os._exit(0)
     os.chdir("/")
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0,) if keep_output else (0, 1, 2):
-        os.dup2(null, descriptor)
-    os.close(null)
+    return Daemon(tell, keep_output=keep_output)
 
 
 def open_descriptors(most: int = 256) -> int:
@@ -93,16 +128,56 @@ def open_descriptors(most: int = 256) -> int:
     return count
 
 
+def others_may_replace(path: Path) -> bool:
+    """Whether another user (but for root) could put something else at this name: the directory's rights say so."""
+    directory = path.parent.stat()
+    if directory.st_uid not in {0, os.geteuid()}:
+        return True
+    return bool(directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not directory.st_mode & stat.S_ISVTX
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Writes the file so that a reader finds it whole or not at all."""
-    draft = path.with_name(path.name + ".lck")
-    draft.write_text(text)
-    draft.replace(path)
+    """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own."""
+    descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", suffix=".lck", dir=path.parent)
+    try:
+        with open(descriptor, "w") as file:
+            os.fchmod(descriptor, 0o644)
+            file.write(text)
+        Path(draft).replace(path)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
 
 
-def write_pid_file(path: Path) -> None:
-    """Writes -P's file. Raises StartError when it can't be written."""
+def write_pid_file(path: Path) -> str:
+    """Writes -P's file. Returns what to warn of, or "": a file that can't be written, or that names a living process.
+
+    Neither stops the start, as in memcached.
+    """
+    warning = ""
+    with contextlib.suppress(OSError, ValueError, OverflowError):
+        pid = int(path.read_bytes()[:32])
+        if pid > 0 and pid != os.getpid() and is_alive(pid):
+            warning = f"the pid file {path} named the running process {pid}; it was replaced"
     try:
         write_atomically(path, f"{os.getpid()}\n")
     except OSError as error:
-        raise StartError(f"could not write the pid file {path}: {error.strerror}; choose another with -P") from error
+        return f"could not write the pid file {path}: {error.strerror}; choose another with -P"
+    return warning
+
+
+def remove_pid_file(path: Path) -> None:
+    """Removes -P's file if it still names this process."""
+    with contextlib.suppress(OSError):
+        if path.read_text() == f"{os.getpid()}\n":
+            path.unlink()
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -10,7 +10,6 @@ import os
 import platform
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,19 +17,24 @@ from typing import TYPE_CHECKING
 from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
-from mcserver.core import Engine
-from mcserver.listeners import open_listeners, tcp_port, write_port_file
+from mcserver.core import READ_BUFFERS, Engine
+from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
 from mcserver.process import (
+    Daemon,
     StartError,
     allow_core_dumps,
     daemonize,
     find_user,
+    forbid_new_privileges,
     raise_descriptor_limit,
+    remove_pid_file,
     switch_user,
     write_pid_file,
 )
 
 if TYPE_CHECKING:
+    import pwd
+
     from mcserver.config import Config
 
 log = logging.getLogger("mcserver")
@@ -40,6 +44,8 @@ SLICE_MICROSECONDS = 1000
 SHORTEST_REST = 0.001
 """Seconds between two slices, however much work waits: clients have the loop for at least half of the time."""
 IDLE_SWEEP_SECONDS = 1.0
+TELL_COUNTS_SECONDS = 5.0
+"""How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
 EX_USAGE = 64
@@ -49,33 +55,55 @@ def run(config: Config) -> int:
     """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start."""
     logs.configure(as_json=config.log_json)
     try:
+        return _run(config)
+    finally:
+        logs.finish()
+
+
+def _run(config: Config) -> int:
+    daemon: Daemon | None = None
+    try:
         raise_descriptor_limit(config.maxconns)
         if config.core_dumps:
             allow_core_dumps()
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
         engine = make_engine(config)
-        listeners = open_listeners(config, user)
+        listeners = open_listeners(config) if need_root(config) else None
+        if config.daemonize:
+            daemon = daemonize(keep_output=config.verbosity > 0)
+        become(user, config)
+        if listeners is None:
+            listeners = open_listeners(config)
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
-        if config.daemonize:
-            daemonize(keep_output=config.verbosity > 0)
-        if user is not None:
-            load_cluster(config)
-            switch_user(user)
-        if config.pid_file is not None:
-            write_pid_file(Path(config.pid_file))
+        pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
     except StartError as error:
         log.error("%s", error)
+        if daemon is not None:
+            logs.finish()
+            daemon.failed(error.code)
         return error.code
-    for warning in config.warnings:
+    for warning in filter(None, (*config.warnings, pid_warning)):
         log.warning("%s", warning)
+    if not listeners:
+        log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
+    if daemon is not None:
+        logs.finish()
+        daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(Server(config, engine, listeners, loop_name).serve())
-    if config.daemonize and config.pid_file is not None:
-        with contextlib.suppress(OSError):
-            Path(config.pid_file).unlink()
+    if daemon is not None and config.pid_file is not None:
+        remove_pid_file(Path(config.pid_file))
     return 0
+
+
+def become(user: pwd.struct_passwd | None, config: Config) -> None:
+    """Gives up root where it is to be given up, and all further rights for ever."""
+    if user is not None:
+        load_cluster(config)
+        switch_user(user)
+    forbid_new_privileges()
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
@@ -107,6 +135,8 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             slab_chunk_max=config.slab_chunk_max,
             slab_sizes=config.slab_sizes,
             segmented=config.lru_segmented and config.lru_maintainer_thread,
+            maintained=config.lru_maintainer_thread,
+            room_for=config.room_for,
             hot_lru_pct=config.hot_lru_pct,
             warm_lru_pct=config.warm_lru_pct,
             hot_max_factor=config.hot_max_factor,
@@ -119,6 +149,7 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             flush_enabled=config.flush_enabled,
             version=MEMCACHED_VERSION.encode(),
             ascii_only=config.binding_protocol == "ascii",
+            read_buffers=config.read_buf_mem_limit or READ_BUFFERS,
             manual_clock=manual_clock,
         )
     except (ValueError, MemoryError, OSError) as error:
@@ -171,9 +202,11 @@ class Server:
         gc.collect()
         gc.freeze()
         self._announce()
+        logs.serving()
+        self._tell_counts()
         graceful = await self._stopping
         if graceful:
-            print("Gracefully stopping", file=sys.stderr, flush=True)
+            log.info("Gracefully stopping")
         await self._end()
 
     def _open_cluster(self) -> Cluster | None:
@@ -188,7 +221,7 @@ class Server:
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners),
+            ", ".join(address_text(each.fileno()) for each in self._listeners) or "nothing",
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,
@@ -208,6 +241,10 @@ class Server:
     def _sweep_idle(self) -> None:
         self._connections.close_idle()
         self._loop.call_later(IDLE_SWEEP_SECONDS, self._sweep_idle)
+
+    def _tell_counts(self) -> None:
+        logs.tell_counts()
+        self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
 
     # The end ---------------------------------------------------------------------------------------------------------
 

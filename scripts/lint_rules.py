@@ -1,4 +1,4 @@
-"""The rules of this project that no other tool checks: arrows between compiled modules, kazoo and the loop, skipped tests.
+"""The rules of this project that no other tool checks: arrows and circles of imports, kazoo and the loop, skipped tests.
 
 Each check yields complaints, `path:line: text`; none of them changes anything.
 """
@@ -9,7 +9,8 @@ import ast
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|rai
 
 
 def main() -> int:
-    complaints = [*core_arrows(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
+    complaints = [*core_arrows(ROOT), *circles(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return 1 if complaints else 0
 
@@ -43,6 +44,38 @@ def core_arrows(root: Path) -> Iterator[str]:
                 name = match[1] or match[2] or match[3]
                 if name in level and level[name] >= level[path.stem] and name != path.stem:
                     yield f"{path.relative_to(root)}:{number}: {path.stem} is not above {name} (core-layers)"
+
+
+def circles(root: Path) -> Iterator[str]:
+    """No module imports itself by way of others; imports for types only, and within functions, count, too."""
+    paths = {
+        ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__"): path
+        for package in ("mcserver", "conformance")
+        for path in sorted((root / package).rglob("*.py"))
+    }
+    try:
+        TopologicalSorter({name: imported(name, path, paths) for name, path in paths.items()}).prepare()
+    except CycleError as error:
+        circle = error.args[1][::-1]
+        yield f"{paths[circle[0]].relative_to(root)}:1: imports in a circle: {' -> '.join(circle)}"
+
+
+def imported(name: str, path: Path, known: Collection[str]) -> set[str]:
+    """The modules among the known ones that this module names in its import statements."""
+    found: set[str] = set()
+    package = name.split(".") if path.stem == "__init__" else name.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {each.name for each in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(
+                [*package[: len(package) + 1 - node.level], node.module or ""] if node.level else [node.module or ""]
+            )
+            base = base.strip(".")
+            for each in node.names:
+                deeper = f"{base}.{each.name}"
+                found.add(deeper if deeper in known else base)
+    return (found & set(known)) - {name}
 
 
 def blocking_kazoo(root: Path) -> Iterator[str]:

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.peer import memcached
 from tests.serving import Client, Server
+
+settings.register_profile(
+    "tests", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("soak", deadline=None, database=None, print_blob=True)
+settings.load_profile(os.environ.get("MCSERVER_HYPOTHESIS", "tests"))
+"""Nothing is left to chance: each run of the tests makes the same examples. `scripts/soak --tests` makes new ones."""
 
 Start = Callable[..., Server]
 

@@ -107,7 +107,6 @@ def test_a_wrong_answer_to_a_get_is_noticed(loadgen: Path, spoil: Answer) -> Non
         (("open",), b"ERROR\r\n"),
         (("fill",), b"SERVER_ERROR out of memory storing object\r\nMN\r\n"),
         (("count",), b"VALUE key-000000000000 0 4\r\n0000\r\nEND\r\n"),
-        (("trace", "--trace=zipf"), b"VALUE other 0 4\r\n0000\r\nEND\r\n"),
     ],
 )
 def test_every_mode_notices_a_wrong_answer(loadgen: Path, mode: tuple[str, ...], answer: bytes) -> None:
@@ -153,16 +152,12 @@ def test_bad_arguments_are_refused(loadgen: Path, arguments: tuple[str, ...]) ->
     assert "usage: loadgen" in report.stderr
 
 
-def test_fill_count_and_trace_agree_with_memcached() -> None:
+def test_fill_and_count_agree_with_memcached() -> None:
     with peer().running(memory=64) as server:
         fill = load(server, "fill", keys=5000, value="20-1000", depth=64, probe=True)
         assert fill["sets"] == int(server.stats()["curr_items"]) == 5000
         assert fill["probes"] > 0
         assert load(server, "count", keys=6000, value="20-1000", stride=2) == {"gets": 3000, "hits": 2500}
-    with peer().running(memory=64) as server:
-        trace = load(server, "trace", trace="shift", requests=30000)
-        assert trace["gets"] == 30000
-        assert 0 < trace["hits"] < trace["gets"]
 
 
 def test_a_server_that_does_not_start_is_an_error() -> None:

@@ -97,3 +97,19 @@ def test_the_rules_are_a_program_too() -> None:
         [sys.executable, ROOT / "scripts/lint_rules.py"], capture_output=True, timeout=60, check=False
     )
     assert (result.returncode, result.stdout) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "line", ["from .b import thing", "from . import b", "import mcserver.b", "from mcserver import b"]
+)
+@pytest.mark.parametrize("within", ["", "if TYPE_CHECKING:\n    ", "def late():\n    "])
+def test_circles_of_imports_are_found(rules: ModuleType, project: Path, line: str, within: str) -> None:
+    (project / "mcserver/__init__.py").write_text("")
+    (project / "mcserver/b.py").write_text("from .c import x\n")
+    (project / "mcserver/c.py").write_text("import os\n")
+    (project / "mcserver/a.py").write_text(f"{within}{line}\n")
+    assert list(rules.circles(project)) == []
+    (project / "mcserver/c.py").write_text("from mcserver.a import y\n")
+    (complaint,) = rules.circles(project)
+    assert "imports in a circle: " in complaint
+    assert all(f"mcserver.{name}" in complaint for name in "abc")

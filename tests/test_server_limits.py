@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import random
+import resource
 import select
 import socket
 import time
 
 import pytest
 
+from mcserver.config import Config
+from mcserver.connections import Connections
+from mcserver.core import Engine, Poller, Session
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
 
@@ -246,3 +252,100 @@ def test_a_long_batch_gives_others_their_turn(server: Server, client: Client) ->
         received += len(greedy.unread) + len(greedy.socket.recv(1 << 20))
         greedy.unread = b""
     assert int(client.stats()["conn_yields"]) > 0
+
+
+@pytest.mark.slow
+def test_no_descriptors_left(start: Start) -> None:
+    """One line and one count while it lasts; the next that closes makes room at once."""
+    server = start("-c", "400")
+    witness = server.connect()
+    assert witness.command(b"mn") == b"MN\r\n"
+    _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (40, hard))
+    clients = []
+    for _ in range(60):  # a listener that rests leaves them waiting
+        client = socket.socket()
+        client.setblocking(False)
+        client.connect_ex(("127.0.0.1", server.port))
+        clients.append(client)
+    eventually(lambda: witness.stats()["accepting_conns"] == "0")
+    time.sleep(0.5)
+    assert witness.stats()["listen_disabled_num"] == "1"
+    assert server.log().count("can't accept connections: Too many open files") == 1
+    for client in clients:
+        client.close()
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
+class FullPoller:
+    """A Poller whose epoll has no room when `full`, which a test can't bring about without harming the machine."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.poller = poller
+        self.full = False
+
+    def interest(self, session: Session, read: bool, write: bool) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self.poller.interest(session, read, write)
+
+    def remove(self, session: Session) -> None:
+        self.poller.remove(session)
+
+    def fileno(self) -> int:
+        return self.poller.fileno()
+
+    def close(self) -> None:
+        self.poller.close()
+
+
+async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    engine = Engine()
+    connections = Connections(Config(), engine, asyncio.get_running_loop(), [], lambda graceful: None)
+    poller = FullPoller(connections._poller)
+    connections._poller = poller  # type: ignore[assignment]
+    ours, theirs = socket.socketpair()
+    connections._open(theirs)
+    assert connections.clients == 1
+    poller.full = True
+    (session,) = connections._sessions.values()
+    connections.interest(session, True, True)
+    assert connections.clients == 0
+    assert connections.figures.rejected_connections == 1
+    assert ours.recv(1) == b""
+    another, theirs = socket.socketpair()
+    connections._open(theirs)
+    assert connections.clients == 0
+    assert connections.figures.rejected_connections == 2
+    assert another.recv(1) == b""
+    assert "can't watch a connection, which is closed" in caplog.text
+    ours.close()
+    another.close()
+    connections.close_all()
+
+
+def test_lines_without_an_end_are_bounded_together(start: Start) -> None:
+    server = start("-o", "read_buf_mem_limit=8")
+    witness = server.connect()
+    before = server.resident()
+    refused = 0
+    clients = [server.connect() for _ in range(20)]
+    for client in clients:
+        try:
+            client.send(b"get " + b"k " * 1_000_000)
+            client.socket.settimeout(0.2)
+            refused += client.to_end() == b"SERVER_ERROR out of memory reading request\r\n"
+        except TimeoutError:
+            continue  # it is among those that have their place
+        except (ConnectionResetError, BrokenPipeError):
+            refused += 1
+    assert refused >= 15
+    stats = witness.stats()
+    assert int(stats["read_buf_oom"]) == refused
+    assert 1 << 20 < int(stats["read_buf_bytes"]) <= 8 << 20
+    assert server.resident() - before < 24 << 20
+    for client in clients:
+        client.close()
+    eventually(lambda: witness.stats()["read_buf_bytes"] == "0")
+    long = server.connect()
+    assert long.command(b"get " + b"k " * 1_000_000, b"END\r\n") == b"END\r\n"

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
 import socket
 import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -98,10 +104,13 @@ def test_address_that_does_not_resolve() -> None:
     assert "-l" in ended.stderr
 
 
-def test_nothing_to_listen_on() -> None:
-    ended = run_to_end("-u", "root", "-p", "0")
-    assert ended.returncode == 71
-    assert "-s" in ended.stderr
+def test_nothing_to_listen_on_is_a_warning_as_in_memcached(tmp_path: Path) -> None:
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "mcserver", "-u", "root", "-p", "0"], stderr=log)
+    eventually(lambda: " listens on nothing;" in (tmp_path / "log").read_text(), 15)
+    assert "WARNING nothing to listen on: give a TCP port with -p" in (tmp_path / "log").read_text()
+    process.terminate()
+    assert process.wait(10) == 0
 
 
 def test_port_file_that_can_not_be_written() -> None:
@@ -157,17 +166,86 @@ def test_a_file_in_the_sockets_place_stays(tmp_path: Path) -> None:
     assert path.read_text() == "data"
 
 
+def test_unix_socket_with_a_name_that_is_too_long(tmp_path: Path) -> None:
+    ended = run_to_end("-u", "root", "-s", str(tmp_path / ("x" * 120)))
+    assert ended.returncode == 71
+    assert "AF_UNIX path too long" in ended.stderr
+    assert "None" not in ended.stderr
+
+
+def test_socket_of_a_living_server_stays(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    server = start("-s", str(path))
+    client = server.connect()
+    ended = run_to_end("-u", "root", "-s", str(path))
+    assert ended.returncode == 71
+    assert "a server listens on" in ended.stderr
+    assert client.command(b"mn") == b"MN\r\n"
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A directory that anybody may write, in directories that anybody may enter."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+def test_old_socket_where_others_may_write_stays(open_folder: Path) -> None:
+    path = open_folder / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    ended = run_to_end("-u", "root", "-s", str(path))
+    assert ended.returncode == 71
+    assert "other users may write" in ended.stderr
+    assert path.is_socket()
+
+
+def test_socket_of_another_user_stays(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    os.chown(path, 65534, 65534)
+    ended = run_to_end("-u", "root", "-s", str(path))
+    assert ended.returncode == 71
+    assert "another user's" in ended.stderr
+    assert path.is_socket()
+
+
+def test_what_needs_no_root_is_opened_without_it(start: Start, open_folder: Path) -> None:
+    path = open_folder / "socket"
+    client = start("-u", "nobody", "-s", str(path)).connect()
+    assert client.command(b"mn") == b"MN\r\n"
+    assert path.stat().st_uid == pwd.getpwnam("nobody").pw_uid
+    pid = int(client.stats()["pid"])
+    assert "NoNewPrivs:\t1\n" in Path(f"/proc/{pid}/status").read_text()
+
+
+def test_a_port_that_needs_root_is_opened_before(start: Start) -> None:
+    if int(Path("/proc/sys/net/ipv4/ip_unprivileged_port_start").read_text()) <= 1:
+        return  # every port is anybody's here
+    for port in range(1023, 900, -1):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) != 0:
+                break
+    server = start("-u", "nobody", "-p", str(port), environment={"MEMCACHED_PORT_FILENAME": ""})
+    assert server.port == port
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
 def test_runs_as_the_given_user(start: Start) -> None:
     if os.getuid() != 0:  # only root can change its user; anybody else's -u is ignored
         assert start("-u", "nobody").connect().command(b"mn") == b"MN\r\n"
         return
-    server = start("-u", "nobody")
+    server = start("-u", "nobody", environment={"MEMCACHED_PORT_FILENAME": ""})
     status = Path(f"/proc/{server.pid}/status").read_text()
     uids = re.search(r"Uid:\s+(\d+)\s+(\d+)", status)
     assert uids
     assert "0" not in uids.groups()
 
 
+@pytest.mark.slow
 def test_stats_conns(server: Server) -> None:
     client, other = server.connect(), server.connect()
     assert other.command(b"mn") == b"MN\r\n"
@@ -178,11 +256,19 @@ def test_stats_conns(server: Server) -> None:
     listener = fds[0]
     assert stats[f"{listener}:addr"] == f"tcp:127.0.0.1:{server.port}"
     assert stats[f"{listener}:state"] == "conn_listening"
+    uptime = int(client.stats()["uptime"])
+    assert uptime - 3 <= int(stats[f"{listener}:secs_since_last_cmd"]) <= uptime - 2, "since it began, at second 2"
     assert f"{listener}:listen_addr" not in stats
     mine = next(fd for fd in fds if stats[f"{fd}:addr"] == own)
     assert stats[f"{mine}:listen_addr"] == f"tcp:127.0.0.1:{server.port}"
-    assert stats[f"{mine}:state"].startswith("conn_")
+    assert stats[f"{mine}:state"] == "conn_parse_cmd", "it is in the middle of this one"
     assert stats[f"{mine}:secs_since_last_cmd"] == "0"
+    time.sleep(2.1)
+    stats = client.stats("conns")
+    assert stats[f"{mine}:secs_since_last_cmd"] == "0", "of the asking connection, however long it paused"
+    idle = next(fd for fd in fds if fd not in {listener, mine})
+    assert 2 <= int(stats[f"{idle}:secs_since_last_cmd"]) < 20
+    assert stats[f"{idle}:state"] == "conn_new_cmd"
 
 
 def test_connection_events(server: Server) -> None:

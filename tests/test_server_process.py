@@ -101,10 +101,43 @@ def test_pid_file(start: Start, tmp_path: Path) -> None:
     assert path.exists(), "only a daemon removes it"
 
 
-def test_pid_file_that_can_not_be_written() -> None:
-    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-P", "/nonexistent/pid")
-    assert ended.returncode == 71
-    assert "-P" in ended.stderr
+def test_pid_file_that_can_not_be_written_is_a_warning(start: Start) -> None:
+    server = start("-P", "/nonexistent/pid")
+    assert server.connect().command(b"mn") == b"MN\r\n"
+    assert "could not write the pid file /nonexistent/pid" in server.log()
+
+
+def test_pid_file_of_a_living_process_is_a_warning(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    path.write_text(f"{os.getpid()}\n")
+    server = start("-P", str(path))
+    assert f"named the running process {os.getpid()}" in server.log()
+    assert path.read_text() == f"{server.pid}\n"
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"999999999999999999999", b"-1", b"\xff" * 100])
+def test_pid_file_of_nobody(start: Start, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pid"
+    path.write_bytes(content)
+    server = start("-P", str(path))
+    assert "WARNING" not in server.log()
+    assert path.read_text() == f"{server.pid}\n"
+
+
+def test_pid_file_does_not_follow_a_link(start: Start, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("data")
+    for name in ("pid", "pid.lck"):
+        (tmp_path / name).symlink_to(precious)
+    server = start("-P", str(tmp_path / "pid"))
+    assert (tmp_path / "pid").read_text() == f"{server.pid}\n"
+    assert precious.read_text() == "data"
+
+
+def test_no_new_privileges(server: Server) -> None:
+    assert "NoNewPrivs:\t1\n" in Path(f"/proc/{server.pid}/status").read_text()
+    for thread in Path(f"/proc/{server.pid}/task").iterdir():
+        assert "NoNewPrivs:\t1\n" in (thread / "status").read_text()
 
 
 def test_daemon(tmp_path: Path) -> None:
@@ -138,3 +171,19 @@ def test_daemon_tells_the_terminal_of_a_failed_start(server: Server) -> None:
     ended = run_to_end("-u", "root", "-d", "-l", "127.0.0.1", "-p", str(server.port))
     assert ended.returncode == 71
     assert "Address already in use" in ended.stderr
+
+
+def test_daemon_waits_until_it_serves(tmp_path: Path) -> None:
+    """Also of what fails late, and with a pid file that can't be written: a word, and the right exit code."""
+    environment = {"MEMCACHED_PORT_FILENAME": "/nonexistent/ports"}
+    ended = run_to_end("-u", "root", "-d", "-l", "127.0.0.1", "-p", "-1", environment=environment)
+    assert ended.returncode == 71
+    assert "/nonexistent/ports" in ended.stderr
+    path = tmp_path / "socket"
+    ended = run_to_end("-u", "root", "-d", "-s", str(path), "-A", "-P", "/nonexistent/pid")
+    assert ended.returncode == 0
+    assert "could not write the pid file" in ended.stderr
+    client = Client(str(path))  # at once
+    client.send(b"shutdown\r\n")
+    assert client.to_end() == b""
+    client.close()

@@ -6,7 +6,6 @@ to the server, replies on their way back. The lists by subject are in classic.py
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,11 +88,3 @@ def without(flag: bytes, verb: bytes) -> Change:
 def number(change: Callable[[int], int]) -> Callable[[re.Match[bytes]], bytes]:
     """For `swap`: group 2 of the match is a number, changed; groups 1 and 3 stay."""
     return lambda found: found[1] + b"%d" % change(int(found[2])) + (found[3] if found.re.groups > 2 else b"")
-
-
-@functools.cache
-def faults() -> tuple[Fault, ...]:
-    """Every fault, by subject."""
-    from . import classic, meta, service
-
-    return (*classic.FAULTS, *meta.FAULTS, *service.FAULTS)

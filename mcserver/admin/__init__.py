@@ -15,7 +15,8 @@ from mcserver.admin.lru import lru
 from mcserver.admin.settings import Settings
 from mcserver.admin.slabs import slabs
 from mcserver.admin.stats import stats
-from mcserver.admin.watch import Watchers, watch
+from mcserver.admin.watch import watch
+from mcserver.admin.watchers import Watchers
 
 if TYPE_CHECKING:
     from mcserver.core import Session

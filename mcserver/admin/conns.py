@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context
 from mcserver.core import END
+
+if TYPE_CHECKING:
+    from mcserver.core import Session
 
 SOCKETS_A_PIECE = 200
 """Keeps a piece of the reply under 64 KiB, also with the longest addresses."""
 
 
-def conns(context: Context) -> Iterator[bytes]:
+def conns(context: Context, session: Session) -> Iterator[bytes]:
     """In pieces: five thousand connections make half a megabyte."""
     lines: list[str] = []
-    for count, socket in enumerate(context.network.sockets(), 1):
+    for count, socket in enumerate(context.network.sockets(session), 1):
         lines.append(f"STAT {socket.fd}:addr {socket.addr}\r\n")
         if socket.listen_addr:
             lines.append(f"STAT {socket.fd}:listen_addr {socket.listen_addr}\r\n")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
-    from mcserver.admin.watch import Watchers
+    from mcserver.admin.watchers import Watchers
     from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Engine, Session
@@ -64,11 +64,15 @@ class Network(Protocol):
         """Descriptors that the process holds beside its sockets."""
 
     @property
+    def log_lines_lost(self) -> int:
+        """Lines of the log that were not written: dropped, or counted as repetitions."""
+
+    @property
     def accepting(self) -> bool:
         """False while the listeners are paused because of -c."""
 
-    def sockets(self) -> Iterator[Socket]:
-        """Listeners and clients, by descriptor."""
+    def sockets(self, asking: Session) -> Iterator[Socket]:
+        """Listeners and clients, by descriptor; the one that asks is in the middle of a command."""
 
     def stop(self, *, graceful: bool) -> None:
         """Ends the server soon, as SIGINT does, or SIGUSR1."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import quote_from_bytes
 
 from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, unsigned
 from mcserver.core import BAD_FORMAT, END, ERROR, OK
+from mcserver.keys import escaped, plain
 
 if TYPE_CHECKING:
     from mcserver.core import ItemInfo, Session
@@ -140,13 +140,13 @@ def parse_classes(word: bytes) -> set[int] | bytes | None:
 def metadump_line(item: ItemInfo) -> bytes:
     """The line of a metadump: escaped key, a space before the line feed, no carriage return."""
     return (
-        f"key={quote_from_bytes(item.key, safe='')} exp={item.exptime} la={item.last_access} cas={item.cas} "
+        f"key={escaped(item.key)} exp={item.exptime} la={item.last_access} cas={item.cas} "
         f"fetch={'yes' if item.fetched else 'no'} cls={item.cls} size={item.size} flags={item.flags} \n"
     ).encode()
 
 
 def mgdump_line(item: ItemInfo) -> bytes:
     """A meta get that can be sent back as it is."""
-    if item.binary:
+    if item.binary or plain(item.key) is None:
         return b"mg " + b64encode(item.key) + b" b\r\n"
     return b"mg " + item.key + b"\r\n"

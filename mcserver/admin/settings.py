@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from mcserver import __version__
 
 if TYPE_CHECKING:
-    from mcserver.admin.context import Context
     from mcserver.config import Config
 
 CLIENT_FLAGS_BYTES = 4
@@ -20,9 +19,9 @@ class Settings(dict[str, object]):
         """The tcpport is the one that was opened, which matters when any free one was asked for."""
         super().__init__(_listening(config, tcpport) | _memory(config) | _background(config) | _rest(config))
 
-    def in_force(self, context: Context) -> dict[str, object]:
+    def in_force(self, verbosity: int, detail: bool) -> dict[str, object]:
         """Now: with what the engine itself keeps."""
-        return self | {"verbosity": context.engine.verbosity, "detail_enabled": yes(context.engine.detail)}
+        return self | {"verbosity": verbosity, "detail_enabled": yes(detail)}
 
 
 def yes(flag: bool) -> str:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.admin import cluster
 from mcserver.admin.conns import conns
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import is_word, stat_lines, unsigned
+from mcserver.admin.words import is_word, pieces, stat_lines, stat_pieces, unsigned
 from mcserver.core import BAD_FORMAT, END, ERROR, OK
+from mcserver.keys import plain, plain_or_escaped
 
 if TYPE_CHECKING:
     from mcserver.core import Session
@@ -45,6 +46,9 @@ _GENERAL = """
 GENERAL = tuple(_GENERAL.split())
 """All that `stats` can print without TLS, in memcached's order."""
 
+OWN = ("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes")
+"""What memcached does not have; it stands behind."""
+
 WITH_IDLE_TIMEOUT = {"idle_kicks"}
 WITH_MAXCONNS_FAST = {"rejected_connections"}
 WITH_SLAB_REASSIGN = {key for key in GENERAL if key.startswith("slab_reassign_")} | {"slabs_moved"}
@@ -58,9 +62,8 @@ ITEMS_WITH_MAINTAINER = _MOVES | {
 
 _NOTHING_TO_COUNT = """
     response_obj_oom response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free
-    read_buf_oom auth_cmds auth_errors malloc_fails log_worker_dropped unexpected_napi_ids round_robin_fallback
-    lru_maintainer_juggles slab_reassign_chunk_rescues slab_reassign_inline_reclaim slab_reassign_busy_items
-    slab_reassign_busy_deletes slab_reassign_busy_nomem lrutail_reflocked lru_bumps_dropped
+    read_buf_oom auth_cmds auth_errors malloc_fails unexpected_napi_ids round_robin_fallback
+    slab_reassign_inline_reclaim slab_reassign_busy_deletes slab_reassign_busy_nomem lrutail_reflocked lru_bumps_dropped
 """
 
 NOTHING_TO_COUNT: Mapping[str, object] = dict.fromkeys(_NOTHING_TO_COUNT.split(), 0)
@@ -77,11 +80,11 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
     if is_word(sub, b"detail"):
         return _detail(context, words[2:])
     if is_word(sub, b"settings"):
-        return stat_lines(context.settings.in_force(context).items())
+        return stat_lines(context.settings.in_force(context.engine.verbosity, context.engine.detail).items())
     if is_word(sub, b"cachedump"):
         return _cachedump(context, words[2:])
     if is_word(sub, b"conns"):
-        return conns(context)
+        return conns(context, session)
     if sub == b"items":
         return items(context)
     if sub == b"slabs":
@@ -96,10 +99,10 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
 
 
 def general(context: Context) -> bytes:
-    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer."""
+    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer; then those of OWN."""
     values = {**NOTHING_TO_COUNT, **context.engine.stats(), **_process(context), **_network(context)}
     left_out = _left_out(context)
-    return stat_lines((key, values[key]) for key in GENERAL if key not in left_out)
+    return stat_lines((key, values[key]) for key in (*GENERAL, *OWN) if key not in left_out)
 
 
 def _left_out(context: Context) -> set[str]:
@@ -142,6 +145,7 @@ def _network(context: Context) -> dict[str, object]:
         "connection_structures": network.most_connections,
         "reserved_fds": network.reserved_descriptors,
         "accepting_conns": int(network.accepting),
+        "log_worker_dropped": network.log_lines_lost,
         "log_worker_written": watchers.written,
         "log_watcher_skipped": watchers.skipped,
         "log_watcher_sent": watchers.sent,
@@ -149,12 +153,12 @@ def _network(context: Context) -> dict[str, object]:
     }
 
 
-def items(context: Context) -> bytes:
+def items(context: Context) -> Reply:
     """`stats items`: classes that hold items."""
     left_out = set() if context.config.lru_maintainer_thread else set(ITEMS_WITH_MAINTAINER)
     if context.settings["temp_lru"] == "no":
         left_out.add("number_temp")
-    return stat_lines(
+    return stat_pieces(
         (f"items:{number}:{key}", value)
         for number, figures in context.engine.item_stats().items()
         for key, value in figures.items()
@@ -162,13 +166,13 @@ def items(context: Context) -> bytes:
     )
 
 
-def slabs(context: Context) -> bytes:
+def slabs(context: Context) -> Reply:
     """`stats slabs`: classes that ever had a page, and the two sums."""
     classes, active, malloced = context.engine.slab_stats()
     lines: list[tuple[str, object]] = [
         (f"{number}:{key}", value) for number, figures in classes.items() for key, value in figures.items()
     ]
-    return stat_lines([*lines, ("active_slabs", active), ("total_malloced", malloced)])
+    return stat_pieces([*lines, ("active_slabs", active), ("total_malloced", malloced)])
 
 
 def memory_curve(context: Context) -> bytes:
@@ -189,14 +193,11 @@ def memory_curve(context: Context) -> bytes:
     return stat_lines(lines)
 
 
-def _sizes(context: Context) -> bytes:
-    sizes: Mapping[int, int] | None = context.engine.sizes()
-    lines: Iterable[tuple[str, object]]
+def _sizes(context: Context) -> Reply:
+    sizes = context.engine.sizes()
     if sizes is None:
-        lines = [("sizes_status", "disabled")]
-    else:
-        lines = [(str(size), count) for size, count in sorted(sizes.items())]
-    return stat_lines(lines)
+        return stat_lines([("sizes_status", "disabled")])
+    return pieces(b"STAT %d %d\r\n" % each if each[1] else b"" for each in sizes)
 
 
 def _reset(context: Context) -> bytes:
@@ -206,7 +207,7 @@ def _reset(context: Context) -> bytes:
     return RESET
 
 
-def _detail(context: Context, words: list[bytes]) -> bytes:
+def _detail(context: Context, words: list[bytes]) -> Reply:
     if not context.config.dump_enabled:
         return b"CLIENT_ERROR stats detail not allowed\r\n"
     word = words[0] if words else b"?"
@@ -217,12 +218,14 @@ def _detail(context: Context, words: list[bytes]) -> bytes:
         context.engine.detail = False
         return OK
     if is_word(word, b"dump"):
-        lines = [b"PREFIX %b get %d hit %d set %d del %d\r\n" % prefix for prefix in context.engine.prefix_stats()]
-        return b"".join(lines) + END
+        return pieces(
+            b"PREFIX %b get %d hit %d set %d del %d\r\n" % (plain_or_escaped(prefix), gets, hits, sets, deletes)
+            for prefix, gets, hits, sets, deletes in context.engine.prefix_stats()
+        )
     return b"CLIENT_ERROR usage: stats detail on|off|dump\r\n"
 
 
-def _cachedump(context: Context, words: list[bytes]) -> bytes:
+def _cachedump(context: Context, words: list[bytes]) -> Reply:
     if not context.config.dump_enabled:
         return b"CLIENT_ERROR stats cachedump not allowed\r\n"
     if len(words) < 2:
@@ -232,4 +235,11 @@ def _cachedump(context: Context, words: list[bytes]) -> bytes:
         return BAD_FORMAT
     if number >= SLAB_CLASSES:
         return b"CLIENT_ERROR Illegal slab id\r\n"
-    return b"".join([b"ITEM %b [%d b; %d s]\r\n" % item for item in context.engine.cachedump(number, limit)]) + END
+    return _item_lines(context.engine.cachedump(number, limit))
+
+
+def _item_lines(slices: Iterator[list[tuple[bytes, int, int]]]) -> Iterator[bytes]:
+    """Without the keys that would break a line."""
+    for found in slices:
+        yield b"".join([b"ITEM %b [%d b; %d s]\r\n" % item for item in found if plain(item[0]) is not None])
+    yield END

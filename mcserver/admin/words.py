@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 
 UINT32_MAX = (1 << 32) - 1
 INT32_MAX = (1 << 31) - 1
@@ -36,6 +37,32 @@ def signed(token: bytes) -> int | None:
 def decimal(token: bytes) -> float | None:
     """A decimal number with an optional fraction and exponent; else None."""
     return float(token) if _DECIMAL.fullmatch(token) else None
+
+
+LINES_A_PIECE = 200
+"""Of a reply that can be long: other clients get their turn in between. With the longest lines it stays under 64 KiB."""
+
+
+def pieces(lines: Iterable[bytes]) -> bytes | Iterator[bytes]:
+    """The lines, and END: as one reply where they are few, else piece by piece, each made when it is sent."""
+    iterator = iter(lines)
+    first = b"".join(islice(iterator, LINES_A_PIECE))
+    following = list(islice(iterator, 1))
+    if not following:
+        return first + b"END\r\n"
+    return _rest(first, chain(following, iterator))
+
+
+def _rest(first: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
+    yield first
+    while piece := list(islice(lines, LINES_A_PIECE)):
+        yield b"".join(piece)
+    yield b"END\r\n"
+
+
+def stat_pieces(stats: Iterable[tuple[str, object]]) -> bytes | Iterator[bytes]:
+    """`STAT key value` for each, and END, in pieces."""
+    return pieces(f"STAT {key} {value}\r\n".encode() for key, value in stats)
 
 
 def stat_lines(stats: Iterable[tuple[str, object]], prefix: str = "") -> bytes:

@@ -1,6 +1,18 @@
 """The compiled core: one cache engine, from bytes in to bytes out. Knows no asyncio and no ZooKeeper."""
 
-from .engine import BAD_EXPTIME, BAD_FORMAT, END, ERROR, MEMORY_LIMIT_MOST, OK, Engine, ItemInfo, Poller, Session
+from .engine import (
+    BAD_EXPTIME,
+    BAD_FORMAT,
+    END,
+    ERROR,
+    MEMORY_LIMIT_MOST,
+    OK,
+    READ_BUFFERS,
+    Engine,
+    ItemInfo,
+    Poller,
+    Session,
+)
 
 __all__ = [
     "BAD_EXPTIME",
@@ -9,6 +21,7 @@ __all__ = [
     "ERROR",
     "MEMORY_LIMIT_MOST",
     "OK",
+    "READ_BUFFERS",
     "Engine",
     "ItemInfo",
     "Poller",

@@ -13,6 +13,7 @@ from .text cimport *
 from .values cimport *
 from .arith cimport *
 from .conn cimport *
+from .intake cimport data_begins
 from .wire cimport *
 
 cdef enum:
@@ -38,13 +39,12 @@ cdef inline bint keys_fit(const char* p, size_t n) noexcept nogil:
 
 cdef inline void put_value(Conn* c, uint32_t h, Item* it) noexcept nogil:
     # The value and its line end; a big one is left for the flush, which the session then does at once.
-    if it.nbytes <= BIG and not it.state & S_LARGE:
-        put(c, value_of(it), it.nbytes)
+    if it.nbytes <= BIG:
+        value_read(c.store, it, c.shared.out + c.shared.out_len)
+        c.shared.out_len += it.nbytes
         puts(c, WIRE_CRLF)
     else:
-        it.refs += 1
-        c.big = h
-        c.big_done = 0
+        big_begin(c, h, it)
         c.tail = 1
 
 
@@ -268,10 +268,8 @@ cdef inline void cmd_store(Conn* c, Token* t, int count, Mode mode) noexcept nog
     c.meta = 0
     c.mode = mode
     c.cas = cas
-    c.item = h
     c.hash = hv
-    c.filled = 0
-    c.phase = P_DATA
+    data_begins(c, h)
 
 
 cdef inline void log_stored(Conn* c, int cls, const char* key, size_t nkey, Status r, Mode mode, int64_t ttl,

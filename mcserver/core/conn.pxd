@@ -10,11 +10,12 @@ from libc.errno cimport errno, EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove, strlen
-from .memory cimport Item, item_at
-from .store cimport Store
-from .items cimport item_release
+from .memory cimport HEADER, Item, item_at
+from .store cimport Store, Upload
+from .items cimport first_piece, item_release
+from .uploads cimport upload_end
 from .text cimport write_u64, write_i64
-from .values cimport Mode, value_span
+from .values cimport Fill, Mode
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:
@@ -39,6 +40,7 @@ cdef enum:
     OUT_SOFT = 131072           # replies of one write; beyond it a batch is sent before more commands run
     OUT_ROOM = 81920            # room that a command may count on above OUT_SOFT
     BIG = 65536                 # values above this are sent from the arena
+    PARTS_MOST = 64             # pieces of one in a system call
     LINE_MOST = 2048            # a line this long without an end is refused, unless it is a get
     MULTIGET_MOST = 16777216    # ... which may have this many bytes
 
@@ -65,6 +67,9 @@ cdef struct Shared:
     char* inbuf
     char* out
     size_t out_len
+    size_t in_kept              # bytes of all connections' in_buf
+    size_t in_most              # what they may grow to, together
+    uint64_t in_refused         # connections that were closed because of it
     # hooks into the Session objects
     bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
     int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
@@ -75,6 +80,7 @@ cdef struct Shared:
     void (*on_span)(Conn* c, size_t start, size_t end) noexcept nogil    # where the event's reply is; start == end: nowhere
     bint (*wants_event)(Conn* c, const char* key, size_t nkey) noexcept nogil
     bint (*is_locked)(Conn* c, const char* key, size_t nkey) noexcept nogil
+    void (*on_refused)(Conn* c) noexcept nogil          # it has something to say though nothing came from its client
 
 cdef struct Conn:
     Store* store
@@ -98,7 +104,10 @@ cdef struct Conn:
     Mode mode
     uint32_t item
     uint64_t hash
-    uint64_t filled
+    Fill fill
+    Upload up
+    uint8_t refused             # ... and given up for want of memory: still to be told
+    uint8_t ahead               # pieces that are taken before the next read, since the last one filled all
     uint64_t cas
     uint64_t swallow
     const char* text            # its command line (meta), or what is left of a multiget's keys
@@ -115,7 +124,10 @@ cdef struct Conn:
     size_t out_pos
     size_t out_len
     uint32_t big                # a large value that follows it
+    uint64_t big_len            # its length when it was asked for; it may have grown since
     uint64_t big_done
+    uint32_t big_piece          # the piece that is next, pinned
+    uint32_t big_at             # bytes of it that are sent
     uint8_t tail                 # its line end is still to be written
     # events of this batch
     uint8_t has_events
@@ -211,10 +223,60 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
     return n
 
 
+cdef inline void big_begin(Conn* c, uint32_t h, Item* it) noexcept nogil:
+    # The value of a large item follows what is in the output.
+    it.refs += 1
+    c.big = h
+    c.big_len = it.nbytes
+    c.big_done = 0
+    c.big_piece = first_piece(it)
+    c.big_at = 0
+    item_at(&c.store.arena, c.big_piece).refs += 1
+
+
+cdef inline void big_release(Conn* c, uint32_t h) noexcept nogil:
+    item_at(&c.store.arena, c.big_piece).refs -= 1
+    item_release(c.store, h)
+
+
 cdef inline void big_drop(Conn* c) noexcept nogil:
     if c.big:
-        item_release(c.store, c.big)
+        big_release(c, c.big)
         c.big = 0
+
+
+cdef inline int big_parts(Conn* c, iovec* part, int most) noexcept nogil:
+    # The next stretches of the large value; returns how many.
+    cdef uint32_t h = c.big_piece, at = c.big_at
+    cdef uint64_t left = c.big_len - c.big_done, n
+    cdef int parts = 0
+    cdef Item* p
+    while left and parts < most:
+        p = item_at(&c.store.arena, h)
+        n = p.nbytes - at
+        if n > left:
+            n = left
+        part[parts].iov_base = <char*> p + HEADER + at
+        part[parts].iov_len = n
+        parts += 1
+        left -= n
+        at = 0
+        h = p.h_next
+    return parts
+
+
+cdef inline void big_sent(Conn* c, uint64_t n) noexcept nogil:
+    # n bytes of the large value are gone.
+    cdef Item* p = item_at(&c.store.arena, c.big_piece)
+    c.big_done += n
+    p.refs -= 1
+    while n and n >= p.nbytes - c.big_at and p.h_next:
+        n -= p.nbytes - c.big_at
+        c.big_at = 0
+        c.big_piece = p.h_next
+        p = item_at(&c.store.arena, c.big_piece)
+    c.big_at += <uint32_t> n
+    p.refs += 1
 
 
 cdef inline bint keep(Conn* c, const char* p, size_t n) noexcept nogil:
@@ -237,11 +299,10 @@ cdef inline bint keep(Conn* c, const char* p, size_t n) noexcept nogil:
 cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
     # Sends what was kept, then `fresh` (n bytes; only when nothing was kept), then the large value that follows.
     # 1: all is sent. 0: the client doesn't take more now; the rest is kept. -1: the client is gone.
-    cdef iovec part[8]
+    cdef iovec part[PARTS_MOST]
     cdef int parts
     cdef ssize_t sent
-    cdef uint64_t length, at
-    cdef Item* it
+    cdef uint64_t length
     cdef const char* head
     cdef size_t head_len
     cdef size_t budget = 4 * 1024 * 1024    # then it is others' turn, however fast this client reads
@@ -258,13 +319,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
             part[0].iov_len = head_len
             parts = 1
         if c.big:
-            it = item_at(&c.store.arena, c.big)
-            at = c.big_done
-            while at < it.nbytes and parts < 8:
-                part[parts].iov_base = value_span(c.store, it, at, &length)
-                part[parts].iov_len = length
-                at += length
-                parts += 1
+            parts += big_parts(c, part + parts, PARTS_MOST - parts)
         if parts == 0:
             return 1
         sent = transmit(c, part, parts)
@@ -282,8 +337,8 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
             fresh += length
             n -= length
         if c.big and <size_t> sent > length:
-            c.big_done += <uint64_t> sent - length
-        if c.big and c.big_done == item_at(&c.store.arena, c.big).nbytes:
+            big_sent(c, <uint64_t> sent - length)
+        if c.big and c.big_done == c.big_len:
             big_drop(c)
         if c.out_len == 0 and n == 0 and c.big == 0:
             return 1
@@ -313,14 +368,22 @@ cdef inline void drop_text(Conn* c) noexcept nogil:
     c.text_len = 0
 
 
+cdef inline void in_capacity(Conn* c, size_t cap) noexcept nogil:
+    c.shared.in_kept += cap - c.in_cap
+    c.in_cap = cap
+
+
 cdef inline void conn_free(Conn* c) noexcept nogil:
     big_drop(c)
     if c.held_big:
-        item_release(c.store, c.held_big)
+        big_release(c, c.held_big)
         c.held_big = 0
+    upload_end(c.store, &c.up)
     if c.item:
         item_release(c.store, c.item)
         c.item = 0
+    if c.in_cap:
+        in_capacity(c, 0)
     free(c.in_buf)
     free(c.out_buf)
     free(c.sink)
@@ -329,7 +392,6 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     c.out_buf = NULL
     c.sink = NULL
     c.in_len = 0
-    c.in_cap = 0
     c.out_len = 0
     c.out_pos = 0
     c.sink_len = 0

@@ -20,6 +20,12 @@ from .store cimport *
 from .items cimport *
 from .flush cimport *
 from .room cimport *
+from .lists cimport *
+from .ghosts cimport *
+from .evict cimport *
+from .exchange cimport *
+from .slices cimport *
+from .uploads cimport *
 from .walk cimport *
 from .text cimport *
 from .values cimport *
@@ -36,12 +42,19 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
-MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE
+MEMORY_LIMIT_LEAST = 2 << 20
+MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
+READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
 cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
+    DEAD_A_STEP = 256           # items that are freed before the clock is looked at
+    OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
+    KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
+    SIZES_SLICE = 65536
+    PREFIXES_MOST = 65536       # that `stats detail` counts, as memcached does
 
 cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
@@ -88,17 +101,20 @@ cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexc
     if at > 0:
         counts = self.prefixes.get(text[:at])
         if counts is None:
+            if len(self.prefixes) >= PREFIXES_MOST:
+                self.prefixes_left_out += 1
+                return
             counts = self.prefixes[text[:at]] = [0, 0, 0, 0]
         counts[op] += 1
 
 
 cdef bint engine_drop_reader(void* owner) noexcept with gil:
     # Memory is needed and nothing can be evicted: the client that has kept an item the longest, by reading a large value
-    # slowly or by not sending the rest of one, is dropped.
+    # slowly, is dropped.
     cdef Engine self = <Engine> owner
     cdef Session session
     for session in list(self.pinned.values()):
-        if session.c.running or (session.c.big == 0 and session.c.phase != P_DATA):     # it has just let go
+        if session.c.running or session.c.big == 0:     # it has just let go
             continue
         self.s.n.readers_dropped += 1
         session.close("error")
@@ -123,9 +139,12 @@ cdef class Engine:
     cdef object log_callback
     cdef bytes prefix_delimiter
     cdef dict prefixes
+    cdef readonly uint64_t prefixes_left_out    # events of prefixes for which there was no room
     cdef bytes version_reply
     cdef public bint crawler_enabled
     cdef uint64_t next_walk
+    cdef uint64_t next_hurry
+    cdef uint32_t clock_at_walk
     cdef int _verbosity
     cdef object __weakref__
 
@@ -134,11 +153,12 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False):
+                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
+                  read_buffers=READ_BUFFERS):
         cdef Store* s = &self.s
         cdef int power
         import weakref
-        if memory_limit < 2 * PAGE_SIZE:
+        if memory_limit < MEMORY_LIMIT_LEAST:
             raise ValueError("the memory limit must be at least 2 megabytes")
         if memory_limit > MEMORY_LIMIT_MOST:
             raise ValueError(f"the memory limit can be at most {MEMORY_LIMIT_MOST >> 20} megabytes")
@@ -152,16 +172,23 @@ cdef class Engine:
             raise ValueError("hot_lru_pct and warm_lru_pct must be 1 to 79 and together at most 80")
         if slab_sizes and min(slab_sizes) < 1:
             raise ValueError("slab_sizes must be at least 1 byte each")
-        if not 1024 <= slab_chunk_max <= PAGE_SIZE or PAGE_SIZE % slab_chunk_max:
+        if room_for not in ("requests", "bytes"):
+            raise ValueError("room_for must be requests or bytes")
+        if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
             raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
         s.memory_limit = memory_limit
         s.item_size_max = item_size_max
         s.evictions = evictions
         s.use_cas = cas
         s.segmented = segmented
+        s.maintained = maintained
+        s.room_for_bytes = room_for == "bytes"
+        s.uploads.next = &s.uploads
+        s.uploads.prev = &s.uploads
         s.flush_enabled = flush_enabled
         s.ascii_only = ascii_only
         s.automove = 1
+        s.attempt = 1
         s.hot_pct = hot_lru_pct
         s.warm_pct = warm_lru_pct
         s.hot_factor = hot_max_factor
@@ -180,12 +207,16 @@ cdef class Engine:
         if arena_open(&s.arena, memory_limit, reserve) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
         self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
+        if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
+            raise MemoryError("the system refuses address space: lower -m")
+        s.arena.pages_limit = self.pages_for(memory_limit)
         power = hashpower_init or 16
         if index_open(&s.index, s.arena.reserved // 48, power) != 0:
             raise MemoryError("the system refuses address space for the hash table: lower -m")
         s.mrc = mrc_open(memory_limit, mrc_budget(memory_limit))
         if s.mrc == NULL:
             raise MemoryError
+        s.mrc.by_bytes = s.room_for_bytes
         seed = hash_seed or os.urandom(16)
         s.index.k0 = int.from_bytes(seed[:8], "little")
         s.index.k1 = int.from_bytes(seed[8:], "little")
@@ -197,6 +228,7 @@ cdef class Engine:
         self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
         if self.shared.inbuf == NULL or self.shared.out == NULL:
             raise MemoryError
+        self.shared.in_most = read_buffers
         set_hooks(&self.shared)
         self.turn = requests_per_event
         self.pinned = {}
@@ -211,30 +243,43 @@ cdef class Engine:
         cdef Arena* a = &self.s.arena
         cdef uint32_t unit = 1 << a.shift
         cdef int i
-        largest = min(slab_chunk_max, PAGE_SIZE)
+        largest = min(slab_chunk_max, PIECE_MOST)
         if not slab_sizes:
             first = (48 + chunk_size + unit - 1) // unit * unit
             arena_classes(a, first, growth_factor, largest)
+            self.make_bands(growth_factor)
             return
         if len(slab_sizes) > MAX_CLASSES - 2 or list(slab_sizes) != sorted(set(slab_sizes)):
             raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
         a.classes = 0
         for size in slab_sizes:
             size = (48 + size + unit - 1) // unit * unit
-            if size >= largest:
+            if size >= slab_chunk_max:
                 raise ValueError("slab_sizes must be smaller than slab_chunk_max")
-            if a.classes and size <= a.cls[a.classes].size:
+            if size >= largest or a.classes and size <= a.cls[a.classes].size:
                 continue
-            a.classes += 1
-            a.cls[a.classes].size = size
-            a.cls[a.classes].per_page = PAGE_SIZE // size
-        a.classes += 1
-        a.cls[a.classes].size = largest
-        a.cls[a.classes].per_page = PAGE_SIZE // largest
+            arena_add_class(a, size)
+        arena_add_class(a, largest)
+        self.make_bands(1.25)
+
+    cdef make_bands(self, factor):
+        cdef Arena* a = &self.s.arena
+        arena_tails(a)
+        most = self.s.item_size_max + HEADER
+        ids = MAX_CLASSES - 1 - a.lists
+        if ids > 0:
+            factor = max(factor, (most / a.cls[a.classes].size) ** (1 / ids))
+            arena_bands(a, factor, most)
+
+    cdef uint32_t pages_for(self, uint64_t limit):
+        # Pages of a memory of so many bytes; a large table of ghosts is taken off.
+        cdef uint64_t ghosts = ghosts_beyond(self.s.ghosts.most)
+        return <uint32_t> ((limit - ghosts if limit > 2 * ghosts else limit // 2) >> self.s.arena.page_bits)
 
     def __dealloc__(self):
         arena_close(&self.s.arena)
         index_close(&self.s.index)
+        ghosts_close(&self.s.ghosts)
         free(self.s.size_count)
         free(self.s.mrc)
         free(self.shared.inbuf)
@@ -309,9 +354,10 @@ cdef class Engine:
             "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
             "hash_power_level": power_of(s.index.size),
             "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
-            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": 0,
+            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": n.rescued_pieces,
             "slab_reassign_inline_reclaim": 0, "slab_reassign_busy_items": n.busy_pages,
-            "slab_reassign_busy_deletes": n.rescued_pieces, "slab_reassign_running": 0, "slabs_moved": n.page_moves,
+            "slab_reassign_busy_deletes": 0, "slab_reassign_running": 1 if s.mover.page else 0,
+            "slabs_moved": n.page_moves,
             "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
             "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,
             "total_items": n.total_items, "slab_global_page_pool": s.arena.pooled,
@@ -320,10 +366,15 @@ cdef class Engine:
             "crawler_reclaimed": t.crawler_reclaimed, "crawler_items_checked": t.crawler_checked,
             "moves_to_cold": t.moves_to_cold, "moves_to_warm": t.moves_to_warm, "moves_within_lru": t.moves_within,
             "direct_reclaims": t.direct_reclaims, "slow_readers_dropped": n.readers_dropped,
+            "unfinished_bytes": s.unfinished, "unfinished_limit": unfinished_most(s),
+            "unfinished_refused": n.uploads_refused,
+            "ghost_bytes": s.ghosts.size * sizeof(Ghost),
+            "read_buf_bytes": self.shared.in_kept, "read_buf_oom": self.shared.in_refused,
         }
 
     cdef uint64_t tail_age(self, int cls, int seg):
-        cdef uint32_t h = self.s.lru[cls][seg].tail
+        # Seconds since the last use of the item at the end of a list; of one in the ring for WARM and COLD.
+        cdef uint32_t h = self.s.lru[cls][list_id(seg)].tail
         return (self.s.tick - item_at(&self.s.arena, h).time) // TICKS if h else 0
 
     def item_stats(self):
@@ -334,13 +385,15 @@ cdef class Engine:
         cdef int i
         result = {}
         clock_update(s)
-        for i in range(1, s.arena.classes + 1):
+        hits = sum(self.hits_of(i) for i in range(MAX_CLASSES))
+        for i in range(1, s.arena.lists + 1):
             l = &s.lru[i][0]
             c = &s.cls[i]
-            number = l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
+            number = list_items(s, i)
             if number == 0:
                 continue
-            oldest_seg = COLD if l[COLD].tail else WARM if l[WARM].tail else HOT if l[HOT].tail else TEMP
+            ready = readiness(s, i)
+            oldest_seg = COLD if l[COLD].tail else HOT if l[HOT].tail else TEMP
             result[i] = {
                 "number": number, "number_hot": l[HOT].count, "number_warm": l[WARM].count,
                 "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": self.tail_age(i, HOT),
@@ -355,8 +408,14 @@ cdef class Engine:
                 "moves_within_lru": c.moves_within, "direct_reclaims": c.direct_reclaims,
                 "hits_to_hot": c.hits_to[HOT], "hits_to_warm": c.hits_to[WARM], "hits_to_cold": c.hits_to[COLD],
                 "hits_to_temp": c.hits_to[TEMP],
+                "page_worth": s.arena.page_size / ready if ready else 0.0,
+                "hits_share": 100 * self.hits_of(i) / hits if hits else 0.0,
             }
         return result
+
+    cdef uint64_t hits_of(self, int cls):
+        cdef ClassStats* c = &self.s.cls[cls]
+        return c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3]
 
     def slab_stats(self):
         """`stats slabs`: the classes that have or had a page, how many have one, and the bytes of all pages."""
@@ -366,7 +425,7 @@ cdef class Engine:
         cdef int i
         cdef uint64_t active = 0
         result = {}
-        for i in range(1, s.arena.classes + 1):
+        for i in range(1, s.arena.lists + 1):
             k = &s.arena.cls[i]
             c = &s.cls[i]
             if k.pages == 0 and c.cmd_set == 0:
@@ -377,11 +436,13 @@ cdef class Engine:
             result[i] = {
                 "chunk_size": k.size, "chunks_per_page": k.per_page, "total_pages": k.pages, "total_chunks": total,
                 "used_chunks": k.used, "free_chunks": total - k.used, "free_chunks_end": 0,
-                "get_hits": c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3], "cmd_set": c.cmd_set,
+                "get_hits": self.hits_of(i), "cmd_set": c.cmd_set,
                 "delete_hits": c.delete_hits, "incr_hits": c.incr_hits, "decr_hits": c.decr_hits,
                 "cas_hits": c.cas_hits, "cas_badval": c.cas_badval, "touch_hits": c.touch_hits,
+                "pages_given": c.pages_given, "pages_taken": c.pages_taken,
             }
-        return result, active, s.arena.pages_used * PAGE_SIZE
+        pages = max(s.arena.pages_used, min(s.arena.pages_used + s.arena.pooled, s.arena.pages_limit))
+        return result, active, pages << s.arena.page_bits
 
     def mrc_stats(self):
         """`stats mrc`: what the miniatures saw since the last reset, and `curve`, by factor of the memory: its bytes and the
@@ -393,7 +454,7 @@ cdef class Engine:
         cdef uint64_t hits = 0, gets = s.n.cmd_get + s.n.cmd_touch
         for i in range(MAX_CLASSES):
             c = &s.cls[i]
-            hits += c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3] + c.touch_hits
+            hits += self.hits_of(i) + c.touch_hits
         hits -= s.n.vivified
         enough = m.samples >= MRC_ENOUGH and gets > 0
         curve = {}
@@ -409,11 +470,16 @@ cdef class Engine:
         return "" if fault == NULL else (<bytes> fault).decode()
 
     def sizes(self):
-        """Items by size in steps of 32 bytes, or None without track_sizes."""
-        cdef uint64_t i
-        if self.s.size_count == NULL:
-            return None
-        return {i * 32: self.s.size_count[i] for i in range(self.s.item_size_max // 32 + 16) if self.s.size_count[i]}
+        """Items by size in steps of 32 bytes: (size, count), in order; or None without track_sizes."""
+        return None if self.s.size_count == NULL else self.each_size()
+
+    def each_size(self):
+        cdef uint64_t i, most = self.s.item_size_max // 32 + 16
+        for i in range(most):
+            if self.s.size_count[i]:
+                yield i * 32, self.s.size_count[i]
+            elif i and i % SIZES_SLICE == 0:
+                yield i * 32, 0             # so that whoever asks can give up its turn
 
     def reset_stats(self):
         """`stats reset`: clears counters, keeps gauges."""
@@ -423,9 +489,15 @@ cdef class Engine:
             memset(&self.s.cls[i], 0, sizeof(ClassStats))
         self.prefixes.clear()
         mrc_reset(self.s.mrc)
+        self.prefixes_left_out = 0
+        self.shared.in_refused = 0
 
     def prefix_stats(self):
-        return [(prefix, n[0], n[1], n[2], n[3]) for prefix, n in self.prefixes.items()]
+        """Prefix, gets, hits, sets, deletes: those that are known now, counted when each is asked for."""
+        for prefix in list(self.prefixes):
+            n = self.prefixes.get(prefix)
+            if n is not None:
+                yield prefix, n[0], n[1], n[2], n[3]
 
     @property
     def detail(self):
@@ -453,11 +525,11 @@ cdef class Engine:
 
     def set_memory_limit(self, limit):
         """Changes -m; a lower limit is reached in slices by `maintain`. False if there is no address space for it."""
-        if limit < 2 * PAGE_SIZE or (limit >> PAGE_BITS) > self.s.arena.pages_max:
+        if limit < MEMORY_LIMIT_LEAST or (limit >> self.s.arena.page_bits) > self.s.arena.pages_max:
             return False
         self.s.memory_limit = limit
         mrc_resize(self.s.mrc, limit)
-        self.s.arena.pages_limit = limit >> PAGE_BITS
+        self.s.arena.pages_limit = self.pages_for(limit)
         return True
 
     def tune_lru(self, int hot_pct, int warm_pct, double hot_factor, double warm_factor):
@@ -471,14 +543,25 @@ cdef class Engine:
         cdef Store* s = &self.s
         cdef int i, seg
         cdef uint32_t h
+        cdef Item* it
         s.segmented = bool(on)
         if on:
             return
-        for i in range(1, s.arena.classes + 1):
-            for seg in (TEMP, WARM, HOT):
+        for i in range(1, s.arena.lists + 1):
+            for seg in (TEMP, HOT):
                 while s.lru[i][seg].tail:
                     h = s.lru[i][seg].tail
-                    lru_move(s, h, item_at(&s.arena, h), COLD)
+                    list_move(s, h, item_at(&s.arena, h), COLD)
+            h = s.lru[i][COLD].tail
+            while h:                                    # in a flat LRU nobody is counted as used
+                it = item_at(&s.arena, h)
+                set_uses(it, 0)
+                it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | COLD)
+                h = it.prev
+            s.lru[i][COLD].count += s.lru[i][WARM].count
+            s.lru[i][COLD].bytes += s.lru[i][WARM].bytes
+            s.lru[i][WARM].count = 0
+            s.lru[i][WARM].bytes = 0
 
     def set_temporary_ttl(self, seconds):
         self.s.temp_ttl = seconds
@@ -486,6 +569,7 @@ cdef class Engine:
     def reassign_page(self, int src, int dst):
         """`slabs reassign`: OK, BUSY, BADCLASS, NOSPARE or SAME."""
         clock_update(&self.s)
+        self.s.attempt += 1
         return (<bytes> reassign(&self.s, src, dst)).decode()
 
     @property
@@ -496,32 +580,69 @@ cdef class Engine:
     def automove(self, int level):
         self.s.automove = level
 
-    def cachedump(self, int cls, int limit):
-        """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry)."""
+    def cachedump(self, int cls, int limit, int budget=400):
+        """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry).
+
+        In lists, each from at most `budget` items of the LRU. Items whose key came base64-encoded are left out, as by
+        memcached. Should all of the last items looked at have moved between two lists, the rest of that LRU is missed."""
         cdef Store* s = &self.s
         cdef uint32_t h
         cdef Item* it
-        cdef int seg
-        cdef size_t room = 2 << 20
-        result = []
+        cdef int seg, looked = 0
+        cdef size_t room = 2 << 20, count = 0
+        cdef list kept = []         # the last items looked at: nobody frees them, and one of them is still in the list
+        found = []
         clock_update(s)
-        if not 1 <= cls <= s.arena.classes:
-            return result
-        for seg in range(4) if not s.segmented else (COLD, WARM, HOT, TEMP):
+        if not 1 <= cls <= s.arena.lists:
+            return
+        for seg in (COLD, HOT, TEMP):
             h = s.lru[cls][seg].head
-            while h and (limit == 0 or len(result) < limit):
+            while h and (limit == 0 or count < <size_t> limit):
                 it = item_at(&s.arena, h)
-                if it.nbytes == 0 and it.seg & G_TOKEN:
-                    h = it.next
-                    continue
-                if <size_t> it.nkey + 60 > room:
-                    return result
-                room -= it.nkey + 60
-                if it.epoch >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
-                    result.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
-                                   it.exptime + s.wall_start if it.exptime else 0))
-                h = it.next
-        return result
+                if not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
+                    if <size_t> it.nkey + 60 > room:
+                        yield found
+                        return
+                    room -= it.nkey + 60
+                    if epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
+                        count += 1
+                        found.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
+                                      it.exptime + s.wall_start if it.exptime else 0))
+                looked += 1
+                if looked == budget:
+                    looked = 0
+                    self.pin_some(kept, h)
+                    try:
+                        yield found
+                    finally:
+                        h = self.unpin(kept, cls, seg)
+                    found = []
+                    if h == 0:
+                        break
+                h = item_at(&s.arena, h).next
+        yield found
+
+    cdef pin_some(self, list kept, uint32_t h):
+        # Holds on to an item and those before it in its LRU.
+        cdef Item* it
+        while h and len(kept) < KEPT_MOST:
+            it = item_at(&self.s.arena, h)
+            it.refs += 1
+            kept.append(h)
+            h = it.prev
+
+    cdef uint32_t unpin(self, list kept, int cls, int seg):
+        # Lets them go; the first that is still where it was, or 0.
+        cdef uint32_t h, place = 0
+        cdef Item* it
+        for handle in kept:
+            h = handle
+            it = item_at(&self.s.arena, h)
+            if place == 0 and it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == seg:
+                place = h
+            item_release(&self.s, h)
+        kept.clear()
+        return place
 
     cdef object describe(self, Item* it):
         cdef Store* s = &self.s
@@ -550,7 +671,7 @@ cdef class Engine:
                 continue
             it = item_at(&s.arena, chunk_in(&s.arena, page, index))
             index += 1
-            if it.state & S_LINKED and (classes is None or it.cls in classes) and it.epoch >= s.flush_epoch \
+            if it.state & S_LINKED and (classes is None or it.cls in classes) and epoch_of(s, it) >= s.flush_epoch \
                     and not (it.exptime and it.exptime <= s.sec):
                 found.append(self.describe(it))
                 if len(found) >= budget:
@@ -578,13 +699,13 @@ cdef class Engine:
 
     @property
     def classes(self):
-        """The largest slab class id."""
-        return self.s.arena.classes
+        """The largest class id, of slab classes and of the bands above them."""
+        return self.s.arena.lists
 
     @property
     def memory_limit_most(self):
         """The largest limit that set_memory_limit takes, in bytes."""
-        return <uint64_t> self.s.arena.pages_max << PAGE_BITS
+        return <uint64_t> self.s.arena.pages_max << self.s.arena.page_bits
 
     def maintain(self, int budget_us=1000):
         """One slice of background work; returns the seconds after which it wants to be called again."""
@@ -594,6 +715,7 @@ cdef class Engine:
         cdef int i
         cdef bint more = 0
         clock_update(s)
+        s.attempt += 1
         began = boot_clock()
         while s.arena.pages_used > s.arena.pages_limit:
             if not shrink_step(s):
@@ -603,18 +725,32 @@ cdef class Engine:
                 break
         if s.arena.pooled and s.arena.pages_used + s.arena.pooled > s.arena.pages_limit:
             arena_trim(&s.arena, 64)
-        for i in range(1, s.arena.classes + 1):
-            juggle_by_age(s, i, 200)
+        while garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP and boot_clock() - began < limit:
+            pass
+        while boot_clock() - began < limit and compact_step(s):
+            pass
+        if s.maintained:
+            s.n.juggles += 1
+            for i in range(1, s.arena.lists + 1):
+                while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
+                    if boot_clock() - began > limit:
+                        more = 1
+                        break
+        more = more or s.garbage or s.mover.page
         if not w.running and s.rules:
-            s.sweep_restart = 0
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
-        elif not w.running and self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch):
+        elif not w.running and self.crawler_enabled and s.sec >= self.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
+            self.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
+            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
+        elif not w.running and (self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch)
+                                or s.clock - self.clock_at_walk > <uint32_t> (OLDEST // 2)):
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
         while w.running and boot_clock() - began < limit:
             if not walk_step(s, w, 256):
                 self.next_walk = s.sec + 10
+                self.clock_at_walk = s.clock
         if w.running:
-            return 0.001 if w.asked or more else 0.05
+            return 0.001 if w.asked or more or s.rules else 0.05
         return 0.001 if more or s.rules else 0.25
 
     # Logs

@@ -1,37 +1,64 @@
 # Flushes: of everything, delayed, of a prefix; and the clock that sets them off.
 #
 # Owns epochs: an item remembers how many flushes there had been when it was stored, so a flush is one addition and the
-# dead are freed when they are met. Must never walk the items, but for the one time in 65,535 when the epochs run out.
+# dead are freed when they are met. An item keeps 16 bits of that number; each flush that needs a new epoch renumbers a
+# share of the items, so that all have been met long before the bits come round. Must never walk all items at once.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy
 from .memory cimport *
 from .store cimport *
 from .items cimport *
 from .mrc cimport mrc_flush
+from .expiry cimport due_advance
 
 cdef enum:
-    EPOCH_MAX = 0xFFFF
+    SWEEP_EPOCHS = 8192         # new epochs in which all items are met: eight times before the bits come round
 
 
-cdef inline void forget_everything(Store* s) noexcept nogil:
-    cdef int cls, seg
+cdef inline void sweep_step(Store* s) noexcept nogil:
+    # Meets one share of the items: frees the dead, renumbers the living.
+    cdef Arena* a = &s.arena
+    cdef Page* page
+    cdef Item* it
+    cdef uint64_t share = 0
     cdef uint32_t h
-    for cls in range(MAX_CLASSES):
-        for seg in range(4):
-            while s.lru[cls][seg].tail:
-                h = s.lru[cls][seg].tail
-                item_unlink(s, h, hash_of(s, item_at(&s.arena, h)))
-    s.epoch = 0
-    s.flush_epoch = 0
-    s.rules = 0
+    cdef int cls
+    for cls in range(1, a.classes + 1):
+        share += <uint64_t> a.cls[cls].pages * a.cls[cls].per_page
+    share = (share + a.high) // SWEEP_EPOCHS + 1
+    while share:
+        share -= 1
+        if s.sweep_page >= a.high:
+            s.sweep_page = 1
+            s.sweep_index = 0
+            return
+        page = &a.page[s.sweep_page]
+        if page.cls == 0 or s.sweep_index >= page.fresh:
+            s.sweep_page += 1
+            s.sweep_index = 0
+            continue
+        h = chunk_in(a, s.sweep_page, s.sweep_index)
+        s.sweep_index += 1
+        it = item_at(a, h)
+        if it.state & S_LINKED:
+            if fate(s, it) == FOUND:
+                renumber(s, it)
+            else:
+                free_dead(s, h, it)
+
+
+cdef inline void next_epoch(Store* s) noexcept nogil:
+    # No item has it yet. While none was stored since the last flush, the present one will do.
+    if s.epoch_taken:
+        sweep_step(s)
+        s.epoch += 1
+        s.epoch_taken = 0
 
 
 cdef inline void flush_now(Store* s) noexcept nogil:
     # Everything stored so far is dead.
-    if s.epoch == EPOCH_MAX:
-        forget_everything(s)
-    s.epoch += 1
+    next_epoch(s)
     s.flush_epoch = s.epoch
     s.rules = 0
     mrc_flush(s.mrc)
@@ -55,16 +82,30 @@ cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
         flush_now(s)
 
 
+cdef inline void forget_covered(Store* s, const char* prefix, size_t n) noexcept nogil:
+    # Drops the rules for keys that a flush of this prefix takes anyway.
+    cdef int i, kept = 0
+    for i in range(s.rules):
+        if s.rule[i].length >= n and memcmp(s.rule[i].prefix, prefix, n) == 0:
+            continue
+        if kept != i:
+            s.rule[kept] = s.rule[i]
+        kept += 1
+    s.rules = kept
+
+
 cdef inline void add_rule(Store* s, const char* prefix, size_t n, bint refresh, uint32_t ttl) noexcept nogil:
-    # A flush or a refresh (mark stale) of the keys that begin with a prefix. When there are too many at once, or the
-    # epochs run out, everything is flushed: a cache may always forget more.
+    # A flush or a refresh (mark stale) of the keys that begin with a prefix. When there are too many that were not yet
+    # carried out on every item, everything is flushed: a cache may always forget more.
     cdef Rule* r
     if n > 250:
         return
-    if s.rules == RULES_MAX or s.epoch == EPOCH_MAX:
+    if not refresh:
+        forget_covered(s, prefix, n)
+    if s.rules == RULES_MAX:
         flush_now(s)
         return
-    s.epoch += 1
+    next_epoch(s)
     r = &s.rule[s.rules]
     r.length = <uint8_t> n
     r.refresh = refresh
@@ -73,7 +114,6 @@ cdef inline void add_rule(Store* s, const char* prefix, size_t n, bint refresh, 
     r.epoch = s.epoch
     memcpy(r.prefix, prefix, n)
     s.rules += 1
-    s.sweep_restart = 1
 
 
 cdef inline void clock_set(Store* s, uint64_t boot_ns) noexcept nogil:
@@ -86,6 +126,8 @@ cdef inline void clock_set(Store* s, uint64_t boot_ns) noexcept nogil:
         s.elapsed_ns = <uint64_t> elapsed
         s.tick = <uint32_t> (s.elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS
         s.sec = s.tick // TICKS
+        if s.sec > s.due_sec:
+            due_advance(s)
         if s.flush_at and s.sec >= s.flush_at:
             s.flush_at = 0
             flush_now(s)

@@ -1,6 +1,6 @@
-# Items: what is stored. Links and unlinks them, keeps the LRU lists in order, knows which are dead.
+# Items: what is stored. Links and unlinks them, frees them, knows which are dead.
 #
-# Owns the consistency of index, LRU lists and figures: an item is in both or in neither. Must never evict (room.pxd
+# Owns the consistency of index, lists and figures: an item is in both or in neither. Must never evict (room.pxd
 # does) nor parse anything.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
@@ -9,6 +9,12 @@ from .memory cimport *
 from .index cimport index_find, index_hash, index_insert, index_swap
 from .mrc cimport *
 from .store cimport *
+from .ghosts cimport ghost_take
+from .lists cimport *
+from .expiry cimport due_add, due_remove
+
+cdef enum:
+    FREED_AT_ONCE = 64          # pieces of a value that is gone; more are garbage, and freed in slices
 
 
 cdef inline char* key_of(Item* it) noexcept nogil:
@@ -20,18 +26,29 @@ cdef inline char* value_of(Item* it) noexcept nogil:
     return <char*> it + HEADER + it.nkey
 
 
+cdef inline uint32_t* links_of(Item* it) noexcept nogil:
+    # Where the handles of a large item's first and last piece stand, perhaps not aligned.
+    return <uint32_t*> (<char*> it + HEADER + it.nkey)
+
+
 cdef inline uint32_t first_piece(Item* it) noexcept nogil:
     cdef uint32_t h
-    memcpy(&h, <char*> it + HEADER + it.nkey, 4)
+    memcpy(&h, links_of(it), 4)
+    return h
+
+
+cdef inline uint32_t last_piece(Item* it) noexcept nogil:
+    cdef uint32_t h
+    memcpy(&h, <char*> links_of(it) + 4, 4)
     return h
 
 
 cdef inline void set_first_piece(Item* it, uint32_t h) noexcept nogil:
-    memcpy(<char*> it + HEADER + it.nkey, &h, 4)
+    memcpy(links_of(it), &h, 4)
 
 
-cdef inline uint64_t size_of(Store* s, Item* it) noexcept nogil:
-    return printed_size(s, it.nkey, it.flags, it.nbytes)
+cdef inline void set_last_piece(Item* it, uint32_t h) noexcept nogil:
+    memcpy(<char*> links_of(it) + 4, &h, 4)
 
 
 cdef inline uint64_t hash_of(Store* s, Item* it) noexcept nogil:
@@ -46,7 +63,7 @@ cdef inline uint32_t memory_of(Store* s, Item* it) noexcept nogil:
     cdef uint64_t largest = a.cls[a.classes].size, most = largest - HEADER, bytes
     if not it.state & S_LARGE:
         return a.cls[it.cls].size
-    bytes = a.cls[arena_class(a, HEADER + it.nkey + 4)].size + it.nbytes // most * largest
+    bytes = a.cls[arena_class(a, HEADER + it.nkey + 8)].size + it.nbytes // most * largest
     if it.nbytes % most:
         bytes += a.cls[arena_class(a, HEADER + it.nbytes % most)].size
     return <uint32_t> bytes
@@ -85,39 +102,17 @@ cdef inline void curve_delete(Store* s, uint64_t hv) noexcept nogil:
         mrc_delete(s.mrc, hv)
 
 
-# LRU lists
+# Epochs (flush.pxd)
 
-cdef inline void lru_push(Store* s, uint32_t h, Item* it, int seg) noexcept nogil:
-    cdef Lru* l = &s.lru[it.cls][seg]
-    it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | seg)
-    it.prev = 0
-    it.next = l.head
-    if l.head:
-        item_at(&s.arena, l.head).prev = h
-    else:
-        l.tail = h
-    l.head = h
-    l.count += 1
-    l.bytes += size_of(s, it)
+cdef inline uint64_t epoch_of(Store* s, Item* it) noexcept nogil:
+    # An item keeps 16 bits; flush.pxd sees to it that none falls behind by more than they can say.
+    return s.epoch - <uint16_t> (<uint16_t> s.epoch - it.epoch)
 
 
-cdef inline void lru_remove(Store* s, uint32_t h, Item* it) noexcept nogil:
-    cdef Lru* l = &s.lru[it.cls][it.seg & SEG_MASK]
-    if it.prev:
-        item_at(&s.arena, it.prev).next = it.next
-    else:
-        l.head = it.next
-    if it.next:
-        item_at(&s.arena, it.next).prev = it.prev
-    else:
-        l.tail = it.prev
-    l.count -= 1
-    l.bytes -= size_of(s, it)
-
-
-cdef inline void lru_move(Store* s, uint32_t h, Item* it, int seg) noexcept nogil:
-    lru_remove(s, h, it)
-    lru_push(s, h, it, seg)
+cdef inline void renumber(Store* s, Item* it) noexcept nogil:
+    # Nothing that happened so far concerns the item any more.
+    it.epoch = <uint16_t> s.epoch
+    s.epoch_taken = 1
 
 
 # Linking and freeing
@@ -129,46 +124,80 @@ cdef inline void count_size(Store* s, Item* it, int by) noexcept nogil:
         s.size_count[bucket] += <uint32_t> by
 
 
-cdef inline void item_link(Store* s, uint32_t h, uint64_t hv) noexcept nogil:
-    # Makes a filled item visible. Its key must not be in the index.
-    cdef Item* it = item_at(&s.arena, h)
-    cdef int seg = HOT if s.segmented else COLD
-    it.time = s.tick
-    it.epoch = s.epoch
-    it.state |= S_LINKED
-    if s.temp_ttl >= 0 and it.exptime and s.segmented and <int64_t> it.exptime - s.sec <= s.temp_ttl:
-        seg = TEMP
-    lru_push(s, h, it, seg)
-    index_insert(&s.index, &s.arena, h, hv)
-    curve_store(s, it, hv)
+cdef inline void count_in(Store* s, Item* it) noexcept nogil:
+    # The figures of an item that enters. count_out: of one that leaves, or is about to be changed.
     s.bytes += size_of(s, it)
-    s.n.total_items += 1
     if it.exptime:
         s.timed += 1
+        due_add(s, it)
     count_size(s, it, 1)
+
+
+cdef inline void count_out(Store* s, Item* it) noexcept nogil:
+    s.bytes -= size_of(s, it)
+    if it.exptime:
+        s.timed -= 1
+        due_remove(s, it)
+    count_size(s, it, -1)
+    s.gone[it.cls] += 1
+
+
+cdef inline void item_link(Store* s, uint32_t h, uint64_t hv, int seg, int uses) noexcept nogil:
+    # Makes a filled item visible. Its key must not be in the index.
+    cdef Item* it = item_at(&s.arena, h)
+    item_touch(s, it)
+    renumber(s, it)
+    it.state |= S_LINKED
+    if not s.segmented:
+        seg = COLD
+        uses = 0
+    elif s.temp_ttl >= 0 and it.exptime and <int64_t> it.exptime - s.sec <= s.temp_ttl:
+        seg = TEMP
+    set_uses(it, uses)
+    list_push(s, h, it, seg)
+    index_insert(&s.index, &s.arena, h, hv)
+    s.n.total_items += 1
+    count_in(s, it)
+
+
+cdef inline void garbage_add(Store* s, uint32_t first, uint32_t last) noexcept nogil:
+    # A chain of pieces without an item.
+    item_at(&s.arena, last).h_next = s.garbage
+    s.garbage = first
+
+
+cdef inline uint32_t garbage_free(Store* s, uint32_t most) noexcept nogil:
+    # Frees up to `most` pieces; returns how many.
+    cdef uint32_t h, done = 0
+    while s.garbage and done < most:
+        h = s.garbage
+        s.garbage = item_at(&s.arena, h).h_next
+        chunk_give_back(&s.arena, h)
+        done += 1
+    return done
 
 
 cdef inline void item_free(Store* s, uint32_t h) noexcept nogil:
     cdef Item* it = item_at(&s.arena, h)
     cdef uint32_t piece, following
-    if it.state & S_LARGE:
-        piece = first_piece(it)
-        while piece:
-            following = item_at(&s.arena, piece).h_next
-            chunk_give_back(&s.arena, piece)
-            piece = following
+    if it.state & S_LARGE and first_piece(it):
+        if it.nbytes > <uint64_t> FREED_AT_ONCE * (s.arena.cls[s.arena.classes].size - HEADER):
+            garbage_add(s, first_piece(it), last_piece(it))
+        else:
+            piece = first_piece(it)
+            while piece:
+                following = item_at(&s.arena, piece).h_next
+                chunk_give_back(&s.arena, piece)
+                piece = following
     chunk_give_back(&s.arena, h)
 
 
 cdef inline void item_unlink(Store* s, uint32_t h, uint64_t hv) noexcept nogil:
-    # Takes it out of index and LRU; its memory is freed at once, or when the last user lets go.
+    # Takes it out of index and list; its memory is freed at once, or when the last user lets go.
     cdef Item* it = item_at(&s.arena, h)
     index_swap(&s.index, &s.arena, h, 0, hv)
-    lru_remove(s, h, it)
-    s.bytes -= size_of(s, it)
-    if it.exptime:
-        s.timed -= 1
-    count_size(s, it, -1)
+    list_remove(s, h, it)
+    count_out(s, it)
     it.state &= ~S_LINKED
     if it.refs == 0:
         item_free(s, h)
@@ -183,12 +212,32 @@ cdef inline void item_release(Store* s, uint32_t h) noexcept nogil:
 
 cdef inline void set_expiry(Store* s, Item* it, uint32_t exptime) noexcept nogil:
     # For linked items only.
-    if (it.exptime != 0) != (exptime != 0):
-        if exptime:
-            s.timed += 1
-        else:
-            s.timed -= 1
+    if it.exptime:
+        s.timed -= 1
+        due_remove(s, it)
     it.exptime = exptime
+    if exptime:
+        s.timed += 1
+        due_add(s, it)
+
+
+cdef inline void item_replace(Store* s, uint32_t old, uint32_t new, uint64_t hv) noexcept nogil:
+    # Links `new` (and lets go of it) in the place of `old`, if there is one. It is as used as the old one was; without one,
+    # a key that was evicted not long ago has shown its worth and goes straight into the ring.
+    cdef Item* it = item_at(&s.arena, new)
+    cdef Item* was
+    cdef int seg = HOT, uses = 0
+    if old:
+        was = item_at(&s.arena, old)
+        uses = uses_of(was)
+        if list_id(was.seg & SEG_MASK) == COLD:
+            seg = WARM if uses else COLD
+        item_unlink(s, old, hv)
+    elif s.segmented and ghost_take(&s.ghosts, hv, it.cls, s.evicted[it.cls], list_items(s, it.cls)):
+        seg = COLD
+    item_link(s, new, hv, seg, uses)
+    curve_store(s, it, hv)
+    item_release(s, new)
 
 
 # Life and death
@@ -207,26 +256,27 @@ cdef inline bint apply_rules(Store* s, Item* it) noexcept nogil:
     # item was dead by then or one of them kills it.
     cdef int i
     cdef Rule* r
+    cdef uint64_t epoch = epoch_of(s, it)
     for i in range(s.rules):
         r = &s.rule[i]
-        if it.epoch < r.epoch and it.nkey >= r.length and memcmp(key_of(it), r.prefix, r.length) == 0:
+        if epoch < r.epoch and it.nkey >= r.length and memcmp(key_of(it), r.prefix, r.length) == 0:
             if it.exptime and it.exptime <= r.came:
                 return 1        # what an earlier rule left had run out
             # an empty item is a lease's stub: it is killed by a refresh too
             if not r.refresh or it.nbytes == 0:
                 return 1
             mark_item_stale(s, it, <int64_t> r.expires if r.expires else -1)
-    it.epoch = s.epoch
+    renumber(s, it)
     return 0
 
 
 cdef inline int fate(Store* s, Item* it) noexcept nogil:
     # FOUND, EXPIRED or FLUSHED.
-    if it.epoch < s.flush_epoch:
+    if epoch_of(s, it) < s.flush_epoch:
         return FLUSHED
     if it.exptime and it.exptime <= s.sec:
         return EXPIRED
-    if s.rules and it.epoch < s.epoch:
+    if s.rules and it.epoch != <uint16_t> s.epoch:
         if apply_rules(s, it):
             return FLUSHED
         if it.exptime and it.exptime <= s.sec:      # a refresh may have shortened its life
@@ -239,6 +289,8 @@ cdef inline uint32_t item_find(Store* s, const char* key, size_t nkey, uint64_t 
     cdef uint32_t h = index_find(&s.index, &s.arena, key, nkey, hv)
     cdef Item* it = NULL
     cdef int f = MISSING
+    s.requests += 1
+    s.clock = <uint32_t> (s.requests >> TRAFFIC_GRAIN)
     if h:
         it = item_at(&s.arena, h)
         f = fate(s, it)
@@ -255,37 +307,8 @@ cdef inline uint32_t item_find(Store* s, const char* key, size_t nkey, uint64_t 
     return 0
 
 
-cdef inline void item_bump(Store* s, uint32_t h, Item* it) noexcept nogil:
-    # A hit. Segmented: a second hit makes an item active, and an active one in COLD moves to WARM.
-    cdef int seg = it.seg & SEG_MASK
-    if not s.segmented:
-        it.state |= S_FETCHED
-        it.time = s.tick
-        lru_move(s, h, it, seg)
-        return
-    if it.state & S_ACTIVE:
-        return
-    if not it.state & S_FETCHED:
-        it.state |= S_FETCHED
-        return
-    if seg == COLD:
-        it.time = s.tick
-        lru_move(s, h, it, WARM)
-        s.cls[it.cls].moves_to_warm += 1
-    else:
-        it.state |= S_ACTIVE
-        it.time = s.tick
-
-
-cdef inline void item_update(Store* s, uint32_t h, Item* it) noexcept nogil:
-    # Something was done with the item that is no hit: it is young again, but not more active.
-    it.time = s.tick
-    if not s.segmented:
-        lru_move(s, h, it, it.seg & SEG_MASK)
-
-
-cdef inline void reclaim_dead(Store* s, uint32_t h, Item* it) noexcept nogil:
-    # Frees a dead item that was met on the way, and counts it.
+cdef inline void free_dead(Store* s, uint32_t h, Item* it) noexcept nogil:
+    # A dead item that was met at a list's end.
     cdef ClassStats* c = &s.cls[it.cls]
     c.reclaimed += 1
     if not it.state & S_FETCHED:

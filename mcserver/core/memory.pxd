@@ -1,10 +1,13 @@
-# Memory: one mapping in pages of 1 MiB, cut into chunks by slab class.
+# Memory: one mapping in pages, each cut into chunks of one slab class.
 #
 # Owns the arena, its pages and its classes: who has which page, which chunks are free. Must never know what a key,
-# a client or a command is; who is evicted to make room is decided in items.pxd.
+# a client or a command is; who is evicted to make room is decided in room.pxd.
 #
 # A handle is 32 bits: the chunk's offset in the arena >> shift. Page 0 is never used, so handle 0 is "none".
 # The limit holds by construction: pages are only handed out while pages_used < pages_limit.
+#
+# Slab classes have the ids 1 to `classes`; the chunks of the last one are also the pieces that larger values lie in. Ids
+# from there to `lists` are bands: they have no chunks, only a list each of the large items of about one size.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
@@ -35,10 +38,17 @@ cdef extern from *:
 
 cdef enum:
     HUGE_PAGE = 1 << 21
-    PAGE_BITS = 20
-    PAGE_SIZE = 1 << 20
+    PAGE_BITS_MOST = 20         # pages of 1 MiB from -m 64 on,
+    PAGE_BITS_LEAST = 16        # of 64 KiB for -m 16 and less
+    PAGE_SIZE_MOST = 1 << 20
+    PAGES_WANTED = 256          # of a small memory
+    PIECE_MOST = 16384          # bytes of the largest chunk: what doesn't fit lies in pieces of this size
     MAX_CLASSES = 64            # ids 1 to 63, as memcached counts them
-    HEADER = 44                 # bytes of Item before the key
+    CLASSES_MOST = 50           # of them slab classes that follow from -n and -f; the others are left for bands
+    HEADER = 48                 # bytes of Item before the key
+    TAILS = 2                   # slab classes for what is left of a large value behind its last whole piece
+    TAIL_PIECES = 3             # of one of them before the next larger one is taken
+    LINKS = 8                   # bytes behind the key of a large item: the handles of its first and last piece
     MIN_SHIFT = 3
     MAX_SHIFT = 6
 
@@ -46,35 +56,38 @@ cdef enum:
 cdef enum:
     S_USED = 1                  # allocated: an item, linked or being filled, or a piece of a large value
     S_LINKED = 2                # in the index and in an LRU
-    S_PIECE = 4                 # a piece of a large value; `next` is its owner, `h_next` the following piece
-    S_LARGE = 8                 # its value lies in pieces; the first piece's handle follows the key
+    S_PIECE = 4                 # a piece of a large value: see `next` and `prev`
+    S_LARGE = 8                 # its value lies in pieces; their first and last handle follow the key
     S_FETCHED = 16              # hit since it was stored
-    S_ACTIVE = 32               # hit twice
     S_BINARY = 64               # its key came base64-encoded
     S_STALE = 128
 
-# Item.seg: the LRU in the low bits, and one more mark.
+# Item.seg: the list in the low bits (see lists.pxd), how often it was used, and marks.
 cdef enum:
-    HOT = 0
-    WARM = 1
-    COLD = 2
-    TEMP = 3
+    HOT = 0                     # new
+    WARM = 1                    # in the ring, used since it last passed the ring's end
+    COLD = 2                    # in the ring, not used since
+    TEMP = 3                    # about to expire
     SEG_MASK = 3
     G_TOKEN = 4                 # a client was told that it won the right to refresh this item
+    G_USE = 8                   # uses since, 0 to 3, in two bits
+    G_USES = 24
+    G_DUE = 32                  # counted among those that expire (see expiry.pxd)
 
-cdef struct Item:              # 44 bytes; the key follows at once
+cdef struct Item:              # 48 bytes; the key follows at once
     uint32_t h_next             # next item in the index bucket; next free chunk; next piece
-    uint32_t next               # LRU neighbours (towards the tail, towards the head)
-    uint32_t prev
+    uint32_t next               # list neighbours (towards the tail, towards the head). Of a piece: `prev` is the piece before
+    uint32_t prev               # it, or the item if it is the first; `next` of the last one is the item, else 0
     uint32_t time               # last access, in ticks of 1/16 s
+    uint32_t used               # the same on the clock of traffic (Store.clock)
     uint32_t exptime            # second of expiry on the engine's clock; 0 never
     uint32_t nbytes             # length of the value (of this piece, in a piece)
-    uint64_t cas
     uint32_t flags              # client flags
+    uint64_t cas
     uint16_t epoch              # flushes seen when it was stored
     uint16_t refs               # who still needs this memory though it be unlinked
     uint8_t nkey
-    uint8_t cls                 # LRU class: the slab class, or the largest one for a large value
+    uint8_t cls                 # the list's class: the slab class, or a band for a large value
     uint8_t state
     uint8_t seg
 
@@ -87,6 +100,7 @@ cdef struct Page:
     uint8_t cls                 # 0: in the pool
     uint8_t has_room
     uint8_t leaving             # being emptied: its chunks are not handed out again
+    uint32_t tried              # the attempt (Store.attempt) at which it last could not be emptied
 
 cdef struct SlabClass:
     uint32_t size               # bytes of a chunk
@@ -101,6 +115,8 @@ cdef struct Arena:
     void* mapped
     size_t reserved             # bytes of address space, from `mapped` on
     uint32_t shift
+    uint32_t page_bits
+    uint32_t page_size
     uint32_t pages_max
     uint32_t pages_limit
     uint32_t pages_used
@@ -108,7 +124,9 @@ cdef struct Arena:
     uint32_t pool               # pages given back, as a list
     uint32_t pooled
     Page* page
-    int classes                 # the largest class id
+    int classes                 # the largest slab class id
+    int lists                   # the largest band's; `classes` if there is none
+    int tail[TAILS]             # about a quarter and a sixteenth of a piece; the piece's own class where there is none
     SlabClass cls[MAX_CLASSES]
 
 
@@ -117,11 +135,11 @@ cdef inline Item* item_at(Arena* a, uint32_t h) noexcept nogil:
 
 
 cdef inline uint32_t page_of(Arena* a, uint32_t h) noexcept nogil:
-    return <uint32_t> ((<size_t> h << a.shift) >> PAGE_BITS)
+    return <uint32_t> ((<size_t> h << a.shift) >> a.page_bits)
 
 
 cdef inline uint32_t chunk_in(Arena* a, uint32_t page, uint32_t index) noexcept nogil:
-    return <uint32_t> ((((<size_t> page) << PAGE_BITS) + <size_t> index * a.cls[a.page[page].cls].size) >> a.shift)
+    return <uint32_t> ((((<size_t> page) << a.page_bits) + <size_t> index * a.cls[a.page[page].cls].size) >> a.shift)
 
 
 cdef inline int arena_class(Arena* a, size_t size) noexcept nogil:
@@ -129,6 +147,28 @@ cdef inline int arena_class(Arena* a, size_t size) noexcept nogil:
     cdef int low = 1, high = a.classes, mid
     if size > a.cls[high].size:
         return 0
+    while low < high:
+        mid = (low + high) >> 1
+        if a.cls[mid].size >= size:
+            high = mid
+        else:
+            low = mid + 1
+    return low
+
+
+cdef inline int arena_piece_class(Arena* a, uint64_t n) noexcept nogil:
+    # The class for the next piece of a value of which n bytes are left: few classes, so that few pages lie half empty.
+    cdef int i, cls = a.classes
+    for i in range(TAILS):
+        if n > <uint64_t> TAIL_PIECES * (a.cls[a.tail[i]].size - HEADER):
+            break
+        cls = a.tail[i]
+    return cls
+
+
+cdef inline int arena_band(Arena* a, size_t size) noexcept nogil:
+    # The band of a large item of so many bytes; the last one takes all that are larger.
+    cdef int low = a.classes if a.classes == a.lists else a.classes + 1, high = a.lists, mid
     while low < high:
         mid = (low + high) >> 1
         if a.cls[mid].size >= size:
@@ -179,7 +219,7 @@ cdef inline bint page_give(Arena* a, int cls) noexcept nogil:
         return 0
     page = &a.page[p]
     memset(page, 0, sizeof(Page))
-    MEMORY_SHOW(a.base + (<size_t> p << PAGE_BITS), PAGE_SIZE)
+    MEMORY_SHOW(a.base + (<size_t> p << a.page_bits), a.page_size)
     page.cls = <uint8_t> cls
     a.pages_used += 1
     a.cls[cls].pages += 1
@@ -255,12 +295,10 @@ cdef inline void chunk_give_back(Arena* a, uint32_t h) noexcept nogil:
         room_add(a, p)
     if page.used == 0:
         c.empty += 1
-        if c.pages > 1:
-            page_return(a, p)
 
 
 cdef inline bint empty_page_reclaim(Arena* a) noexcept nogil:
-    # A class may keep one page without items; when memory is short the pool takes it.
+    # A class keeps its empty pages; when memory is short the pool takes one.
     cdef int i
     cdef uint32_t p
     for i in range(1, a.classes + 1):
@@ -279,49 +317,85 @@ cdef inline uint32_t arena_trim(Arena* a, uint32_t most) noexcept nogil:
     cdef uint32_t p = a.pool, done = 0
     while p and done < most:
         if a.page[p].fresh:
-            madvise(a.base + (<size_t> p << PAGE_BITS), PAGE_SIZE, MADV_DONTNEED)
+            madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED)
             a.page[p].fresh = 0
             done += 1
         p = a.page[p].next
     return done
 
 
+cdef inline void arena_add_class(Arena* a, uint32_t size) noexcept nogil:
+    a.classes += 1
+    a.cls[a.classes].size = size
+    a.cls[a.classes].per_page = a.page_size // size
+    a.lists = a.classes
+
+
 cdef inline void arena_classes(Arena* a, uint32_t first, double factor, uint32_t largest) noexcept nogil:
-    # Sizes from `first` on, each `factor` times the one before, the last one `largest` (as memcached computes them).
+    # Sizes from `first` on, each `factor` times the one before (as memcached computes them), the last one `largest`.
     cdef uint32_t unit = <uint32_t> 1 << a.shift
     cdef double size = first
-    cdef int i = 0
     cdef uint32_t s
-    while i < MAX_CLASSES - 2:
+    a.classes = 0
+    while a.classes < CLASSES_MOST - 1:
         s = (<uint32_t> size + unit - 1) & ~(unit - 1)
-        if s > largest / factor:
+        if a.classes and s <= a.cls[a.classes].size:
+            s = a.cls[a.classes].size + unit
+        if s >= largest:
             break
-        if i and s <= a.cls[i].size:
-            s = a.cls[i].size + unit
-        i += 1
-        a.cls[i].size = s
-        a.cls[i].per_page = PAGE_SIZE // s
+        arena_add_class(a, s)
         size = s * factor
-    i += 1
-    a.cls[i].size = largest
-    a.cls[i].per_page = PAGE_SIZE // largest
-    a.classes = i
+    arena_add_class(a, largest)
+
+
+cdef inline void arena_bands(Arena* a, double factor, uint64_t most) noexcept nogil:
+    # Lists for items of up to `most` bytes that lie in pieces: sizes as the classes would go on, wider where ids are short.
+    cdef double size = a.cls[a.classes].size
+    while a.lists < MAX_CLASSES - 1 and size < most:
+        size *= factor
+        a.lists += 1
+        a.cls[a.lists].size = <uint32_t> size if size < 4294967295.0 else <uint32_t> 0xFFFFFFFF
+        a.cls[a.lists].per_page = 0
+
+
+cdef inline void arena_tails(Arena* a) noexcept nogil:
+    # Which classes the ends of large values lie in.
+    cdef int i
+    cdef uint32_t size = a.cls[a.classes].size
+    for i in range(TAILS):
+        size //= 4
+        a.tail[i] = a.classes
+        if size >= 8 * HEADER:
+            a.tail[i] = arena_class(a, size)
+
+
+cdef inline uint32_t page_bits_for(uint64_t limit) noexcept nogil:
+    # Pages fit the memory: 1 MiB from 64 MiB on; below, a 256th of it, and 64 KiB at least.
+    cdef uint32_t bits = PAGE_BITS_MOST
+    if limit < <uint64_t> 64 << 20:
+        while bits > PAGE_BITS_LEAST and limit < <uint64_t> PAGES_WANTED << bits:
+            bits -= 1
+    return bits
 
 
 cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept nogil:
     # Reserves address space for `reserve` bytes or, if the system refuses, for `limit`. 0 on success, -1 on failure.
     cdef void* where
+    cdef uint64_t page_size
+    a.page_bits = page_bits_for(limit)
+    a.page_size = <uint32_t> 1 << a.page_bits
+    page_size = a.page_size
     a.shift = MIN_SHIFT
-    while a.shift < MAX_SHIFT and limit + PAGE_SIZE > <uint64_t> 1 << (32 + a.shift):
+    while a.shift < MAX_SHIFT and limit + page_size > <uint64_t> 1 << (32 + a.shift):
         a.shift += 1
-    if limit + PAGE_SIZE > <uint64_t> 1 << (32 + a.shift):
+    if limit + page_size > <uint64_t> 1 << (32 + a.shift):
         return -1
-    if reserve + PAGE_SIZE > <uint64_t> 1 << (32 + a.shift):
-        reserve = (<uint64_t> 1 << (32 + a.shift)) - PAGE_SIZE
+    if reserve + page_size > <uint64_t> 1 << (32 + a.shift):
+        reserve = (<uint64_t> 1 << (32 + a.shift)) - page_size
     if reserve < limit:
         reserve = limit
     while True:
-        a.reserved = reserve + PAGE_SIZE + HUGE_PAGE
+        a.reserved = reserve + page_size + HUGE_PAGE
         where = mmap(NULL, a.reserved, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
         if where != MAP_FAILED:
             break
@@ -329,10 +403,10 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
             return -1
         reserve = limit
     a.mapped = where
-    a.base = <char*> ((<size_t> where + PAGE_SIZE + HUGE_PAGE - 1) & ~<size_t> (HUGE_PAGE - 1)) - PAGE_SIZE
-    madvise(a.base + PAGE_SIZE, reserve, MADV_HUGEPAGE)     # fewer TLB misses; if it is refused, nothing is lost
-    a.pages_max = <uint32_t> (reserve >> PAGE_BITS)
-    a.pages_limit = <uint32_t> (limit >> PAGE_BITS)
+    a.base = <char*> ((<size_t> where + page_size + HUGE_PAGE - 1) & ~<size_t> (HUGE_PAGE - 1)) - page_size
+    madvise(a.base + page_size, reserve, MADV_HUGEPAGE)     # fewer TLB misses; if it is refused, nothing is lost
+    a.pages_max = <uint32_t> (reserve >> a.page_bits)
+    a.pages_limit = <uint32_t> (limit >> a.page_bits)
     a.high = 1
     a.page = <Page*> calloc(a.pages_max + 2, sizeof(Page))
     if a.page == NULL:
@@ -344,7 +418,7 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
 
 cdef inline void arena_close(Arena* a) noexcept nogil:
     if a.base != NULL:
-        MEMORY_SHOW(a.base, <size_t> a.high << PAGE_BITS)
+        MEMORY_SHOW(a.base, <size_t> a.high << a.page_bits)
         munmap(a.mapped, a.reserved)
         a.base = NULL
     free(a.page)

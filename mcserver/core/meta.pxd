@@ -13,6 +13,7 @@ from .text cimport *
 from .values cimport *
 from .arith cimport *
 from .conn cimport *
+from .intake cimport data_begins
 from .wire cimport *
 from .classic cimport LENGTH_MOST, log_store, log_stored, pinned_full, put_value, refuse_alloc, swallow
 
@@ -400,12 +401,10 @@ cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept n
         it.state |= S_BINARY
     c.meta = 1
     c.mode = mode
-    c.item = h
     c.hash = hv
-    c.filled = 0
     c.text = line
     c.text_len = n
-    c.phase = P_DATA
+    data_begins(c, h)
 
 
 cdef inline const char* set_code(Status r) noexcept nogil:
@@ -606,7 +605,7 @@ cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept n
             puts(c, WIRE_NO_MEMORY)
             return
         it = item_at(&s.arena, h)
-        value_fill(s, it, 0, digits, <uint64_t> n)
+        memcpy(value_of(it), digits, <size_t> n)
         it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
         item_replace(s, 0, h, hv)
         if s.log_mask & LOG_MUTATE:

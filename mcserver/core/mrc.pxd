@@ -69,6 +69,7 @@ cdef struct Mrc:
     uint64_t limit[LEVELS]      # the threshold of each level
     int level
     uint64_t memory             # of the real cache
+    bint by_bytes               # a byte is worth as much in a large item as in a small one (-o room_for=bytes)
     uint64_t block              # bytes that all this takes
     uint32_t slots
     uint32_t mask               # buckets - 1
@@ -270,10 +271,12 @@ cdef inline int mrc_readiest(Mrc* m, MrcMini* c) noexcept nogil:
         q = &c.band[b]
         if is_fresh(q):
             e = &m.key[q.tail[FRESH]]
-            r = <double> (m.now - e.used + 1) * e.size * (1 / 0.3)
+            r = <double> (m.now - e.used + 1) * (1 / 0.3)
         else:
             e = &m.key[q.tail[RING]]
-            r = <double> (m.now - e.used + 1) * e.size
+            r = <double> (m.now - e.used + 1)
+        if not m.by_bytes:
+            r *= e.size
         if r > most:
             most = r
             best = b
@@ -484,10 +487,11 @@ cdef inline void mrc_get(Mrc* m, uint64_t hv, bint found, bint use, uint32_t siz
 
 
 cdef inline void mrc_store(Mrc* m, uint64_t hv, uint32_t size, uint32_t dies, uint32_t second) noexcept nogil:
-    # A store. After a miss it fills the caches that missed as well, and changes nothing in the others.
+    # A store. After a miss it fills the caches that missed as well, and changes nothing in the others. Else it renews: the item
+    # goes to the head of the list that it stands in.
     cdef uint16_t k = mrc_find(m, <uint32_t> hv)
     cdef MrcKey* e
-    cdef int i
+    cdef int i, where
     if not k:
         k = mrc_new(m, <uint32_t> (hv >> 32), <uint32_t> hv)
         if not k:
@@ -500,8 +504,12 @@ cdef inline void mrc_store(Mrc* m, uint64_t hv, uint32_t size, uint32_t dies, ui
     e.dies = dies
     e.used = m.now
     for i in range(MINIS):
-        if not e.state[i] & WHERE:
+        where = e.state[i] & WHERE
+        if not where:
             mrc_insert(m, i, k)
+        elif not e.state[0] & MISSED:
+            mrc_take(m, i, k)
+            mrc_push(m, i, k, where)
     e.state[0] &= ~MISSED
     mrc_count_cost(m, size)
 

@@ -18,8 +18,9 @@ from .store cimport Store, boot_clock
 from .items cimport item_release
 from .flush cimport clock_update
 from .text cimport MAX_TOKENS, Token, last_is_noreply, tokenise
-from .values cimport M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET, value_fill, value_span
+from .values cimport M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET
 from .conn cimport *
+from .intake cimport *
 from .classic cimport *
 from .meta cimport *
 from .wire cimport *
@@ -170,6 +171,7 @@ cdef inline void data_done(Conn* c, bint good) noexcept nogil:
     cdef Meta m
     c.start = c.shared.out_len
     c.phase = P_LINE
+    data_ends(c)
     if not good:
         item_release(c.store, c.item)
         c.item = 0
@@ -207,13 +209,12 @@ cdef inline size_t run_data(Conn* c, const char* p, size_t n) noexcept nogil:
     # Takes what it can of a data block; returns how much.
     cdef Item* it = item_at(&c.store.arena, c.item)
     cdef size_t take = 0
-    if c.filled < it.nbytes:
-        take = it.nbytes - c.filled
-        if take > n:
-            take = n
-        value_fill(c.store, it, c.filled, p, take)
-        c.filled += take
-    if c.filled == it.nbytes and n - take >= 2:
+    if c.fill.done < it.nbytes:
+        take = it.nbytes - c.fill.done
+        take = intake_copy(c, p, n if take > n else take)
+        if c.phase != P_DATA:
+            return take
+    if c.fill.done == it.nbytes and n - take >= 2:
         data_done(c, p[take] == c'\r' and p[take + 1] == c'\n')
         take += 2
     return take
@@ -238,6 +239,17 @@ cdef inline size_t run_line(Conn* c, const char* p, size_t n) noexcept nogil:
         c.start = c.shared.out_len
         return 0
     return raw
+
+
+cdef inline void tell_refusal(Conn* c) noexcept nogil:
+    # A value that was on its way was given up meanwhile.
+    c.refused = 0
+    c.start = c.shared.out_len
+    puts(c, WIRE_NO_MEMORY_STORE)
+    if c.meta:
+        c.noreply = 0
+        drop_text(c)
+    command_done(c)
 
 
 cdef inline bint turn_is_over(Conn* c, uint64_t* began) noexcept nogil:
@@ -275,6 +287,8 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
         if c.tail:
             puts(c, WIRE_CRLF)
             c.tail = 0
+        if c.refused:
+            tell_refusal(c)
         if c.phase == P_LINE:
             if pos == n or c.quitting:
                 break
@@ -326,6 +340,10 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     if c.phase != P_CLOSED and (c.shared.out_len or c.has_events) and not c.held and not c.blocked:
         flush(c)
     c.shared.out_len = 0
+    if c.phase == P_DATA:
+        intake_note(c)
+        if c.refused:
+            c.yielded = 1
     if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
         gone(c)
     if c.quitting and not (c.blocked or c.held or c.yielded):
@@ -343,7 +361,7 @@ cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
     if n == 0:
         free(c.in_buf)
         c.in_buf = NULL
-        c.in_cap = 0
+        in_capacity(c, 0)
         c.in_len = 0
         return 1
     if c.in_buf != NULL and c.in_buf <= p and p < c.in_buf + c.in_cap:
@@ -356,7 +374,7 @@ cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
     memcpy(buf, p, n)
     free(c.in_buf)
     c.in_buf = buf
-    c.in_cap = n
+    in_capacity(c, n)
     c.in_len = n
     return 1
 
@@ -393,67 +411,49 @@ cdef inline void resume(Conn* c, int turn) noexcept nogil:
     run_stashed(c, turn)
 
 
-cdef inline ssize_t receive_value(Conn* c) noexcept nogil:
-    # Reads a value straight into its item, and what follows into the shared buffer. Returns what recv returns, less
-    # what went into the item.
-    cdef iovec part[4]
-    cdef msghdr m
-    cdef Item* it = item_at(&c.store.arena, c.item)
-    cdef uint64_t at = c.filled, length
-    cdef int parts = 0
-    cdef ssize_t n
-    while at < it.nbytes and parts < 3:
-        part[parts].iov_base = value_span(c.store, it, at, &length)
-        part[parts].iov_len = length
-        at += length
-        parts += 1
-    part[parts].iov_base = c.shared.inbuf
-    part[parts].iov_len = IN_SIZE if at == it.nbytes else 0
-    m.msg_name = NULL
-    m.msg_namelen = 0
-    m.msg_iov = part
-    m.msg_iovlen = <size_t> parts + 1
-    m.msg_control = NULL
-    m.msg_controllen = 0
-    m.msg_flags = 0
-    n = recvmsg(c.fd, &m, MSG_DONTWAIT)
-    if n <= 0:
-        return n
-    c.store.n.bytes_read += <uint64_t> n
-    at -= c.filled
-    if <uint64_t> n <= at:
-        c.filled += <uint64_t> n
-        return 0
-    c.filled += at
-    return n - <ssize_t> at
-
-
 cdef inline void readable(Conn* c, int turn) noexcept nogil:
     # The socket has input: one read, then everything that it completes.
     cdef Shared* sh = c.shared
     cdef char* buf = sh.inbuf
     cdef char* grown
     cdef size_t have = c.in_len, used
+    cdef uint64_t done
     cdef ssize_t n
     if stopped(c):
         return
     if c.yielded:
         resume(c, turn)
         return
-    if c.phase == P_DATA and have == 0 and c.filled < item_at(&c.store.arena, c.item).nbytes:
-        used = c.filled
-        n = receive_value(c)
-        if n == 0 and c.filled > used:
+    if c.phase == P_DATA and have == 0 and c.fill.done < item_at(&c.store.arena, c.item).nbytes:
+        clock_update(c.store)
+        done = c.fill.done
+        c.running = 1
+        n = intake_receive(c)
+        c.running = 0
+        if n == -2:
+            if c.refused:
+                run(c, buf, 0, turn)
+            return
+        if n == 0 and c.fill.done > done:
+            intake_note(c)
+            if c.refused:
+                run(c, buf, 0, turn)
             return
     else:
         if have > <size_t> IN_SIZE // 2:
             if c.in_cap - have < IN_SIZE:
+                if c.shared.in_kept + c.in_cap + IN_SIZE > c.shared.in_most:    # a line without an end, among many
+                    c.shared.in_refused += 1
+                    if not (c.out_len or c.big):
+                        send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
+                    gone(c)
+                    return
                 grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
                 if grown == NULL:
                     gone(c)
                     return
                 c.in_buf = grown
-                c.in_cap = 2 * c.in_cap + IN_SIZE
+                in_capacity(c, 2 * c.in_cap + IN_SIZE)
             buf = c.in_buf
             n = recv(c.fd, buf + have, c.in_cap - have, MSG_DONTWAIT)
         else:

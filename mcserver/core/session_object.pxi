@@ -45,6 +45,8 @@ cdef class Session:
             self.c.item = 0
             self.c.big = 0
             self.c.held_big = 0
+            self.c.up.next = NULL
+            self.c.in_cap = 0
             conn_free(&self.c)
 
     # What the owner sees
@@ -79,7 +81,7 @@ cdef class Session:
         if self.held is not None:
             n += <uint64_t> len(self.held)
         if self.c.big:
-            n += item_at(&self.engine.s.arena, self.c.big).nbytes - self.c.big_done
+            n += self.c.big_len - self.c.big_done
         return n
 
     @property
@@ -125,7 +127,7 @@ cdef class Session:
             self.owner.lock(self, key)
             if self.c.phase == P_CLOSED:
                 return
-        if (self.c.blocked and self.c.big) or self.c.phase == P_DATA:
+        if self.c.blocked and self.c.big:
             self.keeps = 1
             self.engine.pinned[id(self)] = self     # in the order in which they began
         elif self.keeps:
@@ -344,6 +346,14 @@ cdef bint session_flush(Conn* c) noexcept with gil:
     return 1
 
 
+cdef void session_refused(Conn* c) noexcept with gil:
+    cdef Session self = <Session> c.self
+    c.yielded = 1
+    if not self.turn_asked:
+        self.turn_asked = 1
+        self.owner.later(self)
+
+
 cdef bint session_wants(Conn* c, const char* key, size_t nkey) noexcept with gil:
     cdef Session self = <Session> c.self
     return PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey).startswith(self.engine.write_prefixes)
@@ -422,3 +432,4 @@ cdef void set_hooks(Shared* sh) noexcept:
     sh.on_event = session_event
     sh.wants_event = session_wants
     sh.is_locked = session_locked
+    sh.on_refused = session_refused

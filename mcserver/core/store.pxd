@@ -6,6 +6,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
 from .mrc cimport Mrc
+from .ghosts cimport Ghosts
 
 cdef extern from "<time.h>" nogil:
     cdef struct timespec:
@@ -15,10 +16,12 @@ cdef extern from "<time.h>" nogil:
     enum: CLOCK_BOOTTIME, CLOCK_REALTIME
 
 cdef enum:
-    TICKS = 16                  # of the LRU clock in a second
+    TICKS = 16                  # of the engine's clock in a second
+    TRAFFIC_GRAIN = 4           # bits: the clock of traffic moves once in 16 commands that look for a key
+    DUE_SECONDS = 4096          # seconds ahead for which it is known how many items expire in each
     CLOCK_START = 2             # the engine's clock starts here, so that second 1 is always past
     RELATIVE_MOST = 2592000     # an exptime above 30 days is a date
-    RULES_MAX = 64
+    RULES_MAX = 512
     HOLD_BUCKETS = 4096
 
 # Kinds of log events, a bit mask (see `watch`).
@@ -71,6 +74,8 @@ cdef struct ClassStats:
     uint64_t moves_to_warm
     uint64_t moves_within
     uint64_t direct_reclaims
+    uint64_t pages_given        # to other classes, and taken from them
+    uint64_t pages_taken
 
 cdef struct Counters:
     uint64_t cmd_get
@@ -93,18 +98,19 @@ cdef struct Counters:
     uint64_t yields
     uint64_t page_moves         # pages that changed class
     uint64_t rescues            # items that moved to another chunk because their page left the class
-    uint64_t rescued_pieces
+    uint64_t rescued_pieces     # ... and pieces
     uint64_t busy_pages         # pages that couldn't leave because a client was using an item in them
     uint64_t crawls
     uint64_t juggles
     uint64_t readers_dropped
     uint64_t vivified           # of the gets that are counted as hits: mg made the item
+    uint64_t uploads_refused    # stores that were refused in the middle, see uploads.pxd
 
 # A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
 cdef struct Rule:
     uint8_t length
     uint8_t refresh
-    uint16_t epoch
+    uint64_t epoch
     uint32_t came               # the second of the engine's clock at which it came
     uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
     char prefix[256]
@@ -113,6 +119,36 @@ ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, I
                          int64_t ttl, uint64_t size, int cls) noexcept nogil
 ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
 ctypedef bint (*drop_hook)(void* owner) noexcept nogil
+
+# What a class's next page of victims is worth, as it was when it was last looked at (exchange.pxd).
+cdef struct Ready:
+    double value                # the inverse of the worth of a byte: larger gives a page sooner
+    uint32_t at                 # on the clock of traffic
+    uint32_t gone               # Store.gone then
+    bint known
+
+# What was asked of a class lately (exchange.pxd).
+cdef struct Recent:
+    uint32_t hits
+    uint32_t stores
+    uint32_t idle               # times in a row that it was found to be hardly used
+
+# A page on its way from one class to another (slices.pxd).
+cdef struct Mover:
+    uint32_t page               # 0: none
+    uint32_t index              # of the chunk that is next
+    int source
+    int taker                   # 0: the pool
+    int passes
+
+# A value that is on its way in (uploads.pxd). Part of a connection.
+cdef struct Upload:
+    Upload* next
+    Upload* prev
+    uint64_t held               # bytes of its chunks
+    uint64_t moved_ms           # when data last came, on the boot clock
+    void* conn
+    void (*refuse)(void* conn) noexcept nogil
 
 cdef struct Store:
     Arena arena
@@ -148,13 +184,15 @@ cdef struct Store:
     uint32_t tick
     int64_t wall_start          # unix time of second 0 of the engine's clock
     # flushes
-    uint16_t epoch              # flushes (of all, or of a prefix) seen
-    uint16_t flush_epoch        # items of an older epoch are dead
+    uint64_t epoch              # flushes (of all, or of a prefix) seen; items keep the last 16 bits of it
+    uint64_t flush_epoch        # items of an older epoch are dead
+    bint epoch_taken            # an item may have the present epoch
+    uint32_t sweep_page         # where the renumbering of items goes on
+    uint32_t sweep_index
     uint32_t flush_at           # second of the delayed flush's first stage; 0 none
     uint32_t flush_again
     int rules
     Rule rule[RULES_MAX]
-    bint sweep_restart
     # coherence
     int gate_policy
     uint64_t fresh_until        # CLOCK_BOOTTIME ns
@@ -162,10 +200,31 @@ cdef struct Store:
     uint32_t hold_ms
     uint64_t hold_all           # ms on the boot clock
     uint64_t hold[HOLD_BUCKETS]
-    # page mover
-    int credit[MAX_CLASSES]     # evictions from the own class before the classes' ages are compared again
-    uint64_t allocated          # bytes asked for so far: a clock that shows which class sleeps
-    uint64_t last_alloc[MAX_CLASSES]
+    # who leaves
+    uint64_t requests           # commands that looked for a key
+    uint32_t clock              # requests >> TRAFFIC_GRAIN
+    Ghosts ghosts
+    bint room_later             # the last chunk was refused only because making room takes more slices
+    bint room_for_bytes         # pages follow hits by bytes, not by requests
+    bint maintained             # dead items at the lists' ends are freed in the background
+    int credit[MAX_CLASSES]     # evictions from the own class before the classes are compared again
+    uint32_t gone[MAX_CLASSES]  # items that left the class's lists, for whatever reason
+    uint32_t evicted[MAX_CLASSES]   # evictions, which `stats reset` does not clear
+    Ready ready[MAX_CLASSES]
+    Mover mover
+    uint32_t attempt            # number of the last search for a chunk
+    uint32_t tried[MAX_CLASSES] # the attempt at which a class last had no page that could leave
+    uint32_t stuck[MAX_CLASSES] # the attempt at which a list last had nobody who could leave
+    Recent recent[MAX_CLASSES]
+    uint64_t recent_bytes       # stored since it was last judged
+    uint32_t garbage            # pieces of large values that are gone, as one chain: freed in slices
+    Upload uploads              # the list's ends
+    Upload* filling             # the one that asks for memory
+    uint64_t unfinished         # bytes of chunks that they hold
+    # who expires when
+    uint32_t due[DUE_SECONDS]
+    uint32_t due_sec            # up to this second what is due was counted
+    uint64_t overdue            # items that have expired and are still there
     # what sessions report (see conn.pxd)
     bint tell_deletes
     bint tell_writes

@@ -1,7 +1,7 @@
 # Walk: the background pass over all items, page by page, in slices.
 #
 # Owns reclaiming what is dead though nobody asks for it, and carrying out prefix rules on every item so that they can be
-# forgotten. Must never run longer than its budget of chunks.
+# forgotten; and keeping the ages that are counted in traffic within 32 bits. Must never run longer than its budget of chunks.
 
 from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memset
@@ -9,10 +9,14 @@ from .memory cimport *
 from .store cimport *
 from .items cimport *
 
+cdef enum:
+    OLDEST = 1 << 30            # ages on the clock of traffic, which wraps, are cut there
+
 cdef struct Walk:
     bint running
     bint asked                  # by `lru_crawler crawl`, or by prefix rules: no pause between slices
-    bint for_rules              # it began after the last rule was added
+    uint64_t epoch              # rules up to this one are carried out when a pass over everything ends
+    bint everything
     uint32_t page
     uint32_t index
     uint64_t classes            # bit mask of LRU classes
@@ -23,7 +27,9 @@ cdef struct Walk:
 cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, bint asked) noexcept nogil:
     w.running = 1
     w.asked = asked
-    w.for_rules = classes == <uint64_t> 0xFFFFFFFFFFFFFFFF and most == 0
+    w.everything = classes == <uint64_t> 0xFFFFFFFFFFFFFFFF and most == 0
+    w.epoch = s.epoch
+    s.epoch_taken = 1           # a rule that comes now is a later one
     w.page = 1
     w.index = 0
     w.classes = classes
@@ -34,13 +40,30 @@ cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, 
 
 cdef inline void walk_item(Store* s, Walk* w, uint32_t h, Item* it) noexcept nogil:
     cdef ClassStats* c = &s.cls[it.cls]
+    cdef int f
     if not (w.classes >> it.cls) & 1 or (w.most and w.looked[it.cls] >= w.most):
         return
     w.looked[it.cls] += 1
     c.crawler_checked += 1
-    if fate(s, it) != FOUND:
-        c.crawler_reclaimed += 1
-        reclaim_dead(s, h, it)
+    f = fate(s, it)
+    if f == FOUND:
+        if s.clock - it.used > <uint32_t> OLDEST:
+            it.used = s.clock - OLDEST
+        return
+    c.crawler_reclaimed += 1
+    if f == EXPIRED and not it.state & S_FETCHED:
+        c.expired_unfetched += 1
+    item_unlink(s, h, hash_of(s, it))
+
+
+cdef inline void forget_rules(Store* s, uint64_t epoch) noexcept nogil:
+    # The rules stand in the order in which they came.
+    cdef int i, done = 0
+    while done < s.rules and s.rule[done].epoch <= epoch:
+        done += 1
+    for i in range(done, s.rules):
+        s.rule[i - done] = s.rule[i]
+    s.rules -= done
 
 
 cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
@@ -49,15 +72,11 @@ cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
     cdef Page* page
     cdef Item* it
     cdef uint32_t h
-    if s.sweep_restart and w.for_rules:
-        s.sweep_restart = 0
-        w.page = 1
-        w.index = 0
     while budget:
         if w.page >= a.high:
             w.running = 0
-            if w.for_rules and not s.sweep_restart:
-                s.rules = 0
+            if w.everything:
+                forget_rules(s, w.epoch)
             return 0
         page = &a.page[w.page]
         if page.cls == 0 or w.index >= page.fresh:

@@ -16,6 +16,7 @@ cdef extern from *:
     #define WIRE_NO_MEMORY_STORE "SERVER_ERROR out of memory storing object\\r\\n"
     #define WIRE_NO_MEMORY "SERVER_ERROR out of memory\\r\\n"
     #define WIRE_NO_MEMORY_ITEM "SERVER_ERROR Out of memory allocating new item\\r\\n"
+    #define WIRE_NO_MEMORY_REQUEST "SERVER_ERROR out of memory reading request\\r\\n"
     #define WIRE_REFCOUNT "SERVER_ERROR refcount overflow during fetch\\r\\n"
     #define WIRE_STALE "SERVER_ERROR stale\\r\\n"
     #define WIRE_STORED "STORED\\r\\n"
@@ -52,6 +53,7 @@ cdef extern from *:
     const char* WIRE_NO_MEMORY_STORE
     const char* WIRE_NO_MEMORY
     const char* WIRE_NO_MEMORY_ITEM
+    const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
     const char* WIRE_STALE
     const char* WIRE_STORED

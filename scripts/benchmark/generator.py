@@ -28,12 +28,25 @@ def build() -> Path:
     return PROGRAM
 
 
-def load(server: Server, mode: str, **options: float | str | bool) -> dict[str, int]:
-    """Runs one mode of the generator against a server; returns its report. BenchError when a reply was wrong."""
-    command = ["taskset", "-c", str(cores()[1]), str(build()), mode, f"--port={server.port}", f"--pid={server.pid}"]
+def load(
+    server: Server, mode: str, core: int | None = None, limit: float | None = None, **options: float | str | bool
+) -> dict[str, int]:
+    """Runs one mode of the generator against a server; returns its report. BenchError when a reply was wrong.
+
+    `core`: the generator's if None. `limit`: in seconds, LIMIT_SECONDS if None.
+    """
+    command = [
+        "taskset",
+        "-c",
+        str(cores()[1] if core is None else core),
+        str(build()),
+        mode,
+        f"--port={server.port}",
+        f"--pid={server.pid}",
+    ]
     for name, value in options.items():
         command.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
-    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit or LIMIT_SECONDS)
     if run.returncode:
         raise BenchError(f"{server.name}: {run.stderr.strip()}")
     return cast(dict[str, int], json.loads(run.stdout))

@@ -37,15 +37,18 @@ class Program:
     command: tuple[str, ...]
 
     @contextmanager
-    def running(self, memory: int = 64, connections: int = 1200) -> Iterator[Server]:
-        """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end."""
+    def running(self, memory: int = 64, connections: int = 1200, core: int | None = None) -> Iterator[Server]:
+        """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
+
+        `core`: the servers' if None.
+        """
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         flags = [f"-m{memory}", f"-c{connections}", f"-p{port}", "-U0", "-t1", "-l127.0.0.1"]
         if os.geteuid() == 0:
             flags.append("-uroot")
-        command = ["taskset", "-c", str(cores()[0]), *self.command, *flags]
+        command = ["taskset", "-c", str(cores()[0] if core is None else core), *self.command, *flags]
         with (
             tempfile.TemporaryFile() as log,
             subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT) as process,
@@ -109,9 +112,9 @@ class Server:
         """What `version` says."""
         return self.ask(b"version\r\n", b"\r\n").decode().split()[1]
 
-    def stats(self) -> dict[str, str]:
-        """The general statistics."""
-        lines = self.ask(b"stats\r\n", b"END\r\n").decode().splitlines()
+    def stats(self, group: str = "") -> dict[str, str]:
+        """The statistics of a group; the general ones if it has no name."""
+        lines = self.ask(f"stats {group}".strip().encode() + b"\r\n", b"END\r\n").decode().splitlines()
         return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
 
     def resident(self) -> int:

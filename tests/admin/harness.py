@@ -7,7 +7,7 @@ from typing import Any
 
 from mcserver.admin import Admin, Context, Figures, Settings, Socket, Watchers
 from mcserver.config import Config
-from mcserver.core import Engine
+from mcserver.core import Engine, Session
 from mcserver.server import make_engine
 from tests.core.harness import Client, RecordingOwner
 
@@ -19,6 +19,7 @@ class PretendedNetwork:
         self.figures = Figures(total_connections=2)
         self.connections = 2
         self.most_connections = 2
+        self.log_lines_lost = 0
         self.reserved_descriptors = 9
         self.accepting = True
         self.stops: list[bool] = []
@@ -27,7 +28,7 @@ class PretendedNetwork:
             Socket(9, "tcp:127.0.0.1:40000", "tcp:127.0.0.1:11211", "conn_read", 0, 1),
         ]
 
-    def sockets(self) -> Iterator[Socket]:
+    def sockets(self, asking: Session) -> Iterator[Socket]:
         return iter(self.open)
 
     def stop(self, *, graceful: bool) -> None:

@@ -187,6 +187,8 @@ class Curve:
         for mini in self.minis:
             if key not in mini.uses:
                 mini.insert(key)
+            elif not entry.missed:
+                mini.band(key).of(key).move_to_end(key)
         entry.missed = False
 
     def delete(self, key: bytes) -> None:

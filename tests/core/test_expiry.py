@@ -68,7 +68,7 @@ def test_an_expired_item_is_counted_and_freed_when_it_is_met() -> None:
 
 
 def test_the_crawler_reclaims_what_has_expired() -> None:
-    client = fresh()
+    client = fresh(maintained=False)
     for exptime, prefix in ((5, b"s"), (500, b"l"), (0, b"n")):
         lines = b"".join(b"set %b%d 0 %d 3 noreply\r\nabc\r\n" % (prefix, i, exptime) for i in range(1000))
         client.send(lines)
@@ -76,7 +76,7 @@ def test_the_crawler_reclaims_what_has_expired() -> None:
     crawl(client.engine)
     stats = client.engine.stats()
     assert stats["curr_items"] == 2000
-    assert stats["crawler_reclaimed"] == 1000
+    assert (stats["crawler_reclaimed"], stats["reclaimed"], stats["expired_unfetched"]) == (1000, 0, 1000)
     assert stats["crawler_items_checked"] >= 3000
     assert stats["lru_crawler_starts"] >= 1
 
@@ -110,13 +110,58 @@ def test_background_work_finds_the_expired_by_itself() -> None:
 
 
 def test_a_crawler_that_is_switched_off_does_not_run() -> None:
-    client = fresh()
+    client = fresh(maintained=False)
     client.send(b"".join(b"set s%d 0 30 3 noreply\r\nabc\r\n" % i for i in range(100)))
     client.engine.crawler_enabled = False
     for _ in range(600):
         client.engine.advance(60)
         client.engine.maintain()
     assert client.engine.stats()["curr_items"] == 100
+
+
+def test_flushed_items_are_not_expired_unfetched_for_the_crawler() -> None:
+    client = fresh(maintained=False)
+    client.send(b"".join(b"set s%d 0 0 3 noreply\r\nabc\r\n" % i for i in range(100)))
+    client.send(b"flush_all\r\n")
+    crawl(client.engine)
+    stats = client.engine.stats()
+    assert (stats["curr_items"], stats["crawler_reclaimed"], stats["expired_unfetched"]) == (0, 100, 0)
+
+
+def test_the_dead_at_the_ends_of_the_lists_go_without_a_crawler() -> None:
+    client = fresh()
+    client.engine.crawler_enabled = False
+    for i in range(10):
+        client.send(b"set k%d 0 2 66560\r\n%b\r\n" % (i, b"x" * 66560))
+    client.engine.advance(4)
+    settle(client.engine)
+    stats = client.engine.stats()
+    assert (stats["curr_items"], stats["reclaimed"], stats["expired_unfetched"]) == (0, 10, 10)
+
+
+def test_in_a_flat_lru_the_dead_go_at_the_next_stores_of_their_class() -> None:
+    client = fresh(segmented=False, maintained=False)
+    client.engine.crawler_enabled = False
+    fill(client, b"k", 10, 100)
+    client.send(b"".join(b"set s%d 0 5 3 noreply\r\nabc\r\n" % i for i in range(100)))
+    for i in range(100):
+        client.get(b"k%d" % i)
+    client.engine.advance(6)
+    fill(client, b"n", 10, 50)
+    assert client.engine.stats()["curr_items"] == 150
+    assert client.engine.stats()["reclaimed"] == 100
+
+
+def test_many_that_expire_at_once_go_at_once() -> None:
+    client = fresh(memory_limit=128 * MIB)
+    value = b"v" * 10
+    for i in range(0, 200_000, 1000):  # the living between them keep them from the lists' ends
+        client.send(
+            b"".join(b"set k%d 0 %d 10 noreply\r\n%b\r\n" % (j, 5 * (j % 2), value) for j in range(i, i + 1000))
+        )
+    client.engine.advance(6)
+    settle(client.engine)
+    assert client.engine.stats()["curr_items"] == 100_000
 
 
 def test_expired_items_make_room_before_living_ones_leave() -> None:

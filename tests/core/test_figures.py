@@ -117,22 +117,57 @@ def test_prefix_statistics_do_not_grow_without_bound() -> None:
     client.engine.detail = True
     for start in range(0, 300_000, 1000):
         client.send(b"get " + b" ".join(b"p%d:x" % i for i in range(start, start + 1000)) + b"\r\n")
-    assert len(client.engine.prefix_stats()) <= 300_000
+    known = {prefix: gets for prefix, gets, *_ in client.engine.prefix_stats()}
+    assert len(known) == 65_536, "memcached's cap"
+    assert set(known.values()) == {1}
+    assert client.engine.prefixes_left_out == 300_000 - 65_536
+    client.send(b"get p0:x p299999:x\r\n")
+    assert next(client.engine.prefix_stats()) == (b"p0", 2, 0, 0, 0)
+    client.engine.reset_stats()
+    assert client.engine.prefixes_left_out == 0
+    assert list(client.engine.prefix_stats()) == []
+
+
+def test_cachedump_goes_on_where_it_was_though_items_move_and_go() -> None:
+    client = fresh(segmented=False)
+    for number in range(100):
+        client.set(b"key%03d" % number, b"x")
+    cls = next(iter(client.engine.item_stats()))
+    dump = client.engine.cachedump(cls, 0, budget=10)
+    seen = [key for key, _, _ in next(dump)]
+    assert seen == [b"key%03d" % number for number in range(99, 89, -1)]
+    client.engine.delete(b"key090")  # the last that was looked at
+    client.engine.delete(b"key089")  # and the next
+    seen += [key for found in dump for key, _, _ in found]
+    assert seen == [b"key%03d" % number for number in range(99, -1, -1) if number != 89]
+    assert client.engine.slab_stats()[0][cls]["used_chunks"] == 98, "what it held on to is free again"
+    dump = client.engine.cachedump(cls, 0, budget=10)
+    next(dump)
+    client.engine.flush()
+    client.send(b"get " + b" ".join(b"key%03d" % number for number in range(100)) + b"\r\n")
+    assert [found for found in dump if found] == [], "all of the place it was in is gone"
+    dump.close()
+    dump = client.engine.cachedump(cls, 0, budget=1)
+    client.set(b"a", b"x")
+    next(dump)
+    dump.close()
+    client.engine.delete(b"a")
+    assert client.engine.slab_stats()[0][cls]["used_chunks"] == 0
 
 
 def test_sizes_by_buckets_of_32_bytes() -> None:
     assert fresh().engine.sizes() is None
     client = fresh(track_sizes=True)
-    assert client.engine.sizes() == {}
+    assert dict(client.engine.sizes()) == {}
     client.set(b"a", b"1")  # 48 + 1 + 1 + 1 + 2 + 8 = 61
     client.set(b"b", b"1")
     client.set(b"c", b"x" * 100)
-    sizes = client.engine.sizes()
+    sizes = dict(client.engine.sizes())
     assert sizes is not None
     assert sum(sizes.values()) == 3
     assert sizes[64] == 2
     client.send(b"delete a\r\nincr b 9\r\nappend c 0 0 200\r\n%b\r\nflush_all\r\nget b c\r\n" % (b"y" * 200))
-    assert client.engine.sizes() == {}
+    assert dict(client.engine.sizes()) == {}
 
 
 def test_walks_show_every_item_once() -> None:
@@ -175,11 +210,11 @@ def test_cachedump() -> None:
     client.set(b"a", b"xyz")
     client.set(b"b", b"xyz", exptime=100)
     cls = next(iter(client.engine.item_stats()))
-    dump = {key: (size, exptime) for key, size, exptime in client.engine.cachedump(cls, 0)}
+    dump = {key: (size, exptime) for found in client.engine.cachedump(cls, 0) for key, size, exptime in found}
     assert dump[b"a"] == (3, 0)
     assert dump[b"b"][0] == 3
     assert abs(dump[b"b"][1] - time.time() - 100) < 3
-    assert len(client.engine.cachedump(cls, 1)) == 1
+    assert [len(found) for found in client.engine.cachedump(cls, 1)] == [1]
 
 
 def observed(client: Client, mask: int, *commands: bytes) -> list[tuple[str, dict[str, object]]]:

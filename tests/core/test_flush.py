@@ -159,3 +159,72 @@ def test_more_flushes_than_can_be_counted() -> None:
     assert client.get(b"new") == b"x"
     crawl(client.engine)
     assert client.engine.stats()["curr_items"] == 1
+
+
+@pytest.mark.slow
+def test_epochs_come_round_and_empty_nothing_that_was_not_flushed() -> None:
+    """Three times round, by prefix flushes with stores in between; then flushes of everything among them."""
+    client = fresh()
+    client.set(b"stays", b"x")
+    for i in range(200):
+        client.set(b"item%d" % i, b"x")
+    client.send(b"ms refreshed 1 T0\r\nx\r\n")
+    client.engine.refresh_prefix(b"refre", 0)
+    for i in range(200_000):
+        client.engine.flush_prefix(b"gone")
+        assert client.get(b"gone:1") is None, i
+        client.engine.delete(b"gone:1")
+        client.set(b"gone:1", b"%d" % i)
+        if i % 5000 == 0:
+            client.engine.maintain()
+    assert client.get(b"stays") == b"x"
+    assert keys(client, *(b"item%d" % i for i in range(200))) == [True] * 200
+    assert b" W" in client.send(b"mg refreshed v\r\n"), "still stale"
+    for i in range(140_000):
+        client.set(b"gone:1", b"%d" % i)
+        if i % 40_000 == 0:
+            client.engine.flush()
+            client.set(b"stays", b"%d" % i)
+        client.engine.flush_prefix(b"gone")
+    assert client.get(b"stays") == b"120000"
+    assert client.get(b"gone:1") is None
+    assert keys(client, *(b"item%d" % i for i in range(200))) == [False] * 200
+
+
+def test_flushes_without_a_store_between_them_use_no_epoch() -> None:
+    client = fresh()
+    client.set(b"a", b"x")
+    for _ in range(70_000):
+        client.engine.flush()
+    client.set(b"b", b"x")
+    client.engine.flush_prefix(b"c")
+    assert keys(client, b"a", b"b") == [False, True]
+
+
+def test_a_rule_that_comes_during_a_pass_is_carried_out_on_what_the_pass_has_seen() -> None:
+    client = fresh()
+    for i in range(3000):
+        client.set(b"k%d" % i, b"x" * 400)
+    client.engine.crawl(None)
+    client.engine.maintain(1)  # the pass has begun, and seen some
+    client.engine.flush_prefix(b"k1")
+    for _ in range(100_000):
+        if not client.engine.maintain(1) < 0.01:
+            break
+    crawl(client.engine)
+    kept = [i for i in range(3000) if client.get(b"k%d" % i) is not None]
+    assert kept == [i for i in range(3000) if not str(i).startswith("1")]
+
+
+def test_rules_added_without_end_are_carried_out_nevertheless() -> None:
+    client = fresh()
+    client.set(b"stays", b"x")
+    for i in range(5000):
+        client.set(b"p%d" % i, b"x")
+        client.engine.flush_prefix(b"p%d" % i)
+        client.engine.maintain()
+    assert client.get(b"stays") == b"x"
+    assert not any(keys(client, *(b"p%d" % i for i in range(5000))))
+    for _ in range(10_000):  # the same prefix is one rule, however often it comes
+        client.engine.flush_prefix(b"q")
+    assert client.get(b"stays") == b"x"

@@ -14,7 +14,8 @@ def test_who_has_read_its_value_is_not_dropped() -> None:
         stored += 1
     reader.session.limit(0)
     reader.send(b"get k0\r\nset more 0 0 %d\r\n" % SIZE)
-    reader.session.limit(None)  # the value goes out; the store that waited behind it finds no memory
-    assert reader.session.drain().endswith(b"END\r\nSERVER_ERROR out of memory storing object\r\n")
+    reader.session.limit(None)  # the value goes out; the store that waited behind it finds no memory for its data
+    assert reader.session.drain().endswith(b"END\r\n")
+    assert reader.send(b"x" * SIZE + b"\r\nmn\r\n") == b"SERVER_ERROR out of memory storing object\r\nMN\r\n"
     assert not reader.is_closed
     assert engine.stats()["slow_readers_dropped"] == 0

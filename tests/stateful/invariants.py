@@ -2,8 +2,6 @@
 
 from mcserver.core import Engine
 
-MIB = 1 << 20
-
 
 def check_figures(engine: Engine) -> None:
     """Raises AssertionError when two figures contradict each other."""
@@ -12,7 +10,10 @@ def check_figures(engine: Engine) -> None:
     assert stats["curr_items"] == sum(figures["number"] for figures in items.values()) >= 0
     assert stats["bytes"] == sum(figures["mem_requested"] for figures in items.values())
     assert active == sum(figures["total_pages"] > 0 for figures in classes.values())
-    assert sum(figures["total_pages"] for figures in classes.values()) * MIB <= allocated
+    pages = sum(
+        figures["total_pages"] * figures["chunk_size"] * figures["chunks_per_page"] for figures in classes.values()
+    )
+    assert pages <= allocated
     for figures in classes.values():
         assert figures["used_chunks"] + figures["free_chunks"] == figures["total_chunks"]
         assert min(figures.values()) >= 0

@@ -3,9 +3,10 @@
 The memory is ample here; test_pressure.py is about what must hold when it is not.
 """
 
+import os
 from random import Random
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
@@ -173,3 +174,13 @@ class CacheMachine(RuleBasedStateMachine):
 
 TestCache = CacheMachine.TestCase
 TestCache.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+
+
+def test_the_tests_leave_nothing_to_chance() -> None:
+    """A run on another machine makes the same examples, and no slow machine makes it fail; `scripts/soak --tests` may."""
+    if os.environ.get("MCSERVER_HYPOTHESIS", "tests") == "tests":
+        for each in (settings(), TestCache.settings):
+            assert each.derandomize
+            assert each.deadline is None
+            assert each.database is None
+            assert HealthCheck.too_slow in each.suppress_health_check

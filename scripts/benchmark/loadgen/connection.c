@@ -94,6 +94,11 @@ void queue_meta_get(struct connection *c, uint32_t key, uint32_t length) {
     owe(c, (struct piece){PIECE_META, .last = true, .key = key, .length = length});
 }
 
+void queue_ask(struct connection *c, uint32_t key) {
+    c->out_end += wire_ask(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_HELD, .last = true, .key = key});
+}
+
 void queue_set(struct connection *c, uint32_t key, uint32_t length, uint64_t due) {
     c->out_end += wire_set(room(c, WIRE_OVERHEAD + length), key, length, false);
     owe(c, (struct piece){PIECE_STORED, .last = true, .key = key, .length = length, .due = due});
@@ -130,7 +135,7 @@ void connection_send(struct connection *c) {
 }
 
 static _Noreturn void die_of_reply(const struct piece *piece, const uint8_t *in, size_t n) {
-    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN"};
+    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN", "HD or EN"};
     char shown[81];
     uint8_t key[KEY_LENGTH];
     if (n > sizeof shown - 1) n = sizeof shown - 1;

@@ -28,6 +28,7 @@ void queue_get(struct connection *connection, uint32_t key, uint32_t length, boo
 /* `lengths` of the values, one for each key. */
 void queue_multiget(struct connection *connection, const uint32_t *keys, const uint32_t *lengths, unsigned count, bool may_miss);
 void queue_meta_get(struct connection *connection, uint32_t key, uint32_t length);
+void queue_ask(struct connection *connection, uint32_t key);
 void queue_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
 void queue_quiet_set(struct connection *connection, uint32_t key, uint32_t length);
 void queue_nothing(struct connection *connection);

@@ -15,13 +15,13 @@ struct options {
     pid_t pid;                       /* of the server, for its CPU time; 0: not measured */
     uint32_t connections, depth;
     enum workload workload;
-    const char *trace;
+    const char *file;                /* of a replay's requests: numbers of 32 bits, three for each (key, length, kind) */
     uint32_t first, keys;            /* the keys are [first, first + keys) */
     uint32_t value_min, value_max;   /* bytes of a value; which one follows from the key */
     uint32_t stride;                 /* `count` asks for every stride-th key */
-    uint64_t requests;               /* of a trace */
     double seconds, warm_up;
-    double rate;                     /* requests a second (open loop) */
+    double rate;                     /* requests a second (open loop; a replay if it is `paced`) */
+    bool paced;
     uint64_t seed;
     bool probe;                      /* `fill` also measures the longest stall */
 };
@@ -35,8 +35,9 @@ void run_open(const struct options *options);
 void run_fill(const struct options *options);
 /* Asks for every stride-th key. Reports gets and hits. */
 void run_count(const struct options *options);
-/* Uses the server as a cache: what a get misses is set. Reports gets and hits of the working set. */
-void run_trace(const struct options *options);
+/* Uses the server as a cache: what a get misses is set. As fast as it goes, or `rate` requests a second. Reports gets, hits, and their
+ * bytes. */
+void run_replay(const struct options *options);
 
 /* Nanoseconds, user and system, of all threads since the start; 0 for pid 0. Of a process that runs right now it is up to a clock tick
  * (4 ms) old. Dies when the process is gone. */

@@ -7,12 +7,12 @@
 #include <string.h>
 
 static const struct { const char *name; void (*run)(const struct options *); } modes[] = {
-    {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"trace", run_trace},
+    {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"replay", run_replay},
 };
 static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget"};   /* in the order of enum workload */
 
 static const char usage[] =
-    "usage: loadgen closed|open|fill|count|trace --port PORT [options]\n"
+    "usage: loadgen closed|open|fill|count|replay --port PORT [options]\n"
     "  --pid PID            of the server, for its CPU time\n"
     "  --connections N      1 to 1000 (1)\n"
     "  --depth N            requests in one write, 1 to 1000 (1)\n"
@@ -20,10 +20,9 @@ static const char usage[] =
     "  --first N, --keys N  which keys (0, 10000)\n"
     "  --value N[-M]        bytes of a value, up to 1048576 (32)\n"
     "  --seconds S, --warm-up S   (1, 0.1)\n"
-    "  --rate R             requests a second (open)\n"
+    "  --rate R             requests a second (open: 1000; replay: as fast as it goes)\n"
     "  --stride N           every N-th key (count; 1)\n"
-    "  --trace NAME         zipf, scan, shift (trace)\n"
-    "  --requests N         (trace; 1000000)\n"
+    "  --file FILE          of requests (replay)\n"
     "  --seed N             of the random numbers (1)\n"
     "  --probe              measure the longest stall (fill)\n";
 
@@ -71,10 +70,9 @@ static void set_option(struct options *options, int option, const char *name, co
     case 'v': lengths(options, text); break;
     case 's': options->seconds = positive(name, text, 3600); break;
     case 'u': options->warm_up = positive(name, text, 3600); break;
-    case 'r': options->rate = positive(name, text, 1e7); break;
+    case 'r': options->rate = positive(name, text, 1e7), options->paced = true; break;
     case 'S': options->stride = (uint32_t)whole(name, text, 1, UINT32_MAX); break;
-    case 't': options->trace = text; break;
-    case 'n': options->requests = whole(name, text, 1, UINT32_MAX / 2); break;
+    case 'F': options->file = text; break;
     case 'e': options->seed = whole(name, text, 1, UINT64_MAX); break;
     case 'b': options->probe = true; break;
     default: fputs(usage, stderr); exit(2);
@@ -85,11 +83,11 @@ int main(int argc, char **argv) {
     static const struct option names[] = {
         {"port", 1, 0, 'p'}, {"pid", 1, 0, 'P'}, {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"workload", 1, 0, 'w'},
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
-        {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"trace", 1, 0, 't'}, {"requests", 1, 0, 'n'}, {"seed", 1, 0, 'e'},
+        {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
         {"probe", 0, 0, 'b'}, {0, 0, 0, 0},
     };
     struct options options = {.connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
-                              .requests = 1000000, .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
+                              .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
     int index = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, &index)) >= 0;)
         set_option(&options, option, names[index].name, optarg);

@@ -53,6 +53,12 @@ size_t wire_meta_get(uint8_t *out, uint32_t key) {
     return n + put(out + n, " v\r\n", 4);
 }
 
+size_t wire_ask(uint8_t *out, uint32_t key) {
+    size_t n = put(out, "mg ", 3);
+    n += put_key(out + n, key);
+    return n + put(out + n, "\r\n", 2);
+}
+
 size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply) {
     size_t n = put(out, "set ", 4);
     n += put_key(out + n, key);
@@ -75,6 +81,12 @@ static enum verdict compare(const uint8_t *in, size_t n, const void *bytes, size
 static enum verdict check_line(const uint8_t *in, size_t n, const char *line, size_t *used) {
     *used = strlen(line);
     return compare(in, n, line, *used);
+}
+
+static enum verdict check_held(const uint8_t *in, size_t n, size_t *used) {
+    enum verdict missed = check_line(in, n, "EN\r\n", used);
+    if (missed == RIGHT) return MISSED;
+    return missed == INCOMPLETE ? INCOMPLETE : check_line(in, n, "HD\r\n", used);
 }
 
 /* The head line, all before its length: "VALUE <key> 0 " or "VA ". */
@@ -106,6 +118,7 @@ enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, 
     case PIECE_END: return check_line(in, n, "END\r\n", used);
     case PIECE_STORED: return check_line(in, n, "STORED\r\n", used);
     case PIECE_NOTHING: return check_line(in, n, "MN\r\n", used);
+    case PIECE_HELD: return check_held(in, n, used);
     default: return check_value(piece, in, n, used);
     }
 }

@@ -15,6 +15,7 @@ enum piece_kind {
     PIECE_STORED,    /* STORED\r\n */
     PIECE_META,      /* VA <length>\r\n<value>\r\n */
     PIECE_NOTHING,   /* MN\r\n */
+    PIECE_HELD,      /* HD\r\n, or EN\r\n: then it is MISSED */
 };
 
 struct piece {
@@ -37,6 +38,7 @@ void wire_key(uint8_t *out, uint32_t key);
 enum { WIRE_OVERHEAD = 64 };
 size_t wire_get(uint8_t *out, const uint32_t *keys, unsigned count);   /* room for each key: KEY_LENGTH + 1 more */
 size_t wire_meta_get(uint8_t *out, uint32_t key);
+size_t wire_ask(uint8_t *out, uint32_t key);   /* is it there? Without its value */
 size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply);
 size_t wire_nothing(uint8_t *out);
 

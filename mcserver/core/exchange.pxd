@@ -1,0 +1,171 @@
+# Exchange: which class's memory is worth least.
+#
+# Owns the comparison of classes. Must never free or move anything. The items that would leave if a class gave one page are
+# looked at, in the order in which they would leave: an item's worth is 1 / (requests since its last use), less if it is new
+# and was never used; theirs on average, for each byte, is the class's. The class with the least gives (the size-adjusted LRU
+# of Aggarwal, Wolf and Yu, 1999, by pages). Not all of them are looked at but the first SAMPLE of each list; that the others
+# are younger is reckoned with. Ages are counted in traffic: the same replay, slower, ends the same.
+
+from libc.math cimport log
+from libc.stdint cimport uint32_t, uint64_t
+from .memory cimport *
+from .store cimport *
+from .lists cimport *
+
+cdef enum:
+    SAMPLE = 16
+    JUDGED = 16                 # times while the memory's size is stored once
+    IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
+    IDLE_LEAST = 32             # if that is enough to tell,
+    IDLE_TIMES = 2              # so many times in a row
+    IDLE_FACTOR = 256           # then its pages go first
+
+cdef extern from *:
+    """
+    #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be */
+    #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
+    #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
+    """
+    const double NEW_WORTH, MARGIN, YOUNGEST
+
+
+cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) noexcept nogil:
+    # The mean worth of the `want` items at the end of a list of `has`, from h on. Ages fall evenly towards the head.
+    cdef int n = 0
+    cdef double worth = 0, share, sampled
+    cdef Item* it
+    while h and n < SAMPLE and n < want:
+        it = item_at(&s.arena, h)
+        worth += 1.0 / ((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
+        h = it.prev
+        n += 1
+    if n == 0:
+        return 0
+    worth /= n
+    if want > n and has > n:
+        sampled = n / has
+        share = want / has
+        if share > YOUNGEST:
+            share = YOUNGEST
+        if share > sampled:
+            worth *= (-log(1 - share) / share) / (-log(1 - sampled) / sampled)
+    return worth
+
+
+cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
+    # The inverse of the worth of a byte of the class's next page of victims; 0 if it has no items that could leave.
+    cdef Lru* l = s.lru[cls]
+    cdef double hot = l[HOT].count, ring = <double> l[COLD].count + l[WARM].count, items = hot + ring
+    cdef double page, from_hot, worth = 0, size = s.arena.cls[cls].size
+    if items == 0:
+        items = l[TEMP].count
+        if items == 0:
+            return 0
+        worth = worth_at_end(s, l[TEMP].tail, items, items)
+        return (1 if s.room_for_bytes else size) / worth
+    page = s.arena.page_size / size
+    page = 1 if page < 1 else items if page > items else page
+    from_hot = hot - (items - page) * s.hot_pct / (100.0 * HOT_PART)
+    if from_hot < page - ring:
+        from_hot = page - ring
+    if from_hot > page:
+        from_hot = page
+    if from_hot > hot:
+        from_hot = hot
+    if from_hot < 0:
+        from_hot = 0
+    if from_hot > 0:
+        worth = from_hot * NEW_WORTH * worth_at_end(s, l[HOT].tail, from_hot, hot)
+    if page > from_hot:
+        worth += (page - from_hot) * worth_at_end(s, l[COLD].tail, page - from_hot, ring)
+    if worth <= 0:
+        return 0
+    return page * (1 if s.room_for_bytes else size) / worth
+
+
+cdef inline void judge(Store* s) noexcept nogil:
+    # Which classes are hardly used any more, since the sizes have changed: nobody stores in them, and they have few hits for
+    # their bytes (or nobody has: then only stores tell). An item's age alone would keep them for long: small ones, of which a
+    # page has thousands, seem worth more than the few large ones that there are requests for now.
+    cdef int i
+    cdef double hits = 0, stores = 0, bytes = 0, uses, own, all_uses
+    cdef Recent* r
+    s.recent_bytes = 0
+    for i in range(1, s.arena.lists + 1):
+        hits += s.recent[i].hits
+        stores += s.recent[i].stores
+        bytes += <double> list_items(s, i) * s.arena.cls[i].size
+    all_uses = hits if hits >= IDLE_LEAST else hits + stores
+    for i in range(1, s.arena.lists + 1):
+        r = &s.recent[i]
+        own = <double> list_items(s, i) * s.arena.cls[i].size
+        uses = r.hits if hits >= IDLE_LEAST else <double> r.hits + r.stores
+        if all_uses * own >= IDLE_LEAST * bytes and uses * IDLE_SHARE * bytes < all_uses * own \
+                and <double> r.stores * IDLE_SHARE * bytes < stores * own:
+            r.idle += 1
+            s.ready[i].known = 0
+        elif r.idle:
+            r.idle = 0
+            s.ready[i].known = 0
+        r.hits = 0
+        r.stores = 0
+
+
+cdef inline void count_store(Store* s, int cls, uint64_t n) noexcept nogil:
+    s.recent[cls].stores += 1
+    s.recent_bytes += n
+    if s.recent_bytes > s.memory_limit // JUDGED:
+        judge(s)
+
+
+cdef inline double readiness(Store* s, int cls) noexcept nogil:
+    # The same, and not looked at again before an eighth of a page has left or its items are an eighth older.
+    cdef Ready* r = &s.ready[cls]
+    cdef uint32_t size = s.arena.cls[cls].size, age
+    cdef double oldness
+    if r.known and s.gone[cls] - r.gone <= s.arena.page_size // size // 8:
+        age = s.clock - r.at
+        oldness = r.value if s.room_for_bytes else r.value / size
+        if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < oldness:
+            return r.value
+    r.value = readiness_now(s, cls)
+    if s.recent[cls].idle >= IDLE_TIMES:
+        r.value *= IDLE_FACTOR
+    r.at = s.clock
+    r.gone = s.gone[cls]
+    r.known = 1
+    return r.value
+
+
+cdef inline int readiest(Store* s, int first, int last, double* most) noexcept nogil:
+    # Of the classes first to last the one whose memory is worth least; 0 if none has an item.
+    cdef int i, best = 0
+    cdef double r
+    most[0] = 0
+    for i in range(first, last + 1):
+        if list_items(s, i) and s.stuck[i] != s.attempt:
+            r = readiness(s, i)
+            if r > most[0] or best == 0:
+                most[0] = r
+                best = i
+    return best
+
+
+cdef inline int giver_for(Store* s, int taker, double own) noexcept nogil:
+    # The slab class that is to give a page to `taker`, whose own next victims have the readiness `own` (0: it has none); 0 if
+    # all others are worth more. The last slab class gives for all bands.
+    cdef int i, best = 0
+    cdef double r, most = own * (MARGIN if s.automove < 2 else 1.0)
+    for i in range(1, s.arena.classes + 1):
+        if i == taker or s.arena.cls[i].pages == 0 or s.tried[i] == s.attempt:
+            continue
+        if i == s.arena.classes:
+            readiest(s, i, s.arena.lists, &r)
+        elif list_items(s, i) == 0 or s.stuck[i] == s.attempt:
+            continue
+        else:
+            r = readiness(s, i)
+        if r > most:
+            most = r
+            best = i
+    return best

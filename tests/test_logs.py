@@ -1,0 +1,185 @@
+"""The way out of the log: nobody waits for a stderr that isn't read, nothing is lost without a count, nothing repeats."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mcserver.logs import KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
+from tests.conftest import Start
+from tests.serving import Client, eventually
+
+LINE = b"a line of the log\n"
+
+
+@contextlib.contextmanager
+def unread_server(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], Callable[[], Client]]]:
+    """A server whose stderr is a pipe that is full from the start, and a way to connect."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)
+    os.set_blocking(write, True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mcserver", "-u", "root", "-l", "127.0.0.1", "-p", str(port), *args], stderr=write
+    )
+    os.close(write)
+
+    def connect() -> Client:
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                return Client(("127.0.0.1", port))
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+    try:
+        yield process, connect
+    finally:
+        os.close(read)
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("verbose", ["", "-vv"])
+def test_a_stderr_that_nobody_reads_stops_nobody(verbose: str) -> None:
+    with unread_server(*filter(None, [verbose])) as (process, connect):
+        client = connect()
+        client.send(b"cache_memlimit 64\r\n" * 3000)
+        for _ in range(3000):
+            assert client.until(b"\r\n") == b"OK\r\n"
+        for _ in range(300):
+            stranger = connect()
+            stranger.send(b"\x80" + bytes(23))
+            stranger.is_closed()
+            stranger.close()
+        assert client.command(b"mn") == b"MN\r\n"
+        assert int(client.stats()["log_worker_dropped"]) >= 2999
+        client.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(5) == 0
+
+
+def test_what_clients_cause_is_said_once_and_counted(start: Start) -> None:
+    server = start()
+    client = server.connect()
+    client.send(b"cache_memlimit 64\r\n" * 5000 + b"mn\r\n")
+    client.until(b"MN\r\n")
+    for _ in range(50):
+        stranger = server.connect()
+        stranger.send(b"\x80" + bytes(23))
+        stranger.is_closed()
+    eventually(lambda: "binary protocol" in server.log())
+    assert server.log().count("memory limit is now") == 1
+    assert server.log().count("binary protocol") == 1
+    assert client.stats()["log_worker_dropped"] == str(4999 + 49)
+
+
+@pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
+@pytest.mark.parametrize("daemon", [False, True])
+def test_closed_standard_streams(tmp_path: Path, closed: tuple[int, ...], daemon: bool) -> None:
+    pid_file, ports = tmp_path / "pid", tmp_path / "ports"
+    command = [sys.executable, "-m", "mcserver", "-u", "root", "-l", "127.0.0.1", "-p", "-1", "-P", str(pid_file)]
+    closing = " ".join(f"{each}>&-" for each in closed)
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", f'exec "$@" {closing}', "sh", *command, *(["-d"] if daemon else [])],
+        env={**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)},
+    )
+    eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n") and ports.exists(), 15)
+    pid = int(pid_file.read_text())
+    client = Client(("127.0.0.1", int(ports.read_text().split()[-1])))
+    try:
+        assert client.command(b"mn") == b"MN\r\n"
+        for descriptor in closed:
+            assert Path(f"/proc/{pid}/fd/{descriptor}").readlink() == Path("/dev/null")
+    finally:
+        client.close()
+        os.kill(pid, signal.SIGTERM)
+    assert process.wait(10) == 0
+    eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_dropped_lines_are_told_with_the_next_that_gets_through() -> None:
+    read, write = os.pipe()
+    writer = Writer(write)
+    writer.setFormatter(TextFormatter())
+    count = 3 * QUEUE_BYTES // len(LINE)
+    for _ in range(count):
+        writer.put(LINE)
+    assert writer.dropped > count // 2
+    taken = b""
+    while len(taken) < (count - writer.dropped) * len(LINE):
+        taken += os.read(read, 1 << 16)
+    writer.finish(5)
+    dropped = writer.dropped
+    writer.put(LINE)
+    writer.finish(5)
+    last = os.read(read, 1 << 16).decode()
+    assert f"WARNING {dropped} lines of the log were dropped" in last
+    assert last.endswith(LINE.decode())
+    assert writer.dropped == dropped
+    os.close(read)
+    os.close(write)
+
+
+def record(text: str, *args: object) -> logging.LogRecord:
+    return logging.LogRecord("mcserver", logging.WARNING, "", 0, text, args, None)
+
+
+def test_repetitions() -> None:
+    now = 100.0
+    repeats = Repeats(lambda: now)
+    assert all(repeats.filter(record("start %d", each)) for each in range(3)), "a start says everything"
+    repeats.begin()
+    assert [repeats.filter(record("a %d", each)) for each in range(4)] == [True, False, False, False]
+    assert repeats.filter(record("%s", "b"))
+    assert repeats.filter(record("%s", "c"))
+    assert not repeats.filter(record("%s", "c"))
+    assert repeats.held_back == 4
+    assert repeats.overdue() == []
+    now += 61
+    again = record("a %d", 9)
+    assert repeats.filter(again)
+    assert again.getMessage() == "a 9 (3 more like it since the last)"
+    assert repeats.overdue() == ["c (1 like it in the last minute)"]
+    assert repeats.overdue() == []
+    now += 61
+    assert repeats.filter(record("a %d", 10))
+
+
+def test_kinds_have_an_end() -> None:
+    repeats = Repeats(lambda: 1.0)
+    repeats.begin()
+    said = [each for each in range(3 * KINDS_MOST) if repeats.filter(record("%s", f"text {each}"))]
+    assert len(said) == KINDS_MOST + 1
+
+
+@pytest.mark.parametrize("byte", [each for each in range(256) if each not in b"\n \r"])
+def test_every_byte_of_a_key_is_traced(byte: int) -> None:
+    key = b"k" + bytes([byte]) + b"y"
+    text = b">28 VALUE " + key + b" 0 3\r\na\r\n\r\nVALUE b 0 1 7\r\nx\r\nEND\r\n"
+    assert list(trace_lines(text)) == [b">28 sending key " + key, b">28 sending key b", b">28 END"]
+
+
+def test_a_tab_in_a_key_is_traced(start: Start) -> None:
+    server = start("-vv")
+    client = server.connect()
+    assert client.command(b"set a\tb 0 0 1\r\nx") == b"STORED\r\n"
+    assert client.command(b"get a\tb", b"END\r\n") == b"VALUE a\tb 0 1\r\nx\r\nEND\r\n"
+    eventually(lambda: r"sending key a\tb" in server.log())
+    assert "Traceback" not in server.log()
