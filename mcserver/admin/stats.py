@@ -91,6 +91,8 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
         return slabs(context)
     if sub == b"sizes":
         return _sizes(context)
+    if sub == b"mrc":
+        return memory_curve(context)
     if sub == b"cluster" and context.cluster is not None:
         return cluster.stats(context.cluster)
     return ERROR
@@ -171,6 +173,24 @@ def slabs(context: Context) -> Reply:
         (f"{number}:{key}", value) for number, figures in classes.items() for key, value in figures.items()
     ]
     return stat_pieces([*lines, ("active_slabs", active), ("total_malloced", malloced)])
+
+
+def memory_curve(context: Context) -> bytes:
+    """`stats mrc`: the hit ratio, in percent, that other sizes of the memory would have given since the last reset."""
+    figures = context.engine.mrc_stats()
+    lines: list[tuple[str, object]] = [
+        ("status", "ok" if figures["curve"][1][1] is not None else "too_little_traffic"),
+        ("gets", figures["gets"]),
+        ("samples", figures["samples"]),
+        ("sampling_rate", f"{figures['sampling_rate']:.6f}"),
+        ("sampled_keys", figures["keys"]),
+        ("memory_used", figures["memory"]),
+    ]
+    for factor, (size, ratio) in figures["curve"].items():
+        lines.append((f"{factor:g}x:limit_maxbytes", size))
+        if ratio is not None:
+            lines.append((f"{factor:g}x:hit_percent", f"{100 * ratio:.2f}"))
+    return stat_lines(lines)
 
 
 def _sizes(context: Context) -> Reply:

@@ -62,6 +62,7 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
         s.prefix(s.owner, OP_GET, key, nkey)
     if s.gate != GATE_MISS:
         h = item_find(s, key, nkey, hv)
+    curve_get(s, hv, h, 1)
     if c.touch:
         s.n.cmd_touch += 1
     else:
@@ -78,6 +79,7 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
     if c.touch:
         s.cls[it.cls].touch_hits += 1
         set_expiry(s, it, c.expires)
+        curve_expiry(s, it, hv)
     else:
         s.cls[it.cls].hits_to[it.seg & SEG_MASK] += 1
     item_bump(s, h, it)
@@ -228,6 +230,7 @@ cdef inline void refuse_alloc(Conn* c, const char* key, size_t nkey, uint64_t hv
         old = item_find(s, key, nkey, hv)
         if old:
             item_unlink(s, old, hv)
+        curve_delete(s, hv)
 
 
 cdef inline void cmd_store(Conn* c, Token* t, int count, Mode mode) noexcept nogil:
@@ -348,6 +351,7 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
         s.prefix(s.owner, OP_DELETE, t[1].at, t[1].len)
     hv = index_hash(&s.index, t[1].at, t[1].len)
     h = item_find(s, t[1].at, t[1].len, hv)
+    curve_delete(s, hv)
     if h == 0:
         s.n.delete_misses += 1
         puts(c, WIRE_NOT_FOUND)
@@ -404,6 +408,7 @@ cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nog
 cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
     cdef Store* s = c.store
     cdef int32_t exptime
+    cdef uint64_t hv
     cdef uint32_t h = 0
     cdef Item* it
     if count < 3:
@@ -420,8 +425,10 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
         puts(c, WIRE_STALE)
         return
     s.n.cmd_touch += 1
+    hv = index_hash(&s.index, t[1].at, t[1].len)
     if s.gate != GATE_MISS:
-        h = item_find(s, t[1].at, t[1].len, index_hash(&s.index, t[1].at, t[1].len))
+        h = item_find(s, t[1].at, t[1].len, hv)
+    curve_get(s, hv, h, 1)
     if h == 0:
         s.n.touch_misses += 1
         puts(c, WIRE_NOT_FOUND)
@@ -429,6 +436,7 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
     it = item_at(&s.arena, h)
     s.cls[it.cls].touch_hits += 1
     set_expiry(s, it, expiry(s, exptime))
+    curve_expiry(s, it, hv)
     item_bump(s, h, it)
     puts(c, WIRE_TOUCHED)
 

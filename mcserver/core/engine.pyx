@@ -15,6 +15,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from .memory cimport *
 from .index cimport *
+from .mrc cimport *
 from .store cimport *
 from .items cimport *
 from .flush cimport *
@@ -148,6 +149,7 @@ cdef class Engine:
     cdef object __weakref__
 
     def __cinit__(self, *, memory_limit=64 << 20, item_size_max=1 << 20, evictions=True, cas=True, growth_factor=1.25,
+                  hash_seed=None,
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
@@ -211,7 +213,11 @@ cdef class Engine:
         power = hashpower_init or 16
         if index_open(&s.index, s.arena.reserved // 48, power) != 0:
             raise MemoryError("the system refuses address space for the hash table: lower -m")
-        seed = os.urandom(16)
+        s.mrc = mrc_open(memory_limit, mrc_budget(memory_limit))
+        if s.mrc == NULL:
+            raise MemoryError
+        s.mrc.by_bytes = s.room_for_bytes
+        seed = hash_seed or os.urandom(16)
         s.index.k0 = int.from_bytes(seed[:8], "little")
         s.index.k1 = int.from_bytes(seed[8:], "little")
         if track_sizes:
@@ -275,6 +281,7 @@ cdef class Engine:
         index_close(&self.s.index)
         ghosts_close(&self.s.ghosts)
         free(self.s.size_count)
+        free(self.s.mrc)
         free(self.shared.inbuf)
         free(self.shared.out)
 
@@ -437,6 +444,31 @@ cdef class Engine:
         pages = max(s.arena.pages_used, min(s.arena.pages_used + s.arena.pooled, s.arena.pages_limit))
         return result, active, pages << s.arena.page_bits
 
+    def mrc_stats(self):
+        """`stats mrc`: what the miniatures saw since the last reset, and `curve`, by factor of the memory: its bytes and the
+        hit ratio (0 to 1) that they would have given; None below MRC_ENOUGH samples (memory curve page)."""
+        cdef Store* s = &self.s
+        cdef Mrc* m = s.mrc
+        cdef ClassStats* c
+        cdef int i
+        cdef uint64_t hits = 0, gets = s.n.cmd_get + s.n.cmd_touch
+        for i in range(MAX_CLASSES):
+            c = &s.cls[i]
+            hits += self.hits_of(i) + c.touch_hits
+        hits -= s.n.vivified
+        enough = m.samples >= MRC_ENOUGH and gets > 0
+        curve = {}
+        for i in range(MINIS):
+            ratio = mrc_ratio(m, i, <double> hits, <double> gets) if enough else None
+            curve[m.mini[i].factor] = (<uint64_t> (m.memory * m.mini[i].factor), ratio)
+        return {"samples": m.samples, "sampling_rate": mrc_rate(m), "keys": m.keys, "memory": m.block, "gets": gets,
+                "stands_for": m.gets, "sampled_hits": [m.mini[i].hits for i in range(MINIS)], "curve": curve}
+
+    def mrc_faults(self):
+        """What is wrong with the miniatures' lists and sums, as text; empty when all is well. For tests: slow."""
+        cdef const char* fault = mrc_check(self.s.mrc)
+        return "" if fault == NULL else (<bytes> fault).decode()
+
     def sizes(self):
         """Items by size in steps of 32 bytes: (size, count), in order; or None without track_sizes."""
         return None if self.s.size_count == NULL else self.each_size()
@@ -456,6 +488,7 @@ cdef class Engine:
         for i in range(MAX_CLASSES):
             memset(&self.s.cls[i], 0, sizeof(ClassStats))
         self.prefixes.clear()
+        mrc_reset(self.s.mrc)
         self.prefixes_left_out = 0
         self.shared.in_refused = 0
 
@@ -495,6 +528,7 @@ cdef class Engine:
         if limit < MEMORY_LIMIT_LEAST or (limit >> self.s.arena.page_bits) > self.s.arena.pages_max:
             return False
         self.s.memory_limit = limit
+        mrc_resize(self.s.mrc, limit)
         self.s.arena.pages_limit = self.pages_for(limit)
         return True
 
@@ -740,6 +774,7 @@ cdef class Engine:
         h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), hv)
         if h:
             item_unlink(&self.s, h, hv)
+        curve_delete(&self.s, hv)
         return h != 0
 
     def mark_stale(self, bytes key not None, int ttl=-1):
@@ -758,6 +793,7 @@ cdef class Engine:
         it = item_at(&self.s.arena, h)
         if it.nbytes == 0:
             item_unlink(&self.s, h, hv)
+            curve_delete(&self.s, hv)
         else:
             mark_item_stale(&self.s, it, <int64_t> expiry(&self.s, ttl) if ttl >= 0 else -1)
         return True

@@ -9,6 +9,7 @@ from libc.string cimport memcmp, memcpy
 from .memory cimport *
 from .store cimport *
 from .items cimport *
+from .mrc cimport mrc_flush
 from .expiry cimport due_advance
 
 cdef enum:
@@ -60,6 +61,7 @@ cdef inline void flush_now(Store* s) noexcept nogil:
     next_epoch(s)
     s.flush_epoch = s.epoch
     s.rules = 0
+    mrc_flush(s.mrc)
 
 
 cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:

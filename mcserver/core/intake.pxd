@@ -59,6 +59,7 @@ cdef inline void intake_refuse(Conn* c) noexcept nogil:
         old = item_find(s, key_of(it), it.nkey, c.hash)
         if old:
             item_unlink(s, old, c.hash)
+        curve_delete(s, c.hash)
     item_release(s, c.item)
     c.item = 0
     if not c.running:

@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from .memory cimport *
 from .index cimport index_find, index_hash, index_insert, index_swap
+from .mrc cimport *
 from .store cimport *
 from .ghosts cimport ghost_take
 from .lists cimport *
@@ -52,6 +53,53 @@ cdef inline void set_last_piece(Item* it, uint32_t h) noexcept nogil:
 
 cdef inline uint64_t hash_of(Store* s, Item* it) noexcept nogil:
     return index_hash(&s.index, key_of(it), it.nkey)
+
+
+# The memory curve: what the miniatures are told
+
+cdef inline uint32_t memory_of(Store* s, Item* it) noexcept nogil:
+    # Bytes of the chunks that an item lies in.
+    cdef Arena* a = &s.arena
+    cdef uint64_t largest = a.cls[a.classes].size, most = largest - HEADER, bytes
+    if not it.state & S_LARGE:
+        return a.cls[it.cls].size
+    bytes = a.cls[arena_class(a, HEADER + it.nkey + 8)].size + it.nbytes // most * largest
+    if it.nbytes % most:
+        bytes += a.cls[arena_class(a, HEADER + it.nbytes % most)].size
+    return <uint32_t> bytes
+
+
+cdef inline void curve_get(Store* s, uint64_t hv, uint32_t h, bint use) noexcept nogil:
+    # A look-up for a client, before what follows from it; `use`: it makes the item younger.
+    cdef Item* it
+    if not mrc_samples(s.mrc, hv):
+        return
+    if s.gate == GATE_MISS:             # no cache, however large, would have answered
+        mrc_count(s.mrc)
+    elif h:
+        it = item_at(&s.arena, h)
+        mrc_get(s.mrc, hv, 1, use, memory_of(s, it), it.exptime, s.sec)
+    else:
+        if s.last_found == FLUSHED:     # by a prefix: it is gone from the others too
+            mrc_delete(s.mrc, hv)
+        mrc_get(s.mrc, hv, 0, use, 0, 0, s.sec)
+
+
+cdef inline void curve_store(Store* s, Item* it, uint64_t hv) noexcept nogil:
+    if mrc_samples(s.mrc, hv):
+        mrc_store(s.mrc, hv, memory_of(s, it), it.exptime, s.sec)
+
+
+cdef inline void curve_expiry(Store* s, Item* it, uint64_t hv) noexcept nogil:
+    # The item was given another end.
+    if mrc_samples(s.mrc, hv):
+        mrc_expiry(s.mrc, hv, it.exptime)
+
+
+cdef inline void curve_delete(Store* s, uint64_t hv) noexcept nogil:
+    # Whether it was here or not: a larger cache may have held it.
+    if mrc_samples(s.mrc, hv):
+        mrc_delete(s.mrc, hv)
 
 
 # Epochs (flush.pxd)
@@ -188,6 +236,7 @@ cdef inline void item_replace(Store* s, uint32_t old, uint32_t new, uint64_t hv)
     elif s.segmented and ghost_take(&s.ghosts, hv, it.cls, s.evicted[it.cls], list_items(s, it.cls)):
         seg = COLD
     item_link(s, new, hv, seg, uses)
+    curve_store(s, it, hv)
     item_release(s, new)
 
 

@@ -306,12 +306,13 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
         s.prefix(s.owner, 0, m.key, m.nkey)
     if s.gate != GATE_MISS:
         h = item_find(s, m.key, m.nkey, hv)
-        if h == 0 and m.has_vivify:
-            h = vivify(c, m, hv, &failed)
-            created = 1
-            if h == 0:
-                puts(c, WIRE_NO_MEMORY_ITEM)
-                return
+    curve_get(s, hv, h, not m.no_bump)
+    if h == 0 and m.has_vivify and s.gate != GATE_MISS:
+        h = vivify(c, m, hv, &failed)
+        created = 1
+        if h == 0:
+            puts(c, WIRE_NO_MEMORY_ITEM)
+            return
     if h == 0:
         s.n.cmd_get += 1
         s.n.get_misses += 1
@@ -332,7 +333,9 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
     else:
         s.n.cmd_get += 1
         s.cls[it.cls].hits_to[it.seg & SEG_MASK] += 1
+    s.n.vivified += created
     mg_hit(c, m, h, created)
+    curve_expiry(s, it, hv)
 
 
 # ms
@@ -531,6 +534,8 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
             event(c, EV_STALE, m.key, m.nkey, m.ttl if m.has_ttl else -1)
         else:
             event(c, EV_DELETE, m.key, m.nkey, -1)
+        if not m.invalidate and not m.remove_value:
+            curve_delete(s, hv)
     if not missed:
         md_hit(c, m, h, hv)
     elif h:

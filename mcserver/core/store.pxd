@@ -5,6 +5,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
+from .mrc cimport Mrc
 from .ghosts cimport Ghosts
 
 cdef extern from "<time.h>" nogil:
@@ -102,6 +103,7 @@ cdef struct Counters:
     uint64_t crawls
     uint64_t juggles
     uint64_t readers_dropped
+    uint64_t vivified           # of the gets that are counted as hits: mg made the item
     uint64_t uploads_refused    # stores that were refused in the middle, see uploads.pxd
 
 # A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
@@ -238,6 +240,7 @@ cdef struct Store:
     prefix_hook prefix
     drop_hook drop_reader
     uint32_t* size_count        # items by 32 bytes, with track_sizes
+    Mrc* mrc                    # miniatures of this cache, for `stats mrc`
 
 
 cdef inline uint64_t boot_clock() noexcept nogil:

@@ -218,3 +218,29 @@ def test_trailing_and_doubled_spaces() -> None:
     wire = Wire()
     assert wire.ask(b"stats ").startswith(b"STAT pid ")
     assert wire.ask(b"stats  settings").startswith(b"STAT maxbytes ")
+
+
+def test_memory_curve_says_when_it_knows_too_little() -> None:
+    stats = Wire().stats(b"mrc")
+    assert stats["status"] == "too_little_traffic"
+    assert not [key for key in stats if key.endswith("hit_percent")]
+
+
+def test_memory_curve() -> None:
+    wire = Wire()
+    wire.send(b"set k 0 0 1\r\nv\r\n")
+    for _ in range(3000):
+        wire.send(b"get k\r\n")
+    stats = wire.stats(b"mrc")
+    limit = int(wire.stats()["limit_maxbytes"])
+    assert list(stats) == [
+        *("status", "gets", "samples", "sampling_rate", "sampled_keys", "memory_used"),
+        *(f"{factor}x:{key}" for factor in ("0.25", "0.5", "1", "2", "4") for key in ("limit_maxbytes", "hit_percent")),
+    ]
+    assert stats["status"] == "ok"
+    assert stats["gets"] == stats["samples"] == "3000"
+    assert stats["0.25x:limit_maxbytes"] == str(limit // 4)
+    assert {stats[f"{factor}x:hit_percent"] for factor in ("0.25", "0.5", "1", "2", "4")} == {"100.00"}
+    wire.send(b"stats reset\r\n")
+    assert wire.stats(b"mrc")["status"] == "too_little_traffic"
+    assert wire.stats(b"mrc")["samples"] == "0"
