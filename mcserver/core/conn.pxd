@@ -107,6 +107,7 @@ cdef struct Conn:
     Fill fill
     Upload up
     uint8_t refused             # ... and given up for want of memory: still to be told
+    uint8_t searches            # turns that were spent on making room for its next piece
     uint8_t ahead               # pieces that are taken before the next read, since the last one filled all
     uint64_t cas
     uint64_t swallow

@@ -15,6 +15,7 @@ from .conn cimport *
 
 cdef enum:
     SLICES_A_TURN = 8           # of making room; then the others have their turn
+    TURNS_MOST = 64             # for one piece; then the search goes to its end at once, since each turn begins it anew
     AHEAD_MOST = 14
     MUCH = 32768                # bytes of a value in one read: more will come as fast
 
@@ -25,6 +26,7 @@ cdef inline void data_begins(Conn* c, uint32_t h) noexcept nogil:
     c.fill.done = 0
     c.fill.in_piece = 0
     c.ahead = 0
+    c.searches = 0
     c.phase = P_DATA
 
 
@@ -92,8 +94,9 @@ cdef inline char* intake_room(Conn* c, uint64_t* length, int* error) noexcept no
         error[0] = A_NO_MEMORY
         return NULL
     s.filling = &c.up
-    at = fill_at(s, c.item, &c.fill, SLICES_A_TURN, length, error)
+    at = fill_at(s, c.item, &c.fill, SLICES_A_TURN if c.searches < TURNS_MOST else SLICES_PATIENT, length, error)
     s.filling = NULL
+    c.searches = 0 if at != NULL else c.searches + 1
     return at
 
 

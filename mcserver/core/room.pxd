@@ -87,6 +87,7 @@ cdef inline uint32_t obtain_chunk(Store* s, int cls, int patience) noexcept nogi
             if drops == 0 or not (upload_drop_worst(s) or (s.drop_reader != NULL and s.drop_reader(s.owner))):
                 return 0
             drops -= 1
+            s.attempt += 1              # what they used may leave now
         h = chunk_take(&s.arena, cls)
     if not s.maintained:
         free_dead_ends(s, s.arena.page[page_of(&s.arena, h)].cls, 2)

@@ -1,6 +1,7 @@
 """Random work on the engine, seeded: all commands on several connections, memory pressure, slow readers, page moves, crawls.
 
-Made to run under sanitizers (scripts/asan). A round is one engine; at its end nothing may be left in its memory.
+Made to run under sanitizers (scripts/asan). A round is one engine; at its end nothing may be left in its memory. Every second
+round works on values of all sizes and compares each byte that it reads (soak_values.py).
 """
 
 import argparse
@@ -8,6 +9,8 @@ import random
 import sys
 import time
 from collections.abc import Callable
+
+from soak_values import ValueRound
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, Client, RecordingOwner, crawl
@@ -189,7 +192,7 @@ def main() -> int:
     arguments = parser.parse_args()
     began, seed, commands = time.monotonic(), arguments.seed, 0
     while seed == arguments.seed or time.monotonic() - began < arguments.seconds:
-        running = Round(seed)
+        running = Round(seed) if seed % 2 else ValueRound(seed)
         try:
             for _ in range(STEPS):
                 running.work()
