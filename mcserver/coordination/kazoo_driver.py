@@ -28,7 +28,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from kazoo.client import KazooClient
 from kazoo.handlers.threading import SequentialThreadingHandler
-from kazoo.protocol.serialization import Create2
+from kazoo.protocol.serialization import Connect, Create2
 from kazoo.protocol.states import KazooState, KeeperState
 
 from . import kazoo_terms as terms
@@ -347,15 +347,16 @@ class KazooDriver:
         client = terms.make_client(target, self._servers, handler, kazoo_log)
         self._client, self._outstanding = client, 0
 
-        connect = client._connection._connect
+        invoke = client._connection._invoke
 
-        def connected(*where: Any) -> Any:  # on kazoo's thread; the only place that knows the timeout
-            read_timeout, connect_timeout = connect(*where)
-            granted = read_timeout * 1.5 / 1000
-            handler.put(lambda: setattr(self, "granted", granted) if client is self._client else None)
-            return read_timeout, connect_timeout
+        def invoked(timeout: float, request: Any, xid: Any = None) -> Any:  # on kazoo's thread
+            result = invoke(timeout, request, xid)
+            if isinstance(request, Connect):  # the only place that knows the timeout granted, before `changed` below
+                granted = result[0].time_out / 1000
+                handler.put(lambda: setattr(self, "granted", granted) if client is self._client else None)
+            return result
 
-        client._connection._connect = connected
+        client._connection._invoke = invoked
 
         def changed(state: str) -> None:  # on kazoo's thread
             session = client.client_id[0] if client.client_id else 0
