@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from conformance import library
+from conformance.crew import run
 from conformance.notation import Case, version
 from conformance.profiles import DEFAULT, PROFILES
-from conformance.runner import Result, Settings, run
+from conformance.runner import Result, Settings
 from conformance.servers import Servers, Spawned
 
 from . import Fault, Proxied, faults
