@@ -4,7 +4,8 @@ Owns the 24 bytes of a header and the names of opcodes and statuses. In a case:
 
     >b set k={a} x=4:5,4:0 v=hi o=7 c={C1}      a request: key, extras (bytes:number), value, opaque, unique
     >b set k={a} keylen=300                     a malformed header: keylen, extlen, bodylen, magic, dt, raw
-    <b set ok o=7 c={C1=cas}                    a reply: its status, and what it must hold; extras and value as above
+    <b set ok o=7 c={C1=cas}                    a reply: its status (or a|b), and what it must hold; extras and value as above
+    <b* stat ok k=pid v={=int}                  the same, later: replies before it are dropped
 
 A reply of status ok has no key, extras or value unless the line says so; one of an error may have any text as its value.
 """
@@ -62,8 +63,9 @@ class ExpectFrame:
     """One reply that must come next."""
 
     opcode: int
-    status: int
+    statuses: tuple[int, ...]
     words: dict[str, str] = field(hash=False)
+    patient: bool = False  # replies before it are dropped
 
     def texts(self) -> list[Template]:
         """The templates in it, for the check of what is bound."""
@@ -71,9 +73,12 @@ class ExpectFrame:
 
     def describe(self, scope: Scope) -> bytes:
         """What is wanted, for the report."""
-        words = [NAMES[self.opcode], STATUS_NAMES[self.status]]
+        words = [NAMES.get(self.opcode, hex(self.opcode)), self._wanted()]
         words += [f"{name}={parse(text).render(scope).decode('latin-1')}" for name, text in self.words.items()]
         return " ".join(words).encode("latin-1")
+
+    def _wanted(self) -> str:
+        return " or ".join(STATUS_NAMES[status] for status in self.statuses)
 
     def check(self, header: tuple[int, ...], body: bytes, scope: Scope) -> str | None:
         """None when a reply is this one, else what is wrong; variables are bound."""
@@ -81,9 +86,9 @@ class ExpectFrame:
         if magic != 0x81:
             return f"the magic is {magic:#x}, not 0x81"
         if opcode != self.opcode:
-            return f"the opcode is {NAMES.get(opcode, hex(opcode))}, not {NAMES[self.opcode]}"
-        if status != self.status:
-            return f"the status is {STATUS_NAMES.get(status, hex(status))}, not {STATUS_NAMES[self.status]}"
+            return f"the opcode is {NAMES.get(opcode, hex(opcode))}, not {NAMES.get(self.opcode, hex(self.opcode))}"
+        if status not in self.statuses:
+            return f"the status is {STATUS_NAMES.get(status, hex(status))}, not {self._wanted()}"
         if kind:
             return f"the data type is {kind}, not 0"
         if key_length + extras_length > len(body):
@@ -100,7 +105,7 @@ class ExpectFrame:
             return f"the extras are {parts['x'].hex() or 'none'}, not {wanted['x'].hex() or 'none'}"
         if parts["k"] != parse(self.words.get("k", "")).render(scope):
             return "the key differs"
-        if ("v" in self.words or self.status == 0) and (
+        if ("v" in self.words or self.statuses == (0,)) and (
             wrong := parse(self.words.get("v", "")).match(parts["v"], scope)
         ):
             return f"the value is wrong: {wrong}"
@@ -123,16 +128,20 @@ def _packed(piece: str, scope: Scope) -> bytes:
 def request(text: str) -> Frame:
     """Reads what stands behind `>b`; ValueError when it is malformed."""
     name, words = _words(text)
-    return Frame(OPCODES[name] if name in OPCODES else int(name, 16), words)
+    return Frame(_opcode(name), words)
 
 
-def reply(text: str) -> ExpectFrame:
-    """Reads what stands behind `<b`; ValueError when it is malformed."""
+def reply(text: str, *, patient: bool = False) -> ExpectFrame:
+    """Reads what stands behind `<b` (or, patient, `<b*`); ValueError when it is malformed."""
     name, words = _words(text)
-    status = words.pop("", "")
-    if status not in STATUSES:
-        raise ValueError(f"unknown status {status}")
-    return ExpectFrame(OPCODES[name], STATUSES[status], words)
+    statuses = words.pop("", "").split("|")
+    if unknown := set(statuses) - STATUSES.keys():
+        raise ValueError(f"unknown status {unknown.pop()}")
+    return ExpectFrame(_opcode(name), tuple(STATUSES[status] for status in statuses), words, patient)
+
+
+def _opcode(name: str) -> int:
+    return OPCODES[name] if name in OPCODES else int(name, 16)
 
 
 def _words(text: str) -> tuple[str, dict[str, str]]:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from . import binary
 from .notation import Case
 from .runner import Result, Settings, run_case
 from .servers import Lease, Servers
@@ -50,15 +51,18 @@ def run(
 
 def lost(lease: Lease, settings: Settings) -> str:
     """How a server is lost, seen from a new connection: it ended, or it hangs; empty when it still answers."""
-    ask = {"version": b"version\r\n", "mn": b"mn\r\n", "get": b"get mcconform.fence\r\n"}[settings.fence]
+    asks = {"version": b"version\r\n", "mn": b"mn\r\n", "get": b"get mcconform.fence\r\n"}
     deadline = time.monotonic() + DYING
     while True:
         if lease.process and lease.process.dead:
             return lease.process.epitaph()
         try:
-            with Wire(lease.address, settings.timeout) as wire:
-                wire.send(ask)
-                wire.line()
+            with Wire(lease.address, settings.timeout, binary=settings.fence == "binary") as wire:
+                if settings.fence == "binary":
+                    binary.fence(wire)
+                else:
+                    wire.send(asks[settings.fence])
+                    wire.line()
             return ""
         except BrokenError as error:
             if "hung" in error.reason:

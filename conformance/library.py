@@ -18,7 +18,7 @@ from .notation import LEVELS, SUITES, Case, NotationError, read, relaxed
 FILES = (
     "framing", "numbers", "storage", "retrieval", "delete", "arithmetic", "touch", "cas", "exptime", "flush",
     "meta_syntax", "meta_get", "meta_set", "meta_delete", "meta_arithmetic", "meta_debug", "lease",
-    "admin", "slabs", "crawler", "watch", "stats", "settings", "connection", "auth",
+    "admin", "slabs", "crawler", "watch", "stats", "settings", "connection", "auth", "binary",
 )  # fmt: skip
 
 # A case of level must takes any words behind CLIENT_ERROR and SERVER_ERROR: the text leaves them to the server. Its twin

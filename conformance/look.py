@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from . import binary
 from .text import MAX_ITEM
 from .wire import Address, BrokenError, UnreachableError, Wire
 
@@ -88,6 +89,8 @@ class Look:
     @property
     def generation(self) -> str:
         """The line of memcached whose commands it knows: 1.6, 1.5, 1.4 or 1.2."""
+        if self.fence == "binary":
+            return self.release[:3] or "1.6"
         if "meta" not in self.missing:
             return "1.6"
         if "gat" not in self.missing:
@@ -105,6 +108,8 @@ class Look:
     @property
     def suites(self) -> list[str]:
         """The suites that make sense."""
+        if self.fence == "binary":
+            return ["binary"]
         return ["classic", *(suite for suite in ("meta", "binary", "admin") if suite not in self.missing)]
 
     def reason(self, features: Iterable[str]) -> str:
@@ -114,6 +119,8 @@ class Look:
 
     def sentence(self) -> str:
         """`memcached 1.4 without gat; no meta, no binary`, and what it says of itself."""
+        if self.fence == "binary":
+            return f"speaks memcached's binary protocol alone (it says {self.says})"
         own = {"1.6": (), "1.5": (), "1.4": ("gat", "gats"), "1.2": ("gat", "gats", "touch", "cas", "gets")}
         big = ("meta", "binary", "admin")
         small = [name for name in self.missing if name not in {*big, "item-limit", *own[self.generation]}]
@@ -135,7 +142,12 @@ def look(
 ) -> Look:
     """Asks; UnfitError when the server is no use. `revive` starts a server again that a question has ended."""
     key = b"look." + "".join(random.choices(string.ascii_lowercase, k=10)).encode()
-    _first(where, key, patience)
+    try:
+        _first(where, key, patience)
+    except (UnfitError, UnreachableError):
+        if seen := _binary_alone(where, patience):
+            return seen
+        raise
     probes = [probe for probe in _probes(key) if harmful or not probe.harmful]
     with ThreadPoolExecutor(len(probes)) as pool:
         answers = list(pool.map(lambda probe: _answer(where, probe, key, patience), probes))
@@ -156,6 +168,19 @@ def look(
     )
     _limits(where, key, seen, max_item, patience)
     return seen
+
+
+def _binary_alone(where: Address, patience: float) -> Look | None:
+    """What there is to say of a server that speaks binary and no text, as memcached with SASL; None when it does not."""
+    try:
+        with Wire(where, patience, binary=True) as wire:
+            binary.fence(wire)
+            wire.send(binary.HEADER.pack(0x80, binary.OPCODES["version"], 0, 0, 0, 0, 0, 0, 0))
+            _, body = binary.take(wire)
+    except BrokenError:
+        return None
+    says = body[:60].decode("latin-1").encode("unicode_escape").decode("ascii")
+    return Look("binary", says, {"classic": "it speaks binary alone"})
 
 
 def _told(answer: bytes) -> str:

@@ -48,6 +48,7 @@ NEEDS = {
     "whole": "needs its writes in one piece: not with --split",
     "tcp": "needs TCP",
     "plain": "needs a server without TLS",
+    "open": "needs a server without authentication",
 }
 CONDITION = re.compile(r"\[(<?)([0-9.]+)(\+?)\] *(.*)")
 LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines")
@@ -332,8 +333,8 @@ class _Steps:
             self.sending.setdefault(condition, []).append(rest + ("" if word == ">>" else "\\r\\n"))
             return
         self.flush()
-        if word == "<b":
-            self._put(condition, reply(rest))
+        if word in {"<b", "<b*"}:
+            self._put(condition, reply(rest, patient=word == "<b*"))
         elif word == "stored":
             self._stored(rest, condition)
         elif word in {"<", "<<", "<lf"}:

@@ -132,10 +132,7 @@ class Exchange:
             if isinstance(step, Send):
                 self.send(wire, step)
             elif isinstance(step, ExpectFrame):
-                header, body = binary.take(wire)
-                if wrong := step.check(header, body, self.scope):
-                    got = binary.describe(binary.HEADER.pack(*header) + body)
-                    raise _Unmet(Failure(f"wrong reply: {wrong}", step.describe(self.scope), "\n".join(got).encode()))
+                self.expect_frame(wire, step)
             elif isinstance(step, ExpectList):
                 self.expect_list(wire, step)
             elif isinstance(step, Until):
@@ -227,6 +224,18 @@ class Exchange:
             if step.text.match(line, self.scope) is None:
                 return
             last = line
+
+    def expect_frame(self, wire: Wire, step: ExpectFrame) -> None:
+        """Reads a reply and holds it against what is wanted; a patient step reads on until it comes."""
+        deadline = time.monotonic() + self.settings.timeout
+        while True:
+            header, body = binary.take(wire)
+            wrong = step.check(header, body, self.scope)
+            if not wrong:
+                return
+            if not step.patient or time.monotonic() > deadline or not body:
+                got = "\n".join(binary.describe(binary.HEADER.pack(*header) + body)).encode()
+                raise _Unmet(Failure(f"wrong reply: {wrong}", step.describe(self.scope), got))
 
     def expect_list(self, wire: Wire, step: ExpectList) -> None:
         """Reads a list and holds each demand against it."""

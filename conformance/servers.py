@@ -23,7 +23,7 @@ from pathlib import Path
 from .notation import NEEDS, Case
 from .wire import Address, BrokenError, UnreachableError, connect
 
-REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends
+REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends (and, for -S, without SASL's files)
 STARTS = 4  # servers that start at a time
 START = 20.0  # seconds that a server may take to accept its first connection
 
@@ -85,8 +85,9 @@ class Process:
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                kind = RefusedError if self.process.returncode == REFUSED else UnreachableError
-                raise kind(self.epitaph())
+                end = self.epitaph()
+                refused = self.process.returncode == REFUSED or ("-S" in command and "sasl" in end.lower())
+                raise (RefusedError if refused else UnreachableError)(end)
             with contextlib.suppress(UnreachableError):
                 connect(replace(self.address, udp=False), 1.0).close()
                 return
@@ -125,6 +126,13 @@ class Lease:
 
     address: Address
     process: Process | None = None
+
+
+def entrance(where: Address, case: Case) -> str:
+    """Why a case has nothing to say about a server with TLS or authentication; empty when it has."""
+    if where.tls and "plain" in case.needs:
+        return NEEDS["plain"]
+    return NEEDS["open"] if where.user and "open" in case.needs else ""
 
 
 class Servers:
@@ -194,8 +202,8 @@ class Given(Servers):
             unmet |= case.needs & {"destructive", "alone"}
         if self.where.path:
             unmet |= case.needs & {"tcp"}
-        if self.where.tls:
-            unmet |= case.needs & {"plain"}
+        if gate := entrance(self.where, case):
+            return gate
         return NEEDS[min(unmet)] if unmet else ""
 
     @contextlib.contextmanager
@@ -225,8 +233,8 @@ class Spawned(Servers):
         self.started = 0
 
     def reason_to_skip(self, case: Case) -> str:
-        if self.dial.tls and "plain" in case.needs:
-            return NEEDS["plain"]
+        if unmet := entrance(self.dial, case):
+            return unmet
         options = case.options
         if self.template and options and not (options[0] == "-m" and len(options) == 2 and "{memory}" in self.text):
             return f"needs a server with {' '.join(options)}, which a template cannot say"
@@ -279,7 +287,7 @@ class Spawned(Servers):
         for attempt in range(3):
             try:
                 with self.starting:
-                    dial = replace(self.dial, user="") if "-Y" in options else self.dial
+                    dial = replace(self.dial, user="") if {"-Y", "-S"} & {*options} else self.dial
                     return Process(self.command, options, directory, dial)
             except RefusedError as error:
                 refusal = RefusedError(f"the server does not take {' '.join(case.options)}: {error.reason}")

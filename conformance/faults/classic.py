@@ -83,6 +83,9 @@ def keys_once(data: bytes, talk: Talk) -> bytes:
 
 
 FAULTS = (
+    # uniques
+    Fault("unique-32", "gets shows 32 bits of a unique", "cas", ("classic/cas/64-bits",), since="1.6.27",
+          reply=swap(rb"^(VALUE \S+ \d+ \d+ )(\d+)", number(lambda n: n & 0xFFFFFFFF))),
     # framing
     Fault("error-string", "an unknown command is answered ERR", "framing", ("framing/unknown/word",),
           reply=swap(rb"^ERROR\r\n", b"ERR\r\n")),
