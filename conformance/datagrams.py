@@ -39,6 +39,12 @@ class Datagrams:
             if len(data) < HEADER.size:
                 raise OSError("a datagram without its header of 8 bytes came")
             request, number, total, zero = HEADER.unpack_from(data)
+            if (
+                total == 0 and not zero
+            ):  # so memcached 1.6 numbers parts of an answer about several keys; some are empty
+                if data[HEADER.size :]:
+                    return data[HEADER.size :]
+                continue
             if zero or not number < total:
                 raise OSError(f"a datagram with a wrong header came: {data[:8].hex(' ')}")
             pieces = self.pieces.setdefault(request, {})

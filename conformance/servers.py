@@ -62,7 +62,7 @@ class Process:
         path = str(directory / "server.sock")
         options = [option.replace("{socket}", path) for option in options]
         if "-s" in options or any("{socket}" in word for word in command):
-            self.address = replace(dial, host="", port=0, path=path)
+            self.address = replace(dial, host="", port=0, path=path, tls=None)  # memcached has no TLS there
         else:
             self.address = replace(dial, host="127.0.0.1", port=dial.port or free_port(), path="")
         if is_template(command):
