@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from random import Random
 
-from conformance.notation import Case, version
-from conformance.servers import Spawned
-from conformance.wire import Address, BrokenError, UnreachableError, Wire, address
-
+from ..notation import Case, version
+from ..servers import Spawned
+from ..wire import Address, BrokenError, UnreachableError, Wire, address
 from .pair import Difference, Pair
 from .shrink import as_case, shrink
 from .streams import Write, stream

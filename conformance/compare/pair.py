@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from conformance.compare.streams import KEYS, ODD_KEYS
-from conformance.text import Scope, parse
-from conformance.wire import Address, BrokenError, Wire
+from ..text import Scope, parse
+from ..wire import Address, BrokenError, Wire
+from .streams import KEYS, ODD_KEYS
 
 UNIQUE = re.compile(
     rb"^(VALUE [^ ]+ \d+ \d+ )(\d+)(?=\r\n)|^((?:HD|VA|NS|EX|NF)(?: [^ \r\n]+)*? c)(\d+)(?=[ \r])|^(ME .* cas=)(\d+)",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from conformance.binary import HEADER, OPCODES
-
+from ..binary import HEADER, OPCODES
 from .planted import Change, Fault, Talk
 
 Fields = list[

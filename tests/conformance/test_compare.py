@@ -149,7 +149,8 @@ def test_without_meta_a_fault_is_found_and_shrunk_too(capsys: pytest.CaptureFixt
     with memcached(*options) as first, memcached(*options) as second:
         sides = [Proxy(Address(*first), right), Proxy(Address(*second), behind)]
         code = main([*(str(side.address) for side in sides), "--seconds", "20", "--limit", "1"])
-        same = main([str(sides[0].address), str(sides[0].address), "--seconds", "1"])
+        sides.append(Proxy(Address(*second), right))
+        same = main([str(sides[0].address), str(sides[2].address), "--seconds", "1"])
         for side in sides:
             side.close()
     out = capsys.readouterr().out
