@@ -118,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if PROTOCOL.get(name, "text") in case.only and (not given.only or case.id in given.only)
     ]
     with ThreadPoolExecutor(given.jobs) as pool:
-        faults = list(pool.map(lambda pair: play(*pair, given.node_modules), pairs))
+        faults = list(pool.map(lambda pair: play(pair[0], pair[1], given.node_modules), pairs))
     for (name, case), found in zip(pairs, faults, strict=True):
         if found:
             print("\n".join(report(name, case, found)))

@@ -310,6 +310,8 @@ def outcome(operation: Operation, told: dict[str, Any], values: Callable[[bytes]
             if value == values(operation[1].encode()).decode("latin-1")
             else f"gave {value[:60]!r} for {operation[1]}"
         )
+    if value is not None and not isinstance(value, dict):
+        return f"gave {str(value)[:60]!r} for several keys"
     wanted = {key: values(key.encode()).decode("latin-1") for key in operation[1]}
     got = {key: item for key, item in (value or {}).items() if item is not None}
     if wrong := {key: item[:60] for key, item in got.items() if wanted.get(key) != item}:
@@ -319,7 +321,7 @@ def outcome(operation: Operation, told: dict[str, Any], values: Callable[[bytes]
 
 def judge(case: ClientCase, told: list[dict[str, Any]]) -> list[str]:
     """What a client did wrong; nothing when it did well."""
-    faults = []
+    faults: list[str] = []
     for number, (operation, allowed) in enumerate(zip(case.operations, case.allowed, strict=True)):
         what = f"call {number + 1}, {operation[0]}"
         if number >= len(told):

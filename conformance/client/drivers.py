@@ -126,6 +126,11 @@ def text(value: Any) -> Any:
     return {text(key): text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def _asked(operation: list[Any]) -> Any:
+    """What a call takes: the operation, or the seconds of a pause."""
+    return operation[1] if operation[0] == "sleep" else operation
+
+
 def tell(begun: float, **what: Any) -> None:
     print(json.dumps({**what, "seconds": time.monotonic() - begun}, default=str), flush=True)
 
@@ -135,7 +140,7 @@ def run_plain(name: str, port: int, operations: list[list[Any]]) -> None:
     for operation in operations:
         begun = time.monotonic()
         try:
-            result = time.sleep(operation[1]) if operation[0] == "sleep" else text(call(operation))
+            result = text((time.sleep if operation[0] == "sleep" else call)(_asked(operation)))
         except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
             tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
         else:
@@ -147,7 +152,7 @@ async def run_looping(name: str, port: int, operations: list[list[Any]]) -> None
     for operation in operations:
         begun = time.monotonic()
         try:
-            result = await asyncio.sleep(operation[1]) if operation[0] == "sleep" else text(await call(operation))
+            result = text(await (asyncio.sleep if operation[0] == "sleep" else call)(_asked(operation)))
         except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
             tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
         else:
