@@ -3,3 +3,5 @@
 It talks to a server over its socket and knows nothing of what is behind it: standard library only, no import from
 any server. `python -m conformance HOST:PORT` runs it; docs/conformance.md tells the rest.
 """
+
+__version__ = "1.0.0"

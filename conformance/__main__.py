@@ -6,41 +6,69 @@ Owns the command line, the exit codes and the order of a run. See docs/conforman
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
+import ssl
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from . import coverage, formats, library, report
-from .notation import LEVELS, Case, version
-from .profiles import DEFAULT, PROFILES
-from .runner import Result, Settings, run
+from . import __version__, coverage, expected, html, library, report
+from .crew import run
+from .formats import Facts, write_json, write_junit
+from .look import Look, UnfitError, look
+from .notation import LEVELS, SUITES, Case, no_datagram
+from .profiles import PROFILES, release
+from .runner import Result, Settings
 from .servers import Given, Servers, Spawned
 from .wire import Address, UnreachableError, address
 
-PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, INTERRUPTED = 0, 1, 2, 3, 4, 130
+PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+COMMANDS = {
+    "report": ".matrix",
+    "client": ".client.__main__",
+    "compare": ".compare.__main__",
+    "faults": ".faults.__main__",
+}
 EXIT_CODES = (
-    "exit codes: 0 every case that ran passed; 1 a case failed; 2 wrong options; "
-    "3 the server cannot be reached or started; 4 no case ran; 130 interrupted"
+    "exit codes: 0 every case that ran passed, or failed as --expect says; 1 a case failed; 2 wrong options; "
+    "3 the server cannot be reached, started or tested; 4 no case ran; 5 the server died or hung; 130 interrupted. "
+    "Also: mcconform report FILE.json ... (a matrix), mcconform client (clients), mcconform compare A B, mcconform faults"
 )
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, in the order people need them."""
     options = argparse.ArgumentParser(
-        prog="mcconform", description="Tests whether a server speaks memcached's text protocol.", epilog=EXIT_CODES
+        prog="mcconform", description="Tests whether a server speaks memcached's protocols.", epilog=EXIT_CODES
     )
+    options.add_argument("--version", action="version", version=f"mcconform {__version__}")
     options.add_argument("target", nargs="?", metavar="HOST:PORT | unix:PATH", help="a server that runs already")
     options.add_argument(
-        "--spawn", metavar="COMMAND", help="start servers with this command, to which memcached's options are added"
-    )
-    options.add_argument("--profile", choices=PROFILES, default=DEFAULT, help="the version to be like (%(default)s)")
+        "--spawn", metavar="COMMAND", help="start servers with this command: {host}, {port}, {socket} and {memory} are "
+        "filled in; without any of them memcached's options are added"
+    )  # fmt: skip
+    options.add_argument("--restart", metavar="COMMAND", default="", help="start the server at HOST:PORT again with it, "
+                         "when it died: {host} and {port} are filled in")  # fmt: skip
+    options.add_argument("--profile", choices=PROFILES, help="the version to be like (default: what a look finds)")
+    options.add_argument("--suite", action="append", default=[], choices=[*SUITES, "all"],
+                         help="repeatable (default: what a look finds)")  # fmt: skip
+    options.add_argument("--level", choices=LEVELS, default="version", help="must, or should too, or all (%(default)s)")
     options.add_argument(
         "--only", metavar="PATTERN", action="append", default=[], help="cases whose id fits; repeatable"
     )
-    options.add_argument("--level", choices=LEVELS, default="version", help="must, or should too, or all (%(default)s)")
+    options.add_argument("--not", dest="without", metavar="PATTERN", action="append", default=[],
+                         help="not these cases; repeatable")  # fmt: skip
+    options.add_argument("--expect", type=Path, metavar="FILE", help="known failures, a line each: ID and the reason")
     options.add_argument("--destructive", action="store_true", help="also run cases that would harm a cache in use")
+    options.add_argument("--max-item", type=int, default=0, metavar="BYTES", help="the server's item size limit")
+    options.add_argument("--tls", metavar="CA", help="connect by TLS; the server's certificate is checked with this CA")
+    options.add_argument("--tls-cert", metavar="FILE", help="a certificate to show to the server, and its key")
+    options.add_argument("--tls-key", metavar="FILE", help="the certificate's key, when it is in a file of its own")
+    options.add_argument("--user", default="", metavar="NAME:PASSWORD", help="log in: -Y's `set`, and SASL in binary")
+    options.add_argument("--udp", action="store_true", help="send datagrams; cases that fit into them")
     options.add_argument("--split", action="store_true", help="send every byte on its own")
     options.add_argument(
         "--timeout", type=float, default=5.0, metavar="S", help="seconds to wait for a reply (%(default)g)"
@@ -52,13 +80,19 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--coverage", action="store_true", help="print which case covers which rule and fault, and end"
     )
+    options.add_argument("--name", default="", help="how reports call the server")
     options.add_argument("--json", type=Path, metavar="FILE", help="write the results as JSON")
     options.add_argument("--junit", type=Path, metavar="FILE", help="write the results for JUnit's readers")
+    options.add_argument("--html", type=Path, metavar="DIR", help="write pages: one for the run, one for each case")
     return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the suite; returns one of the exit codes above."""
+    """Runs the suite, or one of the other commands; returns one of the exit codes above."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        command = importlib.import_module(COMMANDS[words[0]], __package__)
+        return int(command.main(words[1:]))
     try:
         return _main(argv)
     except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
@@ -71,84 +105,171 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options = parser().parse_args(argv)
     if options.timeout <= 0 or options.jobs < 1:
         parser().error("--timeout and --jobs must be more than 0")
+    if options.max_item < 0 or (options.udp and options.tls):
+        parser().error("--max-item must not be less than 0; --udp and --tls exclude each other")
     for path in filter(None, (options.json, options.junit)):
         try:
             path.touch()  # to say it now, and not at the end of the run
         except OSError as error:
             parser().error(f"cannot write {path}: {error.strerror}")
+    try:
+        if options.html:
+            options.html.mkdir(parents=True, exist_ok=True)
+        options.known = expected.read(options.expect) if options.expect else {}
+        options.dial = dial(options)
+        options.where = address(options.target) if options.target else None
+    except (OSError, ValueError) as error:
+        parser().error(str(error))
     return options
+
+
+def dial(options: argparse.Namespace) -> Address:
+    """How to be let in; ValueError and OSError say what is wrong with the options."""
+    if options.user and ":" not in options.user:
+        raise ValueError("--user: wanted NAME:PASSWORD")
+    tls = None
+    if options.tls:
+        tls = ssl.create_default_context(cafile=options.tls)
+        tls.check_hostname = False  # a server under test seldom has the name of its certificate
+        if options.tls_cert:
+            tls.load_cert_chain(options.tls_cert, options.tls_key)
+    elif options.tls_cert:
+        raise ValueError("--tls-cert needs --tls")
+    return Address(tls=tls, user=options.user, udp=options.udp)
 
 
 def _main(argv: Sequence[str] | None) -> int:
     options = _options(argv)
-    cases = library.choose(options.only, options.level)
+    suites = SUITES if not options.suite or "all" in options.suite else options.suite
+    cases = library.choose(options.only, options.level, suites=suites, without=options.without)
     if options.coverage:
         print("\n".join(coverage.matrix(library.cases())))
         return PASSED
     if options.list:
         print("\n".join(report.listing(cases)))
         return PASSED if cases else NOTHING_RAN
-    if bool(options.target) == bool(options.spawn):
-        parser().error("give either a server's address or --spawn COMMAND")
+    if bool(options.target) == bool(options.spawn) or (options.spawn and options.restart):
+        parser().error("give either a server's address (and maybe --restart) or --spawn COMMAND")
+    dialled = options.dial
+    where = (
+        replace(dialled, host=options.where.host, port=options.where.port, path=options.where.path)
+        if options.where
+        else None
+    )
+    servers: Servers | None = None
     try:
-        where = address(options.target) if options.target else None
-    except ValueError as error:
-        parser().error(str(error))
-    try:
-        servers = Given(where, destructive=options.destructive) if where else _spawned(options.spawn)
-    except UnreachableError as error:
-        print(f"mcconform: {error.reason}", file=sys.stderr)
-        return UNREACHABLE
-    try:
+        if where:
+            servers = Given(where, destructive=options.destructive, command=options.restart)
+        else:
+            servers = Spawned(options.spawn, dialled)
         return _run(options, cases, servers, where)
+    except (UnreachableError, UnfitError) as error:
+        print(f"mcconform: {error}", file=sys.stderr)
+        return UNREACHABLE
     except KeyboardInterrupt:
         print("mcconform: interrupted", file=sys.stderr)
         return INTERRUPTED
     finally:
-        servers.close()
+        if servers:
+            servers.close()
 
 
-def _spawned(command: str) -> Servers:
-    """Servers from a command, which is tried once at the start."""
-    servers = Spawned(command)
+def _look(options: argparse.Namespace, servers: Servers) -> Look:
+    """Looks at the server before the cases; UnfitError and UnreachableError when it is no use."""
+    with servers.lend(Case("look", "", "", "")) as lease:
+        first = lease
+
+    def revive() -> bool:
+        nonlocal first
+        return isinstance(servers, Given) and servers.restart(first)
+
     try:
-        servers.start(Case("start", "", "", "")).stop()
-    except UnreachableError:
-        servers.close()
-        raise
-    return servers
+        return look(
+            first.address, harmful=options.destructive or bool(options.spawn), max_item=options.max_item, revive=revive
+        )
+    except UnfitError as error:
+        raise UnfitError(f"{options.target or options.spawn} cannot be tested: {error}") from None
 
 
 def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where: Address | None) -> int:
-    profile = version(options.profile)
-    settings = Settings(profile, options.timeout, options.split, options.jobs, options.stop)
+    seen = _look(options, servers)
+    chosen = options.suite or seen.suites
+    cases = [case for case in cases if "all" in chosen or case.suite in chosen]
+    name = options.profile or seen.profile
+    profile = release(name)
+    settings = Settings(
+        profile, options.timeout, options.split, options.jobs, options.stop, bool(options.verbose or options.html),
+        seen.fence, seen.max_item, lambda case: unsupported(case, seen, udp=options.udp),
+    )  # fmt: skip
     style = report.Style(colour=sys.stdout.isatty())
+    print(style.bold(f"{options.target or options.spawn} {seen.sentence()}"))
+    print(f"profile {name}; suites {', '.join(chosen)}; level {options.level}; each case ends with {seen.fence}")
+    print(
+        "\n".join(f"left out: what uses {feature}: {why}" for feature, why in seen.missing.items())
+        or "left out: nothing",
+        flush=True,
+    )
     progress = report.Progress(sys.stderr, len(cases), terminal=sys.stderr.isatty())
     begun = time.monotonic()
     results = list(run(cases, servers, settings, progress.done))
     seconds = time.monotonic() - begun
     progress.clear()
-    for result in results:
-        if options.verbose:
+    surprises = expected.apply(results, options.known)
+    if options.verbose:
+        for result in results:
             print("\n".join(_verbose(result, style)))
-        if result.status == "failed":
-            print("\n".join([*report.failure(result, where, options.spawn or "", profile, style), ""]))
-    print("\n".join(report.table(results, style)))
-    print(f"profile {options.profile}, {seconds:.1f} s")
+    print("\n".join(report.failures(results, where, options.spawn or "", profile, style)))
+    print("\n".join([*report.table(results, style), *surprises]))
+    print(f"mcconform {__version__}, profile {name}, {seconds:.1f} s")
+    ended = next((result.reason for result in results if result.deadly), "")
+    facts = Facts(
+        name, options.target or options.spawn, options.name, seen.says, seen.sentence(), _told(options), ended
+    )
     if options.json:
-        formats.write_json(options.json, results, profile=options.profile, target=options.target or options.spawn)
+        write_json(options.json, results, facts)
     if options.junit:
-        formats.write_junit(options.junit, results)
+        write_junit(options.junit, results, facts)
+    if options.html:
+        html.write(options.html, results, facts, where, options.spawn or "", profile)
+    return _code(results)
+
+
+def unsupported(case: Case, seen: Look, *, udp: bool) -> str:
+    """Why this server need not pass a case; empty when it must."""
+    if udp and (why := no_datagram(case)):
+        return why
+    return seen.reason(case.features)
+
+
+def _told(options: argparse.Namespace) -> tuple[str, ...]:
+    """The options that were given; a password is not repeated."""
+    given = {"level": options.level, "suite": options.suite, "only": options.only, "not": options.without}
+    words = [
+        f"--{name} {value}"
+        for name, values in given.items()
+        for value in ([values] if isinstance(values, str) else values)
+    ]
+    words += [
+        f"--{name.replace('_', '-')}"
+        for name in ("destructive", "split", "tls", "user", "udp", "expect")
+        if getattr(options, name)
+    ]
+    return tuple(words)
+
+
+def _code(results: Sequence[Result]) -> int:
+    if any(result.deadly for result in results):
+        return DIED
     if any(result.status == "failed" for result in results):
         return FAILED
-    return PASSED if any(result.status == "passed" for result in results) else NOTHING_RAN
+    return PASSED if any(result.status in {"passed", "expected"} for result in results) else NOTHING_RAN
 
 
 def _verbose(result: Result, style: report.Style) -> list[str]:
     """A case that passed or was skipped; failures are told in full after it."""
-    mark = {"passed": style.good("passed "), "failed": style.bad("failed "), "skipped": style.dim("skipped ")}
-    lines = [mark[result.status] + style.bold(result.case.id), f"  {result.case.requirement}"]
-    if result.status == "skipped":
+    mark = {"passed": style.good("passed "), "failed": style.bad("failed ")}.get(result.status, result.status + " ")
+    lines = [mark + style.bold(result.case.id), f"  {result.case.requirement}"]
+    if result.status not in {"passed", "failed"}:
         return [*lines, f"  {result.reason}"]
     return lines + [f"    {line}" for line in report.telnet(result.log)] if result.status == "passed" else lines
 

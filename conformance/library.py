@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import fnmatch
 import functools
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 
-from .notation import LEVELS, Case, NotationError, read
+from .notation import LEVELS, SUITES, Case, NotationError, read, relaxed
 
 # The order of sections in reports.
 FILES = (
     "framing", "numbers", "storage", "retrieval", "delete", "arithmetic", "touch", "cas", "exptime", "flush",
     "meta_syntax", "meta_get", "meta_set", "meta_delete", "meta_arithmetic", "meta_debug", "lease",
-    "admin", "slabs", "crawler", "watch", "stats", "settings", "connection", "auth",
+    "admin", "slabs", "crawler", "watch", "stats", "settings", "connection", "auth", "binary",
 )  # fmt: skip
+
+# A case of level must takes any words behind CLIENT_ERROR and SERVER_ERROR: the text leaves them to the server. Its twin
+# of level should, ID/words, wants memcached's.
+WORDS = " The words of the error are memcached's."
 
 
 @functools.cache
@@ -32,7 +38,25 @@ def cases() -> tuple[Case, ...]:
             if unknown := set(case.rules) - rules().keys():
                 raise NotationError(f"{name}.case: {case.id}: not in rules.txt: {' '.join(sorted(unknown))}")
             found[case.id] = case
+            if case.level == "must" and (plain := relaxed(case)):
+                found[case.id] = plain
+                words = replace(case, id=f"{case.id}/words", level="should", requirement=case.requirement + WORDS)
+                found[words.id] = words
     return tuple(found.values())
+
+
+@functools.cache
+def citations() -> dict[str, tuple[str, str]]:
+    """For each rule that memcached's protocol.txt states: the section, and the first words of the sentence."""
+    text = (resources.files(__package__) / "citations.txt").read_text("utf-8")
+    rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
+    return {rule: (section, words) for rule, section, words in rows}
+
+
+def cited(case: Case) -> tuple[str, str] | None:
+    """The sentence that a case of level must rests on; None for the other levels."""
+    known = citations()
+    return next((known[rule] for rule in case.rules if rule in known), None) if case.level == "must" else None
 
 
 @functools.cache
@@ -53,8 +77,10 @@ def group(rule: str) -> str:
     return rule.partition(".")[0]
 
 
-def choose(patterns: list[str], level: str) -> list[Case]:
-    """The cases whose id fits a pattern and whose level is at most `level`.
+def choose(
+    patterns: Sequence[str], level: str, *, suites: Sequence[str] = SUITES, without: Sequence[str] = ()
+) -> list[Case]:
+    """The cases of these suites whose id fits a pattern and none of `without`, and whose level is at most `level`.
 
     A pattern with `*` or `?` must fit the whole id, another may be any part of it.
     """
@@ -62,7 +88,10 @@ def choose(patterns: list[str], level: str) -> list[Case]:
     return [
         case
         for case in cases()
-        if LEVELS.index(case.level) <= highest and (not patterns or any(_fits(case.id, p) for p in patterns))
+        if LEVELS.index(case.level) <= highest
+        and case.suite in suites
+        and (not patterns or any(_fits(case.id, p) for p in patterns))
+        and not any(_fits(case.id, p) for p in without)
     ]
 
 

@@ -14,16 +14,32 @@ and the exchange:
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal as OneOf
 
-from .text import Binding, Encoded, Scope, Template, TemplateError, Value, parse
+from .binary import ExpectFrame, Frame, reply, request
+from .datagrams import LARGEST
+from .text import Binding, Encoded, Literal, Run, Scope, Template, TemplateError, Value, parse
 
 APART = 0.02  # seconds between two writes that must arrive apart
 Version = tuple[int, ...]
 LEVELS = ("must", "should", "version")
+SUITES = ("classic", "meta", "binary", "admin")
+# What a command needs: the feature that a look at the server finds, or misses.
+FEATURES = {
+    "gets": "gets", "cas": "cas", "add": "add", "replace": "replace", "append": "append", "prepend": "prepend",
+    "delete": "delete", "incr": "incr", "decr": "decr", "touch": "touch", "gat": "gat", "gats": "gats",
+    "mg": "meta", "ms": "meta", "md": "meta", "ma": "meta", "mn": "meta", "me": "meta",
+    "version": "version", "verbosity": "verbosity", "flush_all": "flush_all", "quit": "quit",
+    "stats": "stats", "slabs": "admin", "lru": "admin", "lru_crawler": "admin", "watch": "admin",
+}  # fmt: skip
+SINCE = {"touch": (1, 4, 8), "gat": (1, 5, 3), "gats": (1, 5, 3), "meta": (1, 6)}  # the release that brought it
+KNOWN = (1, 6, 18)  # of releases before this one only what the text says, and what never changed, is judged
+COMMAND = re.compile(rb"^ *([a-z_]+)(?=[ \r\n])", re.MULTILINE)
+NOREPLY = re.compile(rb" noreply *\r?$", re.MULTILINE)
 NEEDS = {
     "destructive": "would harm a cache in use: give --destructive or --spawn",
     "alone": "needs a server that nobody else uses at that time: give --destructive or --spawn",
@@ -31,6 +47,8 @@ NEEDS = {
     "fresh": "needs a server of its own: give --spawn",
     "whole": "needs its writes in one piece: not with --split",
     "tcp": "needs TCP",
+    "plain": "needs a server without TLS",
+    "open": "needs a server without authentication",
 }
 CONDITION = re.compile(r"\[(<?)([0-9.]+)(\+?)\] *(.*)")
 LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines")
@@ -80,7 +98,7 @@ class Until:
     text: Template
 
 
-Word = Literal["closed", "wait", "use", "mute", "crowd", "gone", "hangup"]
+Word = OneOf["closed", "wait", "use", "mute", "crowd", "gone", "hangup"]
 
 
 @dataclass(frozen=True)
@@ -96,7 +114,7 @@ class Act:
     amount: float = 0
 
 
-Step = Send | Expect | ExpectList | Until | Act
+Step = Send | Expect | ExpectList | ExpectFrame | Until | Act
 
 
 @dataclass
@@ -109,12 +127,30 @@ class Case:
     doc: str
     rules: tuple[str, ...] = ()
     level: str = "must"
+    suite: str = "classic"
+    uses: frozenset[str] = frozenset()
     options: tuple[str, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     since: Version = ()
     until: Version = ()
     steps: list[tuple[str, Step]] = field(default_factory=list)
+
+    @functools.cached_property
+    def features(self) -> frozenset[str]:
+        """What the server must know for the case to say anything: from the commands it sends, unless `uses` says it."""
+        if self.uses:
+            return self.uses - {"nothing"}
+        if self.suite == "binary":
+            return frozenset({"binary"})
+        found = set()
+        for _, step in self.steps:
+            if isinstance(step, Send):
+                text = step.text.render(Scope("", lambda: 0, _Anything()))
+                found |= {FEATURES[verb.decode()] for verb in COMMAND.findall(text) if verb.decode() in FEATURES}
+                found |= {"noreply"} if NOREPLY.search(text) else set()
+                found |= {"item-limit"} if any(isinstance(part, Run) for part in step.text.parts) else set()
+        return frozenset(found)
 
     @property
     def exclusive(self) -> bool:
@@ -128,11 +164,22 @@ class Case:
 
     def applies(self, profile: Version) -> bool:
         """Whether the case says anything about a server of this version."""
+        if profile < KNOWN and (self.suite in {"meta", "admin"} or self.level == "version"):
+            return False
+        if any(profile < since for feature, since in SINCE.items() if feature in self.features):
+            return False
         return profile >= self.since and not (self.until and profile >= self.until)
 
     def seconds(self, profile: Version) -> float:
         """How long the case sleeps."""
         return sum(step.amount for step in self.exchange(profile) if isinstance(step, Act) and step.word == "wait")
+
+
+class _Anything(dict[str, bytes]):
+    """Variables that nothing has bound yet."""
+
+    def __missing__(self, name: str) -> bytes:
+        return b"1"
 
 
 def version(text: str) -> Version:
@@ -155,7 +202,7 @@ def _list_for(step: ExpectList, profile: Version) -> ExpectList:
 
 def read(name: str, text: str) -> Iterator[Case]:
     """The cases of one file; NotationError says where it is malformed."""
-    defaults = {"section": name, "doc": "memcached 1.6.45"}
+    defaults = {"section": name, "suite": "classic", "doc": "memcached 1.6.45"}
     block: list[tuple[int, str]] = []
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -203,7 +250,9 @@ def _fill(line: str, row: dict[str, str]) -> str:
 
 
 def _case(name: str, lines: list[tuple[int, str]], defaults: dict[str, str]) -> Case:
-    case = Case(lines[0][1].removeprefix("case ").strip(), "", defaults["section"], defaults["doc"])
+    case = Case(
+        lines[0][1].removeprefix("case ").strip(), "", defaults["section"], defaults["doc"], suite=defaults["suite"]
+    )
     steps = _Steps(case)
     for number, line in lines[1:]:
         try:
@@ -215,6 +264,8 @@ def _case(name: str, lines: list[tuple[int, str]], defaults: dict[str, str]) -> 
             raise NotationError(f"{name}:{number}: {error}") from error
     try:
         steps.flush()
+        if case.suite == "classic" and "meta" in case.features:
+            case.suite = "meta"  # a row of a table that is about a meta command
         _check(case)
     except ValueError as error:
         raise NotationError(f"{name}:{lines[0][0]}: {case.id}: {error}") from error
@@ -223,7 +274,7 @@ def _case(name: str, lines: list[tuple[int, str]], defaults: dict[str, str]) -> 
 
 def _property(case: Case, line: str) -> bool:
     """Takes `rule: x y`, `level: should` and their like; False when the line is none of them."""
-    found = re.match(r"(rule|level|doc|options|file|needs|since|until): *(.*)", line)
+    found = re.match(r"(rule|level|suite|uses|doc|options|file|needs|since|until): *(.*)", line)
     if not found:
         return False
     key, value = found.groups()
@@ -231,6 +282,10 @@ def _property(case: Case, line: str) -> bool:
         case.rules = tuple(value.split())
     elif key == "level":
         case.level = value
+    elif key == "suite":
+        case.suite = value
+    elif key == "uses":
+        case.uses = frozenset(value.split())
     elif key == "doc":
         case.doc = value
     elif key == "options":
@@ -253,6 +308,7 @@ class _Steps:
     def __init__(self, case: Case) -> None:
         self.case = case
         self.sending: dict[str, list[str]] = {}
+        self.frames: list[Frame] = []
         self.list: tuple[str, Template, list[Line]] | None = None
 
     def add(self, line: str) -> None:
@@ -268,12 +324,18 @@ class _Steps:
             self.flush()
             self._put(condition, Send(parse(rest) + b"\r\n", patient=True))
             return
+        if word == ">b":
+            self._finish_list()
+            self.frames.append(request(rest))
+            return
         if word in {">", ">>"}:
             self._finish_list()
             self.sending.setdefault(condition, []).append(rest + ("" if word == ">>" else "\\r\\n"))
             return
         self.flush()
-        if word == "stored":
+        if word in {"<b", "<b*"}:
+            self._put(condition, reply(rest, patient=word == "<b*"))
+        elif word == "stored":
             self._stored(rest, condition)
         elif word in {"<", "<<", "<lf"}:
             end = {"<": b"\r\n", "<lf": b"\n", "<<": b""}[word]
@@ -295,6 +357,9 @@ class _Steps:
         for condition, texts in self.sending.items():
             self._put(condition, Send(parse("".join(texts))))
         self.sending = {}
+        if self.frames:
+            self._put("", Send(Template(tuple(self.frames))))
+            self.frames = []
 
     def _finish_list(self) -> None:
         if self.list:
@@ -325,9 +390,11 @@ def _check(case: Case) -> None:
     """Raises ValueError when a case contradicts itself or uses what it never bound."""
     if not case.requirement or case.level not in LEVELS or not case.rules:
         raise NotationError("a case has a requirement, a level and a rule")
+    if case.suite not in SUITES:
+        raise NotationError(f"unknown suite: {case.suite}")
     if unknown := case.needs - NEEDS.keys():
         raise NotationError(f"unknown needs: {' '.join(unknown)}")
-    bound = {"NOW"}
+    bound = {"NOW", "MAX"}
     for _, step in case.steps:
         for template in _templates(step):
             for expression in _uses(template):
@@ -337,7 +404,42 @@ def _check(case: Case) -> None:
             bound |= {binding.name for binding in template.bindings}
 
 
+def no_datagram(case: Case) -> str:
+    """Why a case cannot be played over UDP, where a write is one request of one datagram; empty when it can."""
+    if case.suite != "classic" or case.options or case.needs:
+        return "is about more than commands and replies: not over UDP"
+    sends = [
+        step.text.render(Scope("xxxx.xxx.", lambda: 2**31, _Anything()))
+        for _, step in case.steps
+        if isinstance(step, Send)
+    ]
+    acts = [step for _, step in case.steps if isinstance(step, Act) and step.word != "wait"]
+    if acts or any(isinstance(step, Act) and step.amount == APART for _, step in case.steps):
+        return "needs a connection: not over UDP"
+    if any(len(COMMAND.findall(text)) != 1 or len(text) > LARGEST or not text.endswith(b"\n") for text in sends):
+        return "does not send one command in a datagram: not over UDP"
+    return ""
+
+
+def relaxed(case: Case) -> Case | None:
+    """The case without the words behind CLIENT_ERROR and SERVER_ERROR, which are for people; None when it demands none."""
+    steps = [(condition, _wordless(step)) for condition, step in case.steps]
+    return None if steps == case.steps else replace(case, steps=steps)
+
+
+def _wordless(step: Step) -> Step:
+    if not isinstance(step, Expect) or not step.text.parts or not isinstance(step.text.parts[0], Literal):
+        return step
+    found = re.match(rb"(?:CLIENT|SERVER)_ERROR(?= )", step.text.parts[0].data)
+    whole = step.text.render(Scope("", lambda: 0, _Anything()))
+    if not found or whole.count(b"\n") != 1 or not whole.endswith(b"\r\n") or step.text.bindings:
+        return step
+    return Expect(Template((Literal(found[0] + b" "), Binding("", "text"), Literal(b"\r\n"))))
+
+
 def _templates(step: Step) -> Iterable[Template]:
+    if isinstance(step, ExpectFrame):
+        return step.texts()
     if isinstance(step, ExpectList):
         return [line.text for line in step.lines]
     return [] if isinstance(step, Act) else [step.text]

@@ -1,13 +1,22 @@
 """The versions of memcached whose behaviour the cases know, as data.
 
 A profile is a version: a line of a case marked `[1.6.40+]` holds for profiles from 1.6.40 on, `[<1.6.40]` for those
-before. CHANGES says what those marks stand for. Only the two versions in PROFILES have been checked against a server.
+before. CHANGES says what those marks stand for. 1.6.18 and 1.6.45 have been checked against real servers. 1.4 and 1.5
+stand for the last releases of their lines, which have not: there only classic cases of level must and should are judged,
+without what came later (touch 1.4.8, gat 1.5.3, meta commands 1.6).
 """
 
 from __future__ import annotations
 
-PROFILES = ("1.6.18", "1.6.45")
+RELEASES = {"1.4": "1.4.39", "1.5": "1.5.22", "1.6.18": "1.6.18", "1.6.45": "1.6.45"}
+PROFILES = tuple(RELEASES)
 DEFAULT = "1.6.45"
+
+
+def release(profile: str) -> tuple[int, ...]:
+    """The release that a profile stands for, as numbers that compare."""
+    return tuple(int(number) for number in RELEASES[profile].split("."))
+
 
 # The releases that changed what a client can see, after 1.6.18.
 CHANGES = {

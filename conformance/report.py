@@ -7,14 +7,22 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from typing import TextIO
 
+from . import binary, library
+from .datagrams import HEADER
 from .notation import Act, Case, Version
-from .runner import Result
+from .runner import STATUSES, Result
+from .servers import MEMORY, fill, is_template
 from .wire import Address
 
+EVERY = 10.0  # seconds between two lines of progress off a terminal
 LONG = 200  # bytes of one text that a report shows
+LINES = 40  # lines of one exchange that a report shows
+NAMED = 12  # cases of one cause that a report names
+KEY = re.compile(rb"[a-z0-9]{4}\.[0-9a-z]+\.[a-z0-9]+")
 RUN = re.compile(rb"(.)\1{63,}", re.DOTALL)
 
 
@@ -55,16 +63,44 @@ def _printable(data: bytes) -> str:
     return data.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
-def telnet(log: Iterable[tuple[int, str, bytes]]) -> list[str]:
-    """An exchange as telnet would show it: a line each, `>` what was sent, `<` what came."""
-    lines = []
+def telnet(log: Sequence[tuple[int, str, bytes]], most: int = LINES) -> list[str]:
+    """An exchange as telnet would show it: a line each, `>` what was sent, `<` what came; at most `most` lines.
+
+    Of a longer one the first lines and the last are shown.
+    """
     several = len({number for number, _, _ in log}) > 1
+    lines: list[str] = []
     for number, way, data in log:
         mark = f"{number}{way}" if several else way
-        for piece in data.splitlines(keepends=True) if b"\n" in data else [data]:
-            text = show(piece)
-            lines.append(f"{mark} {text.removesuffix(chr(92) + 'r' + chr(92) + 'n')}" if piece.endswith(b"\r\n") else
-                         f"{mark} {text}  (no CRLF)")  # fmt: skip
+        lines += _one_way(mark, data, most)
+    if len(lines) <= most:
+        return lines
+    return [
+        *lines[: most // 2],
+        f"... {len(lines) - most + 1} lines more",
+        *lines[len(lines) - (most - most // 2 - 1) :],
+    ]
+
+
+def _one_way(mark: str, data: bytes, most: int) -> list[str]:
+    if data[:1] in {b"\x80", b"\x81"} and len(data) >= binary.HEADER.size:
+        return [f"{mark} {text}" for text in binary.describe(data)]
+    count = data.count(b"\n")
+    if count > 2 * most:
+        head, tail = data.split(b"\n", most)[:most], data.rsplit(b"\n", most)[1:]
+        middle = f"{mark} ... {count - 2 * most + 1} lines more"
+        return [*_lines(mark, [*head, b""]), middle, *_lines(mark, tail)]
+    return _lines(mark, data.split(b"\n"))
+
+
+def _lines(mark: str, pieces: list[bytes]) -> list[str]:
+    """Pieces that stood between line ends, as lines; the last one had no end."""
+    texts = [piece + b"\n" for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
+    lines = []
+    for piece in texts:
+        text = show(piece)
+        end = "" if piece.endswith(b"\r\n") else "  (no CRLF)"
+        lines.append(f"{mark} {text.removesuffix(chr(92) + 'r' + chr(92) + 'n') if not end else text}{end}")
     return lines
 
 
@@ -72,19 +108,28 @@ def repeat(result: Result, where: Address | None, command: str, profile: Version
     """Shell lines that send the failing exchange again; the server comes first when the suite had started it."""
     lines = []
     if where is None:
-        options = " ".join(shlex.quote(option) for option in result.case.options)
-        lines.append(f"{command} -l 127.0.0.1 -p 11211 {options}".rstrip() + " &")
         where = Address("127.0.0.1", 11211)
+        options = " ".join(shlex.quote(option) for option in result.case.options)
+        words = command.split()
+        if is_template(words):
+            lines.append(" ".join(fill(words, where, "/tmp/server.sock", MEMORY)) + " &")
+        else:
+            lines.append(f"{command} -l 127.0.0.1 -p 11211 {options}".rstrip() + " &")
     waits = [step.amount for step in result.case.exchange(profile) if isinstance(step, Act) and step.word == "wait"]
     pieces: list[str] = []
     for number, way, data in result.log:
         if way == ">" and number == 1:
             if pieces and waits:
                 pieces.append(f"sleep {waits.pop(0):g}")
-            pieces += _printf(data)
+            pieces += _printf(HEADER.pack(1, 0, 1, 0) + data if where.udp else data)
+    if where.tls:
+        return [*lines, f"{_joined(pieces)} | openssl s_client -quiet -connect {where.host}:{where.port}"]
     target = f"-U {shlex.quote(where.path)}" if where.path else f"{where.host} {where.port}"
-    sent = pieces[0] if len(pieces) == 1 else "{ " + "; ".join(pieces) + "; }" if pieces else "printf ''"
-    return [*lines, f"{sent} | nc -w 2 {target}"]
+    return [*lines, f"{_joined(pieces)} | nc {'-u ' if where.udp else ''}-w 2 {target}"]
+
+
+def _joined(pieces: list[str]) -> str:
+    return pieces[0] if len(pieces) == 1 else "{ " + "; ".join(pieces) + "; }" if pieces else "printf ''"
 
 
 def _printf(data: bytes) -> list[str]:
@@ -115,10 +160,12 @@ def failure(result: Result, where: Address | None, command: str, profile: Versio
     """One failing case in full."""
     case = result.case
     assert result.failure
+    cited = library.cited(case)
     lines = [
         style.bad("FAILED ") + style.bold(case.id) + style.dim(f"  ({case.level}; {case.doc})"),
         f"  {case.requirement}",
-        f"  {result.failure.reason}",
+        *([f"  protocol.txt, {cited[0]}: {cited[1]} ..."] if cited else []),
+        f"  {result.reason}",
         *(style.dim(f"    {line}") for line in telnet(result.log)),
     ]
     if result.failure.wanted:
@@ -128,24 +175,85 @@ def failure(result: Result, where: Address | None, command: str, profile: Versio
     return lines
 
 
-def table(results: Sequence[Result], style: Style) -> list[str]:
-    """Passed, failed and skipped by section, and why cases were skipped."""
-    sections: dict[str, dict[str, int]] = {}
-    reasons: dict[str, int] = {}
+def cause(result: Result) -> tuple[str, str, str]:
+    """What failures of one cause have in common: the kind of reason, what was wanted and what came, without names."""
+    assert result.failure
+    wanted, got = (_plain(text) for text in (result.failure.wanted, result.failure.got))
+    return re.sub(r"\d[\d.]*", "N", result.reason)[:80], wanted, got
+
+
+def _plain(text: bytes) -> str:
+    """The first line of a text, keys and numbers taken out."""
+    line = show(KEY.sub(b"KEY", text.split(b"\n")[0][:LONG]))
+    return re.sub(r"\d+", "N", line)
+
+
+def causes(results: Sequence[Result]) -> list[list[Result]]:
+    """The failures, those of one cause together: first what ended the server, then must, then the most frequent."""
+    groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        counts = sections.setdefault(result.case.section, {"passed": 0, "failed": 0, "skipped": 0})
+        if result.status == "failed":
+            groups.setdefault(cause(result), []).append(result)
+
+    def weight(group: list[Result]) -> tuple[bool, int, int]:
+        return not any(r.deadly for r in group), -sum(r.case.level == "must" for r in group), -len(group)
+
+    return sorted(groups.values(), key=weight)
+
+
+def failures(
+    results: Sequence[Result], where: Address | None, command: str, profile: Version, style: Style
+) -> list[str]:
+    """Every cause with one case in full and the names of the others; the three that matter first of all."""
+    groups = causes(results)
+    lines: list[str] = []
+    for group in groups:
+        lines += failure(group[0], where, command, profile, style)
+        if others := [result.case.id for result in group[1:]]:
+            more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+            lines.append(f"  the same {len(others)} times more: {', '.join(others[:NAMED])}{more}")
+        lines.append("")
+    if len(groups) > 1:
+        total = sum(len(group) for group in groups)
+        lines.append(style.bold(f"{total} failures, {len(groups)} causes; those that matter most:"))
+        lines += [f"  {len(group):4}  {group[0].reason}: {told(group[0])}" for group in groups[:3]]
+        lines.append("")
+    return lines
+
+
+def told(result: Result) -> str:
+    """A cause in a few words."""
+    assert result.failure
+    wanted, got = (show(text.split(b"\n")[0][:80]) for text in (result.failure.wanted, result.failure.got))
+    return (
+        f"wanted {wanted}, came {got or 'nothing'} ({result.case.id})" if wanted else f"came {got} ({result.case.id})"
+    )
+
+
+def table(results: Sequence[Result], style: Style) -> list[str]:
+    """How many passed, failed and so on by section, and why cases were left out."""
+    sections: dict[str, dict[str, int]] = {}
+    reasons: dict[tuple[str, str], int] = {}
+    for result in results:
+        counts = sections.setdefault(result.case.section, dict.fromkeys(STATUSES, 0))
         counts[result.status] += 1
-        if result.status == "skipped":
-            reasons[result.reason] = reasons.get(result.reason, 0) + 1
+        if result.status in {"skipped", "unsupported", "not run"}:
+            reasons[result.status, result.reason] = reasons.get((result.status, result.reason), 0) + 1
+    total = {status: sum(counts[status] for counts in sections.values()) for status in STATUSES}
+    columns = [status for status in STATUSES if total[status] or status in {"passed", "failed", "skipped"}]
     width = max([len(section) for section in sections] + [len("section")])
-    lines = [f"{'section':{width}}  passed  failed  skipped"]
-    for section, counts in sections.items():
-        failed = f"{counts['failed']:6}"
-        failed = style.bad(failed) if counts["failed"] else failed
-        lines.append(f"{section:{width}}  {counts['passed']:6}  {failed}  {counts['skipped']:7}")
-    total = {status: sum(counts[status] for counts in sections.values()) for status in ("passed", "failed", "skipped")}
-    lines.append(style.bold(f"{'all':{width}}  {total['passed']:6}  {total['failed']:6}  {total['skipped']:7}"))
-    lines += [f"skipped {count}: {reason}" for reason, count in sorted(reasons.items(), key=lambda item: -item[1])]
+
+    def row(counts: dict[str, int]) -> str:
+        cells = []
+        for status in columns:
+            cell = f"{counts[status]:{len(status)}}"
+            cells.append(style.bad(cell) if status == "failed" and counts[status] else cell)
+        return "  ".join(cells)
+
+    lines = [f"{'section':{width}}  " + "  ".join(columns)]
+    lines += [f"{section:{width}}  {row(counts)}" for section, counts in sections.items()]
+    lines.append(style.bold(f"{'all':{width}}  {row(total)}"))
+    lines += [f"{status} {count}: {why}" for (status, why), count in sorted(reasons.items(), key=lambda i: -i[1])]
     return lines
 
 
@@ -155,21 +263,26 @@ def listing(cases: Sequence[Case]) -> list[str]:
 
 
 class Progress:
-    """A line on a terminal that is written over and over; nothing elsewhere."""
+    """A line on a terminal that is written over and over; elsewhere a line every ten seconds."""
 
     def __init__(self, stream: TextIO, total: int, *, terminal: bool) -> None:
         self.stream = stream
         self.total = total
         self.terminal = terminal
-        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+        self.counts = dict.fromkeys(STATUSES, 0)
+        self.told = time.monotonic()
 
     def done(self, result: Result) -> None:
         """Counts one result in."""
         self.counts[result.status] += 1
+        ended = sum(self.counts.values())
+        text = f"{ended}/{self.total} cases, {self.counts['failed']} failed"
         if self.terminal:
-            ended = sum(self.counts.values())
-            self.stream.write(f"\r{ended}/{self.total} cases, {self.counts['failed']} failed\x1b[K")
-            self.stream.flush()
+            self.stream.write(f"\r{text}\x1b[K")
+        elif time.monotonic() - self.told > EVERY:
+            self.told = time.monotonic()
+            self.stream.write(text + "\n")
+        self.stream.flush()
 
     def clear(self) -> None:
         """Wipes the line."""

@@ -1,36 +1,40 @@
-"""Runs cases: one connection and one set of keys each, side by side, none in the way of another.
+"""Runs a case: one connection and one set of keys of its own, in nobody's way.
 
-Owns the execution of a case and the pool that runs many. It prints nothing and decides nothing about exit codes.
+Owns the execution of a case and what it keeps of it. It prints nothing; crew.py runs many side by side.
 """
 
 from __future__ import annotations
 
 import contextlib
-import random
-import string
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from . import binary
+from .binary import ExpectFrame
 from .notation import Act, Case, Expect, ExpectList, Line, Send, Step, Until, Version
 from .servers import Lease, RefusedError, Servers
-from .text import Scope
+from .text import MAX_ITEM, Scope
 from .wire import BrokenError, UnreachableError, Wire
-
-DIGITS = string.digits + string.ascii_lowercase
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run goes about its cases. timeout: seconds that each reply may take."""
+    """How a run goes about its cases.
+
+    timeout: seconds that each reply may take. fence: what proves that nothing more comes (version, mn or get).
+    max_item: the item size limit, bytes. unsupported: why the server need not pass a case; empty when it must.
+    """
 
     profile: Version
     timeout: float = 5.0
     split: bool = False
     jobs: int = 64
     stop: bool = False
+    verbose: bool = False
+    fence: str = "version"
+    max_item: int = MAX_ITEM
+    unsupported: Callable[[Case], str] = lambda case: ""
 
 
 @dataclass
@@ -47,11 +51,19 @@ class Result:
     """One case's outcome. log: (connection, `>` or `<`, bytes) in order."""
 
     case: Case
-    status: str  # passed, failed, skipped
+    status: str  # one of STATUSES
     reason: str = ""
     failure: Failure | None = None
     log: list[tuple[int, str, bytes]] = field(default_factory=list)
     seconds: float = 0.0
+    broken: str = ""  # the connection broke, or the server was silent: how
+    deadly: bool = False  # the server died or hung while this case ran alone, or it was one of those in flight
+    lease: Lease | None = None
+    begun: float = 0.0
+
+
+STATUSES = ("passed", "failed", "expected", "skipped", "unsupported", "not run")
+KEPT = 1 << 16  # bytes of replies that a failing case keeps
 
 
 class _Unmet(Exception):  # noqa: N818  # a control flow of this module, not an error of the program
@@ -67,7 +79,9 @@ class Exchange:
         self.case = case
         self.lease = lease
         self.settings = settings
-        self.scope = Scope(prefix, lambda: int(time.time()))
+        self.scope = Scope(prefix, lambda: int(time.time()), max_item=settings.max_item)
+        self.broken = ""
+        self.kept = 0
         self.wires: dict[int, Wire] = {}
         self.crowd: list[Wire] = []
         self.muted: set[int] = set()
@@ -87,7 +101,10 @@ class Exchange:
         except _Unmet as unmet:
             return unmet.failure
         except BrokenError as error:
+            if error.reason.startswith(("hung", "the server", "cannot reach")):
+                self.broken = error.reason
             if self.lease.process and self._ended():
+                self.broken = "died"
                 return Failure(self.lease.process.epitaph(), wanted, error.got)
             return Failure(error.reason, wanted, error.got)
         finally:
@@ -99,6 +116,8 @@ class Exchange:
         """What the report says was wanted at this step."""
         if isinstance(step, Expect | Until):
             return step.text.render(self.scope)
+        if isinstance(step, ExpectFrame):
+            return step.describe(self.scope)
         if isinstance(step, ExpectList):
             return b"a list that ends with " + step.end.render(self.scope)
         return b"the connection closed" if isinstance(step, Act) and step.word == "closed" else b""
@@ -112,6 +131,8 @@ class Exchange:
         try:
             if isinstance(step, Send):
                 self.send(wire, step)
+            elif isinstance(step, ExpectFrame):
+                self.expect_frame(wire, step)
             elif isinstance(step, ExpectList):
                 self.expect_list(wire, step)
             elif isinstance(step, Until):
@@ -138,11 +159,17 @@ class Exchange:
         """The connection in use, made when it is first used."""
         if self.current not in self.wires:
             split = self.settings.split and "whole" not in self.case.needs
-            self.wires[self.current] = Wire(self.lease.address, self.settings.timeout, split=split)
+            binary = self.case.suite == "binary"
+            self.wires[self.current] = Wire(self.lease.address, self.settings.timeout, split=split, binary=binary)
         return self.wires[self.current]
 
     def keep_log(self, wire: Wire) -> None:
-        self.log.extend((self.current, way, data) for way, data in wire.log)
+        for way, data in wire.log:
+            if way == "<":
+                self.kept += len(data)
+                if self.kept > KEPT:
+                    continue
+            self.log.append((self.current, way, data))
         wire.log.clear()
 
     def act(self, step: Act) -> None:
@@ -169,11 +196,19 @@ class Exchange:
             self.lease.process.wait(self.settings.timeout)
 
     def fence(self, number: int) -> None:
-        """Proves that nothing more comes on a connection, and that it still works: `version` is answered next."""
+        """Proves that nothing more comes on a connection, and that it still works: the fence is answered next."""
         wire = self.wires[number]
-        wire.send(b"version\r\n")
+        if self.case.suite == "binary":
+            binary.fence(wire)
+            return
+        ask, start = {
+            "version": (b"version\r\n", b"VERSION"),
+            "mn": (b"mn\r\n", b"MN\r\n"),
+            "get": (b"get " + self.scope.key("fence") + b"\r\n", b"END\r\n"),
+        }[self.settings.fence]
+        wire.send(ask)
         line = wire.line()
-        if not line.startswith(b"VERSION "):
+        if not line.startswith(start):
             wire.buffer = line + wire.buffer
             raise BrokenError("an answer too many", line)
 
@@ -189,6 +224,18 @@ class Exchange:
             if step.text.match(line, self.scope) is None:
                 return
             last = line
+
+    def expect_frame(self, wire: Wire, step: ExpectFrame) -> None:
+        """Reads a reply and holds it against what is wanted; a patient step reads on until it comes."""
+        deadline = time.monotonic() + self.settings.timeout
+        while True:
+            header, body = binary.take(wire)
+            wrong = step.check(header, body, self.scope)
+            if not wrong:
+                return
+            if not step.patient or time.monotonic() > deadline or not body:
+                got = "\n".join(binary.describe(binary.HEADER.pack(*header) + body)).encode()
+                raise _Unmet(Failure(f"wrong reply: {wrong}", step.describe(self.scope), got))
 
     def expect_list(self, wire: Wire, step: ExpectList) -> None:
         """Reads a list and holds each demand against it."""
@@ -242,6 +289,8 @@ class Exchange:
 def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> Result:
     """Runs one case; whatever the server does becomes a result."""
     reason = servers.reason_to_skip(case)
+    if why := settings.unsupported(case):
+        return Result(case, "unsupported", why)
     if not case.applies(settings.profile):
         reason = "says nothing about version " + ".".join(map(str, settings.profile))
     elif settings.split and "whole" in case.needs:
@@ -249,77 +298,19 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
     if reason:
         return Result(case, "skipped", reason)
     begun = time.monotonic()
+    result = Result(case, "passed", begun=begun)
     try:
-        with servers.lend(case) as lease:
-            exchange = Exchange(case, lease, settings, prefix)
-            failure = exchange.run()
-            log = exchange.log
+        with servers.lend(case) as result.lease:
+            exchange = Exchange(case, result.lease, settings, prefix)
+            result.failure = exchange.run()
+            result.broken = exchange.broken
+            result.log = exchange.log if result.failure or settings.verbose else []
     except RefusedError as error:
         return Result(case, "skipped", error.reason)
     except UnreachableError as error:
-        failure, log = Failure(error.reason), []
-    seconds = time.monotonic() - begun
-    return Result(case, "failed" if failure else "passed", failure.reason if failure else "", failure, log, seconds)
-
-
-def base36(number: int) -> str:
-    """A number in few characters, for keys."""
-    digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = DIGITS[digit] + digits
-        if not number:
-            return digits
-
-
-def run(
-    cases: Sequence[Case], servers: Servers, settings: Settings, done: Callable[[Result], None] = lambda _: None
-) -> Iterator[Result]:
-    """Runs cases side by side, yields their results in the order of `cases`; `done` hears of each as it ends.
-
-    The run is about as long as the longest wait.
-    """
-    run_id = "".join(random.choices(DIGITS, k=4))
-    stopped = threading.Event()
-
-    def one(index: int) -> Result:
-        if stopped.is_set():
-            return Result(cases[index], "skipped", "stopped after the first failure")
-        result = run_case(cases[index], servers, settings, f"{run_id}.{base36(index)}.")
-        if settings.stop and result.status == "failed":
-            stopped.set()
-        return result
-
-    futures: dict[int, Future[Result]] = {}
-    with ThreadPoolExecutor(settings.jobs) as pool:
-        try:
-            for group in _groups(cases, servers, settings):
-                pending = set()
-                for index in group:
-                    futures[index] = pool.submit(one, index)
-                    pending.add(futures[index])
-                while pending:
-                    ended, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in ended:
-                        done(future.result())
-        except BaseException:
-            stopped.set()
-            raise
-    for index in range(len(cases)):
-        yield futures[index].result()
-
-
-def _groups(cases: Sequence[Case], servers: Servers, settings: Settings) -> list[list[int]]:
-    """The order to start cases in: the longest waits first, what must be alone on its server last.
-
-    On a server that all cases share, what would harm the others is a group of its own, after them.
-    """
-
-    def rank(index: int) -> tuple[float, bool, bool]:
-        case = cases[index]
-        return -case.seconds(settings.profile), "fresh" not in case.needs, case.exclusive
-
-    order = sorted(range(len(cases)), key=rank)
-    if not servers.shared_by_all:
-        return [order]
-    return [[index for index in order if cases[index].exclusive == alone] for alone in (False, True)]
+        result.failure, result.broken = Failure(error.reason), error.reason
+    result.seconds = time.monotonic() - begun
+    if result.failure:
+        result.status, result.reason = "failed", result.failure.reason
+        result.failure.got = result.failure.got[:KEPT]
+    return result

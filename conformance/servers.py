@@ -1,28 +1,52 @@
 """Where cases find their server: one that is there already, or servers that the suite starts.
 
 Owns processes: it starts them on free ports, waits until they accept, shares them among cases with the same options,
-and ends them. A server that died is started again for the next case. It does not know what a case sends.
+and ends them. A server that died is started again for the next case, where the suite can start it. It does not know what
+a case sends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .notation import NEEDS, Case
 from .wire import Address, BrokenError, UnreachableError, connect
 
-REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends
+REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends (and, for -S, without SASL's files)
 STARTS = 4  # servers that start at a time
 START = 20.0  # seconds that a server may take to accept its first connection
+
+
+PLACES = ("{host}", "{port}", "{socket}", "{memory}")
+MEMORY = 64  # megabytes, unless a case says otherwise
+
+
+def is_template(command: list[str]) -> bool:
+    """Whether a command says itself where host, port and the like belong; memcached's options are not added then."""
+    return any(place in word for word in command for place in PLACES)
+
+
+def fill(command: list[str], where: Address, path: str, memory: int) -> list[str]:
+    """The command with its places filled in."""
+    values = {"{host}": where.host or "127.0.0.1", "{port}": str(where.port), "{socket}": path, "{memory}": str(memory)}
+    for place, value in values.items():
+        command = [word.replace(place, value) for word in command]
+    return command
+
+
+def _megabytes(options: list[str]) -> int:
+    return int(options[options.index("-m") + 1]) if "-m" in options else MEMORY
 
 
 class RefusedError(UnreachableError):
@@ -32,33 +56,40 @@ class RefusedError(UnreachableError):
 class Process:
     """A server that the suite started."""
 
-    def __init__(self, command: list[str], options: list[str], directory: Path) -> None:
+    def __init__(self, command: list[str], options: list[str], directory: Path, dial: Address) -> None:
         self.command = command
         self.errors = directory / "stderr"
-        socket_path = directory / "server.sock"
-        options = [option.replace("{socket}", str(socket_path)) for option in options]
-        if "-s" in options:
-            self.address = Address(path=str(socket_path))
+        path = str(directory / "server.sock")
+        options = [option.replace("{socket}", path) for option in options]
+        if "-s" in options or any("{socket}" in word for word in command):
+            self.address = replace(dial, host="", port=0, path=path, tls=None)  # memcached has no TLS there
         else:
-            self.address = Address("127.0.0.1", free_port())
-            options = ["-l", self.address.host, "-p", str(self.address.port), *options]
+            self.address = replace(dial, host="127.0.0.1", port=dial.port or free_port(), path="")
+        if is_template(command):
+            words = fill(command, self.address, path, _megabytes(options))
+        else:
+            where = [] if self.address.path else ["-l", self.address.host, "-p", str(self.address.port)]
+            words = [*command, *where, *options]
+            if dial.udp:
+                words += ["-U", str(self.address.port)]
         try:
             with self.errors.open("wb") as errors:
                 self.process = subprocess.Popen(
-                    [*command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors
+                    words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
                 )
         except OSError as error:
-            raise UnreachableError(f"cannot start {shlex.join(command)}: {error.strerror}") from error
-        self._wait_until_up([*command, *options])
+            raise UnreachableError(f"cannot start {shlex.join(words)}: {error.strerror}") from error
+        self._wait_until_up(words)
 
     def _wait_until_up(self, command: list[str]) -> None:
         deadline = time.monotonic() + START
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                kind = RefusedError if self.process.returncode == REFUSED else UnreachableError
-                raise kind(self.epitaph())
+                end = self.epitaph()
+                refused = self.process.returncode == REFUSED or ("-S" in command and "sasl" in end.lower())
+                raise (RefusedError if refused else UnreachableError)(end)
             with contextlib.suppress(UnreachableError):
-                connect(self.address, 1.0).close()
+                connect(replace(self.address, udp=False), 1.0).close()
                 return
             time.sleep(0.02)
         self.stop()
@@ -83,8 +114,9 @@ class Process:
             raise BrokenError(f"the server's process still runs after {seconds:g} s") from None
 
     def stop(self) -> None:
-        """Ends the process, at once: it has nothing that would be worth saving."""
-        self.process.kill()
+        """Ends the process and its children, at once: it has nothing that would be worth saving."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
 
@@ -96,10 +128,22 @@ class Lease:
     process: Process | None = None
 
 
+def entrance(where: Address, case: Case) -> str:
+    """Why a case has nothing to say about a server with TLS or authentication; empty when it has."""
+    if where.tls and "plain" in case.needs:
+        return NEEDS["plain"]
+    return NEEDS["open"] if where.user and "open" in case.needs else ""
+
+
 class Servers:
     """Lends servers to cases."""
 
     shared_by_all = False
+    restartable = False
+
+    def restart(self, lease: Lease) -> bool:
+        """Ends what is left of a server that died or hangs, and has another in its place; False when it cannot."""
+        raise NotImplementedError
 
     def reason_to_skip(self, case: Case) -> str:
         """Why this case cannot run here; empty when it can."""
@@ -114,15 +158,41 @@ class Servers:
 
 
 class Given(Servers):
-    """The one server at an address; it may be a live cache."""
+    """The one server at an address; it may be a live cache. `command` starts it again, with its places filled in."""
 
     shared_by_all = True
 
-    def __init__(self, where: Address, *, destructive: bool) -> None:
+    def __init__(self, where: Address, *, destructive: bool, command: str = "") -> None:
         self.where = where
         self.destructive = destructive
         self.alone = threading.Lock()
-        connect(where, 5.0).close()
+        self.command = shlex.split(command)
+        self.restartable = bool(command)
+        self.directory = tempfile.TemporaryDirectory(prefix="mcconform-") if command else None
+        self.process: Process | None = None
+        try:
+            connect(where, 5.0).close()
+        except UnreachableError:
+            if not self.restart(Lease(where)):
+                self.close()
+                raise
+
+    def restart(self, lease: Lease) -> bool:
+        if not self.command or not self.directory:
+            return False
+        if self.process:
+            self.process.stop()
+        try:
+            self.process = Process(self.command, [], Path(self.directory.name), self.where)
+        except UnreachableError:
+            return False
+        return True
+
+    def close(self) -> None:
+        if self.process:
+            self.process.stop()
+        if self.directory:
+            self.directory.cleanup()
 
     def reason_to_skip(self, case: Case) -> str:
         if case.options:
@@ -132,6 +202,8 @@ class Given(Servers):
             unmet |= case.needs & {"destructive", "alone"}
         if self.where.path:
             unmet |= case.needs & {"tcp"}
+        if gate := entrance(self.where, case):
+            return gate
         return NEEDS[min(unmet)] if unmet else ""
 
     @contextlib.contextmanager
@@ -141,10 +213,17 @@ class Given(Servers):
 
 
 class Spawned(Servers):
-    """Servers started from a command that takes memcached's options."""
+    """Servers started from a command: a template with places, or one that takes memcached's options.
 
-    def __init__(self, command: str) -> None:
+    dial: how to be let in (TLS, user, UDP); its host and port are not used.
+    """
+
+    restartable = True
+
+    def __init__(self, command: str, dial: Address | None = None) -> None:
         self.command = shlex.split(command)
+        self.dial = replace(dial or Address(), host="", port=0, path="")
+        self.template = is_template(self.command)
         self.directory = tempfile.TemporaryDirectory(prefix="mcconform-")
         self.guard = threading.Lock()
         self.starting = threading.Semaphore(STARTS)
@@ -154,7 +233,23 @@ class Spawned(Servers):
         self.started = 0
 
     def reason_to_skip(self, case: Case) -> str:
+        if unmet := entrance(self.dial, case):
+            return unmet
+        options = case.options
+        if self.template and options and not (options[0] == "-m" and len(options) == 2 and "{memory}" in self.text):
+            return f"needs a server with {' '.join(options)}, which a template cannot say"
+        if self.template and "{socket}" in self.text and "tcp" in case.needs:
+            return NEEDS["tcp"]
         return ""
+
+    @property
+    def text(self) -> str:
+        return " ".join(self.command)
+
+    def restart(self, lease: Lease) -> bool:
+        if lease.process:
+            lease.process.stop()  # lend() starts another in its place
+        return True
 
     @contextlib.contextmanager
     def lend(self, case: Case) -> Iterator[Lease]:
@@ -192,7 +287,8 @@ class Spawned(Servers):
         for attempt in range(3):
             try:
                 with self.starting:
-                    return Process(self.command, options, directory)
+                    dial = replace(self.dial, user="") if {"-Y", "-S"} & {*options} else self.dial
+                    return Process(self.command, options, directory, dial)
             except RefusedError as error:
                 refusal = RefusedError(f"the server does not take {' '.join(case.options)}: {error.reason}")
                 self.refused[case.options] = refusal

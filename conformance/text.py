@@ -5,7 +5,8 @@ of cases, connections or reports, and does no I/O.
 
     {a}           a key of this case, unique to this run        {a:250}   the same, exactly 250 bytes long
     {C1}          a variable that an earlier reply bound        {C1+1}    arithmetic on it; {NOW} is the unix time
-    {y*1000}      a run of one byte                             {b64:..} {uri:..}   encodings of what they hold
+    {y*1000}      a run of one byte; {y*MAX+1} also             {b64:..} {uri:..}   encodings of what they hold
+    {MAX}         the item size limit of the server, in bytes
     {C2=C1+1..}   (replies only) bind C2 to what stands there, by a rule; {=RULE} checks without binding
 
 Rules: int, cas, word, text, time, LOW..HIGH (either may be missing), !EXPR (anything else), or words parted by |.
@@ -19,6 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 CAS_MAX = 2**64 - 1
+MAX_ITEM = 1 << 20  # bytes: what memcached takes unless told otherwise
 NAME = re.compile(r"[a-z][a-z0-9]*")
 VARIABLE = re.compile(r"[A-Z][A-Z0-9]*")
 EXPRESSION = re.compile(r"(?:([A-Z][A-Z0-9]*)|(\d+))?([+-]\d+)?")
@@ -40,6 +42,7 @@ class Scope:
     prefix: str
     now: Callable[[], int]
     variables: dict[str, bytes] = field(default_factory=dict)
+    max_item: int = MAX_ITEM
 
     def key(self, name: str, length: int = 0) -> bytes:
         """The key `name` of this case; with `length`, padded to exactly so many bytes."""
@@ -56,7 +59,8 @@ class Scope:
         if not match or not expression:
             raise TemplateError(f"not an expression: {expression}")
         name, literal, offset = match.groups()
-        base = int(literal or 0) if name is None else self.now() if name == "NOW" else int(self.variables[name])
+        given: dict[str, Callable[[], int]] = {"NOW": self.now, "MAX": lambda: self.max_item}
+        base = int(literal or 0) if name is None else given[name]() if name in given else int(self.variables[name])
         return base + int(offset or 0)
 
 
@@ -96,9 +100,20 @@ class Value(Part):
     expression: str
 
     def render(self, scope: Scope) -> bytes:
-        if VARIABLE.fullmatch(self.expression) and self.expression != "NOW":
+        if VARIABLE.fullmatch(self.expression) and self.expression not in {"NOW", "MAX"}:
             return scope.variables[self.expression]
         return b"%d" % scope.number(self.expression)
+
+
+@dataclass(frozen=True)
+class Run(Part):
+    """One byte, as often as an expression says."""
+
+    byte: bytes
+    times: str
+
+    def render(self, scope: Scope) -> bytes:
+        return self.byte * scope.number(self.times)
 
 
 def _uri(data: bytes) -> bytes:
@@ -136,12 +151,14 @@ class Binding(Part):
         if self.rule == "text":
             return rb"[^\r\n]*"
         if self.rule in {"int", "cas"}:
-            return rb"\d+"
+            return rb"\d{1,20}"
         if self.rule == "time":
-            return rb"\d+\.\d+"
+            return rb"\d{1,20}\.\d{1,20}"
         if ".." in self.rule:
-            return rb"-?\d+"
-        if self.rule == "word" or self.rule.startswith("!"):
+            return rb"-?\d{1,20}"
+        if self.rule.startswith("!"):
+            return rb"\d{1,20}"
+        if self.rule == "word":
             return rb"\S+"
         return b"(?:" + b"|".join(re.escape(word.encode()) for word in self.rule.split("|")) + b")"
 
@@ -251,10 +268,10 @@ def _place(text: str, at: int) -> tuple[Part, int]:
         if text.startswith(encoding + ":", at):
             inner, end = _parse(text, at + len(encoding) + 1, nested=True)
             return Encoded(encoding, Template(tuple(inner))), end + 1
-    run = re.compile(r"(\\x[0-9a-f]{2}|\\[rnts0]|[^{}])\*(\d+)\}").match(text, at)
+    run = re.compile(r"(\\x[0-9a-f]{2}|\\[rnts0]|[^{}])\*(\d+|MAX[+-]\d+)\}").match(text, at)
     if run:
         byte = _escape(run[1], 0)[0] if len(run[1]) > 1 else run[1].encode()
-        return Literal(byte * int(run[2])), run.end()
+        return (Literal(byte * int(run[2])) if run[2].isdigit() else Run(byte, run[2])), run.end()
     end = text.find("}", at)
     if end < 0:
         raise TemplateError(f"unclosed {{ in {text!r}")

@@ -8,21 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import ssl
+import struct
 import time
 from dataclasses import dataclass
+from typing import Self
 
-FLOOD = 8 << 20  # bytes that one expectation may take in before the server is said to flood
+from .datagrams import Datagrams
+
+FLOOD = 4 << 20  # bytes that one expectation may take in before the server is said to flood
 SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last bytes go one by one
+KEPT = 1 << 14  # bytes of one reply that the log keeps
+ENTRIES = 500  # entries that the log keeps
+MANY = 200_000  # lines that a list may have
 GRACE = 0.05  # seconds to gather the rest of a wrong reply for the report
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where a server listens: host and port, or the path of a unix socket."""
+    """Where a server listens: host and port, or the path of a unix socket; and how to be let in.
+
+    user: `NAME:PASSWORD`, given with a `set` (-Y) or, on binary connections, by SASL.
+    """
 
     host: str = ""
     port: int = 0
     path: str = ""
+    tls: ssl.SSLContext | None = None
+    user: str = ""
+    udp: bool = False
 
     def __str__(self) -> str:
         return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
@@ -51,8 +65,24 @@ def address(text: str) -> Address:
     return Address(host.strip("[]"), int(port))
 
 
-def connect(where: Address, timeout: float) -> socket.socket:
+def connect(where: Address, timeout: float) -> socket.socket | Datagrams:
     """A connected socket; UnreachableError in one clear line."""
+    if where.udp:
+        try:
+            return Datagrams(where.host, where.port)
+        except OSError as error:
+            raise UnreachableError(f"cannot reach {where}: {error.strerror or error}") from error
+    sock = _stream(where, timeout)
+    if where.tls is None:
+        return sock
+    try:
+        return where.tls.wrap_socket(sock, server_hostname=where.host or None)
+    except OSError as error:
+        sock.close()
+        raise UnreachableError(f"no TLS with {where}: {error.strerror or error}") from error
+
+
+def _stream(where: Address, timeout: float) -> socket.socket:
     try:
         if not where.path:
             sock = socket.create_connection((where.host, where.port), timeout)
@@ -71,13 +101,45 @@ def connect(where: Address, timeout: float) -> socket.socket:
 class Wire:
     """A connection, its unread bytes, and the log of what went over it."""
 
-    def __init__(self, where: Address, timeout: float, *, split: bool = False) -> None:
+    def __init__(self, where: Address, timeout: float, *, split: bool = False, binary: bool = False) -> None:
         self.socket = connect(where, timeout)
         self.timeout = timeout
         self.split = split
         self.buffer = b""
         self.log: list[tuple[str, bytes]] = []
         self.ended = False
+        self.received = 0
+        if where.user:
+            try:
+                self._log_in(where.user, binary=binary)
+            except BrokenError:
+                self.close()
+                raise
+
+    def _log_in(self, user: str, *, binary: bool) -> None:
+        """Gives name and password; UnreachableError when they are refused."""
+        name, _, password = user.partition(":")
+        if binary:
+            token = b"\0" + name.encode() + b"\0" + password.encode()
+            self.send(struct.pack("!BBHBBHIIQ", 0x80, 0x21, 5, 0, 0, 0, 5 + len(token), 0, 0) + b"PLAIN" + token)
+            reply = self.take(24)
+            self.take(struct.unpack_from("!I", reply, 8)[0])
+            refused = reply[6:8] != b"\0\0"
+        else:
+            token = f"{name} {password}".encode()
+            self.send(b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token))
+            refused = self.line() != b"STORED\r\n"
+        self.log.clear()
+        if refused:
+            self.close()
+            raise UnreachableError(f"the server refused the user {name}")
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes; BrokenError when they do not come."""
+        deadline = time.monotonic() + self.timeout
+        while len(self.buffer) < size:
+            self.more(deadline)
+        return self._take(size)
 
     def send(self, data: bytes) -> None:
         """Writes all of it, byte by byte with `split`. A server that has closed already shows in the next read."""
@@ -137,8 +199,9 @@ class Wire:
         while (line := self.line(deadline)) != end:
             found.append(line)
             total += len(line)
-            if total > FLOOD:
-                raise BrokenError(f"flooded: over {FLOOD >> 20} MiB and no {end!r}", b"".join(found)[:200])
+            if total > FLOOD or len(found) > MANY:
+                much = f"{FLOOD >> 20} MiB" if total > FLOOD else f"{MANY} lines"
+                raise BrokenError(f"flooded: over {much} and no {end!r}", b"".join(found[:20])[:200])
         return found
 
     def end(self) -> None:
@@ -156,6 +219,12 @@ class Wire:
         if self.buffer:
             raise BrokenError("it answered before it closed the connection", self.buffer)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Closes our side; what was unread is lost."""
         self.socket.close()
@@ -163,7 +232,9 @@ class Wire:
 
     def _take(self, size: int) -> bytes:
         data, self.buffer = self.buffer[:size], self.buffer[size:]
-        self.log.append(("<", data))
+        self.received += size
+        if len(self.log) < ENTRIES:
+            self.log.append(("<", data if len(data) <= KEPT else data[:KEPT] + b"..."))
         return data
 
     def more(self, deadline: float) -> None:
@@ -176,6 +247,8 @@ class Wire:
         try:
             data = self.socket.recv(1 << 16)
         except TimeoutError:
+            raise BrokenError(silent, self.buffer) from None
+        except ssl.SSLWantReadError:
             raise BrokenError(silent, self.buffer) from None
         except OSError as error:
             self.ended = True

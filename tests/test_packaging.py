@@ -21,6 +21,9 @@ ENGINE_WORKS = """
 from mcserver.core import Engine, Session
 print(Session(Engine(), None).feed(b"set a 0 0 1\\r\\nx\\r\\nget a\\r\\n").decode())
 """
+TOP_LEVEL = (
+    "import pkgutil, sys; print(*(m.name for m in pkgutil.iter_modules([p for p in sys.path if 'site-packages' in p])))"
+)
 OTHER_PYTHONS = ("3.12", "3.13", "3.14")
 QUICK = (
     "tests/core",
@@ -59,7 +62,7 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     binaries = tmp_path / "venv/bin"
     assert run([binaries / "mcserver", "-V"], tmp_path).startswith("memcached 1.6.45\n")
     assert "Redistribution and use" in run([binaries / "mcserver", "-i"], tmp_path)
-    assert "classic/incr/" in run([binaries / "mcconform", "--list"], tmp_path)
+    assert "conformance" not in run([binaries / "python", "-c", TOP_LEVEL], tmp_path).split()
     assert run([binaries / "python", "-c", ENGINE_WORKS], tmp_path).split() == [
         "STORED",
         "VALUE",
@@ -69,6 +72,23 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
         "x",
         "END",
     ]
+
+
+@pytest.mark.slow
+def test_the_suite_is_a_package_of_its_own(tmp_path: Path) -> None:
+    """It installs without mcserver and a compiler, under its own name, with all that it reads."""
+    source = shutil.copytree(ROOT / "conformance", tmp_path / "source", ignore=SCRAP)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], tmp_path)
+    (wheel,) = tmp_path.glob("mcconform-*-py3-none-any.whl")
+    run([sys.executable, "-m", "venv", "--without-pip", "venv"], tmp_path)
+    run([*pip, "--python", tmp_path / "venv", "install", "--no-deps", wheel], tmp_path)
+    binaries = tmp_path / "venv/bin"
+    assert run([binaries / "python", "-c", TOP_LEVEL], tmp_path).split() == ["mcconform"]
+    spawn = [binaries / "mcconform", "--spawn", "memcached -u root -U 0 -t 1", "--only", "classic/get/"]
+    assert "FAILED" not in run(spawn, tmp_path)
+    for command in (["client", "--list"], ["--coverage"], ["compare", "--help"], ["faults", "--help"]):
+        assert run([binaries / "mcconform", *command], tmp_path)
 
 
 def interpreter(version: str) -> Path | None:

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from importlib import resources
 from random import Random
 
-from conformance.notation import Case, version
-from conformance.servers import Spawned
-from conformance.wire import Address, UnreachableError, Wire, address
-
+from ..notation import Case, version
+from ..servers import Spawned
+from ..wire import Address, BrokenError, UnreachableError, Wire, address
 from .pair import Difference, Pair
 from .shrink import as_case, shrink
 from .streams import Write, stream
@@ -30,6 +29,7 @@ SAME, DIFFERENT, USAGE, UNREACHABLE = 0, 1, 2, 3
 
 
 REPEATS = 3  # times that a stream is played again, to tell a difference from a machine that stood still for a second
+META = re.compile(r"m[gsdane](?: |\\r)")
 Unwanted = list[tuple[re.Pattern[str], str]]
 
 
@@ -98,11 +98,30 @@ def sift(writes: list[Write], unwanted: Unwanted, tally: Tally) -> list[Write]:
 
 def their_version(where: Address) -> str:
     """What a server says to `version`; 0 when that is no version."""
-    wire = Wire(where, 5.0)
-    wire.send(b"version\r\n")
-    found = re.match(rb"VERSION (\d+(?:\.\d+)*)", wire.line())
-    wire.close()
+    with Wire(where, 5.0) as wire:
+        wire.send(b"version\r\n")
+        try:
+            found = re.match(rb"VERSION (\d+(?:\.\d+)*)", wire.line())
+        except BrokenError:
+            return "0"
     return found[1].decode() if found else "0"
+
+
+def knows_meta(where: Address) -> bool:
+    """Whether a server answers the no-op of the meta commands."""
+    with Wire(where, 2.0) as wire:
+        wire.send(b"mn\r\n")
+        try:
+            return wire.line() == b"MN\r\n"
+        except BrokenError:
+            return False
+
+
+def classic(writes: list[Write]) -> list[Write]:
+    """The stream without meta commands; what read a unique with one reads it with gets."""
+    kept = [[re.sub(r"^mg (\{\w\}) c(?=\\r)", r"gets \1", command) for command in commands] for commands in writes]
+    kept = [[command for command in commands if not META.match(command)] for commands in kept]
+    return [commands for commands in kept if commands]
 
 
 def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: int) -> Tally:
@@ -112,7 +131,8 @@ def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: in
     with contextlib.suppress(KeyboardInterrupt):  # what was done until then counts
         while time.monotonic() < deadline and tally.differences < limit:
             number = seed + tally.streams
-            writes = sift(stream(Random(number)), unwanted, tally)
+            writes = stream(Random(number)) if pair.meta else classic(stream(Random(number)))
+            writes = sift(writes, unwanted, tally)
             tally.streams += 1
             tally.commands += sum(len(commands) for commands in writes)
             difference = pair.play(writes, number)
@@ -163,7 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"compare: {error.reason}", file=sys.stderr)
             return UNREACHABLE
         begun = time.monotonic()
-        pair = Pair(first, second, given.timeout)
+        pair = Pair(first, second, given.timeout, meta=all(knows_meta(where) for where in (first, second)))
         stack.callback(pair.close)
         tally = compare(pair, filters(*versions), given.seconds, given.seed, given.limit)
         seconds = time.monotonic() - begun

@@ -12,9 +12,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from conformance.compare.streams import KEYS, ODD_KEYS
-from conformance.text import Scope, parse
-from conformance.wire import Address, BrokenError, Wire
+from ..text import Scope, parse
+from ..wire import Address, BrokenError, Wire
+from .streams import KEYS, ODD_KEYS
 
 UNIQUE = re.compile(
     rb"^(VALUE [^ ]+ \d+ \d+ )(\d+)(?=\r\n)|^((?:HD|VA|NS|EX|NF)(?: [^ \r\n]+)*? c)(\d+)(?=[ \r])|^(ME .* cas=)(\d+)",
@@ -100,13 +100,17 @@ class Side:
         return CLASS.sub(b"", PAST.sub(b"-1", VERSION.sub(b"VERSION", UNIQUE.sub(number, reply))))
 
     def learn(self, commands: Sequence[str], reply: bytes) -> None:
-        """After `mg KEY c` binds CKEY to the unique, and OKEY to the one known before."""
-        found = re.fullmatch(r"mg \{(\w)\} c\\r\\n", commands[0]) if len(commands) == 1 else None
+        """After `mg KEY c` or `gets KEY`, alone, binds CKEY to the unique, and OKEY to the one known before."""
+        found = (
+            re.fullmatch(r"(?:mg \{(?=\w\} c)|gets \{(?=\w\}\\))(\w)\}(?: c)?\\r\\n", commands[0])
+            if len(commands) == 1
+            else None
+        )
         if found:
             name = found[1].upper()
             self.scope.variables["O" + name] = self.scope.variables.get("C" + name, UNREAD)
-            unique = re.match(rb"HD c(\d+)", reply)
-            self.scope.variables["C" + name] = unique[1] if unique else UNREAD
+            unique = re.match(rb"HD c(\d+)|VALUE \S+ \d+ \d+ (\d+)", reply)
+            self.scope.variables["C" + name] = (unique[1] or unique[2]) if unique else UNREAD
 
 
 def same(first: bytes, second: bytes) -> bool:
@@ -122,7 +126,8 @@ def same(first: bytes, second: bytes) -> bool:
 class Pair:
     """Two servers that should answer alike."""
 
-    def __init__(self, first: Address, second: Address, timeout: float = 5.0) -> None:
+    def __init__(self, first: Address, second: Address, timeout: float = 5.0, *, meta: bool = True) -> None:
+        self.meta = meta  # whether both know meta commands
         self.first = first
         self.second = second
         self.timeout = timeout
@@ -150,8 +155,7 @@ class Pair:
 
     def _play(self, writes: Sequence[Sequence[str]], sides: list[Side], prefix: str, seed: int) -> Difference | None:
         for at, commands in enumerate(writes):
-            fences = [b"mg %sfence k O%d.%d\r\n" % (prefix.encode(), at, i) for i in range(3)]
-            last = b"EN k%sfence O%d.2\r\n" % (prefix.encode(), at)
+            fences, last = self._fences(prefix.encode(), at)
             for side in sides:
                 if side.send(commands, b"".join(fences), random.Random(seed * 1000 + at)) is None:
                     return None
@@ -166,6 +170,19 @@ class Pair:
             for side, reply in zip(sides, replies, strict=True):
                 side.learn(commands, reply)
         return None
+
+    def _fences(self, prefix: bytes, at: int) -> tuple[list[bytes], bytes]:
+        """What is sent behind a write, and the reply to the last of it: three, for an error may swallow some.
+
+        Without meta commands a value that is nowhere else is stored and read.
+        """
+        if self.meta:
+            fences = [b"mg %sfence k O%d.%d\r\n" % (prefix, at, i) for i in range(3)]
+            return fences, b"EN k%sfence O%d.2\r\n" % (prefix, at)
+        key = b"%sfence" % prefix
+        marks = [b"%d.%d.%s" % (at, i, prefix) for i in range(3)]
+        fences = [b"set %s 0 10 %d\r\n%s\r\nget %s\r\n" % (key, len(mark), mark, key) for mark in marks]
+        return fences, b"VALUE %s 0 %d\r\n%s\r\nEND\r\n" % (key, len(marks[2]), marks[2])
 
     def close(self) -> None:
         for wire in self.wires:

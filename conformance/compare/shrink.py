@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from conformance.report import show
+from ..report import show
 
 Writes = list[list[str]]
 TRIES = 2000  # streams that one search may play

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from random import Random
 
-from conformance.text import Scope, parse
+from ..text import Scope, parse
 
 KEYS = ("a", "b", "c", "d")
 ODD_KEYS = ("{e:250}", "{f}\\xff\\x01", "{f}\\t")

@@ -4,7 +4,7 @@ A proxy in front of a right server plants one fault at a time. Each fault names 
 cases behind a proxy without a fault must pass. `python -m conformance.faults --spawn COMMAND` proves both.
 """
 
-from . import classic, meta, service
+from . import binary, classic, meta, service
 from .planted import Fault, Talk
 from .proxy import Proxied, Proxy
 
@@ -13,4 +13,4 @@ __all__ = ["Fault", "Proxied", "Proxy", "Talk", "faults"]
 
 def faults() -> tuple[Fault, ...]:
     """Every fault, by subject."""
-    return (*classic.FAULTS, *meta.FAULTS, *service.FAULTS)
+    return (*classic.FAULTS, *meta.FAULTS, *service.FAULTS, *binary.FAULTS)

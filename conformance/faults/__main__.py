@@ -10,12 +10,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from conformance import library
-from conformance.notation import Case, version
-from conformance.profiles import DEFAULT, PROFILES
-from conformance.runner import Result, Settings, run
-from conformance.servers import Servers, Spawned
-
+from .. import library
+from ..crew import run
+from ..notation import Case, version
+from ..profiles import DEFAULT, PROFILES
+from ..runner import Result, Settings
+from ..servers import Servers, Spawned
 from . import Fault, Proxied, faults
 
 JOBS = 8  # faults at a time

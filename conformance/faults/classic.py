@@ -83,6 +83,9 @@ def keys_once(data: bytes, talk: Talk) -> bytes:
 
 
 FAULTS = (
+    # uniques
+    Fault("unique-32", "gets shows 32 bits of a unique", "cas", ("classic/cas/64-bits",), since="1.6.27",
+          reply=swap(rb"^(VALUE \S+ \d+ \d+ )(\d+)", number(lambda n: n & 0xFFFFFFFF))),
     # framing
     Fault("error-string", "an unknown command is answered ERR", "framing", ("framing/unknown/word",),
           reply=swap(rb"^ERROR\r\n", b"ERR\r\n")),
@@ -205,7 +208,7 @@ FAULTS = (
     Fault("cas-enabled", "-C still shows uniques", "cas", ("classic/cas/disabled",),
           reply=swap(rb"^(VALUE \S+ \d+ \d+) 0\r\n", rb"\1 1\r\n")),
     # exptime
-    Fault("milliseconds", "an exptime is in milliseconds", "exptime", ("exptime/relative",),
+    Fault("milliseconds", "an exptime is in milliseconds", "exptime", ("exptime/not-early",),
           request=swap(rb"^(set \S+ \d+ )(\d+)( )", number(lambda n: max(1, n // 1000) if 0 < n <= MONTH else n))),
     Fault("no-30-days", "an exptime over 30 days is relative", "exptime",
           ("exptime/absolute", "exptime/absolute-past", "exptime/30-days-and-one"),

@@ -1,7 +1,7 @@
 """The kinds of faults, and the list of all of them.
 
 Owns `Fault` and the small functions that faults are made of. A fault changes what passes a proxy: requests on their way
-to the server, replies on their way back. The lists by subject are in classic.py, meta.py and service.py.
+to the server, replies on their way back. The lists by subject are in classic.py, meta.py, service.py and binary.py.
 """
 
 from __future__ import annotations

@@ -11,10 +11,9 @@ import socket
 import threading
 from collections.abc import Iterator
 
-from conformance.notation import Case
-from conformance.servers import Lease, Servers
-from conformance.wire import Address, connect
-
+from ..notation import Case
+from ..servers import Lease, Servers
+from ..wire import Address, connect
 from .planted import Fault, Talk
 
 CHUNK = 1 << 18

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from random import Random
 
 import pytest
@@ -10,7 +11,7 @@ from conformance.compare.__main__ import DIFFERENT, SAME, UNREACHABLE, Tally, ex
 from conformance.compare.pair import Difference, Side, same
 from conformance.compare.shrink import Writes, as_case, shrink
 from conformance.compare.streams import length, parted, stream
-from conformance.faults import Proxy, faults
+from conformance.faults import Fault, Proxy, Talk, faults
 from conformance.notation import read
 from conformance.servers import free_port
 from conformance.text import parse
@@ -131,6 +132,31 @@ def test_a_fault_is_found_and_shrunk(name: str, capsys: pytest.CaptureFixture[st
     out = capsys.readouterr().out
     assert code == DIFFERENT
     assert out.count("  >> ") <= 6
+
+
+def test_without_meta_a_fault_is_found_and_shrunk_too(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both sides know no meta commands: the fence is another, uniques are read by gets, and the stream still shrinks."""
+    fault = next(fault for fault in faults() if fault.id == "append-prepends")
+    assert fault.request
+    wrong = fault.request
+
+    def old(data: bytes, talk: Talk) -> bytes:
+        return re.sub(rb"(?m)^m[gsdane]( .*)?\r\n", b"bogus\r\n", data)
+
+    right = Fault("old", "knows no meta commands", "framing", (), request=old)
+    behind = Fault("both", "and prepends", "framing", (), request=lambda data, talk: wrong(old(data, talk), talk))
+    options = ("-o", "no_lru_maintainer,no_lru_crawler")
+    with memcached(*options) as first, memcached(*options) as second:
+        sides = [Proxy(Address(*first), right), Proxy(Address(*second), behind)]
+        code = main([*(str(side.address) for side in sides), "--seconds", "20", "--limit", "1"])
+        sides.append(Proxy(Address(*second), right))
+        same = main([str(sides[0].address), str(sides[2].address), "--seconds", "1"])
+        for side in sides:
+            side.close()
+    out = capsys.readouterr().out
+    assert (code, same) == (DIFFERENT, SAME), out
+    assert 0 < out.count("  >> ") <= 6
+    assert not re.search(r">> m[gsdane] ", out)
 
 
 def test_unreachable_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

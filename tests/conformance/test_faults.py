@@ -7,10 +7,11 @@ import sys
 import pytest
 
 from conformance import library
+from conformance.crew import run
 from conformance.faults import Fault, Proxied, faults
 from conformance.faults.__main__ import named, possible, prove
 from conformance.notation import version
-from conformance.runner import Settings, run
+from conformance.runner import Settings
 from conformance.servers import Spawned
 
 PEER = "memcached -u root -U 0 -t 1"

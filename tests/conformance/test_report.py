@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conformance import formats, library, report
+from conformance import __version__, formats, library, report
 from conformance.notation import Act, Case, Send, version
 from conformance.runner import Failure, Result
 from conformance.text import parse
@@ -18,6 +18,7 @@ from conformance.wire import Address
 
 PLAIN = report.Style(colour=False)
 PROFILE = version("1.6.45")
+FACTS = formats.Facts("1.6.45", "h:1", says="1.6.45", look="looks like it", options=("--level must",))
 
 
 def result(status: str, log: list[tuple[int, str, bytes]] | None = None, section: str = "s") -> Result:
@@ -93,9 +94,15 @@ def test_progress_and_colour_only_on_a_terminal(terminal: bool) -> None:
 
 def test_json(tmp_path: Path) -> None:
     log = [(1, ">", b"\xff\r\n")]
-    formats.write_json(tmp_path / "r", [result("failed", log), result("passed")], profile="1.6.45", target="h:1")
+    formats.write_json(tmp_path / "r", [result("failed", log), result("passed")], FACTS)
     read = json.loads((tmp_path / "r").read_text())
-    assert read["counts"] == {"passed": 1, "failed": 1, "skipped": 0}
+    assert {name: count for name, count in read["counts"].items() if count} == {"passed": 1, "failed": 1}
+    assert (read["suite_version"], read["server"]["version"], read["options"]) == (
+        __version__,
+        "1.6.45",
+        ["--level must"],
+    )
+    assert read["date"].endswith("Z")
     first, second = read["cases"]
     assert (first["status"], first["wanted"], first["got"]) == ("failed", "OK\r\n", "NO\r\n")
     assert first["exchange"] == [[1, ">", "\\xff\\r\\n"]]
@@ -104,8 +111,11 @@ def test_json(tmp_path: Path) -> None:
 
 def test_junit(tmp_path: Path) -> None:
     results = [result("failed", [(1, ">", b"\x01<&\r\n")]), result("skipped"), result("passed", section="t")]
-    formats.write_junit(tmp_path / "r", results)
-    first, second = ET.parse(tmp_path / "r").getroot()
+    formats.write_junit(tmp_path / "r", results, FACTS)
+    root = ET.parse(tmp_path / "r").getroot()
+    first, second = root
+    assert (root.get("tests"), root.get("failures"), root.get("skipped")) == ("3", "1", "1")
+    assert {p.get("name"): p.get("value") for p in first.iter("property")}["server"] == "1.6.45"
     assert (first.get("tests"), first.get("failures"), first.get("skipped"), second.get("tests")) == (
         "2",
         "1",

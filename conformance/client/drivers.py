@@ -1,0 +1,168 @@
+"""What runs inside a client's process: `python -m conformance.client.drivers CLIENT PORT OPERATIONS`.
+
+Owns how each Python client is made and called, every one with a time-out of a second. Prints a line of JSON for each
+operation: {"value": ...} or {"error": ...}, and "seconds". It judges nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import importlib.util
+import json
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from .cases import TIMEOUT
+
+MEMORY = 4 << 30  # bytes of address space that a client may take
+Call = Callable[[list[Any]], Any]
+
+
+def pymemcache(port: int) -> Call:
+    base = importlib.import_module("pymemcache.client.base")
+    client = base.Client(("127.0.0.1", port), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+    calls = {"get": client.get, "many": client.get_many, "set": lambda k, v: client.set(k, v, noreply=False)}
+    return lambda operation: calls[operation[0]](*operation[1:])
+
+
+def _single_file(name: str) -> Path | None:
+    """The module NAME.py: a package of the same name may hide it."""
+    return next((path for folder in sys.path if (path := Path(folder, f"{name}.py")).is_file()), None)
+
+
+def python_memcached(port: int) -> Call:
+    path = _single_file("memcache")
+    assert path, "python-memcached is not installed"
+    spec = importlib.util.spec_from_file_location("python_memcached", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    client = module.Client([f"127.0.0.1:{port}"], socket_timeout=TIMEOUT, dead_retry=1)
+    calls = {"get": client.get, "many": client.get_multi, "set": client.set}
+    return lambda operation: calls[operation[0]](*operation[1:])
+
+
+def pylibmc(port: int) -> Call:
+    behaviors = {
+        "connect_timeout": 1000,
+        "receive_timeout": 1000000,
+        "send_timeout": 1000000,
+        "retry_timeout": 1,
+        "_poll_timeout": 1000,
+    }
+    client = importlib.import_module("pylibmc").Client([f"127.0.0.1:{port}"], behaviors=behaviors)
+    calls = {"get": client.get, "many": client.get_multi, "set": client.set}
+    return lambda operation: calls[operation[0]](*operation[1:])
+
+
+def meta_memcache(port: int) -> Call:
+    module = importlib.import_module("meta_memcache")
+    factory = module.connection_pool_factory_builder(recv_timeout=TIMEOUT, connection_timeout=TIMEOUT)
+    client = module.CacheClient.cache_client_from_servers([module.ServerAddress("127.0.0.1", port)], factory)
+    calls = {"get": client.get, "set": lambda k, v: client.set(k, v, ttl=100),
+             "many": lambda keys: {k.key: v for k, v in client.multi_get([module.Key(key) for key in keys]).items()}}  # fmt: skip
+    return lambda operation: calls[operation[0]](*operation[1:])
+
+
+async def aiomcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
+    client = importlib.import_module("aiomcache").Client("127.0.0.1", port)
+
+    async def call(operation: list[Any]) -> Any:
+        word, key, *rest = operation
+        if word == "many":
+            found = await asyncio.wait_for(client.multi_get(*(name.encode() for name in key)), TIMEOUT)
+            return dict(zip(key, found, strict=True))
+        method = client.get if word == "get" else client.set
+        return await asyncio.wait_for(method(key.encode(), *(value.encode() for value in rest)), TIMEOUT)
+
+    return call
+
+
+async def emcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
+    module = importlib.import_module("emcache")
+    client = await module.create_client([module.MemcachedHostAddress("127.0.0.1", port)], timeout=TIMEOUT)
+
+    async def call(operation: list[Any]) -> Any:
+        word, key, *rest = operation
+        if word == "many":
+            return {
+                name.decode(): item.value for name, item in (await client.get_many([k.encode() for k in key])).items()
+            }
+        if word == "set":
+            await client.set(key.encode(), rest[0].encode())
+            return True
+        item = await client.get(key.encode())
+        return item.value if item else None
+
+    return call
+
+
+PLAIN: dict[str, tuple[str, Callable[[int], Call]]] = {
+    "pymemcache": ("pymemcache", pymemcache),
+    "python-memcached": ("memcache", python_memcached),
+    "pylibmc": ("pylibmc", pylibmc),
+    "meta-memcache": ("meta_memcache", meta_memcache),
+}
+LOOPING = {"aiomcache": ("aiomcache", aiomcache), "emcache": ("emcache", emcache)}
+
+
+def installed() -> list[str]:
+    """The Python clients that are here."""
+    modules = {name: module for name, (module, _) in [*PLAIN.items(), *LOOPING.items()]}
+    found = [name for name, module in modules.items() if module != "memcache" and importlib.util.find_spec(module)]
+    return [*found, *(["python-memcached"] if _single_file("memcache") else [])]
+
+
+def text(value: Any) -> Any:
+    """Bytes as text, for JSON."""
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return {text(key): text(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _asked(operation: list[Any]) -> Any:
+    """What a call takes: the operation, or the seconds of a pause."""
+    return operation[1] if operation[0] == "sleep" else operation
+
+
+def tell(begun: float, **what: Any) -> None:
+    print(json.dumps({**what, "seconds": time.monotonic() - begun}, default=str), flush=True)
+
+
+def run_plain(name: str, port: int, operations: list[list[Any]]) -> None:
+    call = PLAIN[name][1](port)
+    for operation in operations:
+        begun = time.monotonic()
+        try:
+            result = text((time.sleep if operation[0] == "sleep" else call)(_asked(operation)))
+        except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
+            tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
+        else:
+            tell(begun, value=result)
+
+
+async def run_looping(name: str, port: int, operations: list[list[Any]]) -> None:
+    call = await LOOPING[name][1](port)
+    for operation in operations:
+        begun = time.monotonic()
+        try:
+            result = text(await (asyncio.sleep if operation[0] == "sleep" else call)(_asked(operation)))
+        except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
+            tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
+        else:
+            tell(begun, value=result)
+
+
+if __name__ == "__main__":
+    client, port_text, what = sys.argv[1:4]
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    if client in PLAIN:
+        run_plain(client, int(port_text), json.loads(what))
+    else:
+        asyncio.run(run_looping(client, int(port_text), json.loads(what)))

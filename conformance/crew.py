@@ -1,0 +1,215 @@
+"""Runs many cases side by side, and says which of them a server did not survive.
+
+Owns the pool, the order of cases, and what happens when a server dies or hangs: the run stops, the cases that were in
+flight are run again one by one where the suite can start the server again, and otherwise it ends with the rest not run.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from . import binary
+from .notation import Case
+from .runner import Result, Settings, run_case
+from .servers import Lease, Servers
+from .wire import BrokenError, Wire
+
+DIGITS = string.digits + string.ascii_lowercase
+DEATHS = 25  # after so many the run ends
+DYING = 1.0  # seconds that a server which closes connections has to end, or to answer again
+NOT_RUN = "the server had ended"
+
+
+def base36(number: int) -> str:
+    """A number in few characters, for keys."""
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = DIGITS[digit] + digits
+        if not number:
+            return digits
+
+
+def run(
+    cases: Sequence[Case], servers: Servers, settings: Settings, done: Callable[[Result], None] = lambda _: None
+) -> Iterator[Result]:
+    """Runs cases side by side, yields their results in the order of `cases`; `done` hears of each as it ends.
+
+    The run is about as long as the longest wait.
+    """
+    crew = Crew(cases, servers, settings, done)
+    for group in _groups(cases, servers, settings):
+        crew.work(group)
+    for index in range(len(cases)):
+        yield crew.results[index]
+
+
+def lost(lease: Lease, settings: Settings) -> str:
+    """How a server is lost, seen from a new connection: it ended, or it hangs; empty when it still answers."""
+    asks = {"version": b"version\r\n", "mn": b"mn\r\n", "get": b"get mcconform.fence\r\n"}
+    deadline = time.monotonic() + DYING
+    while True:
+        if lease.process and lease.process.dead:
+            return lease.process.epitaph()
+        try:
+            with Wire(lease.address, settings.timeout, binary=settings.fence == "binary") as wire:
+                if settings.fence == "binary":
+                    binary.fence(wire)
+                else:
+                    wire.send(asks[settings.fence])
+                    wire.line()
+            return ""
+        except BrokenError as error:
+            if "hung" in error.reason:
+                return f"the server hangs: a new connection got no reply for {settings.timeout:g} s"
+            if time.monotonic() > deadline:
+                refused = "cannot reach" in error.reason
+                return f"the server ended: it {'takes no connection any more' if refused else 'closes new connections'}"
+        time.sleep(0.05)
+
+
+def blame(result: Result, how: str) -> None:
+    """The server did not survive this case, or one of those that ran beside it."""
+    result.deadly = True
+    result.reason = how if how.startswith(result.reason) else f"{result.reason}; {how}"
+
+
+class Crew:
+    """One run: what is to do, what came of it, and how often the server died."""
+
+    def __init__(
+        self, cases: Sequence[Case], servers: Servers, settings: Settings, done: Callable[[Result], None]
+    ) -> None:
+        self.cases = cases
+        self.servers = servers
+        self.settings = settings
+        self.done = done
+        self.run_id = "".join(random.choices(DIGITS, k=4))
+        self.attempts = 0
+        self.results: dict[int, Result] = {}
+        self.told: set[int] = set()
+        self.deaths = 0
+        self.over = ""  # why nothing more is run
+        self.halt = threading.Event()
+        self.guard = threading.Lock()
+        self.ended = ""  # how the server was lost in this batch
+
+    def work(self, group: Sequence[int]) -> None:
+        """Runs a group of cases to its end, through as many deaths of the server as are allowed."""
+        left = list(group)
+        while left:
+            if self.over:
+                for index in left:
+                    self.finish(index, Result(self.cases[index], "not run", self.over))
+                return
+            self.halt.clear()
+            self.ended = ""
+            batch = self.batch(left)
+            suspects = self.suspects(batch)
+            for index, result in batch.items():
+                if index not in suspects and result.status != "not run":
+                    self.finish(index, result)
+            left = [index for index in left if index not in batch or batch[index].status == "not run"]
+            if self.ended:
+                self.question(suspects, batch)
+
+    def batch(self, left: Sequence[int]) -> dict[int, Result]:
+        """Runs cases until the server is lost; those that had not begun come back as not run."""
+        results: dict[int, Result] = {}
+        with ThreadPoolExecutor(self.settings.jobs) as pool:
+            try:
+                pending: dict[Future[Result], int] = {pool.submit(self.one, index): index for index in left}
+                waiting = set(pending)
+                while waiting:
+                    ended, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in ended:
+                        index, result = pending[future], future.result()
+                        results[index] = result
+                        if result.status != "not run" and not result.broken:
+                            self.told.add(index)
+                            self.done(result)
+            except BaseException:
+                self.halt.set()
+                raise
+        return results
+
+    def one(self, index: int) -> Result:
+        """One case of a batch."""
+        case = self.cases[index]
+        if self.halt.is_set():
+            return Result(case, "not run", self.over or NOT_RUN)
+        result = self.attempt(case)
+        if result.broken and not self.halt.is_set() and result.lease:
+            if how := lost(result.lease, self.settings):
+                with self.guard:
+                    self.ended = self.ended or how
+                self.halt.set()
+            elif not self.halt.is_set():
+                result.broken = ""  # the server lives: this case has lost its connection alone
+        if self.settings.stop and result.status == "failed":
+            self.over = self.over or "stopped after the first failure"
+            self.halt.set()
+        return result
+
+    def attempt(self, case: Case) -> Result:
+        with self.guard:
+            self.attempts += 1
+            prefix = f"{self.run_id}.{base36(self.attempts)}."
+        return run_case(case, self.servers, self.settings, prefix)
+
+    def suspects(self, batch: dict[int, Result]) -> list[int]:
+        """The cases that were in flight when the server was lost: what failed with a broken connection."""
+        if not self.ended:
+            return []
+        return [index for index, result in batch.items() if result.status == "failed" and result.broken]
+
+    def question(self, suspects: Sequence[int], batch: dict[int, Result]) -> None:
+        """Runs those in flight again, alone; without a way to start the server again they share the blame."""
+        self.deaths += 1
+        lease = next((r.lease for r in batch.values() if r.broken and r.lease), None)
+        if not self.servers.restartable or lease is None or not self.servers.restart(lease):
+            others = f"; {len(suspects)} cases were in flight: --jobs 1, --restart or --spawn names the one"
+            for index in suspects:
+                blame(batch[index], self.ended + (others if len(suspects) > 1 else ""))
+                self.finish(index, batch[index])
+            self.over = NOT_RUN
+            return
+        for index in suspects:
+            if self.over:
+                self.finish(index, Result(self.cases[index], "not run", self.over))
+                continue
+            result = self.attempt(self.cases[index])
+            how = lost(result.lease, self.settings) if result.broken and result.lease else ""
+            if how and result.lease:
+                blame(result, how)
+                self.deaths += 1
+                if self.deaths > DEATHS or not self.servers.restart(result.lease):
+                    self.over = f"the server had died {DEATHS} times" if self.deaths > DEATHS else NOT_RUN
+            self.finish(index, result)
+
+    def finish(self, index: int, result: Result) -> None:
+        result.lease = None
+        self.results[index] = result
+        if index not in self.told:
+            self.done(result)
+
+
+def _groups(cases: Sequence[Case], servers: Servers, settings: Settings) -> list[list[int]]:
+    """The order to start cases in: the longest waits first, what must be alone on its server last.
+
+    On a server that all cases share, what would harm the others is a group of its own, after them.
+    """
+
+    def rank(index: int) -> tuple[float, bool, bool]:
+        case = cases[index]
+        return -case.seconds(settings.profile), "fresh" not in case.needs, case.exclusive
+
+    order = sorted(range(len(cases)), key=rank)
+    if not servers.shared_by_all:
+        return [order]
+    return [[index for index in order if cases[index].exclusive == alone] for alone in (False, True)]

@@ -1,0 +1,299 @@
+"""A look at the server before the cases: what it is, what it knows, and what will be left out.
+
+Owns the probes and the sentence at the head of a report. It takes under two seconds with a server that answers, and
+ends with one sentence within five for one that is no use: silent, greeting, stalling. It harms nothing: `flush_all` and
+`verbosity` are asked only where that is allowed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import string
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from . import binary
+from .text import MAX_ITEM
+from .wire import Address, BrokenError, UnreachableError, Wire
+
+PATIENCE = 1.0  # seconds that the answer to a probe may take
+GREETING = 0.2  # seconds that a server may use to speak first
+LINE = rb"\n"
+UNKNOWN = re.compile(
+    rb"ERROR|-ERR|-[A-Z]+ |CLIENT_ERROR[^\r\n]*(?:unknown|unsupported|not supported|invalid command)", re.IGNORECASE
+)
+FENCES = {"version": b"version\r\n", "mn": b"mn\r\n"}
+
+
+class UnfitError(Exception):
+    """The server cannot be tested: one sentence says why."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One question: `ask` is sent, `known` is found in what comes when the server knows the command."""
+
+    feature: str
+    ask: bytes
+    known: bytes
+    harmful: bool = False
+
+
+def _probes(key: bytes) -> list[Probe]:
+    store = b" %s 0 0 1\r\nx\r\n" % key
+    return [
+        Probe("version", b"version\r\n", rb"VERSION"),
+        Probe("gets", b"gets %s\r\n" % key, rb"END\r?\n"),
+        Probe("cas", b"cas %s 0 0 1 1\r\nx\r\n" % key, rb"NOT_FOUND|NOT_STORED|EXISTS"),
+        Probe("add", b"add" + store, rb"STORED"),
+        Probe("replace", b"replace" + store, rb"STORED"),
+        Probe("append", b"append" + store, rb"STORED"),
+        Probe("prepend", b"prepend" + store, rb"STORED"),
+        Probe("delete", b"delete %s\r\n" % key, rb"NOT_FOUND|DELETED"),
+        Probe("incr", b"incr %s 1\r\n" % key, rb"NOT_FOUND|\d"),
+        Probe("decr", b"decr %s 1\r\n" % key, rb"NOT_FOUND|\d"),
+        Probe("touch", b"touch %s 10\r\n" % key, rb"NOT_FOUND|TOUCHED"),
+        Probe("gat", b"gat 10 %s\r\n" % key, rb"END\r?\n"),
+        Probe("gats", b"gats 10 %s\r\n" % key, rb"END\r?\n"),
+        Probe("meta", b"mg %s v\r\nmn\r\n" % key, rb"EN\r?\n.*MN"),
+        Probe("noreply", b"delete %s noreply\r\nget %s\r\n" % (key, key), rb"\AEND\r?\n"),
+        Probe("stats", b"stats\r\n", rb"\ASTAT "),
+        Probe("admin", b"slabs reassign 1 1\r\n", rb"SAME|BADCLASS|CLIENT_ERROR|NOSPARE|BUSY"),
+        Probe("quit", b"quit\r\n", rb"\A\Z"),
+        Probe("binary", b"\x80\x0a" + bytes(10) + b"look" + bytes(8), rb"\x81\x0a"),
+        Probe("flush_all", b"flush_all\r\n", rb"OK", harmful=True),
+        Probe("verbosity", b"verbosity 0\r\n", rb"OK", harmful=True),
+    ]
+
+
+@dataclass
+class Look:
+    """What a look has found. fence: the command that proves that nothing more comes."""
+
+    fence: str = "version"
+    says: str = ""
+    missing: dict[str, str] = field(default_factory=dict)  # a feature, and how the server answered
+    key_limit: int = 250
+    max_item: int = MAX_ITEM
+    unasked: tuple[str, ...] = ()
+
+    @property
+    def release(self) -> str:
+        """The memcached that it says it is (1.6.18); empty when it says none."""
+        found = re.match(r"1\.[456]\.\d+", self.says)
+        return found[0] if found else ""
+
+    @property
+    def generation(self) -> str:
+        """The line of memcached whose commands it knows: 1.6, 1.5, 1.4 or 1.2."""
+        if self.fence == "binary":
+            return self.release[:3] or "1.6"
+        if "meta" not in self.missing:
+            return "1.6"
+        if "gat" not in self.missing:
+            return "1.5"
+        return "1.4" if {"cas", "gets", "touch"} - self.missing.keys() else "1.2"
+
+    @property
+    def profile(self) -> str:
+        """The profile to judge it by: the newest that is not newer than it says, or than its commands are."""
+        if self.generation in {"1.5", "1.4", "1.2"}:
+            return "1.5" if self.generation == "1.5" else "1.4"
+        numbers = tuple(int(part) for part in self.release.split(".")) if self.release else ()
+        return "1.6.18" if (1, 6) <= numbers < (1, 6, 40) else "1.6.45"
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites that make sense."""
+        if self.fence == "binary":
+            return ["binary"]
+        return ["classic", *(suite for suite in ("meta", "binary", "admin") if suite not in self.missing)]
+
+    def reason(self, features: Iterable[str]) -> str:
+        """Why a case that uses these features is unsupported; empty when it is not."""
+        gone = sorted(set(features) & self.missing.keys())
+        return f"the server has no {gone[0]} ({self.missing[gone[0]]})" if gone else ""
+
+    def sentence(self) -> str:
+        """`memcached 1.4 without gat; no meta, no binary`, and what it says of itself."""
+        if self.fence == "binary":
+            return f"speaks memcached's binary protocol alone (it says {self.says})"
+        own = {"1.6": (), "1.5": (), "1.4": ("gat", "gats"), "1.2": ("gat", "gats", "touch", "cas", "gets")}
+        big = ("meta", "binary", "admin")
+        small = [name for name in self.missing if name not in {*big, "item-limit", *own[self.generation]}]
+        text = f"looks like memcached {self.generation}"
+        if small:
+            text += " without " + ", ".join(small)
+        if lacking := [f"no {name}" for name in big if name in self.missing]:
+            text += "; " + ", ".join(lacking)
+        return text + (f" (it says {self.says})" if self.says else " (it tells no version)")
+
+
+def look(
+    where: Address,
+    *,
+    harmful: bool = False,
+    max_item: int = 0,
+    revive: Callable[[], bool] = lambda: False,
+    patience: float = PATIENCE,
+) -> Look:
+    """Asks; UnfitError when the server is no use. `revive` starts a server again that a question has ended."""
+    key = b"look." + "".join(random.choices(string.ascii_lowercase, k=10)).encode()
+    try:
+        _first(where, key, patience)
+    except (UnfitError, UnreachableError):
+        if seen := _binary_alone(where, patience):
+            return seen
+        raise
+    probes = [probe for probe in _probes(key) if harmful or not probe.harmful]
+    with ThreadPoolExecutor(len(probes)) as pool:
+        answers = list(pool.map(lambda probe: _answer(where, probe, key, patience), probes))
+    if not _up(where):
+        if not revive():
+            raise UnfitError("it ended while the suite looked at what it knows: it does not survive an unknown command")
+        answers = [_asked_alone(where, probe, key, patience, revive) for probe in probes]
+    seen = Look(unasked=() if harmful else tuple(probe.feature for probe in _probes(key) if probe.harmful))
+    for probe, answer in zip(probes, answers, strict=True):
+        if probe.feature == "version" and (found := re.match(rb"VERSION ([^\r\n]*)", answer)):
+            seen.says = found[1].decode("latin-1")[:60]
+        if not re.search(probe.known, answer, re.DOTALL) and (
+            UNKNOWN.match(answer) or not answer or answer[:1] == b"<"
+        ):
+            seen.missing[probe.feature] = _told(answer)
+    seen.fence = next(
+        (name for name, feature in (("version", "version"), ("mn", "meta")) if feature not in seen.missing), "get"
+    )
+    _limits(where, key, seen, max_item, patience)
+    return seen
+
+
+def _binary_alone(where: Address, patience: float) -> Look | None:
+    """What there is to say of a server that speaks binary and no text, as memcached with SASL; None when it does not."""
+    try:
+        with Wire(where, patience, binary=True) as wire:
+            binary.fence(wire)
+            wire.send(binary.HEADER.pack(0x80, binary.OPCODES["version"], 0, 0, 0, 0, 0, 0, 0))
+            _, body = binary.take(wire)
+    except BrokenError:
+        return None
+    says = body[:60].decode("latin-1").encode("unicode_escape").decode("ascii")
+    return Look("binary", says, {"classic": "it speaks binary alone"})
+
+
+def _told(answer: bytes) -> str:
+    line = answer.split(b"\n")[0].strip()[:60].decode("latin-1").encode("unicode_escape").decode("ascii")
+    return (
+        f"it answers {line}"
+        if line and line[0] != "<"
+        else "it closes the connection"
+        if line == "<closed>"
+        else "it answers nothing"
+    )
+
+
+def _first(where: Address, key: bytes, patience: float) -> None:
+    """Whether it is silent at first, answers a set and a get, and does so on two connections at once."""
+    try:
+        with Wire(where, patience) as one, Wire(where, patience) as two:
+            _no_greeting(one)
+            answer = _exchange(one, b"get %s\r\n" % key, patience * 2)
+            if not answer:
+                raise UnfitError(f"it answered nothing to `get` for {patience * 2:g} s")
+            if answer.startswith(b"<closed>"):
+                raise UnfitError("it closed the connection when asked `get`")
+            if not re.match(rb"END\r?\n", answer):
+                raise UnfitError(f"it answers `get` of a missing key with {_shown(answer)}, and not with END")
+            if not _exchange(two, b"get %s\r\n" % key, patience).startswith(b"END"):
+                raise UnfitError("it answers on one connection alone: a second one, at the same time, gets nothing")
+            answer = _exchange(one, b"set %s 0 10 1\r\nx\r\n" % key, patience)
+            if not answer.startswith(b"STORED"):
+                raise UnfitError(f"it answers `set` with {_shown(answer)}, and not with STORED")
+    except UnreachableError:
+        raise
+    except BrokenError as error:
+        raise UnfitError(f"it cannot be talked to: {error.reason}") from None
+
+
+def _no_greeting(wire: Wire) -> None:
+    try:
+        wire.more(time.monotonic() + GREETING)
+    except BrokenError:
+        if wire.ended:
+            raise UnfitError("it closes a new connection at once") from None
+        return
+    raise UnfitError(f"it speaks first, with {_shown(wire.buffer)}: that is no memcached")
+
+
+def _shown(answer: bytes) -> str:
+    return answer[:40].decode("latin-1").encode("unicode_escape").decode("ascii") or "nothing"
+
+
+def _exchange(wire: Wire, ask: bytes, patience: float, known: bytes = LINE) -> bytes:
+    """What comes within `patience`, until `known` is in it or a whole line refuses; `<closed>` when the connection ends."""
+    wire.buffer = b""
+    deadline = time.monotonic() + patience
+    try:
+        wire.send(ask)
+        while len(wire.buffer) < 1 << 16:
+            wire.more(deadline)
+            if re.search(known, wire.buffer, re.DOTALL) or (UNKNOWN.match(wire.buffer) and b"\n" in wire.buffer):
+                break
+    except BrokenError:
+        return wire.buffer or (b"<closed>" if wire.ended else b"")
+    return wire.buffer
+
+
+def _answer(where: Address, probe: Probe, key: bytes, patience: float) -> bytes:
+    try:
+        with Wire(where, patience, binary=probe.feature == "binary") as wire:
+            if probe.feature == "quit":
+                answer = _exchange(wire, probe.ask, patience)
+                return b"QUIT" if answer == b"<closed>" else answer
+            return _exchange(wire, probe.ask.replace(key, key + b"." + probe.feature.encode()), patience, probe.known)
+    except BrokenError:
+        return b"<closed>"
+
+
+def _asked_alone(where: Address, probe: Probe, key: bytes, patience: float, revive: Callable[[], bool]) -> bytes:
+    answer = _answer(where, probe, key, patience)
+    if not _up(where):
+        revive()
+        return b"<closed>"
+    return answer
+
+
+def _up(where: Address) -> bool:
+    try:
+        Wire(where, PATIENCE).close()
+    except BrokenError:
+        return False
+    return True
+
+
+def _limits(where: Address, key: bytes, seen: Look, max_item: int, patience: float) -> None:
+    """How long keys may be, and whether values end at `max_item` (1 MiB unless told)."""
+    seen.max_item = max_item or MAX_ITEM
+    if where.udp:
+        seen.missing["item-limit"] = "a datagram is smaller"
+        return
+    long_key = key + b"k" * (251 - len(key))
+    if _stored(where, long_key, 1, patience):
+        seen.key_limit = 251
+    if not max_item:
+        under = _stored(where, key, MAX_ITEM - 1024, 2 * patience)
+        if not under or _stored(where, key, MAX_ITEM + 1, 2 * patience):
+            seen.missing["item-limit"] = f"{'no values of 1 MiB' if not under else 'values over 1 MiB'}: say --max-item"
+
+
+def _stored(where: Address, key: bytes, size: int, patience: float) -> bool:
+    try:
+        with Wire(where, patience) as wire:
+            answer = _exchange(wire, b"set %s 0 10 %d\r\n%s\r\n" % (key, size, b"x" * size), patience)
+            if answer.startswith(b"STORED"):
+                _exchange(wire, b"delete %s\r\n" % key, patience)
+    except BrokenError:
+        return False
+    return answer.startswith(b"STORED")

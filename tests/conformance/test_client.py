@@ -1,0 +1,55 @@
+"""Clients under test: the judgement, and real clients in a few cases of the catalogue."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance.__main__ import main
+from conformance.client.__main__ import FAULTY, GOOD, USAGE
+from conformance.client.cases import CASES, judge
+
+BY_ID = {case.id: case for case in CASES}
+
+
+def test_a_wrong_value_is_never_fine() -> None:
+    for case in CASES:
+        told = [{"value": "another", "seconds": 0.1} for _ in case.operations]
+        if any(operation[0] == "get" for operation in case.operations):
+            assert judge(case, told), case.id
+
+
+def test_a_late_reply_that_is_given_for_another_key_is_a_fault() -> None:
+    slept = {"value": None, "seconds": 1.0}
+    told = [
+        {"error": "timeout", "seconds": 1.0},
+        slept,
+        {"value": "value-of-a", "seconds": 0.0},
+        {"value": "value-of-b", "seconds": 0.0},
+    ]
+    assert judge(BY_ID["late-reply"], told) == ["call 3, get: gave 'value-of-a' for b; wanted right or miss or error"]
+    told[2] = {"value": "value-of-b", "seconds": 0.0}
+    assert judge(BY_ID["late-reply"], told) == []
+
+
+def test_what_takes_too_long_or_never_comes_is_a_fault() -> None:
+    assert (
+        "took 9.0 s"
+        in judge(BY_ID["never"], [{"value": None, "seconds": 9.0}, {"value": "value-of-b", "seconds": 0.1}])[0]
+    )
+    assert judge(BY_ID["never"], []) == ["call 1, get: never came back"]
+
+
+@pytest.mark.slow
+def test_pymemcache_does_well_and_libmemcached_takes_another_keys_value(capsys: pytest.CaptureFixture[str]) -> None:
+    only = [word for name in ("right", "cut", "wrong-key", "out-of-order", "set-error") for word in ("--only", name)]
+    assert main(["client", "pymemcache", *only]) == GOOD
+    assert "pymemcache: 5 of 5 well" in capsys.readouterr().out
+    assert main(["client", "pylibmc", *only]) == FAULTY
+    out = capsys.readouterr().out
+    assert out.count("FAULT ") == 1
+    assert "gave 'worth-of-a' for a" in out
+
+
+def test_a_client_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["client", "nobody"]) == USAGE
+    assert "not installed: nobody" in capsys.readouterr().err

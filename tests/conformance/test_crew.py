@@ -1,0 +1,146 @@
+"""A server that dies or hangs: the run ends or goes on at once, with the case named."""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conformance import library
+from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
+from conformance.report import LINES, telnet
+from conformance.servers import Spawned, free_port
+from conformance.text import parse
+from tests.conformance.rogue import rogue
+
+SMALL = f"{sys.executable} {Path(__file__).with_name('small.py')}"
+RUN = ["--suite", "classic", "--only", "framing/unknown", "--only", "classic/get/", "--level", "must"]
+
+
+def outcome(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, list[str]]]:
+    """The exit code, and the ids by status; `deadly` are those whose reason names the end."""
+    code = main([*arguments, "--timeout", "2", "--json", str(tmp_path / "r")])
+    found: dict[str, list[str]] = {}
+    for case in json.loads((tmp_path / "r").read_text())["cases"]:
+        found.setdefault(case["status"], []).append(case["id"])
+        if "server ended" in case["reason"] or "server hangs" in case["reason"]:
+            found.setdefault("deadly", []).append(case["id"])
+    return code, found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quirk", ["dies-gett", "hangs-gett"])
+def test_a_spawned_server_names_the_case_and_goes_on(tmp_path: Path, quirk: str) -> None:
+    code, found = outcome(tmp_path, "--spawn", f"{SMALL} {{port}} {quirk}", *RUN)
+    assert code == DIED
+    assert found["failed"] == found["deadly"] == ["framing/unknown/prefix-of-a-verb"]
+    assert "not run" not in found
+    assert "classic/get/hit" in found["passed"]
+
+
+def test_an_address_ends_at_once_and_the_rest_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    servers = Spawned(f"{SMALL} {{port}} dies-gett")
+    with servers.lend(library.cases()[0]) as lease:
+        code, found = outcome(tmp_path, str(lease.address), "--jobs", "1", *RUN)
+    servers.close()
+    out = capsys.readouterr().out
+    assert code == DIED
+    assert found["deadly"] == ["framing/unknown/prefix-of-a-verb"]
+    assert len(found["not run"]) > 3
+    assert "the server had ended" in out
+    assert "mcconform 1." in out
+
+
+def test_restart_starts_it_again(tmp_path: Path) -> None:
+    port = free_port()
+    arguments = [f"127.0.0.1:{port}", "--restart", f"{SMALL} {{port}} dies-gett"]
+    code, found = outcome(tmp_path, *arguments, *RUN)
+    assert code == DIED
+    assert found["failed"] == ["framing/unknown/prefix-of-a-verb"]
+    assert "not run" not in found
+
+
+def test_expected_failures_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    known = tmp_path / "known"
+    command = ["--spawn", f"{SMALL} {{port}}", "--only", "classic/get/key-25", "--only", "classic/delete/key-25"]
+    assert main([*command, "--level", "must"]) == FAILED
+    assert "FAILED" in capsys.readouterr().out
+    known.write_text(
+        "# ours\nclassic/*/key-251* keys may be long here\nclassic/get/key-250 it did once\nno/such it is\n"
+    )
+    assert main([*command, "--level", "must", "--expect", str(known)]) == PASSED
+    out = capsys.readouterr().out
+    assert "expected to fail, but passes now: classic/get/key-250 (it did once)" in out
+    assert "expected, but no case of this run: no/such" in out
+    assert "FAILED" not in out
+
+
+def test_not_leaves_out(tmp_path: Path) -> None:
+    _, found = outcome(
+        tmp_path, "--spawn", f"{SMALL} {{port}}", "--only", "classic/get/", "--not", "key-25", "--not", "m*"
+    )
+    assert not [name for names in found.values() for name in names if "key-25" in name]
+    assert found["passed"]
+
+
+PIECES = [
+    b"END\r\n", b"STORED\r\n", b"VALUE a 0 1\r\nx\r\n", b"VALUE a 0 99999999999999999999\r\n", b"+OK\r\n", b"$-1\r\n",
+    b"\0" * 50, b"\xff\xfe", b"STAT a 1\r\n", b"\r\n", b"\n" * 3000, b"9" * 30000, b"VERSION 1.6.45\r\n", b"MN\r\n",
+    b"x" * 70000, b"\x81\x0a" + b"\xff" * 22, b"VALUE a 0 1 " + b"9" * 5000 + b"\r\nx\r\nEND\r\n", b"NOT_FOUND\r\n",
+]  # fmt: skip
+
+
+def fuzz(seed: int) -> None:
+    """A server that answers right for a while, then anything; the suite must come to its end, small and in time."""
+    guard, rolls, count = threading.Lock(), random.Random(seed), iter(range(1 << 30))
+
+    def right(line: bytes) -> bytes:
+        verb = line.split(b" ")[0].strip()
+        known = {b"get": b"END\r\n", b"set": b"STORED\r\n", b"version": b"VERSION 1.6.45\r\n", b"mn": b"MN\r\n"}
+        return known.get(verb, b"ERROR\r\n")
+
+    def talk(client: socket.socket) -> None:
+        quiet = next(count) < 40
+        while data := client.recv(1 << 16):
+            with guard:
+                roll, piece = rolls.random(), b"".join(rolls.choices(PIECES, k=3))
+            if quiet or roll < 0.3:
+                client.sendall(right(data))
+            elif roll < 0.35:
+                return
+            elif roll < 0.4:
+                for _ in range(200):
+                    client.sendall(piece * 20)
+            elif roll > 0.45:
+                client.sendall(piece[: rolls.randrange(1, len(piece) + 1)])
+
+    with rogue(talk) as where:
+        code = main([str(where), "--timeout", "0.2", "--suite", "all", "--profile", "1.6.45", "--level", "must"])
+    assert code in {FAILED, DIED, UNREACHABLE, NOTHING_RAN}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_server_may_send_anything(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begun = time.monotonic()
+    fuzz(seed)
+    assert time.monotonic() - begun < 90
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
+    assert len(capsys.readouterr().out) < 2 << 20
+
+
+def test_a_long_exchange_is_cut() -> None:
+    log = [(1, ">", b"set a 0 0 2000000\r\n" + b"\n" * 2000000 + b"\r\n"), (1, "<", b"x\r\n" * 5000)]
+    lines = telnet(log)
+    assert len(lines) <= LINES
+    assert lines[-1] == "< x"
+    assert sum(map(len, lines)) < 20000
+    assert parse("{\\n*MAX+951424}")

@@ -1,0 +1,147 @@
+"""The look before the cases: what a server is, and what is no use to test."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from conformance import library
+from conformance.__main__ import PASSED, UNREACHABLE, main
+from conformance.look import Look, UnfitError, look
+from conformance.servers import Given, Lease, Spawned
+from conformance.wire import Address
+from tests.conformance import rogue
+from tests.conformance.rogue import Behaviour
+from tests.peer import memcached
+
+SMALL = f"{sys.executable} {Path(__file__).with_name('small.py')} {{port}}"
+
+
+def greet(client: socket.socket) -> None:
+    client.sendall(b"220 mail.example ESMTP\r\n")
+    client.recv(100)
+
+
+def redis(client: socket.socket) -> None:
+    while client.recv(1 << 16):
+        client.sendall(b"-ERR unknown command\r\n")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        (rogue.hang, "it answered nothing to `get` for 2 s"),
+        (rogue.read_nothing, "it answered nothing to `get` for 2 s"),
+        (rogue.close_early, "it closed the connection when asked `get`"),
+        (greet, "220 mail.example ESMTP"),
+        (redis, "it answers `get` of a missing key with -ERR unknown"),
+        (rogue.flood, "it answers `get` of a missing key with xxxx"),
+        (rogue.garbage, "it answers `get` of a missing key with"),
+        (rogue.half_answer, "it answers `get` of a missing key with VALUE"),
+    ],
+)
+def test_what_is_no_use_ends_with_one_sentence(
+    behaviour: Behaviour, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = time.monotonic()
+    with rogue.rogue(behaviour) as where:
+        assert main([str(where)]) == UNREACHABLE
+    assert time.monotonic() - begun < 5
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert sentence in told.err
+
+
+def test_one_connection_at_a_time_is_no_use() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                client, _ = listener.accept()
+            except OSError:
+                return
+            with client:
+                while client.recv(1 << 16):
+                    client.sendall(b"END\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    with pytest.raises(UnfitError, match="on one connection alone"):
+        look(Address("127.0.0.1", listener.getsockname()[1]))
+    listener.close()
+
+
+def test_memcached_is_seen_whole() -> None:
+    with memcached() as where:
+        seen = look(Address(*where), harmful=True)
+    assert seen.missing == {}
+    assert (seen.fence, seen.profile, seen.key_limit, seen.release) == ("version", "1.6.18", 250, "1.6.18")
+    assert seen.sentence() == "looks like memcached 1.6 (it says 1.6.18)"
+
+
+def test_another_item_limit_is_seen() -> None:
+    with memcached("-I", "2m") as where:
+        assert look(Address(*where)).missing == {"item-limit": "values over 1 MiB: say --max-item"}
+        assert look(Address(*where), max_item=2 << 20).missing == {}
+
+
+def spawned(*quirks: str) -> tuple[Spawned, Address]:
+    servers = Spawned(" ".join([SMALL, *quirks]))
+    with servers.lend(library.cases()[0]) as lease:
+        return servers, lease.address
+
+
+def test_an_old_server_is_described() -> None:
+    servers, where = spawned()
+    seen = look(where)
+    servers.close()
+    assert (seen.generation, seen.profile, seen.fence) == ("1.4", "1.4", "version")
+    assert {"cas", "touch", "gat", "meta", "binary"} <= seen.missing.keys()
+    assert seen.sentence().startswith("looks like memcached 1.4 without cas, add")
+    assert seen.suites == ["classic"]
+
+
+@pytest.mark.parametrize(("quirks", "fence"), [((), "version"), (("no-version",), "get")])
+def test_the_fence_is_what_works(quirks: tuple[str, ...], fence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(["--spawn", " ".join([SMALL, *quirks]), "--only", "classic/get/", "--level", "must"])
+    out = capsys.readouterr().out
+    assert f"each case ends with {fence}" in out
+    assert code == PASSED, out
+    assert "unsupported" not in out or "FAILED" not in out
+
+
+def test_a_server_without_version_and_meta_is_fenced_by_get() -> None:
+    assert Look().fence == "version"
+    servers, where = spawned("no-version")
+    assert look(where).fence == "get"
+    servers.close()
+
+
+def test_a_question_that_ends_the_server_is_a_command_it_lacks() -> None:
+    servers, where = spawned("dies-touch")
+    with pytest.raises(UnfitError, match="it ended while the suite looked"):
+        look(where)
+    servers.close()
+    servers, _ = spawned("dies-touch")
+    with servers.lend(library.cases()[0]) as lease:
+        assert lease.process
+        command = lease.process
+    given = Given(command.address, destructive=False, command=f"{SMALL} dies-touch")
+    seen = look(given.where, revive=lambda: given.restart(Lease(given.where)))
+    given.close()
+    servers.close()
+    assert seen.missing["touch"] == "it closes the connection"
+
+
+def test_what_a_server_lacks_is_unsupported_and_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    code = main(
+        ["--spawn", f"{SMALL} old", "--suite", "classic", "--only", "classic/touch/", "--only", "classic/get/hit"]
+    )
+    out = capsys.readouterr().out
+    assert code == PASSED, out
+    assert "the server has no touch (it answers ERROR)" in out
