@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import time
 
 import pytest
 
@@ -230,3 +231,31 @@ def test_a_page_can_be_reassigned_by_hand() -> None:
     assert after[target]["total_pages"] == classes[target]["total_pages"] + 1
     assert after[source]["total_pages"] == classes[source]["total_pages"] - 1
     assert client.get(b"large") == b"x" * 5000
+
+
+@pytest.mark.parametrize("slab_chunk_max", [1024, MIB])
+def test_work_on_pieces_is_linear(slab_chunk_max: int) -> None:
+    """A value eight times as large takes about eight times as long; if a walk began at the first piece each time, 64 times."""
+
+    def seconds(size: int) -> float:
+        client = fresh(memory_limit=128 * MIB, item_size_max=32 * MIB, slab_chunk_max=slab_chunk_max)
+        value = b"x" * size
+        requests = [b"set k 0 0 %d\r\n" % size]
+        requests += [value[at : at + 4000] for at in range(0, size, 4000)]
+        requests += [b"\r\n"] + [b"append k 0 0 3\r\nend\r\n", b"prepend k 0 0 3\r\nbeg\r\n"] * (size // 50_000)
+        began = time.process_time()
+        for request in requests:
+            client.send(request)
+        got = len(client.send(b"get k\r\n"))
+        while client.session.unsent:  # others have their turn every 4 MB
+            client.session.limit(None)
+            got += len(client.session.drain())
+        assert got > size
+        assert client.send(b"delete k\r\n") == b"DELETED\r\n"
+        settle(client.engine)
+        taken = time.process_time() - began
+        assert client.engine.stats()["curr_items"] == 0
+        assert client.engine.stats()["get_hits"] == 1
+        return taken
+
+    assert min(seconds(24 * MIB) for _ in range(3)) < 30 * min(seconds(3 * MIB) for _ in range(3))
