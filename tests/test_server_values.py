@@ -195,10 +195,12 @@ COUNTED = ["curr_items", "reclaimed", "crawler_reclaimed", "expired_unfetched", 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fetched", [0, 4])
-def test_the_dead_are_counted_as_memcached_counts_them(start: Start, peer: Peer, fetched: int) -> None:
+@pytest.mark.parametrize(("fetched", "options"), [(4, []), (0, ["-o", "no_lru_crawler"])])
+def test_the_dead_are_counted_as_memcached_counts_them(
+    start: Start, peer: Peer, fetched: int, options: list[str]
+) -> None:
     """Ten that expire, some of them after they were read; nobody asks for them again."""
-    ours, theirs = start("-m", "64").connect(), peer("-m", "64")
+    ours, theirs = start("-m", "64", *options).connect(), peer("-m", "64", *options)
     for client in (ours, theirs):
         for i in range(10):
             assert client.command(b"set k%d 0 1 3\r\nabc" % i) == b"STORED\r\n"
