@@ -15,6 +15,7 @@ from .lists cimport *
 cdef enum:
     SAMPLE = 16
     JUDGED = 16                 # times while the memory's size is stored once
+    JUDGED_LEAST = 64           # hits and stores without which nothing is judged
     IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
     IDLE_LEAST = 32             # if that is enough to tell,
     IDLE_TIMES = 2              # so many times in a row
@@ -95,15 +96,17 @@ cdef inline void judge(Store* s) noexcept nogil:
         hits += s.recent[i].hits
         stores += s.recent[i].stores
         bytes += <double> list_items(s, i) * s.arena.cls[i].size
+    if hits + stores < JUDGED_LEAST:
+        return                  # too few to tell: what was counted is kept
     all_uses = hits if hits >= IDLE_LEAST else hits + stores
     for i in range(1, s.arena.lists + 1):
         r = &s.recent[i]
         own = <double> list_items(s, i) * s.arena.cls[i].size
         uses = r.hits if hits >= IDLE_LEAST else <double> r.hits + r.stores
-        if all_uses * own >= IDLE_LEAST * bytes and uses * IDLE_SHARE * bytes < all_uses * own \
-                and <double> r.stores * IDLE_SHARE * bytes < stores * own:
-            r.idle += 1
-            s.ready[i].known = 0
+        if uses * IDLE_SHARE * bytes < all_uses * own and <double> r.stores * IDLE_SHARE * bytes < stores * own:
+            if all_uses * own >= IDLE_LEAST * bytes:    # of one with few bytes left it can't be told: it stays what it was
+                r.idle += 1
+                s.ready[i].known = 0
         elif r.idle:
             r.idle = 0
             s.ready[i].known = 0

@@ -2,11 +2,14 @@
 
 import itertools
 import random
+import time
 
 import pytest
 
 from mcserver.core import Engine
-from tests.core.harness import MIB, Client, fresh, settle
+from mcserver.core.engine import MEMORY_LIMIT_MOST
+from tests.core.harness import MIB, Client, crawl, fresh, settle
+from tests.stateful.invariants import check_figures, check_lists, check_nothing_leaks
 
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 NO_MEMORY = b"SERVER_ERROR out of memory storing object\r\n"
@@ -230,3 +233,53 @@ def test_a_page_can_be_reassigned_by_hand() -> None:
     assert after[target]["total_pages"] == classes[target]["total_pages"] + 1
     assert after[source]["total_pages"] == classes[source]["total_pages"] - 1
     assert client.get(b"large") == b"x" * 5000
+
+
+@pytest.mark.parametrize("slab_chunk_max", [1024, MIB])
+def test_work_on_pieces_is_linear(slab_chunk_max: int) -> None:
+    """A value eight times as large takes about eight times as long; if a walk began at the first piece each time, 64 times."""
+
+    def seconds(size: int) -> float:
+        client = fresh(memory_limit=128 * MIB, item_size_max=32 * MIB, slab_chunk_max=slab_chunk_max)
+        value = b"x" * size
+        requests = [b"set k 0 0 %d\r\n" % size]
+        requests += [value[at : at + 4000] for at in range(0, size, 4000)]
+        requests += [b"\r\n"] + [b"append k 0 0 3\r\nend\r\n", b"prepend k 0 0 3\r\nbeg\r\n"] * (size // 50_000)
+        began = time.process_time()
+        for request in requests:
+            client.send(request)
+        got = len(client.send(b"get k\r\n"))
+        while client.session.unsent:  # others have their turn every 4 MB
+            client.session.limit(None)
+            got += len(client.session.drain())
+        assert got > size
+        assert client.send(b"delete k\r\n") == b"DELETED\r\n"
+        settle(client.engine)
+        taken = time.process_time() - began
+        assert client.engine.stats()["curr_items"] == 0
+        assert client.engine.stats()["get_hits"] == 1
+        return taken
+
+    assert min(seconds(24 * MIB) for _ in range(3)) < 30 * min(seconds(3 * MIB) for _ in range(3))
+
+
+@pytest.mark.parametrize("gib", [16, 32, 64, 128, MEMORY_LIMIT_MOST >> 30])
+def test_large_memories_have_coarser_handles(gib: int) -> None:
+    """What is stored comes back, whatever a handle counts in; address space is all that this takes."""
+    client = fresh(memory_limit=gib << 30)
+    chance = random.Random(gib)
+    values = {b"k%d" % i: chance.randbytes(chance.choice((0, 1, 60, 333, 5000, 20_000, 100_000))) for i in range(400)}
+    for _ in range(2):
+        for key, value in values.items():
+            assert client.set(key, value) == b"STORED\r\n"
+            assert client.send(b"append %b 0 0 3\r\nend\r\n" % key) == b"STORED\r\n"
+    fullest = max(client.engine.slab_stats()[0].items(), key=lambda each: each[1]["total_pages"])[0]
+    client.engine.reassign_page(fullest, 1)
+    settle(client.engine)
+    assert {key: client.get(key) for key in values} == {key: value + b"end" for key, value in values.items()}
+    check_figures(client.engine)
+    check_lists(client.engine)
+    client.engine.flush()
+    crawl(client.engine)
+    settle(client.engine)
+    check_nothing_leaks(client.engine)

@@ -1,6 +1,11 @@
 """What an engine's figures must say of each other, whatever was done to it."""
 
+from collections import Counter
+
 from mcserver.core import Engine
+
+SEGMENTS = ("hot", "warm", "cold", "temp")
+COUNTED_MORE = 16  # bytes of an item that memcached counts and that take no room here, at most
 
 
 def check_figures(engine: Engine) -> None:
@@ -19,5 +24,35 @@ def check_figures(engine: Engine) -> None:
         assert min(figures.values()) >= 0
     for figures in items.values():
         assert figures["number"] > 0
-        assert figures["number"] == sum(figures[f"number_{name}"] for name in ("hot", "warm", "cold", "temp"))
+        assert figures["number"] == sum(figures[f"number_{name}"] for name in SEGMENTS)
         assert min(figures.values()) >= 0
+    assert stats["unfinished_bytes"] >= 0
+
+
+def check_lists(engine: Engine) -> None:
+    """The lists, the chunks and the counts are of the same items; none is lost, none is there twice."""
+    items, (classes, _, _) = engine.item_stats(), engine.slab_stats()
+    dead = 0
+    by_walk = Counter((info.cls, info.key) for part in engine.walk() for info in part)
+    assert max(by_walk.values(), default=1) == 1
+    assert max(Counter(key for _, key in by_walk).values(), default=1) == 1, "a key in two classes"
+    for cls, figures in items.items():
+        listed = [key for key, _, _ in engine.cachedump(cls, 0)]
+        assert len(listed) == len(set(listed))
+        assert set(listed) == {key for of, key in by_walk if of == cls}
+        dead += int(figures["number"]) - len(listed)
+        assert figures["number"] >= len(listed)
+        if cls in classes and classes[cls]["chunks_per_page"]:
+            assert classes[cls]["used_chunks"] >= figures["number"]
+    assert len(by_walk) + dead == engine.stats()["curr_items"]
+    chunks = sum(figures["used_chunks"] * figures["chunk_size"] for figures in classes.values())
+    counted = (len(by_walk) + dead) * COUNTED_MORE
+    assert chunks >= engine.stats()["bytes"] - counted, "bytes that lie nowhere"
+
+
+def check_nothing_leaks(engine: Engine) -> None:
+    """When nothing is there, and nobody is in the middle of anything, no chunk is in use."""
+    stats = engine.stats()
+    assert (stats["curr_items"], stats["bytes"], stats["unfinished_bytes"]) == (0, 0, 0)
+    for cls, figures in engine.slab_stats()[0].items():
+        assert figures["used_chunks"] == 0, (cls, figures)

@@ -1,0 +1,182 @@
+"""What stays: small memories, sets that are only read, sizes that change, and clocks that run at another speed."""
+
+import random
+from itertools import accumulate
+
+import pytest
+
+from tests.core.harness import MIB, Client, fresh, settle
+from tests.core.test_memory import fill, held
+
+COUNTED = 48 + 1 + 2 + 8  # bytes of an item besides key and value, as memcached counts them
+
+
+# Small memory
+
+
+@pytest.mark.parametrize("segmented", [True, False])
+@pytest.mark.parametrize("slab_chunk_max", [1024, MIB])
+@pytest.mark.parametrize("mib", [2, 4, 8])
+def test_any_size_can_be_stored_in_a_small_memory(mib: int, slab_chunk_max: int, segmented: bool) -> None:
+    client = fresh(memory_limit=mib * MIB, item_size_max=MIB, slab_chunk_max=slab_chunk_max, segmented=segmented)
+    largest = MIB - COUNTED - len(b"k:0000000")
+    sizes = [1, 100, 900, 3000, 16_300, 16_400, 60_000, 250_000, 500_000, 900_000, largest]
+    fill(client, b"small", 40, mib * 8000)
+    for turn in range(3):
+        for size in sizes if turn % 2 == 0 else reversed(sizes):
+            key = b"k:%07d" % size
+            value = b"%d" % turn + b"x" * (size - 1)
+            assert client.set(key, value) == b"STORED\r\n"
+            assert client.get(key) == value
+        for i in range(3 * mib):
+            assert client.set(b"l:%05d" % i, b"y" * (largest - 10)) == b"STORED\r\n"
+    assert client.engine.stats()["store_no_memory"] == 0
+    assert client.engine.slab_stats()[2] <= mib * MIB
+
+
+@pytest.mark.parametrize("mib", [2, 4, 8])
+@pytest.mark.parametrize(("many", "few"), [(100, 100_000), (100_000, 100), (100, 5000), (5000, 100), (20_000, 1000)])
+def test_no_class_starves_another(mib: int, many: int, few: int) -> None:
+    """Values of one size fill the memory and are read all the time; those of the other size live, too."""
+    client = fresh(memory_limit=mib * MIB)
+    residents = mib * MIB // (many + 100)
+    fill(client, b"m", many, 2 * residents)
+    there = 0
+    for i in range(300):
+        assert client.set(b"f%d" % i, b"f" * few) == b"STORED\r\n"
+        client.send(b"get %b\r\n" % b" ".join(b"m%d" % (2 * residents - 1 - j) for j in range(min(residents, 20))))
+        for j in range(3):
+            assert client.set(b"n%d" % (3 * i + j), b"m" * many) == b"STORED\r\n"
+        there += client.get(b"f%d" % i) is not None
+    assert there >= 290, "gone before its class stored another one"
+    assert held(client, b"n", 900) > 0
+    assert held(client, b"m", 2 * residents) > 0
+
+
+# Sets that are read and never stored again
+
+USES = {
+    "get": lambda key: b"get %b\r\n" % key,
+    "gat": lambda key: b"gat 0 %b\r\n" % key,
+    "touch": lambda key: b"touch %b 0\r\n" % key,
+    "mg": lambda key: b"mg %b\r\n" % key,
+    "mg T": lambda key: b"mg %b v T0\r\n" % key,
+    "mg u": lambda key: b"mg %b u v\r\n" % key,
+}
+SCANS = {
+    "large": lambda _: 8000,
+    "larger": lambda _: 60_000,
+    "same": lambda _: 100,
+    "any": lambda n: (10, 100, 130, 1000, 8000, 40_000, 200_000)[n % 7],
+}
+
+
+def kept(mib: int, keys: int, use: str, scan: str, rounds: int, stores: int) -> int:
+    """Of so many keys of 100 B that are used in each round and never stored again; between the rounds others are stored."""
+    client = fresh(memory_limit=mib * MIB)
+    fill(client, b"r", 100, keys)
+    used = b"".join(USES[use](b"r%d" % i) for i in range(keys))
+    for n in range(rounds):
+        client.send(used)
+        for i in range(n * stores, (n + 1) * stores):
+            assert client.set(b"s%d" % i, b"s" * SCANS[scan](i)) == b"STORED\r\n"
+    assert client.engine.stats()["evictions"] > 0, "nobody had to leave"
+    return held(client, b"r", keys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("use", ["get", "gat", "touch", "mg", "mg T"])
+def test_a_set_that_is_read_before_each_store_stays(use: str) -> None:
+    assert kept(4, 2000, use, "large", 600, 1) == 2000
+
+
+@pytest.mark.slow
+def test_a_larger_set_in_a_larger_memory_stays() -> None:
+    client = fresh(memory_limit=64 * MIB)
+    fill(client, b"r", 100, 5000)
+    lines = b"".join(b"get %b\r\n" % b" ".join(b"r%d" % i for i in range(at, at + 100)) for at in range(0, 5000, 100))
+    for n in range(200):
+        client.send(lines)
+        assert client.set(b"s%d" % n, b"s" * 900_000) == b"STORED\r\n"
+    assert client.engine.stats()["evictions"] > 0
+    assert held(client, b"r", 5000) == 5000
+
+
+@pytest.mark.parametrize(("scan", "stores"), [("large", 30), ("larger", 4), ("same", 1000), ("any", 7)])
+def test_a_set_that_is_read_stays_under_scans(scan: str, stores: int) -> None:
+    """But for one in 256, when that many that were used stand in a row at the end of the FIFO of new ones."""
+    assert kept(4, 2000, "get", scan, 30 if scan == "same" else 100, stores) >= 2000 - 2000 // 256
+
+
+def test_a_read_that_says_so_is_no_use() -> None:
+    assert kept(4, 2000, "mg u", "same", 30, 1000) == 0
+
+
+# Sizes that change
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [(100, 5000), (5000, 100), (200, 260), (260, 200), (1000, 1200), (5000, 40_000), (40_000, 100)]
+)
+def test_memory_follows_sizes_within_one_pass(first: int, then: int) -> None:
+    """The keys of the pass are twice what there is room for."""
+    limit = 8 * MIB
+    changed, new = fresh(memory_limit=limit), fresh(memory_limit=limit)
+    fill(changed, b"a", first, 2 * limit // first)
+    count = 2 * limit // then
+    for client in (changed, new):
+        fill(client, b"b", then, count)
+        settle(client.engine)
+    assert changed.engine.stats()["evictions"] > 0
+    assert held(changed, b"b", count) >= 0.9 * held(new, b"b", count)
+
+
+def test_memory_follows_sizes_there_and_back() -> None:
+    limit = 8 * MIB
+    client, new = fresh(memory_limit=limit), fresh(memory_limit=limit)
+    for turn, size in enumerate((100, 5000, 100)):
+        fill(client, b"%d-" % turn, size, 2 * limit // size)
+    fill(new, b"2-", 100, 2 * limit // 100)
+    assert held(client, b"2-", 2 * limit // 100) >= 0.9 * held(new, b"2-", 2 * limit // 100)
+
+
+# Clocks
+
+
+def replayed(seconds: float, segmented: bool) -> int:
+    """Hits of one fixed load on a clock that moves by so many seconds a request; a miss is followed by a store."""
+    client = fresh(memory_limit=4 * MIB, segmented=segmented)
+    chance = random.Random(5)
+    keys = 8000
+    weights = list(accumulate(1 / (i + 1) ** 0.8 for i in range(keys)))
+    sizes = [int(40 * 230 ** chance.random()) for _ in range(keys)]
+    hits = 0
+    for i in chance.choices(range(keys), cum_weights=weights, k=40_000):
+        if client.get(b"%d" % i) is None:
+            assert client.set(b"%d" % i, b"x" * sizes[i]) == b"STORED\r\n"
+        else:
+            hits += 1
+        client.engine.advance(seconds)
+    assert client.engine.stats()["evictions"] > 1000
+    return hits
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segmented", [True, False])
+def test_nothing_depends_on_seconds(segmented: bool) -> None:
+    """Within half a point: which ghosts share a set depends on the seed of the hash."""
+    fast, slow = replayed(0.0, segmented), replayed(0.001, segmented)
+    very_slow = replayed(3.0, segmented)
+    assert max(fast, slow, very_slow) - min(fast, slow, very_slow) <= 200
+
+
+def test_background_work_takes_no_hits() -> None:
+    """Compaction between the requests moves pages that are free, and nobody's items."""
+    client: Client = fresh(memory_limit=8 * MIB)
+    fill(client, b"k", 3000, 1500)
+    client.send(b"".join(b"delete k%d\r\n" % i for i in range(0, 1500, 2)))
+    for _ in range(20):
+        client.engine.advance(1)
+        settle(client.engine)
+    assert held(client, b"k", 1500) == 750
+    assert client.engine.stats()["evictions"] == 0
