@@ -162,9 +162,9 @@ class Round:
         next(self.walk, None)
         if self.random.random() < 0.3:
             self.walk = self.engine.walk(self.random.choice((None, [1, 2, 3])), self.random.choice((1, 50, 1000)))
-        self.engine.cachedump(self.random.randint(0, 40), self.random.choice((0, 5)))
-        self.engine.prefix_stats()
-        self.engine.sizes()
+        list(self.engine.cachedump(self.random.randint(0, 40), self.random.choice((0, 5))))
+        list(self.engine.prefix_stats())
+        list(self.engine.sizes() or ())
         check_figures(self.engine)
 
     def end(self) -> None:

@@ -37,7 +37,7 @@ def check_lists(engine: Engine) -> None:
     assert max(by_walk.values(), default=1) == 1
     assert max(Counter(key for _, key in by_walk).values(), default=1) == 1, "a key in two classes"
     for cls, figures in items.items():
-        listed = [key for key, _, _ in engine.cachedump(cls, 0)]
+        listed = [key for found in engine.cachedump(cls, 0) for key, _, _ in found]
         assert len(listed) == len(set(listed))
         assert set(listed) == {key for of, key in by_walk if of == cls}
         dead += int(figures["number"]) - len(listed)

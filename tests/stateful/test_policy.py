@@ -26,7 +26,7 @@ def check_lists(client: Client, model: Policy, number: int, cls: int) -> None:
         for item in reversed(c.lists[name])
         if not model.dead(item)
     ]
-    assert [(key, nbytes) for key, nbytes, _ in client.engine.cachedump(cls, 0)] == order
+    assert [(key, nbytes) for found in client.engine.cachedump(cls, 0) for key, nbytes, _ in found] == order
     figures = client.engine.item_stats().get(cls)
     if not any(c.lists.values()):
         assert figures is None
