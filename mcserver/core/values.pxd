@@ -251,7 +251,7 @@ cdef inline bint grow_by_bytes(Store* s, uint32_t item, const char* more, uint32
         memcpy(<char*> p + HEADER + (0 if front else p.nbytes), more, n)
         p.nbytes += n
         return 1
-    h = piece_alloc(s, n, SLICES_PATIENT, error)
+    h = piece_of_class(s, arena_class(&s.arena, HEADER + n), n, SLICES_PATIENT, error)     # one piece for all of it
     if h == 0:
         return 0
     memcpy(<char*> item_at(&s.arena, h) + HEADER, more, n)
