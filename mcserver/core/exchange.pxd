@@ -18,7 +18,7 @@ cdef enum:
     JUDGED_LEAST = 64           # hits and stores without which nothing is judged
     IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
     IDLE_LEAST = 32             # if that is enough to tell,
-    IDLE_TIMES = 2              # so many times in a row
+    IDLE_LONG = 6               # while so many sixteenths of the memory were stored,
     IDLE_FACTOR = 256           # then its pages go first
 
 cdef extern from *:
@@ -91,13 +91,14 @@ cdef inline void judge(Store* s) noexcept nogil:
     cdef int i
     cdef double hits = 0, stores = 0, bytes = 0, uses, own, all_uses
     cdef Recent* r
-    s.recent_bytes = 0
+    cdef uint32_t turns = <uint32_t> (s.recent_bytes * JUDGED // s.memory_limit)
     for i in range(1, s.arena.lists + 1):
         hits += s.recent[i].hits
         stores += s.recent[i].stores
         bytes += <double> list_items(s, i) * s.arena.cls[i].size
     if hits + stores < JUDGED_LEAST:
-        return                  # too few to tell: what was counted is kept
+        return                  # too few to tell: goes on to be counted
+    s.recent_bytes = 0
     all_uses = hits if hits >= IDLE_LEAST else hits + stores
     for i in range(1, s.arena.lists + 1):
         r = &s.recent[i]
@@ -105,7 +106,7 @@ cdef inline void judge(Store* s) noexcept nogil:
         uses = r.hits if hits >= IDLE_LEAST else <double> r.hits + r.stores
         if uses * IDLE_SHARE * bytes < all_uses * own and <double> r.stores * IDLE_SHARE * bytes < stores * own:
             if all_uses * own >= IDLE_LEAST * bytes:    # of one with few bytes left it can't be told: it stays what it was
-                r.idle += 1
+                r.idle += turns
                 s.ready[i].known = 0
         elif r.idle:
             r.idle = 0
@@ -132,7 +133,7 @@ cdef inline double readiness(Store* s, int cls) noexcept nogil:
         if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < oldness:
             return r.value
     r.value = readiness_now(s, cls)
-    if s.recent[cls].idle >= IDLE_TIMES:
+    if s.recent[cls].idle >= IDLE_LONG:
         r.value *= IDLE_FACTOR
     r.at = s.clock
     r.gone = s.gone[cls]

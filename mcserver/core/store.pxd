@@ -131,7 +131,7 @@ cdef struct Ready:
 cdef struct Recent:
     uint32_t hits
     uint32_t stores
-    uint32_t idle               # times in a row that it was found to be hardly used
+    uint32_t idle               # sixteenths of the memory that were stored since it was found to be hardly used
 
 # A page on its way from one class to another (slices.pxd).
 cdef struct Mover:
