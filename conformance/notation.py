@@ -51,7 +51,7 @@ NEEDS = {
     "open": "needs a server without authentication",
 }
 CONDITION = re.compile(r"\[(<?)([0-9.]+)(\+?)\] *(.*)")
-LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines")
+LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines", "least")
 
 
 class NotationError(ValueError):
@@ -60,7 +60,7 @@ class NotationError(ValueError):
 
 @dataclass(frozen=True)
 class Line:
-    """One demand on a list: a word of LIST_WORDS, and the text it is about (or a count, for `lines`)."""
+    """One demand on a list: a word of LIST_WORDS, and the text it is about (or a count, for `lines` and `least`)."""
 
     word: str
     text: Template
@@ -317,7 +317,7 @@ class _Steps:
             condition, line = found[1] + found[2] + found[3], found[4]
         word, _, rest = line.partition(" ")
         if self.list and word in LIST_WORDS:
-            count = int(rest) if word == "lines" else 0
+            count = int(rest) if word in {"lines", "least"} else 0
             self.list[2].append(Line(word, parse(rest), count, condition))
             return
         if word == ">~":

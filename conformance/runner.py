@@ -246,9 +246,10 @@ class Exchange:
 
     def demand(self, demand: Line, lines: list[bytes], at: int) -> int:
         """One demand on a list; returns the position behind the line that met it."""
-        if demand.word == "lines":
-            if len(lines) != demand.count:
-                raise _Unmet(Failure(f"{len(lines)} lines came", b"%d lines" % demand.count, b"".join(lines)))
+        if demand.word in {"lines", "least"}:
+            if len(lines) != demand.count and (demand.word == "lines" or len(lines) < demand.count):
+                wanted = b"%d lines" % demand.count + (b" or more" if demand.word == "least" else b"")
+                raise _Unmet(Failure(f"{len(lines)} lines came", wanted, b"".join(lines)))
             return at
         end = b"\n" if demand.word.endswith("lf") else b"\r\n"
         text = demand.text + end

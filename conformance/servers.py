@@ -75,7 +75,13 @@ class Process:
         try:
             with self.errors.open("wb") as errors:
                 self.process = subprocess.Popen(
-                    words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True
+                    words,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                    start_new_session=True,
+                    # memcached -S does not start without a folder for the settings of its SASL library
+                    env={"SASL_CONF_PATH": str(directory), **os.environ},
                 )
         except OSError as error:
             raise UnreachableError(f"cannot start {shlex.join(words)}: {error.strerror}") from error

@@ -241,8 +241,9 @@ def test_each_class_shows_its_worth_on_the_wire(start: Start) -> None:
     fill(client, 30_000, 100)
     assert client.command(b"get k29999", b"END\r\n") != b"END\r\n"
     items, slabs = client.stats("items"), client.stats("slabs")
-    shares = [float(value) for key, value in items.items() if key.endswith(":hits_share")]
-    assert sum(shares) == pytest.approx(100)
-    assert all(float(value) > 0 for key, value in items.items() if key.endswith(":page_worth"))
+    assert all(value.isdigit() for value in items.values()), "clients read whole numbers only"
+    shares = [int(value) for key, value in items.items() if key.endswith(":hits_share")]
+    assert sum(shares) == pytest.approx(1000, abs=len(shares))
+    assert all(int(value) > 0 for key, value in items.items() if key.endswith(":page_worth"))
     assert any(key.endswith(":pages_taken") for key in slabs)
     assert any(key.endswith(":pages_given") for key in slabs)

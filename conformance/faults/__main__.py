@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from .. import library
 from ..crew import run
+from ..look import look
 from ..notation import Case, version
 from ..profiles import DEFAULT, PROFILES
 from ..runner import Result, Settings
@@ -27,9 +28,20 @@ def named(ids: Sequence[str]) -> list[Case]:
     return [known[name] for name in ids]
 
 
-def possible(profile: tuple[int, ...]) -> list[Fault]:
-    """The faults that a server of this version can have."""
-    return [fault for fault in faults() if not fault.since or profile >= version(fault.since)]
+def possible(profile: tuple[int, ...], *, binary: bool = True) -> list[Fault]:
+    """The faults that a server of this version can have; without `binary`, one that speaks no binary protocol."""
+    return [
+        fault
+        for fault in faults()
+        if (not fault.since or profile >= version(fault.since))
+        and (binary or not any(case.suite == "binary" for case in named(fault.found_by)))
+    ]
+
+
+def speaks_binary(servers: Servers) -> bool:
+    """What a look at the server says of it."""
+    with servers.lend(Case("look", "", "", "")) as lease:
+        return "binary" in look(lease.address).suites
 
 
 def missed(fault: Fault, servers: Servers, settings: Settings) -> list[Result]:
@@ -40,11 +52,12 @@ def missed(fault: Fault, servers: Servers, settings: Settings) -> list[Result]:
 
 def prove(servers: Servers, settings: Settings) -> Iterator[tuple[Fault | None, list[Result]]]:
     """For no fault (None), the results that did not pass; then for each fault those that did not fail."""
-    wanted = {name for fault in possible(settings.profile) for name in fault.found_by}
+    planted = possible(settings.profile, binary=speaks_binary(servers))
+    wanted = {name for fault in planted for name in fault.found_by}
     right = run(named(sorted(wanted)), Proxied(servers, None), settings)
     yield None, [result for result in right if result.status != "passed"]
     with ThreadPoolExecutor(JOBS) as pool:
-        yield from pool.map(lambda fault: (fault, missed(fault, servers, settings)), possible(settings.profile))
+        yield from pool.map(lambda fault: (fault, missed(fault, servers, settings)), planted)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

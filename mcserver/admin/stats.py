@@ -60,6 +60,9 @@ ITEMS_WITH_MAINTAINER = _MOVES | {
     *("hits_to_hot", "hits_to_warm", "hits_to_cold", "hits_to_temp"),
 }
 
+SCALED = {"page_worth": 1_000_000, "hits_share": 10}
+"""Figures of `stats items` that are fractions: printed as whole numbers, since clients read nothing else there."""
+
 _NOTHING_TO_COUNT = """
     response_obj_oom response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free
     read_buf_oom auth_cmds auth_errors malloc_fails unexpected_napi_ids round_robin_fallback
@@ -159,7 +162,7 @@ def items(context: Context) -> Reply:
     if context.settings["temp_lru"] == "no":
         left_out.add("number_temp")
     return stat_pieces(
-        (f"items:{number}:{key}", value)
+        (f"items:{number}:{key}", round(value * SCALED.get(key, 1)))
         for number, figures in context.engine.item_stats().items()
         for key, value in figures.items()
         if key not in left_out
