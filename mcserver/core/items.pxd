@@ -58,7 +58,7 @@ cdef inline uint64_t hash_of(Store* s, Item* it) noexcept nogil:
 # The memory curve: what the miniatures are told
 
 cdef inline uint32_t memory_of(Store* s, Item* it) noexcept nogil:
-    # Bytes of the chunks that an item lies in.
+    # Bytes of the chunks that an item lies in, about: the end of a large value may lie in several.
     cdef Arena* a = &s.arena
     cdef uint64_t largest = a.cls[a.classes].size, most = largest - HEADER, bytes
     if not it.state & S_LARGE:
