@@ -25,7 +25,7 @@ def use_up(client: Client, size: int) -> None:
     [
         (b"v" * 3000, b"append k 0 0 3000\r\n" + b"a" * 3000 + b"\r\n", b"NOT_STORED\r\n"),
         (b"v" * 3000, b"prepend k 0 0 3000\r\n" + b"a" * 3000 + b"\r\n", b"NOT_STORED\r\n"),
-        (b"v" * 40_000, b"append k 0 0 900\r\n" + b"a" * 900 + b"\r\n", b"NOT_STORED\r\n"),
+        (b"v" * 33_136, b"append k 0 0 1500\r\n" + b"a" * 1500 + b"\r\n", b"NOT_STORED\r\n"),  # a short last piece
         (b"v" * 40_000, b"prepend k 0 0 552\r\n" + b"a" * 552 + b"\r\n", b"NOT_STORED\r\n"),
         (b"9", b"incr k 1\r\n", b"SERVER_ERROR out of memory\r\n"),
         (b"9", b"ma k\r\n", b"SERVER_ERROR out of memory\r\n"),
