@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -76,9 +76,9 @@ def test_a_delayed_flush_comes_after_other_flushes_and_to_those_who_join(ensembl
 def speaker(answer: bytes | None) -> Iterator[int]:
     """Something that listens and is not ZooKeeper: says `answer` to whatever it is told, or nothing."""
     listener = socket.create_server(("127.0.0.1", 0))
+    kept: list[socket.socket] = []
 
     def serve() -> None:
-        kept = []
         while True:
             try:
                 link, _ = listener.accept()
@@ -86,15 +86,20 @@ def speaker(answer: bytes | None) -> Iterator[int]:
                 return
             kept.append(link)
             if answer is not None:
-                link.sendall(answer)
+                with suppress(OSError):  # it may be gone already
+                    link.sendall(answer)
                 link.close()
 
-    threading.Thread(target=serve, daemon=True).start()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     try:
         yield listener.getsockname()[1]
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+        thread.join()
+        for link in kept:
+            link.close()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def speaker(answer: bytes | None) -> Iterator[int]:
 def test_what_is_not_zookeeper_is_named(answer: bytes | None, words: str) -> None:
     with speaker(answer) as port, CacheServer(f"127.0.0.1:{port}") as server:
         until(lambda: words in server.log, 20)
-        assert words in next(line for line in _cluster(server) if line.startswith("STAT why "))
+        until(lambda: words in next(line for line in _cluster(server) if line.startswith("STAT why ")))
         assert "quorum" not in server.log
 
 
