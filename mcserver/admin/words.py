@@ -42,9 +42,12 @@ def decimal(token: bytes) -> float | None:
 LINES_A_PIECE = 200
 """Of a reply that can be long: other clients get their turn in between. With the longest lines it stays under 64 KiB."""
 
+WRITE_MOST = 32 << 10
+"""Bytes of such a reply that go out in one write, as memcached's do: there are clients that read once and expect END."""
+
 
 def pieces(lines: Iterable[bytes]) -> bytes | Iterator[bytes]:
-    """The lines, and END: as one reply where they are few, else piece by piece, each made when it is sent."""
+    """The lines, and END: as one reply where they are few, else piece by piece. An empty piece is a turn given up."""
     iterator = iter(lines)
     first = b"".join(islice(iterator, LINES_A_PIECE))
     following = list(islice(iterator, 1))
@@ -54,10 +57,15 @@ def pieces(lines: Iterable[bytes]) -> bytes | Iterator[bytes]:
 
 
 def _rest(first: bytes, lines: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
+    gathered = first
     while piece := list(islice(lines, LINES_A_PIECE)):
-        yield b"".join(piece)
-    yield b"END\r\n"
+        yield b""
+        text = b"".join(piece)
+        if len(gathered) + len(text) > WRITE_MOST:
+            yield gathered
+            gathered = b""
+        gathered += text
+    yield gathered + b"END\r\n"
 
 
 def stat_pieces(stats: Iterable[tuple[str, object]]) -> bytes | Iterator[bytes]:
