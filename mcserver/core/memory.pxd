@@ -143,11 +143,9 @@ cdef inline uint32_t chunk_in(Arena* a, uint32_t page, uint32_t index) noexcept 
     return <uint32_t> ((((<size_t> page) << a.page_bits) + <size_t> index * a.cls[a.page[page].cls].size) >> a.shift)
 
 
-cdef inline int arena_class(Arena* a, size_t size) noexcept nogil:
-    # The smallest class whose chunks hold `size` bytes; 0 if none does.
-    cdef int low = 1, high = a.classes, mid
-    if size > a.cls[high].size:
-        return 0
+cdef inline int first_that_holds(Arena* a, size_t size, int low, int high) noexcept nogil:
+    # Of the ids low to high, whose sizes grow, the first of at least `size`; high if none is.
+    cdef int mid
     while low < high:
         mid = (low + high) >> 1
         if a.cls[mid].size >= size:
@@ -155,6 +153,11 @@ cdef inline int arena_class(Arena* a, size_t size) noexcept nogil:
         else:
             low = mid + 1
     return low
+
+
+cdef inline int arena_class(Arena* a, size_t size) noexcept nogil:
+    # The smallest class whose chunks hold `size` bytes; 0 if none does.
+    return first_that_holds(a, size, 1, a.classes) if size <= a.cls[a.classes].size else 0
 
 
 cdef inline int arena_piece_class(Arena* a, uint64_t n) noexcept nogil:
@@ -169,14 +172,7 @@ cdef inline int arena_piece_class(Arena* a, uint64_t n) noexcept nogil:
 
 cdef inline int arena_band(Arena* a, size_t size) noexcept nogil:
     # The band of a large item of so many bytes; the last one takes all that are larger.
-    cdef int low = a.classes if a.classes == a.lists else a.classes + 1, high = a.lists, mid
-    while low < high:
-        mid = (low + high) >> 1
-        if a.cls[mid].size >= size:
-            high = mid
-        else:
-            low = mid + 1
-    return low
+    return first_that_holds(a, size, a.classes if a.classes == a.lists else a.classes + 1, a.lists)
 
 
 cdef inline void room_add(Arena* a, uint32_t p) noexcept nogil:
