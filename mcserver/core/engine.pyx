@@ -68,6 +68,8 @@ cdef class Engine
 
 
 include "session_object.pxi"
+include "figures.pxi"
+include "dumps.pxi"
 include "poller.pxi"
 
 
@@ -313,136 +315,15 @@ cdef class Engine:
 
     def stats(self):
         """Every figure of `stats` that the engine knows, by memcached's names (protocol page, 2.1)."""
-        cdef Store* s = &self.s
-        cdef Counters* n = &s.n
-        cdef ClassStats t
-        cdef ClassStats* c
-        cdef int i, seg
-        cdef uint64_t hits = 0
-        clock_update(s)
-        memset(&t, 0, sizeof(t))
-        for i in range(MAX_CLASSES):
-            c = &s.cls[i]
-            for seg in range(4):
-                hits += c.hits_to[seg]
-            t.cmd_set += c.cmd_set
-            t.delete_hits += c.delete_hits
-            t.incr_hits += c.incr_hits
-            t.decr_hits += c.decr_hits
-            t.cas_hits += c.cas_hits
-            t.cas_badval += c.cas_badval
-            t.touch_hits += c.touch_hits
-            t.evicted += c.evicted
-            t.evicted_unfetched += c.evicted_unfetched
-            t.evicted_active += c.evicted_active
-            t.reclaimed += c.reclaimed
-            t.expired_unfetched += c.expired_unfetched
-            t.crawler_reclaimed += c.crawler_reclaimed
-            t.crawler_checked += c.crawler_checked
-            t.moves_to_cold += c.moves_to_cold
-            t.moves_to_warm += c.moves_to_warm
-            t.moves_within += c.moves_within
-            t.direct_reclaims += c.direct_reclaims
-        return {
-            "cmd_get": n.cmd_get, "cmd_set": t.cmd_set, "cmd_flush": n.cmd_flush, "cmd_touch": n.cmd_touch,
-            "cmd_meta": n.cmd_meta, "get_hits": hits, "get_misses": n.get_misses, "get_expired": n.get_expired,
-            "get_flushed": n.get_flushed, "delete_misses": n.delete_misses, "delete_hits": t.delete_hits,
-            "incr_misses": n.incr_misses, "incr_hits": t.incr_hits, "decr_misses": n.decr_misses,
-            "decr_hits": t.decr_hits, "cas_misses": n.cas_misses, "cas_hits": t.cas_hits, "cas_badval": t.cas_badval,
-            "touch_hits": t.touch_hits, "touch_misses": n.touch_misses, "store_too_large": n.too_large,
-            "store_no_memory": n.no_memory, "bytes_read": n.bytes_read, "bytes_written": n.bytes_written,
-            "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
-            "hash_power_level": power_of(s.index.size),
-            "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
-            "slab_reassign_rescues": n.rescues, "slab_reassign_chunk_rescues": n.rescued_pieces,
-            "slab_reassign_inline_reclaim": 0, "slab_reassign_busy_items": n.busy_pages,
-            "slab_reassign_busy_deletes": 0, "slab_reassign_running": 1 if s.mover.page else 0,
-            "slabs_moved": n.page_moves,
-            "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
-            "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,
-            "total_items": n.total_items, "slab_global_page_pool": s.arena.pooled,
-            "expired_unfetched": t.expired_unfetched, "evicted_unfetched": t.evicted_unfetched,
-            "evicted_active": t.evicted_active, "evictions": t.evicted, "reclaimed": t.reclaimed,
-            "crawler_reclaimed": t.crawler_reclaimed, "crawler_items_checked": t.crawler_checked,
-            "moves_to_cold": t.moves_to_cold, "moves_to_warm": t.moves_to_warm, "moves_within_lru": t.moves_within,
-            "direct_reclaims": t.direct_reclaims, "slow_readers_dropped": n.readers_dropped,
-            "unfinished_bytes": s.unfinished, "unfinished_limit": unfinished_most(s),
-            "unfinished_refused": n.uploads_refused,
-            "ghost_bytes": s.ghosts.size * sizeof(Ghost),
-            "read_buf_bytes": self.shared.in_kept, "read_buf_oom": self.shared.in_refused,
-        }
-
-    cdef uint64_t tail_age(self, int cls, int seg):
-        # Seconds since the last use of the item at the end of a list; of one in the ring for WARM and COLD.
-        cdef uint32_t h = self.s.lru[cls][list_id(seg)].tail
-        return (self.s.tick - item_at(&self.s.arena, h).time) // TICKS if h else 0
+        return general_figures(self)
 
     def item_stats(self):
         """`stats items`, by LRU class; classes without items are left out."""
-        cdef Store* s = &self.s
-        cdef ClassStats* c
-        cdef Lru* l
-        cdef int i
-        result = {}
-        clock_update(s)
-        hits = sum(self.hits_of(i) for i in range(MAX_CLASSES))
-        for i in range(1, s.arena.lists + 1):
-            l = &s.lru[i][0]
-            c = &s.cls[i]
-            number = list_items(s, i)
-            if number == 0:
-                continue
-            ready = readiness(s, i)
-            oldest_seg = COLD if l[COLD].tail else HOT if l[HOT].tail else TEMP
-            result[i] = {
-                "number": number, "number_hot": l[HOT].count, "number_warm": l[WARM].count,
-                "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": self.tail_age(i, HOT),
-                "age_warm": self.tail_age(i, WARM), "age": self.tail_age(i, oldest_seg),
-                "mem_requested": l[HOT].bytes + l[WARM].bytes + l[COLD].bytes + l[TEMP].bytes,
-                "evicted": c.evicted, "evicted_nonzero": c.evicted_nonzero, "evicted_time": c.evicted_time,
-                "outofmemory": c.outofmemory, "tailrepairs": 0, "reclaimed": c.reclaimed,
-                "expired_unfetched": c.expired_unfetched, "evicted_unfetched": c.evicted_unfetched,
-                "evicted_active": c.evicted_active, "crawler_reclaimed": c.crawler_reclaimed,
-                "crawler_items_checked": c.crawler_checked, "lrutail_reflocked": 0,
-                "moves_to_cold": c.moves_to_cold, "moves_to_warm": c.moves_to_warm,
-                "moves_within_lru": c.moves_within, "direct_reclaims": c.direct_reclaims,
-                "hits_to_hot": c.hits_to[HOT], "hits_to_warm": c.hits_to[WARM], "hits_to_cold": c.hits_to[COLD],
-                "hits_to_temp": c.hits_to[TEMP],
-                "page_worth": s.arena.page_size / ready if ready else 0.0,
-                "hits_share": 100 * self.hits_of(i) / hits if hits else 0.0,
-            }
-        return result
-
-    cdef uint64_t hits_of(self, int cls):
-        cdef ClassStats* c = &self.s.cls[cls]
-        return c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3]
+        return list_figures(self)
 
     def slab_stats(self):
         """`stats slabs`: the classes that have or had a page, how many have one, and the bytes of all pages."""
-        cdef Store* s = &self.s
-        cdef SlabClass* k
-        cdef ClassStats* c
-        cdef int i
-        cdef uint64_t active = 0
-        result = {}
-        for i in range(1, s.arena.lists + 1):
-            k = &s.arena.cls[i]
-            c = &s.cls[i]
-            if k.pages == 0 and c.cmd_set == 0:
-                continue
-            if k.pages:
-                active += 1
-            total = k.pages * k.per_page
-            result[i] = {
-                "chunk_size": k.size, "chunks_per_page": k.per_page, "total_pages": k.pages, "total_chunks": total,
-                "used_chunks": k.used, "free_chunks": total - k.used, "free_chunks_end": 0,
-                "get_hits": self.hits_of(i), "cmd_set": c.cmd_set,
-                "delete_hits": c.delete_hits, "incr_hits": c.incr_hits, "decr_hits": c.decr_hits,
-                "cas_hits": c.cas_hits, "cas_badval": c.cas_badval, "touch_hits": c.touch_hits,
-                "pages_given": c.pages_given, "pages_taken": c.pages_taken,
-            }
-        pages = max(s.arena.pages_used, min(s.arena.pages_used + s.arena.pooled, s.arena.pages_limit))
-        return result, active, pages << s.arena.page_bits
+        return slab_figures(self)
 
     def mrc_stats(self):
         """`stats mrc`: what the miniatures saw since the last reset, and `curve`, by factor of the memory: its bytes and the
@@ -454,7 +335,7 @@ cdef class Engine:
         cdef uint64_t hits = 0, gets = s.n.cmd_get + s.n.cmd_touch
         for i in range(MAX_CLASSES):
             c = &s.cls[i]
-            hits += self.hits_of(i) + c.touch_hits
+            hits += hits_of(self, i) + c.touch_hits
         hits -= s.n.vivified
         enough = m.samples >= MRC_ENOUGH and gets > 0
         curve = {}
@@ -585,100 +466,13 @@ cdef class Engine:
 
         In lists, each from at most `budget` items of the LRU. Items whose key came base64-encoded are left out, as by
         memcached. Should all of the last items looked at have moved between two lists, the rest of that LRU is missed."""
-        cdef Store* s = &self.s
-        cdef uint32_t h
-        cdef Item* it
-        cdef int seg, looked = 0
-        cdef size_t room = 2 << 20, count = 0
-        cdef list kept = []         # the last items looked at: nobody frees them, and one of them is still in the list
-        found = []
-        clock_update(s)
-        if not 1 <= cls <= s.arena.lists:
-            return
-        for seg in (COLD, HOT, TEMP):
-            h = s.lru[cls][seg].head
-            while h and (limit == 0 or count < <size_t> limit):
-                it = item_at(&s.arena, h)
-                if not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
-                    if <size_t> it.nkey + 60 > room:
-                        yield found
-                        return
-                    room -= it.nkey + 60
-                    if epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
-                        count += 1
-                        found.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
-                                      it.exptime + s.wall_start if it.exptime else 0))
-                looked += 1
-                if looked == budget:
-                    looked = 0
-                    self.pin_some(kept, h)
-                    try:
-                        yield found
-                    finally:
-                        h = self.unpin(kept, cls, seg)
-                    found = []
-                    if h == 0:
-                        break
-                h = item_at(&s.arena, h).next
-        yield found
-
-    cdef pin_some(self, list kept, uint32_t h):
-        # Holds on to an item and those before it in its LRU.
-        cdef Item* it
-        while h and len(kept) < KEPT_MOST:
-            it = item_at(&self.s.arena, h)
-            it.refs += 1
-            kept.append(h)
-            h = it.prev
-
-    cdef uint32_t unpin(self, list kept, int cls, int seg):
-        # Lets them go; the first that is still where it was, or 0.
-        cdef uint32_t h, place = 0
-        cdef Item* it
-        for handle in kept:
-            h = handle
-            it = item_at(&self.s.arena, h)
-            if place == 0 and it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == seg:
-                place = h
-            item_release(&self.s, h)
-        kept.clear()
-        return place
-
-    cdef object describe(self, Item* it):
-        cdef Store* s = &self.s
-        return ItemInfo(PyBytes_FromStringAndSize(key_of(it), it.nkey), it.exptime + s.wall_start if it.exptime else -1,
-                        it.time // TICKS + s.wall_start, it.cas, bool(it.state & S_FETCHED), it.cls, size_of(s, it),
-                        it.flags, bool(it.state & S_BINARY))
+        return _dump_of_list(self, cls, limit, budget)
 
     def walk(self, classes=None, int budget=200):
         """Live items (of some LRU classes) page by page, in lists of at most `budget`; an empty list where few match.
 
         Items that are stored, or move, while it runs may be missed."""
-        cdef Store* s = &self.s
-        cdef uint32_t page = 1, index = 0, looked = 0
-        cdef Item* it
-        found = []
-        while page < s.arena.high:
-            looked += 1
-            if looked == WALK_SLICE:
-                looked = 0
-                yield found
-                found = []
-                continue
-            if s.arena.page[page].cls == 0 or index >= s.arena.page[page].fresh:
-                page += 1
-                index = 0
-                continue
-            it = item_at(&s.arena, chunk_in(&s.arena, page, index))
-            index += 1
-            if it.state & S_LINKED and (classes is None or it.cls in classes) and epoch_of(s, it) >= s.flush_epoch \
-                    and not (it.exptime and it.exptime <= s.sec):
-                found.append(self.describe(it))
-                if len(found) >= budget:
-                    yield found
-                    found = []
-        if found:
-            yield found
+        return _dump_of_pages(self, classes, budget)
 
     def crawl(self, classes=None, limit=0):
         """Starts a pass that frees dead items (`lru_crawler crawl`). False while one asked for is running."""
@@ -849,11 +643,3 @@ cdef class Engine:
         """Writes to keys under these prefixes wait for owner.lock."""
         self.locked_prefixes = tuple(prefixes)
         self.s.locks = len(self.locked_prefixes) > 0
-
-
-cdef int power_of(uint64_t n):
-    cdef int p = 0
-    while n > 1:
-        n >>= 1
-        p += 1
-    return p
