@@ -209,24 +209,24 @@ class WorthMachine(RuleBasedStateMachine):
 
     @initialize(hot_pct=st.sampled_from([20, 60]))
     def start(self, hot_pct: int) -> None:
-        sizes = [100, 1000, 9000]
+        sizes = [100, 1000, 8000]
         self.client = fresh(memory_limit=16 * MIB, slab_sizes=sizes, hot_lru_pct=hot_pct, warm_lru_pct=20)
         self.model = Policy([(size + 55) // 8 * 8 for size in sizes], PAGE, hot_pct=hot_pct)
 
-    @rule(first=st.integers(0, 300), count=st.integers(1, 100), size=st.sampled_from([10, 700, 8000]))
+    @rule(first=st.integers(0, 300), count=st.integers(1, 100), size=st.sampled_from([10, 700, 7500]))
     def store(self, first: int, count: int, size: int) -> None:
         for i in range(first, first + count):
             key = b"%d:%d" % (size, i)
             assert self.client.set(key, b"x" * size) == b"STORED\r\n"
             self.model.set(key, size)
 
-    @rule(first=st.integers(0, 300), count=st.integers(1, 60), size=st.sampled_from([10, 700, 8000]))
+    @rule(first=st.integers(0, 300), count=st.integers(1, 60), size=st.sampled_from([10, 700, 7500]))
     def get(self, first: int, count: int, size: int) -> None:
         for i in range(first, first + count):
             key = b"%d:%d" % (size, i)
             assert (self.client.get(key) is not None) == self.model.get(key)
 
-    @rule(first=st.integers(0, 300), count=st.integers(1, 60), size=st.sampled_from([10, 700, 8000]))
+    @rule(first=st.integers(0, 300), count=st.integers(1, 60), size=st.sampled_from([10, 700, 7500]))
     def delete(self, first: int, count: int, size: int) -> None:
         for i in range(first, first + count):
             key = b"%d:%d" % (size, i)
@@ -247,11 +247,11 @@ TestWorth.settings = settings(max_examples=12, stateful_step_count=25, deadline=
 class GiverMachine(RuleBasedStateMachine):
     """Several classes in a full memory: which of them gives a page when another one needs it."""
 
-    SIZES = (60, 600, 2500, 9000)
+    SIZES = (60, 600, 2500, 7000)
 
     @initialize(automove=st.sampled_from([1, 2]))
     def start(self, automove: int) -> None:
-        self.client = fresh(memory_limit=4 * MIB, slab_sizes=[100, 1000, 3000, 10_000])
+        self.client = fresh(memory_limit=4 * MIB, slab_sizes=[100, 1000, 3000, 7500])
         self.engine = self.client.engine
         self.engine.automove = automove
         self.margin = 1.25 if automove == 1 else 1.0
