@@ -1,7 +1,7 @@
-"""The connections: accepting, refusing, closing them, and what the core asks of their owner. Bytes are the core's.
+"""The listeners, and what the workers ask of Python: cold commands, events, locks, traces. It never touches a connection's bytes.
 
-An idle connection costs its core session and what the loop needs to watch it: nothing else is made for it here, and its
-addresses are asked of the kernel when somebody wants to know them.
+Connections belong to the core's workers (docs/architecture.md): this room hands over what a listener accepts, and hears of one only
+when a worker writes. Addresses are asked of the kernel when somebody wants to know them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
-from mcserver.core import Engine, Poller, Session
+from mcserver.core import Engine, Session, Workers
 from mcserver.logs import lost, trace, trace_lines
 from mcserver.process import open_descriptors
 
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mcserver")
 
-ACCEPTS_A_TURN = 64
-"""Connections accepted before the clients that are there already get their turn."""
+REFUSALS_A_TURN = 64
+"""Connections refused before the loop's other work gets its turn."""
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 """How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
 PROCEED_SECONDS = 0.0005
-"""How long sessions that have much to do may go on before those get their turn for which something came."""
+"""How long long replies may go on before those get their turn for which something came."""
 CLOCK_START = 2
 """The second of the engine's clock at which the server began."""
+FULL = -1
+"""What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-IDLE_STATES = {"conn_new_cmd", "conn_read"}
-"""States in which -o idle_timeout closes: not in the middle of a value or a reply, not while watching or waiting."""
 
 
 class Connections:
-    """Sessions and listeners by descriptor; the owner of every session (docs/architecture.md), and admin's Network."""
+    """The listeners and the workers; the owner of every session (docs/architecture.md), and admin's Network."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Connections:
         stop: Callable[[bool], None],
     ) -> None:
         """stop(graceful) ends the server; the listeners are bound, listening and non-blocking."""
-        self.figures = Figures()
-        self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later)
+        self.workers = Workers(engine, self, config.num_threads)
+        self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later, self.workers.tell_closed)
         self.admin: Admin
         """Set before listening."""
         self.cluster: Cluster | None = None
@@ -65,10 +65,10 @@ class Connections:
         self._config = config
         self._engine = engine
         self._loop = loop
-        self._poller = Poller()
         self._stop = stop
+        self._figures = Figures()
+        self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
-        self._sessions: dict[int, Session] = {}
         self._most = len(self._listeners)
         self._waiting: deque[Session] = deque()
         self._proceeding = False
@@ -82,10 +82,13 @@ class Connections:
     # Listening -------------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
-        """Starts to accept."""
-        self.figures.total_connections += len(self._listeners)  # memcached counts them, too
+        """Starts the workers, and to accept."""
+        if self._config.idle_timeout > 0 and self._config.domain_socket is None:
+            self.workers.set_idle_timeout(self._config.idle_timeout)
+        self.workers.start()
+        self._figures.total_connections += len(self._listeners)  # memcached counts them, too
         self.reserved_descriptors = open_descriptors() - self.connections
-        self._loop.add_reader(self._poller.fileno(), self._poller.turn)
+        self._loop.add_reader(self.workers.fileno(), self.workers.turn)
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:
@@ -95,8 +98,6 @@ class Connections:
 
     def close_listeners(self) -> None:
         """For good."""
-        if not self._sessions:
-            self.all_closed.set()
         self._accepting = False
         for fd, listener in self._listeners.items():
             self._loop.remove_reader(fd)
@@ -105,8 +106,10 @@ class Connections:
 
     def _pause(self) -> None:
         if self._accepting:
-            self.figures.listen_disabled_num += 1
+            self._figures.listen_disabled_num += 1
             self._stop_accepting()
+            if self.workers.clients < self._config.maxconns:  # one has gone before we wanted to know
+                self._resume()
 
     def _stop_accepting(self) -> None:
         self._accepting = False
@@ -114,69 +117,38 @@ class Connections:
         for fd, listener in self._listeners.items():
             self._loop.remove_reader(fd)
             listener.listen(0)  # so that who comes now is refused rather than kept waiting
+        self.workers.rest(True)
 
     def _resume(self) -> None:
         if self._accepting or not self._listeners:
             return
-        self.figures.time_in_listen_disabled_us += int((time.monotonic() - self._paused_at) * 1e6)
+        self.workers.rest(False)
+        self._figures.time_in_listen_disabled_us += int((time.monotonic() - self._paused_at) * 1e6)
         for listener in self._listeners.values():
             listener.listen(self._config.tcp_backlog)
         self._watch_listeners()
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_A_TURN):
-            if len(self._sessions) >= self._config.maxconns and not self._config.maxconns_fast:
-                self._pause()
-                return
-            try:
-                connection, _ = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in EXHAUSTED:
-                    self._exhausted(error)
-                    return
-                continue  # the client has gone again
+        told: list[int] | None = [] if self.watchers.connevents or self._engine.verbosity > 1 else None
+        before = self.workers.accepted
+        reason = self.workers.accept(listener.fileno(), self._config.maxconns, told)
+        accepted = self.workers.accepted - before
+        if accepted:
             self._rest = FIRST_REST_SECONDS
             self._short = False
-            if len(self._sessions) >= self._config.maxconns:
-                self._refuse(connection)
+            self._figures.total_connections += accepted
+            self._most = max(self._most, self.connections)
+            for fd in told or ():
+                self._tell_new(fd)
+        if reason == FULL:
+            if self._config.maxconns_fast:
+                self._refuse_some(listener)
             else:
-                self._open(connection)
+                self._pause()
+        elif reason > 0 and reason != errno.EAGAIN:
+            self._exhausted(reason)
 
-    def _exhausted(self, error: OSError) -> None:
-        """The listeners rest, ever longer, or until the next connection closes. One line and one count for the whole of it."""
-        if not self._short:
-            self._short = True
-            self.figures.listen_disabled_num += 1
-            log.warning("can't accept connections: %s; see -c and `ulimit -n`", error.strerror)
-        self._stop_accepting()
-        if self._retry is not None:
-            self._retry.cancel()
-        self._retry = self._loop.call_later(self._rest, self._resume)
-        self._rest = min(2 * self._rest, LONGEST_REST_SECONDS)
-
-    def _refuse(self, connection: socket.socket) -> None:
-        self.figures.rejected_connections += 1
-        connection.setblocking(False)
-        try:
-            connection.send(TOO_MANY)
-        except OSError:
-            pass
-        connection.close()
-
-    def _open(self, connection: socket.socket) -> None:
-        connection.setblocking(False)  # TCP_NODELAY and SO_KEEPALIVE come from the listener
-        fd = connection.detach()
-        session = Session(self._engine, self, fd)
-        self._sessions[fd] = session
-        try:
-            self._poller.interest(session, read=True, write=False)
-        except OSError as error:
-            self._unwatchable(session, error)
-            return
-        self.figures.total_connections += 1
-        self._most = max(self._most, self.connections)
+    def _tell_new(self, fd: int) -> None:
         if self._engine.verbosity > 1:
             kind = (
                 "new ascii client connection."
@@ -187,27 +159,48 @@ class Connections:
         if self.watchers.connevents:
             self.watchers.connection_event("conn_new", *event_address(fd), fd)
 
+    def _exhausted(self, error: int) -> None:
+        """The listeners rest, ever longer, or until the next connection closes. One line and one count for the whole of it."""
+        if not self._short:
+            self._short = True
+            self._figures.listen_disabled_num += 1
+            log.warning("can't accept connections: %s; see -c and `ulimit -n`", os.strerror(error))
+        self._stop_accepting()
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = self._loop.call_later(self._rest, self._resume)
+        self._rest = min(2 * self._rest, LONGEST_REST_SECONDS)
+
+    def _refuse_some(self, listener: socket.socket) -> None:
+        """With -o maxconns_fast: who comes while there are as many as -c allows is told so."""
+        for _ in range(REFUSALS_A_TURN):
+            if self.workers.clients < self._config.maxconns:
+                return
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._exhausted(error.errno)
+                    return
+                continue  # the client has gone again
+            self._figures.rejected_connections += 1
+            connection.setblocking(False)
+            try:
+                connection.send(TOO_MANY)
+            except OSError:
+                pass
+            connection.close()
+
     # What a session asks of its owner --------------------------------------------------------------------------------
 
     def command(self, session: Session, line: bytes) -> Reply:
         return self.admin.command(session, line)
 
-    def interest(self, session: Session, read: bool, write: bool) -> None:
-        try:
-            self._poller.interest(session, read and not self._ending, write)
-        except OSError as error:
-            self._unwatchable(session, error)
-
-    def _unwatchable(self, session: Session, error: OSError) -> None:
-        """Nobody would ever hear of this connection again: it is closed, and counted as refused."""
-        self.figures.rejected_connections += 1
-        log.warning("can't watch a connection, which is closed: %s", error.strerror)
-        session.close("error")
-
     def closed(self, session: Session, reason: str) -> None:
+        """Its descriptor stays open until this returns."""
         fd = session.fd
-        self._poller.remove(session)
-        del self._sessions[fd]
         self.watchers.remove(session)
         if reason == "binary":
             log.warning("closed %s: it speaks the binary protocol, which is not built", address_text(fd, peer=True))
@@ -216,16 +209,32 @@ class Connections:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
         if self._engine.verbosity > 1:
             trace(b"<%d connection closed." % fd)
-        os.close(fd)
         if self.cluster is not None:
             self.cluster.closed(session)
+
+    def gone(self) -> None:
+        """A connection has closed while we wanted to know, or could not be watched."""
+        refused = self.workers.unwatched - self._unwatched
+        if refused:
+            self._unwatched += refused
+            self._figures.rejected_connections += refused
+            log.warning("can't watch a connection, which is closed: no room in the system's table (fs.epoll.max_user_watches)")
         if not self._accepting:
             self._resume()
-        if not self._sessions and not self._listeners:
+        if self._ending and not self.workers.clients:
             self.all_closed.set()
 
+    def unknown_change(self) -> None:
+        """For want of memory it is not known what was deleted: the others have to take it that all was."""
+        log.error("out of memory: a change can't be told to the others, who are told to flush")
+        if self.cluster is not None:
+            self.cluster.events(None, [("flush", b"", -1, -1)])
+
+    def interest(self, session: Session, read: bool, write: bool) -> None:
+        raise AssertionError("workers watch their connections by themselves")
+
     def later(self, session: Session) -> None:
-        """Sessions whose turn was cut short go on one after the other, so that many dumps take no more than one."""
+        """Long replies go on one after the other, so that many dumps take no more than one."""
         self._waiting.append(session)
         self._proceed_soon()
 
@@ -252,51 +261,45 @@ class Connections:
         if self.cluster is not None:
             self.cluster.lock(session, key)
 
-    def trace(self, session: Session, text: bytes) -> None:
+    def trace(self, session: Session | None, text: bytes) -> None:
         for line in trace_lines(text):
             trace(line)
 
     # Ending them -----------------------------------------------------------------------------------------------------
 
-    def close_idle(self) -> None:
-        """One sweep for -o idle_timeout, in whole seconds as memcached counts them."""
-        latest = int(self._engine.now()) - self._config.idle_timeout
-        for session in list(self._sessions.values()):
-            if session.last_command < latest and session.state in IDLE_STATES and not session.resps_waiting:
-                self.figures.idle_kicks += 1
-                session.close("idle_timeout")
-
     def stop_reading(self) -> None:
         """No further command is taken from anyone; replies still go out."""
-        self._ending = True
-        for session in list(self._sessions.values()):
-            self.interest(session, read=False, write=session.state == "conn_mwrite")
+        self.workers.stop_reading()
 
     def finish(self) -> None:
-        """Closes what has nothing to send, and the others as soon as they have sent it."""
-        for session in list(self._sessions.values()):
-            if session.unsent or session.resps_waiting or session.state == "conn_mwrite":
-                session.quit()
-            else:
-                session.close("shutdown")
+        """Closes what has nothing to send, and the others as soon as they have sent it; then sets `all_closed`."""
+        self._ending = True
+        self.workers.finish()
+        if not self.workers.clients:
+            self.all_closed.set()
 
     def close_all(self) -> None:
-        """At once. Nothing can be opened afterwards."""
-        for session in list(self._sessions.values()):
-            session.close("shutdown")
-        self._loop.remove_reader(self._poller.fileno())
-        self._poller.close()
+        """At once, and ends the workers. Nothing can be opened afterwards."""
+        self._loop.remove_reader(self.workers.fileno())
+        self.workers.close()
 
     # What the cold commands see --------------------------------------------------------------------------------------
 
     @property
     def clients(self) -> int:
         """Open client connections."""
-        return len(self._sessions)
+        return self.workers.clients
 
     @property
     def connections(self) -> int:
-        return len(self._sessions) + len(self._listeners)
+        return self.workers.clients + len(self._listeners)
+
+    @property
+    def figures(self) -> Figures:
+        kicks = self.workers.idle_kicks - self._idle_kicks
+        self._idle_kicks += kicks
+        self._figures.idle_kicks += kicks
+        return self._figures
 
     @property
     def most_connections(self) -> int:
@@ -312,14 +315,14 @@ class Connections:
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         now = self._engine.now()
-        for fd in sorted([*self._listeners, *self._sessions]):
-            if fd in self._listeners:
-                yield SocketStatus(fd, address_text(fd), "", "conn_listening", 0, int(now - CLOCK_START))
-            elif session := self._sessions.get(fd):  # it may have gone since the reply began
-                idle = max(0, int(now - session.last_command))
-                state, waiting = session.state, session.resps_waiting
-                if session is asking:
-                    idle, state = 0, "conn_parse_cmd"
+        rows = sorted([*((fd, "conn_listening", 0, CLOCK_START) for fd in self._listeners), *self.workers.sockets()])
+        for fd, state, waiting, last in rows:
+            if state == "conn_listening":
+                yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))
+            elif fd == asking.fd:
+                yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), "conn_parse_cmd", waiting, 0)
+            else:
+                idle = max(0, int(now - last))
                 yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), state, waiting, idle)
 
     def stop(self, *, graceful: bool) -> None:

@@ -43,7 +43,6 @@ SLICE_MICROSECONDS = 1000
 """Background work of the engine between two turns of the loop."""
 SHORTEST_REST = 0.001
 """Seconds between two slices, however much work waits: clients have the loop for at least half of the time."""
-IDLE_SWEEP_SECONDS = 1.0
 TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
@@ -150,6 +149,7 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             version=MEMCACHED_VERSION.encode(),
             ascii_only=config.binding_protocol == "ascii",
             read_buffers=config.read_buf_mem_limit or READ_BUFFERS,
+            log_buffer=config.worker_logbuf_size * config.num_threads,
             manual_clock=manual_clock,
         )
     except (ValueError, MemoryError, OSError) as error:
@@ -197,8 +197,6 @@ class Server:
             self._cluster.start()
         self._connections.listen()
         self._maintain()
-        if self._config.idle_timeout > 0 and self._config.domain_socket is None:
-            self._sweep_idle()
         gc.collect()
         gc.freeze()
         self._announce()
@@ -237,10 +235,6 @@ class Server:
     def _maintain(self) -> None:
         rest = self._engine.maintain(SLICE_MICROSECONDS)
         self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
-
-    def _sweep_idle(self) -> None:
-        self._connections.close_idle()
-        self._loop.call_later(IDLE_SWEEP_SECONDS, self._sweep_idle)
 
     def _tell_counts(self) -> None:
         logs.tell_counts()

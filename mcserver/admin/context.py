@@ -49,7 +49,9 @@ class Socket(NamedTuple):
 class Network(Protocol):
     """The server's sockets, as the cold commands see them."""
 
-    figures: Figures
+    @property
+    def figures(self) -> Figures:
+        """What the server counts, brought up to date."""
 
     @property
     def connections(self) -> int:
@@ -87,8 +89,8 @@ class Cluster(Protocol):
     async def leave(self) -> None:
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""
 
-    def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
-        """What a batch changed. True holds its replies until `session.release` (docs/architecture.md)."""
+    def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
+        """What a batch changed (None: it isn't known who changed it; nothing waits). True holds its replies until `session.release` (docs/architecture.md)."""
 
     def lock(self, session: Session, key: bytes) -> None:
         """A write under a locked prefix waits for `session.grant` or `session.refuse`."""

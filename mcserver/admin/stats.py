@@ -148,7 +148,7 @@ def _network(context: Context) -> dict[str, object]:
         "connection_structures": network.most_connections,
         "reserved_fds": network.reserved_descriptors,
         "accepting_conns": int(network.accepting),
-        "log_worker_dropped": network.log_lines_lost,
+        "log_worker_dropped": network.log_lines_lost + context.engine.stats()["journal_dropped"],
         "log_worker_written": watchers.written,
         "log_watcher_skipped": watchers.skipped,
         "log_watcher_sent": watchers.sent,

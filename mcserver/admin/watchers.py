@@ -63,12 +63,18 @@ class Watchers:
     """All watchers, and the four figures of `stats` about them. Costs nothing while there is none."""
 
     def __init__(
-        self, engine: Engine, buffer_size: int, call_later: Callable[[float, Callable[[], None]], object]
+        self,
+        engine: Engine,
+        buffer_size: int,
+        call_later: Callable[[float, Callable[[], None]], object],
+        tell_closed: Callable[[bool], None] = lambda _wanted: None,
     ) -> None:
-        """buffer_size is in bytes, for each watcher (-o watcher_logbuf_size)."""
+        """buffer_size is in bytes, for each watcher (-o watcher_logbuf_size). tell_closed hears whether somebody wants to know of
+        the end of every connection."""
         self._engine = engine
         self._buffer_size = buffer_size
         self._call_later = call_later
+        self._tell_closed = tell_closed
         self._watchers: list[Watcher] = []
         self._scheduled = False
         self._gid = 0
@@ -102,6 +108,7 @@ class Watchers:
         for watcher in self._watchers:
             mask |= watcher.mask
         self.mask = mask
+        self._tell_closed(self.connevents)
         self._engine.observe(mask & ENGINE_MASK, self.item_event)
 
     def item_event(self, kind: str, fields: Mapping[str, object]) -> None:

@@ -10,8 +10,8 @@ from .engine import (
     READ_BUFFERS,
     Engine,
     ItemInfo,
-    Poller,
     Session,
+    Workers,
 )
 
 __all__ = [
@@ -24,6 +24,6 @@ __all__ = [
     "READ_BUFFERS",
     "Engine",
     "ItemInfo",
-    "Poller",
     "Session",
+    "Workers",
 ]

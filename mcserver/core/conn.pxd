@@ -1,19 +1,28 @@
 # Conn: one connection's state, and its way out.
 #
 # Owns what is kept for a connection between two events and how replies reach the client: commands append to one output
-# buffer that all connections share; flush() sends it with one system call and keeps what the socket did not take.
+# buffer that all connections of a thread share; flush() sends it with one system call and keeps what the socket did not take.
 # Must never parse. What a slow reader can pin is what one flush can hold (OUT_SOFT + OUT_ROOM bytes), one batch of its
 # own input, and one large value.
+#
+# A connection belongs to one thread. Between enter() and leave() that thread holds the engine's lock; it receives and sends
+# outside. What another thread may do to a connection, under the lock, is to take away the value that is on its way in (`item`)
+# or out (`big`), unless that is `busy`: it leaves a note in `foreign`, which enter() reads. So `item`, `fill`, `up`, `big` and
+# `reader` are looked at under the lock only.
 
 from cpython.ref cimport PyObject
 from libc.errno cimport errno, EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcpy, memmove, strlen
+from libc.string cimport memcmp, memcpy, memmove, strlen
 from .memory cimport HEADER, Item, item_at
-from .store cimport Store, Upload
+from .store cimport Prefixed, Reader, Store, Upload
 from .items cimport first_piece, item_release
-from .uploads cimport upload_end
+from .uploads cimport reader_begin, reader_end, upload_end
+from .flush cimport clock_update
+from .journal cimport *
+from .lock cimport *
+from .mail cimport *
 from .text cimport write_u64, write_i64
 from .values cimport Fill, Mode
 
@@ -49,44 +58,110 @@ cdef enum Phase:
     P_DATA                      # a value is being received
     P_SWALLOW                   # refused data is being skipped
     P_KEYS                      # a multiget goes on
-    P_STREAM                    # a long administrative reply goes on
+    P_COLD                      # an administrative command waits for its reply
+    P_ANSWER                    # ... which is there
+    P_STREAM                    # the next piece of a long reply is waited for
+    P_PIECE                     # ... and is there
+    P_SENT                      # ... and is on its way to the client
     P_LOCKED                    # a locked write waits for its lock
     P_READY                     # ... and has it; its data is there
     P_WATCH                     # a watcher: input is ignored
     P_CLOSED
 
-cdef enum:
-    COLD_UNKNOWN = 0
-    COLD_DONE = 1
-    COLD_STREAM = 2
+# What threads write to each other. From a connection to its owner:
+cdef enum Told:
+    M_COLD                      # an administrative command; a: noreply, b: bytes of replies before it that are not sent
+    M_EVENTS                    # what a batch changed (EventHead); a: its replies wait for Session.release
+    M_LOCK                      # a write that waits for the lock of this key
+    M_MORE                      # the client has taken a piece of a long reply
+    M_SENT                      # ... or what was pushed
+    M_POKED                     # another thread has left a note in `foreign`
+    M_CLOSED                    # a: Why
+    M_GONE                      # a connection that nobody had to hear of has closed
 
-cdef struct Conn
+# ... and from the owner to a connection:
+cdef enum Asked:
+    W_REPLY                     # a: A_DONE, A_UNKNOWN or A_WATCH
+    W_PIECE                     # of a long reply
+    W_RELEASE                   # held replies; ErrorHead: what stands in some replies' place
+    W_GRANT                     # the locked write may go on
+    W_REFUSE                    # ... or is answered so
+    W_PUSH                      # bytes that no command asked for
+    W_QUIT                      # close when everything is sent
+    W_CLOSE                     # a: Why
+    W_FREE                      # the owner has forgotten the connection
+    W_DRAIN                     # of a worker: no more commands from anybody
+    W_FINISH                    # ... close those that have nothing to send, and the others as soon as they have sent it
+    W_EXIT
 
-# What all connections of an engine share.
+cdef enum AnswerKind:
+    A_DONE
+    A_UNKNOWN
+    A_WATCH
+
+cdef enum Why:
+    WHY_NORMAL
+    WHY_ERROR
+    WHY_IDLE
+    WHY_SHUTDOWN
+    WHY_BINARY
+
+cdef enum Foreign:              # bits
+    F_REFUSED = 1               # its upload was given up
+    F_DROPPED = 2               # its large value was taken away: it is to be closed
+
+cdef struct EventHead:          # with the key behind it, filled up to a multiple of 8
+    int32_t kind
+    int32_t position            # of its reply among those of the batch; -1: none
+    int64_t ttl
+    uint64_t start              # of the reply in the output
+    uint64_t end
+    uint64_t nkey
+
+cdef struct ErrorHead:          # with the text behind it, filled up to a multiple of 8
+    int64_t position
+    uint64_t n
+
+cdef struct Span:
+    int64_t position
+    size_t start
+    size_t end
+
+# Replies that wait for a confirmation.
+cdef struct Hold:
+    size_t n
+    int spans
+    Span* span
+    char* out
+
+# What all connections of a thread share.
 cdef struct Shared:
     char* inbuf
     char* out
     size_t out_len
-    size_t in_kept              # bytes of all connections' in_buf
-    size_t in_most              # what they may grow to, together
-    uint64_t in_refused         # connections that were closed because of it
-    # hooks into the Session objects
-    bint (*on_flush)(Conn* c) noexcept nogil            # the batch has events; it may move output from `shared` and set `held`
-    int (*on_cold)(Conn* c, const char* line, size_t n) noexcept nogil  # an administrative command: COLD_*
-    bint (*on_stream)(Conn* c) noexcept nogil           # the next piece of a long reply; false after the last
-    void (*on_lock)(Conn* c, const char* key, size_t nkey) noexcept nogil
-    void (*on_trace)(Conn* c, bint reply, const char* p, size_t n) noexcept nogil
-    void (*on_event)(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil
-    void (*on_span)(Conn* c, size_t start, size_t end) noexcept nogil    # where the event's reply is; start == end: nowhere
-    bint (*wants_event)(Conn* c, const char* key, size_t nkey) noexcept nogil
-    bint (*is_locked)(Conn* c, const char* key, size_t nkey) noexcept nogil
-    void (*on_refused)(Conn* c) noexcept nogil          # it has something to say though nothing came from its client
+    char* events                # of this batch
+    size_t events_len
+    size_t events_cap
+    size_t event_at             # the one whose reply is being written
+    Box* owner                  # where letters to the owner go
+    Box* box                    # ... and letters to this thread; NULL if it has no loop of its own
+    Conn* poked                 # under the mutex of `box`: connections with a note in `foreign`
+    const char* version
+    size_t version_len
+    uint64_t bytes_read         # atomic
+    uint64_t bytes_written
+    int error                   # errno of the last read
+    Shared* next                # of the engine
 
 cdef struct Conn:
     Store* store
     Shared* shared
-    PyObject* self              # the Session
+    PyObject* self              # the Session, which only the owner's thread looks at
     int fd                      # -1: no socket; output goes to the sink
+    uint32_t foreign            # atomic: Foreign
+    uint8_t poked               # it is in the list of `shared`
+    Conn* poked_next
+    Why why                     # it closes
     Phase phase
     uint8_t quitting               # close when everything is sent
     uint8_t blocked                # the client doesn't read: input waits
@@ -107,6 +182,12 @@ cdef struct Conn:
     Fill fill
     Upload up
     uint8_t refused             # ... and given up for want of memory: still to be told
+    uint8_t bad_http            # the cold command that waits looks like HTTP
+    uint8_t then_watch          # after the reply it is a watcher
+    uint8_t pushing             # the owner waits for M_SENT
+    uint8_t known               # the owner has heard of it
+    Mail* mail                  # the reply, piece or refusal that is to be written
+    Hold* hold
     uint8_t searches            # turns that were spent on making room for its next piece
     uint8_t ahead               # pieces that are taken before the next read, since the last one filled all
     uint64_t cas
@@ -130,6 +211,7 @@ cdef struct Conn:
     uint32_t big_piece          # the piece that is next, pinned
     uint32_t big_at             # bytes of it that are sent
     uint8_t tail                 # its line end is still to be written
+    Reader reader
     # events of this batch
     uint8_t has_events
     uint32_t replies            # of this batch so far
@@ -140,14 +222,72 @@ cdef struct Conn:
     char* sink
     size_t sink_len
     size_t sink_cap
-    uint32_t last               # second of the last command
+    uint32_t last               # second of the last command; atomic
     uint32_t held_big           # the large value that follows held output
     uint8_t reading                # what the loop was last asked for
     uint8_t writing
     uint8_t seen                   # a first byte has come
-    uint8_t binary                 # ... and it was the binary protocol's
     uint8_t ended                  # the client closed, or quit
-    uint8_t running             # run() is at work on its buffers
+    # of a worker (worker.pxd)
+    void* worker
+    uint8_t watched             # by its epoll
+    Conn* next                  # of all its connections
+    Conn* prev
+    Conn* turn_next             # of those that have given up their turn
+    Conn* turn_prev
+    uint32_t shown              # atomic: the phase and what waits, for `stats conns`
+
+
+cdef inline void write_to_owner(Conn* c, int kind, int a, const char* p, size_t n) noexcept nogil:
+    cdef Mail* m = mail_with(kind, c, p, n)
+    if m != NULL:
+        m.a = a
+    c.known = 1
+    box_post(c.shared.owner, m)
+
+
+# The lock
+
+cdef inline void absorb(Conn* c) noexcept nogil:
+    # Under the lock: what another thread did to this connection.
+    cdef uint32_t notes = get32(&c.foreign)
+    if notes:
+        set32(&c.foreign, 0)
+        if notes & F_REFUSED and c.phase == P_DATA:
+            c.phase = P_SWALLOW
+        if notes & F_DROPPED:
+            c.phase = P_CLOSED
+            c.why = WHY_ERROR
+
+
+cdef inline void enter(Conn* c) noexcept nogil:
+    cdef Store* s = c.store
+    engine_lock(s)
+    clock_update(s)
+    s.current = c
+    s.log_fd = c.fd
+    absorb(c)
+
+
+cdef inline void leave(Conn* c) noexcept nogil:
+    c.store.current = NULL
+    engine_unlock(c.store)
+
+
+cdef inline void poke(Conn* c, uint32_t note) noexcept nogil:
+    # Under the lock: leaves a note for the thread that the connection belongs to.
+    cdef Shared* sh = c.shared
+    set32(&c.foreign, get32(&c.foreign) | note)
+    if sh.box == NULL:
+        write_to_owner(c, M_POKED, 0, NULL, 0)
+        return
+    pthread_mutex_lock(&sh.box.mutex)
+    if not c.poked:
+        c.poked = 1
+        c.poked_next = sh.poked
+        sh.poked = c
+    ring_locked(sh.box)
+    pthread_mutex_unlock(&sh.box.mutex)
 
 
 cdef inline void put(Conn* c, const char* p, size_t n) noexcept nogil:
@@ -170,6 +310,9 @@ cdef inline void put_u64(Conn* c, uint64_t value) noexcept nogil:
 
 cdef inline void put_i64(Conn* c, int64_t value) noexcept nogil:
     c.shared.out_len += <size_t> write_i64(c.shared.out + c.shared.out_len, value)
+
+
+# Sending
 
 
 cdef inline ssize_t sink_write(Conn* c, const char* p, size_t n) noexcept nogil:
@@ -205,7 +348,7 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
             done += n
             if <size_t> n < part[i].iov_len:
                 break
-        c.store.n.bytes_written += <uint64_t> done
+        add64(&c.shared.bytes_written, done)
         return done
     if parts == 1:
         n = send(c.fd, part[0].iov_base, part[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
@@ -220,8 +363,15 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
         n = sendmsg(c.fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT)
     if n < 0:
         return 0 if errno == EAGAIN or errno == EINTR else -1
-    c.store.n.bytes_written += <uint64_t> n
+    add64(&c.shared.bytes_written, n)
     return n
+
+
+cdef inline void drop_reader(void* conn) noexcept nogil:
+    # By another thread, under the lock.
+    cdef Conn* c = <Conn*> conn
+    big_drop(c)
+    poke(c, F_DROPPED)
 
 
 cdef inline void big_begin(Conn* c, uint32_t h, Item* it) noexcept nogil:
@@ -233,6 +383,9 @@ cdef inline void big_begin(Conn* c, uint32_t h, Item* it) noexcept nogil:
     c.big_piece = first_piece(it)
     c.big_at = 0
     item_at(&c.store.arena, c.big_piece).refs += 1
+    c.reader.conn = c
+    c.reader.drop = drop_reader
+    reader_begin(c.store, &c.reader)
 
 
 cdef inline void big_release(Conn* c, uint32_t h) noexcept nogil:
@@ -242,18 +395,20 @@ cdef inline void big_release(Conn* c, uint32_t h) noexcept nogil:
 
 cdef inline void big_drop(Conn* c) noexcept nogil:
     if c.big:
+        reader_end(&c.reader)
         big_release(c, c.big)
         c.big = 0
 
 
 cdef inline int big_parts(Conn* c, iovec* part, int most) noexcept nogil:
-    # The next stretches of the large value; returns how many.
+    # The next stretches of the large value, which nobody moves until big_sent; returns how many.
     cdef uint32_t h = c.big_piece, at = c.big_at
     cdef uint64_t left = c.big_len - c.big_done, n
     cdef int parts = 0
     cdef Item* p
     while left and parts < most:
         p = item_at(&c.store.arena, h)
+        p.refs += 1
         n = p.nbytes - at
         if n > left:
             n = left
@@ -266,9 +421,16 @@ cdef inline int big_parts(Conn* c, iovec* part, int most) noexcept nogil:
     return parts
 
 
-cdef inline void big_sent(Conn* c, uint64_t n) noexcept nogil:
-    # n bytes of the large value are gone.
-    cdef Item* p = item_at(&c.store.arena, c.big_piece)
+cdef inline void big_sent(Conn* c, int parts, uint64_t n) noexcept nogil:
+    # n bytes of the large value are gone, of so many stretches.
+    cdef uint32_t h = c.big_piece
+    cdef Item* p
+    while parts:
+        p = item_at(&c.store.arena, h)
+        p.refs -= 1
+        h = p.h_next
+        parts -= 1
+    p = item_at(&c.store.arena, c.big_piece)
     c.big_done += n
     p.refs -= 1
     while n and n >= p.nbytes - c.big_at and p.h_next:
@@ -297,11 +459,12 @@ cdef inline bint keep(Conn* c, const char* p, size_t n) noexcept nogil:
     return 1
 
 
-cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
-    # Sends what was kept, then `fresh` (n bytes; only when nothing was kept), then the large value that follows.
+cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcept nogil:
+    # Outside of the lock. Sends what was kept, then `fresh` (n bytes; only when nothing was kept), then the large value that
+    # follows (big: there is one).
     # 1: all is sent. 0: the client doesn't take more now; the rest is kept. -1: the client is gone.
     cdef iovec part[PARTS_MOST]
-    cdef int parts
+    cdef int parts, pinned = 0
     cdef ssize_t sent
     cdef uint64_t length
     cdef const char* head
@@ -319,14 +482,31 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
             part[0].iov_base = <void*> head
             part[0].iov_len = head_len
             parts = 1
-        if c.big:
-            parts += big_parts(c, part + parts, PARTS_MOST - parts)
+        if big:
+            enter(c)
+            if c.big == 0:                  # another thread took it away
+                leave(c)
+                return -1
+            c.reader.busy = 1
+            c.reader.stuck = 0
+            pinned = big_parts(c, part + parts, PARTS_MOST - parts)
+            leave(c)
+            parts += pinned
         if parts == 0:
             return 1
         sent = transmit(c, part, parts)
+        length = head_len if sent > <ssize_t> head_len else <uint64_t> sent if sent > 0 else 0
+        if big:
+            enter(c)
+            c.reader.busy = 0
+            c.reader.stuck = sent == 0
+            big_sent(c, pinned, <uint64_t> sent - length if sent > 0 else 0)
+            if c.big_done == c.big_len:
+                big_drop(c)
+                big = 0
+            leave(c)
         if sent < 0:
             return -1
-        length = head_len if <size_t> sent > head_len else <size_t> sent
         if c.out_len:
             c.out_pos += length
             c.out_len -= length
@@ -337,11 +517,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n) noexcept nogil:
         else:
             fresh += length
             n -= length
-        if c.big and <size_t> sent > length:
-            big_sent(c, <uint64_t> sent - length)
-        if c.big and c.big_done == c.big_len:
-            big_drop(c)
-        if c.out_len == 0 and n == 0 and c.big == 0:
+        if c.out_len == 0 and n == 0 and not big:
             return 1
         if sent == 0 or <size_t> sent >= budget:
             return 0 if keep(c, fresh, n) else -1
@@ -370,11 +546,23 @@ cdef inline void drop_text(Conn* c) noexcept nogil:
 
 
 cdef inline void in_capacity(Conn* c, size_t cap) noexcept nogil:
-    c.shared.in_kept += cap - c.in_cap
+    add64(&c.store.in_kept, <int64_t> cap - <int64_t> c.in_cap)
     c.in_cap = cap
 
 
+cdef inline void conn_init(Conn* c, Store* s, Shared* shared, int fd) noexcept nogil:
+    # c is all zeros.
+    c.store = s
+    c.shared = shared
+    c.fd = fd
+    c.phase = P_LINE
+    c.reading = 1
+    c.sink_room = <uint64_t> -1
+    c.why = WHY_ERROR
+
+
 cdef inline void conn_free(Conn* c) noexcept nogil:
+    # Under the lock: all that it holds. Not itself.
     big_drop(c)
     if c.held_big:
         big_release(c, c.held_big)
@@ -388,7 +576,13 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     free(c.in_buf)
     free(c.out_buf)
     free(c.sink)
+    free(c.mail)
+    free(c.hold)
     drop_text(c)
+    c.mail = NULL
+    c.hold = NULL
+    c.sink = NULL
+    c.out_buf = NULL
     c.in_buf = NULL
     c.out_buf = NULL
     c.sink = NULL
@@ -410,25 +604,167 @@ cdef enum:
 
 
 cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
+    # Before its reply is written.
     cdef bint told = c.store.tell_writes if kind == EV_WRITE else c.store.tell_deletes
     if told and not c.granted:
-        c.shared.on_event(c, kind, key, nkey, ttl)
-        c.event_pending = 1
+        note_event(c, kind, key, nkey, ttl)
+
+
+cdef inline void note_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
+    cdef Shared* sh = c.shared
+    cdef size_t need = sizeof(EventHead) + ((nkey + 7) & ~<size_t> 7)
+    cdef EventHead* e
+    cdef char* grown
+    if sh.events_len + need > sh.events_cap:
+        grown = <char*> realloc(sh.events, 2 * (sh.events_cap + need))
+        if grown == NULL:
+            box_post(sh.owner, NULL)        # something was lost: the owner has to tell that everything may have changed
+            return
+        sh.events = grown
+        sh.events_cap = 2 * (sh.events_cap + need)
+    e = <EventHead*> (sh.events + sh.events_len)
+    e.kind = kind
+    e.position = -1
+    e.ttl = ttl
+    e.nkey = nkey
+    memcpy(<char*> e + sizeof(EventHead), key, nkey)
+    sh.event_at = sh.events_len
+    sh.events_len += need
+    c.event_pending = 1
+
+
+cdef inline void event_has_reply(Conn* c, size_t start, size_t end) noexcept nogil:
+    # The reply that stands for the last event; start == end: there is none.
+    cdef EventHead* e = <EventHead*> (c.shared.events + c.shared.event_at)
+    if end > start:
+        e.position = <int32_t> c.replies
+        e.start = start
+        e.end = end
+
+
+cdef inline Hold* hold_of(Conn* c, size_t first, int spans) noexcept nogil:
+    # The output from `first` on, and where in it the replies of the batch's events are. NULL: out of memory.
+    cdef Shared* sh = c.shared
+    cdef size_t n = sh.out_len - first, at = 0
+    cdef Hold* h = <Hold*> malloc(sizeof(Hold) + <size_t> spans * sizeof(Span) + n)
+    cdef EventHead* e
+    if h == NULL:
+        return NULL
+    h.n = n
+    h.spans = 0
+    h.span = <Span*> (<char*> h + sizeof(Hold))
+    h.out = <char*> (h.span + spans)
+    memcpy(h.out, sh.out + first, n)
+    while at < sh.events_len:
+        e = <EventHead*> (sh.events + at)
+        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        if e.position >= 0:
+            h.span[h.spans].position = e.position
+            h.span[h.spans].start = e.start - first
+            h.span[h.spans].end = e.end - first
+            h.spans += 1
+    return h
+
+
+cdef inline void tell_events(Conn* c) noexcept nogil:
+    # Under the lock, so that the owner hears of them in the order in which they happened. From the first reply that stands for
+    # one on, the output waits.
+    cdef Shared* sh = c.shared
+    cdef size_t at = 0, first = 0
+    cdef int spans = 0
+    cdef EventHead* e
+    while at < sh.events_len:
+        e = <EventHead*> (sh.events + at)
+        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        if e.position >= 0:
+            if spans == 0:
+                first = e.start
+            spans += 1
+    if spans and c.phase != P_CLOSED:
+        c.hold = hold_of(c, first, spans)
+        sh.out_len = first
+        if c.hold == NULL:                  # what isn't confirmed isn't answered
+            c.phase = P_CLOSED
+        else:
+            c.held = 1
+            c.held_big = c.big
+            if c.big:
+                reader_end(&c.reader)
+            c.big = 0
+    c.has_events = 0
+    if sh.events_len:
+        write_to_owner(c, M_EVENTS, c.held, sh.events, sh.events_len)
+    sh.events_len = 0
+
+
+cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
+    # The held replies become output, but for those in whose place the letter has an error (in their order). 0: out of memory.
+    cdef Hold* h = c.hold
+    cdef size_t at = 0, read = 0
+    cdef int i
+    cdef ErrorHead* e
+    cdef bint good = 1
+    for i in range(h.spans):
+        while read < m.n and (<ErrorHead*> (m.data + read)).position < h.span[i].position:
+            read += sizeof(ErrorHead) + (((<ErrorHead*> (m.data + read)).n + 7) & ~<size_t> 7)
+        if read >= m.n:
+            break
+        e = <ErrorHead*> (m.data + read)
+        if e.position == h.span[i].position:
+            good = good and keep(c, h.out + at, h.span[i].start - at) \
+                and keep(c, <char*> e + sizeof(ErrorHead), <size_t> e.n)
+            at = h.span[i].end
+    good = good and keep(c, h.out + at, h.n - at)
+    free(h)
+    c.hold = NULL
+    c.held = 0
+    return good
+
+
+cdef inline bint has_prefix(Prefixed* list, const char* key, size_t nkey) noexcept nogil:
+    # Whether the key begins with one of the texts.
+    cdef size_t at = 0, n
+    while at < list.length:
+        n = <uint8_t> list.texts[at] | <size_t> (<uint8_t> list.texts[at + 1]) << 8
+        at += 2
+        if n <= nkey and memcmp(list.texts + at, key, n) == 0:
+            return 1
+        at += n
+    return 0
 
 
 cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nogil:
-    if c.store.tell_writes and c.shared.wants_event(c, key, nkey):
+    if c.store.tell_writes and has_prefix(&c.store.told_prefixes, key, nkey):
         event(c, EV_WRITE, key, nkey, -1)
 
 
 cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
     # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
-    if not c.store.locks or c.granted or not c.shared.is_locked(c, key, nkey):
+    if not c.store.locks or c.granted or not has_prefix(&c.store.locked_prefixes, key, nkey):
         return 0
     if c.refusal_len:
         put(c, c.refusal, c.refusal_len)
         c.refusal_len = 0
         return 1
     c.phase = P_LOCKED
-    c.shared.on_lock(c, key, nkey)
+    c.mail = mail_with(M_LOCK, c, key, nkey)
+    if c.mail == NULL:
+        c.phase = P_CLOSED
     return 1
+
+
+cdef inline void ask_for_lock(Conn* c) noexcept nogil:
+    # The write that waits is asked for as soon as nothing else keeps its connection: when the lock is there, it takes effect at once.
+    if c.phase == P_LOCKED and c.mail != NULL and not (c.blocked or c.held):
+        c.known = 1
+        box_post(c.shared.owner, c.mail)
+        c.mail = NULL
+
+
+# What -vv shows
+
+cdef inline void trace(Conn* c, int kind, const char* p, size_t n) noexcept nogil:
+    cdef Record* r = journal_add(&c.store.journal, p, n if n < SHOWN_MOST else SHOWN_MOST)
+    if r != NULL:
+        r.kind = kind
+        r.fd = c.fd

@@ -1,101 +1,273 @@
-# Dumps: the items of an engine, listed for administration (`stats cachedump`, `lru_crawler metadump`). Included by engine.pyx.
+# Dumps: the items and the prefixes of an engine, listed for administration (`stats cachedump`, `stats detail dump`, `lru_crawler
+# metadump`). Included by engine.pyx.
 #
-# Owns how a long list is read piece by piece while items come, move and go. Must never look at more than its budget between two
-# pieces.
+# Owns how a long list is read piece by piece while items come, move and go. Under the lock it only copies, and never looks at more
+# than a slice; what is spelled was copied.
 
-def _dump_of_list(Engine self, int cls, int limit, int budget):
-    cdef Store* s = &self.s
+cdef enum:
+    DUMP_ROOM = 65536           # bytes of copies in a slice
+    KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
+
+cdef struct Copied:             # of an item, with its key behind it, filled up to a multiple of 8
+    uint64_t cas
+    uint64_t size
+    uint64_t nbytes
+    int64_t exptime             # unix time; 0: none
+    int64_t used
+    uint32_t flags
+    uint32_t nkey
+    int cls
+    uint8_t fetched
+    uint8_t binary
+
+cdef struct Copies:
+    size_t n
+    char room[DUMP_ROOM]
+
+cdef struct Place:              # in a list, kept while others have their turn
+    uint32_t held[KEPT_MOST]    # the last items looked at: nobody frees them, and one of them is still in the list
+    int n
+    int seg
+
+
+cdef bint copy_item(Store* s, Item* it, Copies* out) noexcept nogil:
+    # False: there is no room.
+    cdef size_t need = sizeof(Copied) + ((<size_t> it.nkey + 7) & ~<size_t> 7)
+    cdef Copied* c = <Copied*> (out.room + out.n)
+    if out.n + need > DUMP_ROOM:
+        return 0
+    c.cas = it.cas
+    c.size = size_of(s, it)
+    c.nbytes = it.nbytes
+    c.exptime = it.exptime + s.wall_start if it.exptime else 0
+    c.used = it.time // TICKS + s.wall_start
+    c.flags = it.flags
+    c.nkey = it.nkey
+    c.cls = it.cls
+    c.fetched = it.state & S_FETCHED != 0
+    c.binary = it.state & S_BINARY != 0
+    memcpy(<char*> c + sizeof(Copied), key_of(it), it.nkey)
+    out.n += need
+    return 1
+
+
+cdef bint is_alive(Store* s, Item* it) noexcept nogil:
+    return epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec)
+
+
+cdef list spelled(Copies* out, bint whole):
+    # whole: ItemInfo, else (key, length, expiry).
+    cdef size_t at = 0
+    cdef Copied* c
+    found = []
+    while at < out.n:
+        c = <Copied*> (out.room + at)
+        at += sizeof(Copied) + ((<size_t> c.nkey + 7) & ~<size_t> 7)
+        key = PyBytes_FromStringAndSize(<char*> c + sizeof(Copied), <Py_ssize_t> c.nkey)
+        if whole:
+            found.append(ItemInfo(key, c.exptime or -1, c.used, c.cas, bool(c.fetched), c.cls, c.size, c.flags, bool(c.binary)))
+        else:
+            found.append((key, c.nbytes, c.exptime))
+    return found
+
+
+# One list
+
+def _dump_of_list(Engine self, int cls, uint64_t limit, int budget):
+    cdef Copies* out
+    cdef Place place
+    cdef size_t room = 2 << 20
+    cdef uint64_t count = 0
+    cdef bint more = 1
+    if not 1 <= cls <= self.s.arena.lists:
+        return
+    out = <Copies*> malloc(sizeof(Copies))
+    if out == NULL:
+        raise MemoryError
+    place.n = 0
+    place.seg = COLD
+    try:
+        while more:
+            more = list_slice(&self.s, cls, &place, out, budget, limit, &count, &room)
+            found = spelled(out, 0)
+            if found or more:
+                yield found
+    finally:
+        engine_lock(&self.s)
+        let_go(&self.s, &place, cls)
+        engine_unlock(&self.s)
+        free(out)
+
+
+cdef bint list_slice(Store* s, int cls, Place* place, Copies* out, int budget, uint64_t limit, uint64_t* count,
+                     size_t* room) noexcept nogil:
+    # Goes on behind the item that was the last; false when the dump is over.
     cdef uint32_t h
     cdef Item* it
-    cdef int seg, looked = 0
-    cdef size_t room = 2 << 20, count = 0
-    cdef list kept = []         # the last items looked at: nobody frees them, and one of them is still in the list
-    found = []
+    cdef bint more = 1
+    out.n = 0
+    engine_lock(s)
     clock_update(s)
-    if not 1 <= cls <= s.arena.lists:
-        return
-    for seg in (COLD, HOT, TEMP):
-        h = s.lru[cls][seg].head
-        while h and (limit == 0 or count < <size_t> limit):
-            it = item_at(&s.arena, h)
-            if not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
-                if <size_t> it.nkey + 60 > room:
-                    yield found
-                    return
-                room -= it.nkey + 60
-                if epoch_of(s, it) >= s.flush_epoch and not (it.exptime and it.exptime <= s.sec):
-                    count += 1
-                    found.append((PyBytes_FromStringAndSize(key_of(it), it.nkey), it.nbytes,
-                                  it.exptime + s.wall_start if it.exptime else 0))
-            looked += 1
-            if looked == budget:
-                looked = 0
-                pin_some(self, kept, h)
-                try:
-                    yield found
-                finally:
-                    h = unpin(self, kept, cls, seg)
-                found = []
-                if h == 0:
-                    break
-            h = item_at(&s.arena, h).next
-    yield found
+    h = let_go(s, place, cls)
+    while more:
+        if h == 0:
+            more = next_list(s, cls, place, &h)
+            continue
+        it = item_at(&s.arena, h)
+        if limit and count[0] >= limit:
+            more = 0
+        elif not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
+            if <size_t> it.nkey + 60 > room[0]:
+                more = 0
+            else:
+                room[0] -= it.nkey + 60
+                if is_alive(s, it):
+                    count[0] += 1
+                    copy_item(s, it, out)
+        budget -= 1
+        if more and (budget == 0 or out.n + sizeof(Copied) + KEY_MAX + 8 > DUMP_ROOM):
+            hold_some(s, place, h)
+            break
+        h = it.next
+    engine_unlock(s)
+    return more
 
 
-cdef pin_some(Engine self, list kept, uint32_t h):
-    # Holds on to an item and those before it in its LRU.
+cdef bint next_list(Store* s, int cls, Place* place, uint32_t* h) noexcept nogil:
+    # The first item of this list (n: 0) or of the one after it: COLD, HOT, TEMP. False: there is none.
+    if place.n >= 0:
+        place.n = -1                        # this list was begun
+        h[0] = s.lru[cls][place.seg].head
+        return 1
+    if place.seg == TEMP:
+        return 0
+    place.seg = HOT if place.seg == COLD else TEMP
+    h[0] = s.lru[cls][place.seg].head
+    return 1
+
+
+cdef void hold_some(Store* s, Place* place, uint32_t h) noexcept nogil:
+    # Holds on to an item and those before it in its list.
     cdef Item* it
-    while h and len(kept) < KEPT_MOST:
-        it = item_at(&self.s.arena, h)
+    place.n = 0
+    while h and place.n < KEPT_MOST:
+        it = item_at(&s.arena, h)
         it.refs += 1
-        kept.append(h)
+        place.held[place.n] = h
+        place.n += 1
         h = it.prev
 
 
-cdef uint32_t unpin(Engine self, list kept, int cls, int seg):
-    # Lets them go; the first that is still where it was, or 0.
-    cdef uint32_t h, place = 0
+cdef uint32_t let_go(Store* s, Place* place, int cls) noexcept nogil:
+    # The item behind the first that is still where it was, or 0.
+    cdef uint32_t after = 0
+    cdef bint found = 0
+    cdef int i
     cdef Item* it
-    for handle in kept:
-        h = handle
-        it = item_at(&self.s.arena, h)
-        if place == 0 and it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == seg:
-            place = h
-        item_release(&self.s, h)
-    kept.clear()
-    return place
+    for i in range(place.n):
+        it = item_at(&s.arena, place.held[i])
+        if not found and it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == place.seg:
+            found = 1
+            after = it.next
+    for i in range(place.n):
+        item_release(s, place.held[i])
+    if place.n > 0:
+        place.n = -1
+    return after
 
 
-cdef object describe(Engine self, Item* it):
-    cdef Store* s = &self.s
-    return ItemInfo(PyBytes_FromStringAndSize(key_of(it), it.nkey), it.exptime + s.wall_start if it.exptime else -1,
-                    it.time // TICKS + s.wall_start, it.cas, bool(it.state & S_FETCHED), it.cls, size_of(s, it),
-                    it.flags, bool(it.state & S_BINARY))
-
+# All pages
 
 def _dump_of_pages(Engine self, classes, int budget):
-    cdef Store* s = &self.s
-    cdef uint32_t page = 1, index = 0, looked = 0
-    cdef Item* it
-    found = []
-    while page < s.arena.high:
-        looked += 1
-        if looked == WALK_SLICE:
-            looked = 0
-            yield found
-            found = []
-            continue
-        if s.arena.page[page].cls == 0 or index >= s.arena.page[page].fresh:
-            page += 1
-            index = 0
-            continue
-        it = item_at(&s.arena, chunk_in(&s.arena, page, index))
-        index += 1
-        if it.state & S_LINKED and (classes is None or it.cls in classes) and epoch_of(s, it) >= s.flush_epoch \
-                and not (it.exptime and it.exptime <= s.sec):
-            found.append(describe(self, it))
-            if len(found) >= budget:
+    cdef Copies* out = <Copies*> malloc(sizeof(Copies))
+    cdef uint64_t mask = 0
+    cdef uint32_t page = 1, index = 0
+    cdef bint more = 1
+    if out == NULL:
+        raise MemoryError
+    if classes is None:
+        mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
+    else:
+        for cls in classes:
+            mask |= <uint64_t> 1 << <int> cls
+    try:
+        while more:
+            more = pages_slice(&self.s, mask, &page, &index, budget, out)
+            found = spelled(out, 1)
+            if found or more:
                 yield found
-                found = []
-    if found:
-        yield found
+    finally:
+        free(out)
+
+
+cdef bint pages_slice(Store* s, uint64_t classes, uint32_t* page, uint32_t* index, int budget, Copies* out) noexcept nogil:
+    cdef uint32_t looked = 0
+    cdef Item* it
+    cdef bint more
+    out.n = 0
+    engine_lock(s)
+    clock_update(s)
+    while page[0] < s.arena.high and looked < WALK_SLICE and budget:
+        looked += 1
+        if s.arena.page[page[0]].cls == 0 or index[0] >= s.arena.page[page[0]].fresh:
+            page[0] += 1
+            index[0] = 0
+            continue
+        it = item_at(&s.arena, chunk_in(&s.arena, page[0], index[0]))
+        if it.state & S_LINKED and classes >> it.cls & 1 and is_alive(s, it):
+            if not copy_item(s, it, out):
+                break
+            budget -= 1
+        index[0] += 1
+    more = page[0] < s.arena.high
+    engine_unlock(s)
+    return more
+
+
+# Prefixes
+
+def _prefixes(Engine self):
+    cdef Copies* out = <Copies*> malloc(sizeof(Copies))
+    cdef uint32_t place = 0
+    cdef size_t at
+    cdef Prefix* p
+    if out == NULL:
+        raise MemoryError
+    try:
+        while place < PREFIXES_MOST:
+            prefixes_slice(&self.s, &place, out)
+            at = 0
+            while at < out.n:
+                p = <Prefix*> (out.room + at)
+                at += sizeof(Prefix) + ((p.n + 7) & ~<size_t> 7)
+                yield (PyBytes_FromStringAndSize(p.text, <Py_ssize_t> p.n), p.count[0], p.count[1], p.count[2], p.count[3])
+    finally:
+        free(out)
+
+
+cdef void prefixes_slice(Store* s, uint32_t* place, Copies* out) noexcept nogil:
+    # Those of some places of the table; a place that would not fit comes first in the next slice.
+    cdef uint32_t looked = 0
+    cdef size_t need, begun
+    cdef Prefix* p
+    out.n = 0
+    engine_lock(s)
+    if s.prefixes.table == NULL:
+        place[0] = PREFIXES_MOST
+    while place[0] < PREFIXES_MOST and looked < WALK_SLICE:
+        looked += 1
+        begun = out.n
+        p = s.prefixes.table[place[0]]
+        while p != NULL:
+            need = sizeof(Prefix) + ((p.n + 7) & ~<size_t> 7)
+            if out.n + need > DUMP_ROOM:
+                if begun == 0:              # so many in one place that they don't fit: those that do
+                    break
+                out.n = begun
+                engine_unlock(s)
+                return
+            memcpy(out.room + out.n, p, sizeof(Prefix) + p.n)
+            out.n += need
+            p = p.next
+        place[0] += 1
+    engine_unlock(s)

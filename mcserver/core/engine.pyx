@@ -1,14 +1,16 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 # cython: embedsignature=True
-"""The compiled core's Python face: Engine (one cache) and Session (one connection).
+"""The compiled core's Python face: Engine (one cache), Workers (its threads) and Session (one connection).
 
-Owns the bridge between Python objects and the rooms below it (memory, index, items, commands, session), which are C.
-Must never know asyncio or ZooKeeper, nor what an administrative command means: those go to the session's owner.
+Owns the bridge between Python objects and the rooms below it (memory, index, items, commands, session, worker), which are C.
+Must never know asyncio or ZooKeeper, nor what an administrative command means: those go to the session's owner. Every method
+that touches the store takes the engine's lock for it, and makes no Python object meanwhile (lock.pxd).
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
-from libc.errno cimport errno
+from libc.errno cimport errno, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset, strlen
@@ -31,8 +33,14 @@ from .text cimport *
 from .values cimport *
 from .conn cimport *
 from .session cimport *
+from .worker cimport *
 from .wire cimport *
+from .mail cimport *
+from .lock cimport *
+from .journal cimport *
+from .prefixes cimport *
 
+import itertools
 import os
 import time
 from collections import namedtuple
@@ -51,17 +59,29 @@ ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size 
 cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
     DEAD_A_STEP = 256           # items that are freed before the clock is looked at
+    MOVED_A_SLICE = 1024        # items that change lists before others get the lock
+    TRIM_A_SLICE = 8            # pages that are given back to the system, each a system call
     OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
-    KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
     SIZES_SLICE = 65536
-    PREFIXES_MOST = 65536       # that `stats detail` counts, as memcached does
+    WATCHED_BYTES = 65536       # of lines for watchers that nobody has spelled yet
 
 cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
-cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
-                     "conn_waiting", "conn_watch", "conn_closing")
+cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_parse_cmd", "conn_mwrite", "conn_mwrite",
+                     "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
+cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary")
 cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
 cdef dict GATES = {None: GATE_OPEN, "miss": GATE_MISS, "error": GATE_ERROR, "serve": GATE_SERVE}
 cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
+
+
+cdef extern from "<sys/socket.h>" nogil:
+    int accept4(int fd, void* address, void* length, int flags)
+    enum: SOCK_NONBLOCK, SOCK_CLOEXEC
+
+cdef extern from "<semaphore.h>" nogil:
+    int sem_init(sem_t* s, int shared, unsigned int value)
+    int sem_wait(sem_t* s)
+    int sem_destroy(sem_t* s)
 
 
 cdef class Engine
@@ -70,57 +90,61 @@ cdef class Engine
 include "session_object.pxi"
 include "figures.pxi"
 include "dumps.pxi"
-include "poller.pxi"
+include "workers.pxi"
 
 
-cdef void engine_log(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
-                     int64_t ttl, uint64_t size, int cls) noexcept with gil:
-    cdef Engine self = <Engine> owner
-    try:
-        fields = {"key": PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), "clsid": cls,
-                  "size": size, "fd": self.s.log_fd}
-        if kind == LOG_FETCH:
-            fields["status"] = FOUND_NAMES[ttl]
-        elif kind == LOG_MUTATE:
-            fields["status"] = (<bytes> status).decode()
-            fields["cmd"] = (<bytes> cmd).decode()
-            fields["ttl"] = ttl
-        elif kind == LOG_DELETE:
-            fields["cmd"] = (<bytes> cmd).decode()
-        else:
-            fields["fetch"] = bool(it.state & S_FETCHED)
-            fields["ttl"] = ttl
-            fields["la"] = (self.s.tick - it.time) // TICKS
-        self.log_callback(LOG_NAMES[kind], fields)
-    except Exception:
-        report("log")
+cdef void note(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd, int64_t ttl,
+               uint64_t size, int cls) noexcept nogil:
+    cdef Store* s = <Store*> owner
+    cdef Record* r = journal_add(&s.journal, key, nkey)
+    if r != NULL:
+        r.kind = kind
+        r.fd = s.log_fd
+        r.cls = cls
+        r.size = size
+        r.ttl = ttl
+        r.status = status
+        r.cmd = cmd
+        r.fetched = it != NULL and it.state & S_FETCHED != 0
+        r.age = (s.tick - it.time) // TICKS if it != NULL else 0
 
 
-cdef void engine_prefix(void* owner, int op, const char* key, size_t nkey) noexcept with gil:
-    cdef Engine self = <Engine> owner
-    cdef bytes text = PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey)
-    at = text.find(self.prefix_delimiter)
-    if at > 0:
-        counts = self.prefixes.get(text[:at])
-        if counts is None:
-            if len(self.prefixes) >= PREFIXES_MOST:
-                self.prefixes_left_out += 1
-                return
-            counts = self.prefixes[text[:at]] = [0, 0, 0, 0]
-        counts[op] += 1
+cdef void count_prefix(void* owner, int op, const char* key, size_t nkey) noexcept nogil:
+    prefix_count(&(<Store*> owner).prefixes, op, key, nkey)
 
 
-cdef bint engine_drop_reader(void* owner) noexcept with gil:
-    # Memory is needed and nothing can be evicted: the client that has kept an item the longest, by reading a large value
-    # slowly, is dropped.
-    cdef Engine self = <Engine> owner
-    cdef Session session
-    for session in list(self.pinned.values()):
-        if session.c.running or session.c.big == 0:     # it has just let go
-            continue
-        self.s.n.readers_dropped += 1
-        session.close("error")
-        return 1
+cdef tuple item_event(Record* r):
+    # The kind and the fields of a record of LOG_*.
+    fields = {"key": PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey), "clsid": r.cls, "size": r.size, "fd": r.fd}
+    if r.kind == LOG_FETCH:
+        fields["status"] = FOUND_NAMES[r.ttl]
+    elif r.kind == LOG_MUTATE:
+        fields["status"] = (<bytes> r.status).decode()
+        fields["cmd"] = (<bytes> r.cmd).decode()
+        fields["ttl"] = r.ttl
+    elif r.kind == LOG_DELETE:
+        fields["cmd"] = (<bytes> r.cmd).decode()
+    else:
+        fields["fetch"] = bool(r.fetched)
+        fields["ttl"] = r.ttl
+        fields["la"] = r.age
+    return LOG_NAMES[r.kind], fields
+
+
+cdef int set_prefixed(Store* s, Prefixed* list, prefixes) except -1:
+    # Puts these texts in the place of those that were there.
+    cdef char* old = list.texts
+    cdef char* texts
+    joined = b"".join([len(each).to_bytes(2, "little") + each for each in prefixes])
+    texts = <char*> malloc(len(joined) + 1)
+    if texts == NULL:
+        raise MemoryError
+    memcpy(texts, PyBytes_AS_STRING(joined), <size_t> len(joined))
+    engine_lock(s)
+    list.texts = texts
+    list.length = <size_t> len(joined)
+    engine_unlock(s)
+    free(old)
     return 0
 
 
@@ -131,18 +155,17 @@ cdef class Engine:
     MemoryError when the system refuses the address space."""
 
     cdef Store s
-    cdef Shared shared
+    cdef Shared shared          # of sessions that are driven by hand; the workers' follow it
+    cdef Box outbox             # ... and their letters
     cdef Walk walk_state
-    cdef int turn
-    cdef readonly dict pinned
-    cdef bint wants_deletes
-    cdef tuple write_prefixes
-    cdef tuple locked_prefixes
+    cdef bint pumping
+    cdef bint spelling
+    cdef bint opened
     cdef object log_callback
     cdef bytes prefix_delimiter
-    cdef dict prefixes
-    cdef readonly uint64_t prefixes_left_out    # events of prefixes for which there was no room
     cdef bytes version_reply
+    cdef uint64_t read_before   # bytes, at the last `stats reset`
+    cdef uint64_t written_before
     cdef public bint crawler_enabled
     cdef uint64_t next_walk
     cdef uint64_t next_hurry
@@ -156,7 +179,7 @@ cdef class Engine:
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
                   manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
-                  read_buffers=READ_BUFFERS):
+                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES):
         cdef Store* s = &self.s
         cdef int power
         import weakref
@@ -187,6 +210,10 @@ cdef class Engine:
         s.room_for_bytes = room_for == "bytes"
         s.uploads.next = &s.uploads
         s.uploads.prev = &s.uploads
+        s.readers.next = &s.readers
+        s.readers.prev = &s.readers
+        pthread_mutex_init(&s.mutex, NULL)
+        self.opened = 1
         s.flush_enabled = flush_enabled
         s.ascii_only = ascii_only
         s.automove = 1
@@ -200,10 +227,14 @@ cdef class Engine:
         s.manual = manual_clock
         s.start_ns = boot_clock()
         s.wall_start = <int64_t> time.time() - CLOCK_START
-        s.owner = <void*> self
-        s.log = engine_log
-        s.prefix = engine_prefix
-        s.drop_reader = engine_drop_reader
+        s.owner = s
+        s.log = note
+        s.prefix = count_prefix
+        s.turn = requests_per_event
+        s.in_most = read_buffers
+        self.prefix_delimiter = prefix_delimiter
+        s.prefixes.delimiter = PyBytes_AS_STRING(self.prefix_delimiter)
+        s.prefixes.ndelimiter = <size_t> len(prefix_delimiter)
         clock_set(s, s.start_ns)
         reserve = max(memory_limit, 32 << 30)
         if arena_open(&s.arena, memory_limit, reserve) != 0:
@@ -226,19 +257,12 @@ cdef class Engine:
             s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
             if s.size_count == NULL:
                 raise MemoryError
-        self.shared.inbuf = <char*> malloc(IN_SIZE)
-        self.shared.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
-        if self.shared.inbuf == NULL or self.shared.out == NULL:
+        if box_open(&self.outbox, 0) != 0 or shared_open(&self.shared, &self.outbox, NULL) != 0 \
+                or journal_open(&s.journal, max(log_buffer, 4096)) != 0:
             raise MemoryError
-        self.shared.in_most = read_buffers
-        set_hooks(&self.shared)
-        self.turn = requests_per_event
-        self.pinned = {}
-        self.prefixes = {}
-        self.prefix_delimiter = prefix_delimiter
         self.version_reply = b"VERSION " + version + b"\r\n"
-        self.write_prefixes = ()
-        self.locked_prefixes = ()
+        self.shared.version = PyBytes_AS_STRING(self.version_reply)
+        self.shared.version_len = <size_t> len(self.version_reply)
         self.crawler_enabled = True
 
     cdef make_classes(self, chunk_size, growth_factor, slab_chunk_max, slab_sizes):
@@ -273,7 +297,7 @@ cdef class Engine:
             factor = max(factor, (most / a.cls[a.classes].size) ** (1 / ids))
             arena_bands(a, factor, most)
 
-    cdef uint32_t pages_for(self, uint64_t limit):
+    cdef uint32_t pages_for(self, uint64_t limit) noexcept:
         # Pages of a memory of so many bytes; a large table of ghosts is taken off.
         cdef uint64_t ghosts = ghosts_beyond(self.s.ghosts.most)
         return <uint32_t> ((limit - ghosts if limit > 2 * ghosts else limit // 2) >> self.s.arena.page_bits)
@@ -284,15 +308,25 @@ cdef class Engine:
         ghosts_close(&self.s.ghosts)
         free(self.s.size_count)
         free(self.s.mrc)
-        free(self.shared.inbuf)
-        free(self.shared.out)
+        free(self.s.told_prefixes.texts)
+        free(self.s.locked_prefixes.texts)
+        prefixes_clear(&self.s.prefixes)
+        journal_close(&self.s.journal)
+        shared_close(&self.shared)
+        if self.opened:
+            box_close(&self.outbox)
+            pthread_mutex_destroy(&self.s.mutex)
 
     # Time
 
     def now(self):
         """Seconds on the engine's clock."""
+        cdef uint64_t elapsed
+        engine_lock(&self.s)
         clock_update(&self.s)
-        return self.s.elapsed_ns / 1e9 + CLOCK_START
+        elapsed = self.s.elapsed_ns
+        engine_unlock(&self.s)
+        return elapsed / 1e9 + CLOCK_START
 
     def wall(self, double seconds):
         """The engine's second as unix time."""
@@ -300,16 +334,92 @@ cdef class Engine:
 
     def advance(self, double seconds):
         """Moves the clock (tests, and debugtime)."""
+        engine_lock(&self.s)
         self.s.skew_ns += <int64_t> (seconds * 1e9)
         clock_set(&self.s, self.s.start_ns if self.s.manual else boot_clock())
+        engine_unlock(&self.s)
 
     def pause_clock(self):
+        engine_lock(&self.s)
         clock_update(&self.s)
         self.s.paused = 1
+        engine_unlock(&self.s)
 
     def resume_clock(self):
+        engine_lock(&self.s)
         self.s.paused = 0
         clock_update(&self.s)
+        engine_unlock(&self.s)
+
+    # Sessions
+
+    cdef pump(self, Session session):
+        # The letters of sessions that are driven by hand, until there are none.
+        cdef Mail* m
+        cdef Mail* after
+        cdef Session about
+        if self.pumping:
+            return
+        self.pumping = 1
+        try:
+            while True:
+                m = box_take(&self.outbox)
+                if m == NULL:
+                    break
+                while m != NULL:
+                    after = m.next
+                    about = <Session> (<Conn*> m.about).self
+                    try:
+                        about.take(m)
+                    finally:
+                        free(m)
+                        m = after
+                    about.settle()
+        finally:
+            self.pumping = 0
+        if self.s.journal.length:
+            self.spell(session.owner, session)
+
+    cdef spell(self, owner, session):
+        # The journal: to whoever observes, and to the owner's trace.
+        cdef size_t length = 0, at = 0
+        cdef char* records
+        cdef Record* r
+        if self.spelling:           # somebody who is told of a record caused more
+            return
+        self.spelling = 1
+        engine_lock(&self.s)
+        records = journal_take(&self.s.journal, &length)
+        engine_unlock(&self.s)
+        while at < length:
+            r = <Record*> (records + at)
+            at += r.length
+            try:
+                if r.kind & (J_COMMAND | J_REPLY):
+                    text = PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey)
+                    owner.trace(session, (b">%d " if r.kind == J_REPLY else b"<%d ") % r.fd + text.rstrip(b"\r\n"))
+                elif self.log_callback is not None:
+                    self.log_callback(*item_event(r))
+            except Exception:
+                report("log")
+        self.spelling = 0
+
+    cdef void remove_shared(self, Pool* pool) noexcept:
+        # These threads have ended: what they counted stays.
+        cdef Shared* at = &self.shared
+        cdef int i
+        engine_lock(&self.s)
+        self.s.journal.reader = NULL
+        while at.next != NULL:
+            for i in range(pool.count):
+                if at.next == &pool.worker[i].shared:
+                    add64(&self.shared.bytes_read, <int64_t> at.next.bytes_read)
+                    add64(&self.shared.bytes_written, <int64_t> at.next.bytes_written)
+                    at.next = at.next.next
+                    break
+            else:
+                at = at.next
+        engine_unlock(&self.s)
 
     # Figures
 
@@ -332,22 +442,36 @@ cdef class Engine:
         cdef Mrc* m = s.mrc
         cdef ClassStats* c
         cdef int i
-        cdef uint64_t hits = 0, gets = s.n.cmd_get + s.n.cmd_touch
+        cdef uint64_t hits = 0, gets, samples, keys, block
+        cdef double stands_for, memory
+        cdef double sampled[MINIS]
+        cdef double ratios[MINIS]
+        cdef double factors[MINIS]
+        cdef double rate
+        cdef bint enough
+        engine_lock(s)
+        gets = s.n.cmd_get + s.n.cmd_touch
         for i in range(MAX_CLASSES):
             c = &s.cls[i]
-            hits += hits_of(self, i) + c.touch_hits
+            hits += hits_of(c) + c.touch_hits
         hits -= s.n.vivified
-        enough = m.samples >= MRC_ENOUGH and gets > 0
-        curve = {}
+        samples, keys, block, stands_for, memory, rate = m.samples, m.keys, m.block, m.gets, m.memory, mrc_rate(m)
+        enough = samples >= MRC_ENOUGH and gets > 0
         for i in range(MINIS):
-            ratio = mrc_ratio(m, i, <double> hits, <double> gets) if enough else None
-            curve[m.mini[i].factor] = (<uint64_t> (m.memory * m.mini[i].factor), ratio)
-        return {"samples": m.samples, "sampling_rate": mrc_rate(m), "keys": m.keys, "memory": m.block, "gets": gets,
-                "stands_for": m.gets, "sampled_hits": [m.mini[i].hits for i in range(MINIS)], "curve": curve}
+            ratios[i] = mrc_ratio(m, i, <double> hits, <double> gets) if enough else 0
+            factors[i] = m.mini[i].factor
+            sampled[i] = m.mini[i].hits
+        engine_unlock(s)
+        curve = {factors[i]: (<uint64_t> (memory * factors[i]), ratios[i] if enough else None) for i in range(MINIS)}
+        return {"samples": samples, "sampling_rate": rate, "keys": keys, "memory": block, "gets": gets,
+                "stands_for": stands_for, "sampled_hits": [sampled[i] for i in range(MINIS)], "curve": curve}
 
     def mrc_faults(self):
         """What is wrong with the miniatures' lists and sums, as text; empty when all is well. For tests: slow."""
-        cdef const char* fault = mrc_check(self.s.mrc)
+        cdef const char* fault
+        engine_lock(&self.s)
+        fault = mrc_check(self.s.mrc)
+        engine_unlock(&self.s)
         return "" if fault == NULL else (<bytes> fault).decode()
 
     def sizes(self):
@@ -365,20 +489,40 @@ cdef class Engine:
     def reset_stats(self):
         """`stats reset`: clears counters, keeps gauges."""
         cdef int i
-        memset(&self.s.n, 0, sizeof(Counters))
+        cdef Store* s = &self.s
+        cdef Prefixes old
+        cdef uint64_t read = 0, written = 0
+        engine_lock(s)
+        memset(&s.n, 0, sizeof(Counters))
         for i in range(MAX_CLASSES):
-            memset(&self.s.cls[i], 0, sizeof(ClassStats))
-        self.prefixes.clear()
-        mrc_reset(self.s.mrc)
-        self.prefixes_left_out = 0
-        self.shared.in_refused = 0
+            memset(&s.cls[i], 0, sizeof(ClassStats))
+        mrc_reset(s.mrc)
+        set64(&s.in_refused, 0)
+        s.journal.dropped = 0
+        s.journal.written = 0
+        old = s.prefixes
+        s.prefixes.table = NULL
+        s.prefixes.count = 0
+        s.prefixes.left_out = 0
+        s.prefixes.generation += 1
+        traffic(self, &read, &written)
+        self.read_before = read
+        self.written_before = written
+        engine_unlock(s)
+        prefixes_clear(&old)
 
     def prefix_stats(self):
-        """Prefix, gets, hits, sets, deletes: those that are known now, counted when each is asked for."""
-        for prefix in list(self.prefixes):
-            n = self.prefixes.get(prefix)
-            if n is not None:
-                yield prefix, n[0], n[1], n[2], n[3]
+        """Prefix, gets, hits, sets, deletes: each as it was counted when its part of the table was looked at."""
+        return _prefixes(self)
+
+    @property
+    def prefixes_left_out(self):
+        """Events of prefixes for which there was no room."""
+        cdef uint64_t n
+        engine_lock(&self.s)
+        n = self.s.prefixes.left_out
+        engine_unlock(&self.s)
+        return n
 
     @property
     def detail(self):
@@ -386,7 +530,10 @@ cdef class Engine:
 
     @detail.setter
     def detail(self, on):
-        self.s.detail = bool(on)
+        cdef bint wanted = bool(on)
+        engine_lock(&self.s)
+        self.s.detail = wanted
+        engine_unlock(&self.s)
 
     @property
     def verbosity(self):
@@ -395,63 +542,113 @@ cdef class Engine:
     @verbosity.setter
     def verbosity(self, int level):
         self._verbosity = level
+        engine_lock(&self.s)
         self.s.trace = level > 1
+        engine_unlock(&self.s)
 
     # Administration
 
     def flush_all(self, delay=0):
         """Everything stored so far is dead, at once or after `delay` (an exptime as flush_all takes it)."""
+        cdef int64_t exptime = delay
+        engine_lock(&self.s)
         clock_update(&self.s)
-        flush_all(&self.s, delay)
+        flush_all(&self.s, exptime)
+        engine_unlock(&self.s)
 
     def set_memory_limit(self, limit):
         """Changes -m; a lower limit is reached in slices by `maintain`. False if there is no address space for it."""
         if limit < MEMORY_LIMIT_LEAST or (limit >> self.s.arena.page_bits) > self.s.arena.pages_max:
             return False
-        self.s.memory_limit = limit
-        mrc_resize(self.s.mrc, limit)
-        self.s.arena.pages_limit = self.pages_for(limit)
+        cdef uint64_t most = limit
+        engine_lock(&self.s)
+        self.s.memory_limit = most
+        mrc_resize(self.s.mrc, most)
+        self.s.arena.pages_limit = self.pages_for(most)
+        engine_unlock(&self.s)
         return True
 
     def tune_lru(self, int hot_pct, int warm_pct, double hot_factor, double warm_factor):
+        engine_lock(&self.s)
         self.s.hot_pct = hot_pct
         self.s.warm_pct = warm_pct
         self.s.hot_factor = hot_factor
         self.s.warm_factor = warm_factor
+        engine_unlock(&self.s)
 
     def set_segmented(self, on):
         """`lru mode`: segmented, or one list for each class (flat), to which all items then move."""
         cdef Store* s = &self.s
-        cdef int i, seg
-        cdef uint32_t h
-        cdef Item* it
-        s.segmented = bool(on)
-        if on:
-            return
+        cdef bint wanted = bool(on)
+        engine_lock(s)
+        s.segmented = wanted
+        if not wanted:
+            self.flatten()
+        engine_unlock(s)
+
+    cdef void flatten(self) noexcept nogil:
+        # Under the lock, which others get in between.
+        cdef Store* s = &self.s
+        cdef int i
         for i in range(1, s.arena.lists + 1):
-            for seg in (TEMP, HOT):
-                while s.lru[i][seg].tail:
-                    h = s.lru[i][seg].tail
-                    list_move(s, h, item_at(&s.arena, h), COLD)
-            h = s.lru[i][COLD].tail
-            while h:                                    # in a flat LRU nobody is counted as used
-                it = item_at(&s.arena, h)
-                set_uses(it, 0)
+            self.empty_list(i, TEMP)
+            self.empty_list(i, HOT)
+            self.forget_uses(i)
+
+    cdef void empty_list(self, int cls, int seg) noexcept nogil:
+        cdef Store* s = &self.s
+        cdef uint32_t h, n = 0
+        while s.lru[cls][seg].tail:
+            h = s.lru[cls][seg].tail
+            list_move(s, h, item_at(&s.arena, h), COLD)
+            n += 1
+            if n % MOVED_A_SLICE == 0:
+                engine_unlock(s)
+                engine_lock(s)
+
+    cdef void forget_uses(self, int cls) noexcept nogil:
+        # In a flat LRU nobody is counted as used.
+        cdef Store* s = &self.s
+        cdef uint32_t h = s.lru[cls][COLD].tail, before, n = 0
+        cdef uint64_t size
+        cdef Item* it
+        while h:
+            it = item_at(&s.arena, h)
+            set_uses(it, 0)
+            if it.seg & SEG_MASK == WARM:
+                size = size_of(s, it)
+                s.lru[cls][WARM].count -= 1
+                s.lru[cls][WARM].bytes -= size
+                s.lru[cls][COLD].count += 1
+                s.lru[cls][COLD].bytes += size
                 it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | COLD)
-                h = it.prev
-            s.lru[i][COLD].count += s.lru[i][WARM].count
-            s.lru[i][COLD].bytes += s.lru[i][WARM].bytes
-            s.lru[i][WARM].count = 0
-            s.lru[i][WARM].bytes = 0
+            before = it.prev
+            n += 1
+            if n % MOVED_A_SLICE == 0:
+                it.refs += 1
+                engine_unlock(s)
+                engine_lock(s)
+                # Another thread may have taken it out of the list meanwhile: then from the end again, where all is done.
+                before = it.prev if it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == COLD \
+                    else s.lru[cls][COLD].tail
+                item_release(s, h)
+            h = before
 
     def set_temporary_ttl(self, seconds):
-        self.s.temp_ttl = seconds
+        cdef int64_t ttl = seconds
+        engine_lock(&self.s)
+        self.s.temp_ttl = ttl
+        engine_unlock(&self.s)
 
     def reassign_page(self, int src, int dst):
         """`slabs reassign`: OK, BUSY, BADCLASS, NOSPARE or SAME."""
+        cdef const char* answer
+        engine_lock(&self.s)
         clock_update(&self.s)
         self.s.attempt += 1
-        return (<bytes> reassign(&self.s, src, dst)).decode()
+        answer = reassign(&self.s, src, dst)
+        engine_unlock(&self.s)
+        return (<bytes> answer).decode()
 
     @property
     def automove(self):
@@ -459,7 +656,9 @@ cdef class Engine:
 
     @automove.setter
     def automove(self, int level):
+        engine_lock(&self.s)
         self.s.automove = level
+        engine_unlock(&self.s)
 
     def cachedump(self, int cls, int limit, int budget=400):
         """At most `limit` (0: all, up to 2 MiB of text) live items of a class, from the LRU's head: (key, length, expiry).
@@ -476,16 +675,19 @@ cdef class Engine:
 
     def crawl(self, classes=None, limit=0):
         """Starts a pass that frees dead items (`lru_crawler crawl`). False while one asked for is running."""
-        cdef uint64_t mask = 0
-        if self.walk_state.running and self.walk_state.asked:
-            return False
+        cdef uint64_t mask = 0, most = limit
+        cdef bint busy
         if classes is None:
             mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
         else:
             for cls in classes:
                 mask |= <uint64_t> 1 << <int> cls
-        walk_start(&self.s, &self.walk_state, mask, limit, 1)
-        return True
+        engine_lock(&self.s)
+        busy = self.walk_state.running and self.walk_state.asked
+        if not busy:
+            walk_start(&self.s, &self.walk_state, mask, most, 1)
+        engine_unlock(&self.s)
+        return not busy
 
     @property
     def crawler_running(self):
@@ -503,9 +705,20 @@ cdef class Engine:
 
     def maintain(self, int budget_us=1000):
         """One slice of background work; returns the seconds after which it wants to be called again."""
+        cdef uint64_t began = boot_clock(), limit = <uint64_t> budget_us * 1000
+        cdef double rest
+        while True:
+            engine_lock(&self.s)
+            rest = self.maintain_slice(limit if limit < SLICE_NS else SLICE_NS)
+            engine_unlock(&self.s)
+            if rest > 0.001 or boot_clock() - began >= limit:
+                return rest
+
+    cdef double maintain_slice(self, uint64_t limit) noexcept nogil:
+        # Under the lock, for so many ns.
         cdef Store* s = &self.s
         cdef Walk* w = &self.walk_state
-        cdef uint64_t began, limit = <uint64_t> budget_us * 1000
+        cdef uint64_t began
         cdef int i
         cdef bint more = 0
         clock_update(s)
@@ -518,12 +731,12 @@ cdef class Engine:
                 more = 1
                 break
         if s.arena.pooled and s.arena.pages_used + s.arena.pooled > s.arena.pages_limit:
-            arena_trim(&s.arena, 64)
-        while garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP and boot_clock() - began < limit:
+            more = more or arena_trim(&s.arena, TRIM_A_SLICE) == TRIM_A_SLICE
+        while boot_clock() - began < limit and garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP:
             pass
         while boot_clock() - began < limit and compact_step(s):
             pass
-        if s.maintained:
+        if s.maintained and boot_clock() - began < limit:
             s.n.juggles += 1
             for i in range(1, s.arena.lists + 1):
                 while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
@@ -551,8 +764,11 @@ cdef class Engine:
 
     def observe(self, int mask, callback):
         """Calls callback(kind, fields) for the log events in the mask: 1 item_get, 2 item_store, 4 eviction, 8 deleted."""
+        cdef int wanted = mask if callback is not None else 0
         self.log_callback = callback
-        self.s.log_mask = mask if callback is not None else 0
+        engine_lock(&self.s)
+        self.s.log_mask = wanted
+        engine_unlock(&self.s)
 
     # Coherence
 
@@ -563,12 +779,14 @@ cdef class Engine:
         if not 1 <= len(key) <= KEY_MAX:
             return False
         hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
+        engine_lock(&self.s)
         clock_update(&self.s)
         hold_key(&self.s, hv)
-        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), hv)
+        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> PyBytes_GET_SIZE(key), hv)
         if h:
             item_unlink(&self.s, h, hv)
         curve_delete(&self.s, hv)
+        engine_unlock(&self.s)
         return h != 0
 
     def mark_stale(self, bytes key not None, int ttl=-1):
@@ -579,67 +797,89 @@ cdef class Engine:
         if not 1 <= len(key) <= KEY_MAX:
             return False
         hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
+        engine_lock(&self.s)
         clock_update(&self.s)
         hold_key(&self.s, hv)
-        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), hv)
-        if h == 0:
-            return False
-        it = item_at(&self.s.arena, h)
-        if it.nbytes == 0:
-            item_unlink(&self.s, h, hv)
-            curve_delete(&self.s, hv)
-        else:
-            mark_item_stale(&self.s, it, <int64_t> expiry(&self.s, ttl) if ttl >= 0 else -1)
-        return True
+        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> PyBytes_GET_SIZE(key), hv)
+        if h:
+            it = item_at(&self.s.arena, h)
+            if it.nbytes == 0:
+                item_unlink(&self.s, h, hv)
+                curve_delete(&self.s, hv)
+            else:
+                mark_item_stale(&self.s, it, <int64_t> expiry(&self.s, ttl) if ttl >= 0 else -1)
+        engine_unlock(&self.s)
+        return h != 0
 
-    cdef void hold_everything(self):
+    cdef void hold_everything(self) noexcept nogil:
         if self.s.hold_ms:
             self.s.hold_all = boot_ms(&self.s) + self.s.hold_ms
 
     def flush(self):
         """Forgets everything, leases included."""
+        engine_lock(&self.s)
         clock_update(&self.s)
         flush_now(&self.s)
         self.hold_everything()
+        engine_unlock(&self.s)
 
     def flush_prefix(self, bytes prefix not None):
         """Forgets the keys that begin with the prefix."""
+        engine_lock(&self.s)
         clock_update(&self.s)
-        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 0, 0)
+        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), 0, 0)
         self.hold_everything()
+        engine_unlock(&self.s)
 
     def refresh_prefix(self, bytes prefix not None, int ttl=0):
         """Marks the keys that begin with the prefix stale, to live at most ttl seconds more (0: as they were)."""
+        engine_lock(&self.s)
         clock_update(&self.s)
-        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 1, ttl)
+        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), 1, ttl)
         self.hold_everything()
+        engine_unlock(&self.s)
 
     def set_gate(self, policy, fresh_until=0):
         """miss, error or serve: what to answer after fresh_until (CLOCK_BOOTTIME, ns); None: no gate."""
         gate = GATES.get(policy)
         if gate is None:
             raise ValueError("the gate's policy is miss, error, serve or None")
-        self.s.gate_policy = gate
-        self.s.fresh_until = fresh_until
+        cdef int wanted = gate
+        cdef uint64_t until = fresh_until
+        engine_lock(&self.s)
+        self.s.gate_policy = wanted
+        self.s.fresh_until = until
+        engine_unlock(&self.s)
 
     @property
     def gate_closed(self):
         """True when the gate is set and its time is over."""
+        cdef bint closed
+        engine_lock(&self.s)
         clock_update(&self.s)
-        return self.s.gate != GATE_OPEN
+        closed = self.s.gate != GATE_OPEN
+        engine_unlock(&self.s)
+        return closed
 
     def hold_off(self, int milliseconds):
         """For so long after delete, mark_stale or flush above, plain stores of that key are refused. 0: off."""
+        engine_lock(&self.s)
         self.s.hold_ms = milliseconds
+        engine_unlock(&self.s)
 
     def broadcast(self, deletes, write_prefixes=()):
         """What sessions report to owner.events: deletes and flushes, and writes of keys under these prefixes."""
-        self.wants_deletes = bool(deletes)
-        self.write_prefixes = tuple(write_prefixes)
-        self.s.tell_deletes = self.wants_deletes
-        self.s.tell_writes = len(self.write_prefixes) > 0
+        cdef bint wanted = bool(deletes), writes = len(write_prefixes) > 0
+        set_prefixed(&self.s, &self.s.told_prefixes, write_prefixes)
+        engine_lock(&self.s)
+        self.s.tell_deletes = wanted
+        self.s.tell_writes = writes
+        engine_unlock(&self.s)
 
     def lock_prefixes(self, prefixes):
         """Writes to keys under these prefixes wait for owner.lock."""
-        self.locked_prefixes = tuple(prefixes)
-        self.s.locks = len(self.locked_prefixes) > 0
+        cdef bint locks = len(prefixes) > 0
+        set_prefixed(&self.s, &self.s.locked_prefixes, prefixes)
+        engine_lock(&self.s)
+        self.s.locks = locks
+        engine_unlock(&self.s)

@@ -1,15 +1,60 @@
 # Figures: what `stats`, `stats items` and `stats slabs` show of an engine. Included by engine.pyx.
 #
-# Owns the names under which figures go out: memcached's where it has them. Must never change what it counts.
+# Owns the names under which figures go out: memcached's where it has them. Must never change what it counts. What is spelled is a
+# copy: the lock is held for the copying only.
+
+cdef struct Worth:              # of a class: what only a look at its items can tell
+    double ready
+    uint64_t age[4]             # seconds since the last use of the item at the end of each list
+
+
+cdef Store* copied(Engine self, Worth* worth) except NULL:
+    # The store as it is now, without what its pointers point at. To be freed. worth: of MAX_CLASSES, or NULL.
+    cdef Store* s = &self.s
+    cdef Store* copy = <Store*> malloc(sizeof(Store))
+    cdef int i, seg
+    cdef uint32_t h
+    if copy == NULL:
+        raise MemoryError
+    engine_lock(s)
+    clock_update(s)
+    memcpy(copy, s, sizeof(Store))
+    if worth != NULL:
+        for i in range(1, s.arena.lists + 1):
+            if list_items(s, i) == 0:
+                continue
+            worth[i].ready = readiness(s, i)
+            for seg in range(4):
+                h = s.lru[i][list_id(seg)].tail
+                worth[i].age[seg] = (s.tick - item_at(&s.arena, h).time) // TICKS if h else 0
+    engine_unlock(s)
+    return copy
+
+
+cdef void traffic(Engine self, uint64_t* read, uint64_t* written) noexcept:
+    # Bytes that all connections have received and sent.
+    cdef Shared* sh = &self.shared
+    while sh != NULL:
+        read[0] += get64(&sh.bytes_read)
+        written[0] += get64(&sh.bytes_written)
+        sh = sh.next
+
 
 cdef dict general_figures(Engine self):
-    cdef Store* s = &self.s
+    cdef Store* s = copied(self, NULL)
+    try:
+        return spelled_general(self, s)
+    finally:
+        free(s)
+
+
+cdef dict spelled_general(Engine self, Store* s):
     cdef Counters* n = &s.n
     cdef ClassStats t
     cdef ClassStats* c
     cdef int i, seg
-    cdef uint64_t hits = 0
-    clock_update(s)
+    cdef uint64_t hits = 0, read = 0, written = 0
+    traffic(self, &read, &written)
     memset(&t, 0, sizeof(t))
     for i in range(MAX_CLASSES):
         c = &s.cls[i]
@@ -40,7 +85,8 @@ cdef dict general_figures(Engine self):
         "incr_misses": n.incr_misses, "incr_hits": t.incr_hits, "decr_misses": n.decr_misses,
         "decr_hits": t.decr_hits, "cas_misses": n.cas_misses, "cas_hits": t.cas_hits, "cas_badval": t.cas_badval,
         "touch_hits": t.touch_hits, "touch_misses": n.touch_misses, "store_too_large": n.too_large,
-        "store_no_memory": n.no_memory, "bytes_read": n.bytes_read, "bytes_written": n.bytes_written,
+        "store_no_memory": n.no_memory, "bytes_read": read - self.read_before,
+        "bytes_written": written - self.written_before,
         "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
         "hash_power_level": power_of(s.index.size),
         "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,
@@ -59,41 +105,45 @@ cdef dict general_figures(Engine self):
         "unfinished_bytes": s.unfinished, "unfinished_limit": unfinished_most(s),
         "unfinished_refused": n.uploads_refused,
         "ghost_bytes": s.ghosts.size * sizeof(Ghost),
-        "read_buf_bytes": self.shared.in_kept, "read_buf_oom": self.shared.in_refused,
+        "read_buf_bytes": s.in_kept, "read_buf_oom": s.in_refused,
+        "lock_waits": n.lock_waits, "lock_wait_us": n.lock_wait_ns // 1000,
+        "journal_dropped": s.journal.dropped,
     }
 
 
-cdef uint64_t hits_of(Engine self, int cls):
-    cdef ClassStats* c = &self.s.cls[cls]
+cdef uint64_t hits_of(ClassStats* c) noexcept nogil:
     return c.hits_to[0] + c.hits_to[1] + c.hits_to[2] + c.hits_to[3]
 
 
-cdef uint64_t tail_age(Engine self, int cls, int seg):
-    # Seconds since the last use of the item at the end of a list; of one in the ring for WARM and COLD.
-    cdef uint32_t h = self.s.lru[cls][list_id(seg)].tail
-    return (self.s.tick - item_at(&self.s.arena, h).time) // TICKS if h else 0
-
-
 cdef dict list_figures(Engine self):
-    cdef Store* s = &self.s
+    cdef Worth worth[MAX_CLASSES]
+    cdef Store* s = copied(self, worth)
+    try:
+        return spelled_lists(s, worth)
+    finally:
+        free(s)
+
+
+cdef dict spelled_lists(Store* s, Worth* worth):
     cdef ClassStats* c
     cdef Lru* l
     cdef int i
+    cdef uint64_t hits = 0
     result = {}
-    clock_update(s)
-    hits = sum(hits_of(self, i) for i in range(MAX_CLASSES))
+    for i in range(MAX_CLASSES):
+        hits += hits_of(&s.cls[i])
     for i in range(1, s.arena.lists + 1):
         l = &s.lru[i][0]
         c = &s.cls[i]
         number = list_items(s, i)
         if number == 0:
             continue
-        ready = readiness(s, i)
+        ready = worth[i].ready
         oldest_seg = COLD if l[COLD].tail else HOT if l[HOT].tail else TEMP
         result[i] = {
             "number": number, "number_hot": l[HOT].count, "number_warm": l[WARM].count,
-            "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": tail_age(self, i, HOT),
-            "age_warm": tail_age(self, i, WARM), "age": tail_age(self, i, oldest_seg),
+            "number_cold": l[COLD].count, "number_temp": l[TEMP].count, "age_hot": worth[i].age[HOT],
+            "age_warm": worth[i].age[WARM], "age": worth[i].age[oldest_seg],
             "mem_requested": l[HOT].bytes + l[WARM].bytes + l[COLD].bytes + l[TEMP].bytes,
             "evicted": c.evicted, "evicted_nonzero": c.evicted_nonzero, "evicted_time": c.evicted_time,
             "outofmemory": c.outofmemory, "tailrepairs": 0, "reclaimed": c.reclaimed,
@@ -105,13 +155,20 @@ cdef dict list_figures(Engine self):
             "hits_to_hot": c.hits_to[HOT], "hits_to_warm": c.hits_to[WARM], "hits_to_cold": c.hits_to[COLD],
             "hits_to_temp": c.hits_to[TEMP],
             "page_worth": s.arena.page_size / ready if ready else 0.0,
-            "hits_share": 100 * hits_of(self, i) / hits if hits else 0.0,
+            "hits_share": 100 * hits_of(c) / hits if hits else 0.0,
         }
     return result
 
 
 cdef tuple slab_figures(Engine self):
-    cdef Store* s = &self.s
+    cdef Store* s = copied(self, NULL)
+    try:
+        return spelled_slabs(s)
+    finally:
+        free(s)
+
+
+cdef tuple spelled_slabs(Store* s):
     cdef SlabClass* k
     cdef ClassStats* c
     cdef int i
@@ -128,7 +185,7 @@ cdef tuple slab_figures(Engine self):
         result[i] = {
             "chunk_size": k.size, "chunks_per_page": k.per_page, "total_pages": k.pages, "total_chunks": total,
             "used_chunks": k.used, "free_chunks": total - k.used, "free_chunks_end": 0,
-            "get_hits": hits_of(self, i), "cmd_set": c.cmd_set,
+            "get_hits": hits_of(c), "cmd_set": c.cmd_set,
             "delete_hits": c.delete_hits, "incr_hits": c.incr_hits, "decr_hits": c.decr_hits,
             "cas_hits": c.cas_hits, "cas_badval": c.cas_badval, "touch_hits": c.touch_hits,
             "pages_given": c.pages_given, "pages_taken": c.pages_taken,

@@ -5,6 +5,7 @@
 # it when the one before is full. A store that can't be completed for want of memory is answered so, and the rest is skipped.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.errno cimport errno
 from .memory cimport *
 from .store cimport Store
 from .items cimport item_find, item_release, item_unlink, key_of, last_piece
@@ -55,7 +56,6 @@ cdef inline void intake_refuse(Conn* c) noexcept nogil:
     s.n.no_memory += 1
     s.cls[it.cls].outofmemory += 1
     c.swallow = it.nbytes - c.fill.done + 2
-    c.phase = P_SWALLOW
     c.refused = 1
     if c.meta or c.mode == M_SET:
         old = item_find(s, key_of(it), it.nkey, c.hash)
@@ -64,8 +64,10 @@ cdef inline void intake_refuse(Conn* c) noexcept nogil:
         curve_delete(s, c.hash)
     item_release(s, c.item)
     c.item = 0
-    if not c.running:
-        c.shared.on_refused(c)
+    if s.current == c:
+        c.phase = P_SWALLOW
+    else:
+        poke(c, F_REFUSED)
 
 
 cdef inline void refuse_conn(void* conn) noexcept nogil:
@@ -133,8 +135,8 @@ cdef inline void pin_filled(Conn* c, int by) noexcept nogil:
 
 
 cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
-    # Reads a value straight into its item, and what follows into the shared buffer. Returns what recvmsg returns, less what
-    # went into the item; -2 when there is no room now (see intake_copy).
+    # Reads a value straight into its item, and what follows into the shared buffer, without the lock. Returns what recvmsg returns,
+    # less what went into the item; -2 when there is no room now (see intake_copy).
     cdef Store* s = c.store
     cdef iovec part[AHEAD_MOST + 2]
     cdef uint32_t spare[AHEAD_MOST]
@@ -174,7 +176,12 @@ cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
     m.msg_control = NULL
     m.msg_controllen = 0
     m.msg_flags = 0
+    c.up.busy = 1
+    leave(c)
     n = recvmsg(c.fd, &m, MSG_DONTWAIT)
+    c.shared.error = errno
+    enter(c)
+    c.up.busy = 0
     pin_filled(c, -1)
     i = intake_keep(c, part, spare, spares, n)
     while i < spares:
@@ -183,7 +190,7 @@ cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
         i += 1
     if n <= 0:
         return n
-    s.n.bytes_read += <uint64_t> n
+    add64(&c.shared.bytes_read, n)
     c.ahead = 0 if <uint64_t> n < room else AHEAD_MOST if 2 * c.ahead >= AHEAD_MOST else 2 * c.ahead + 1
     return n - <ssize_t> room if <uint64_t> n > room else 0
 

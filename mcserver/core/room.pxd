@@ -11,7 +11,7 @@ from .items cimport *
 from .evict cimport *
 from .exchange cimport *
 from .slices cimport *
-from .uploads cimport upload_drop_worst
+from .uploads cimport reader_drop, upload_drop_worst
 
 cdef enum:
     GARBAGE_A_STORE = 64        # pieces
@@ -84,7 +84,7 @@ cdef inline uint32_t obtain_chunk(Store* s, int cls, int patience) noexcept nogi
             return 0
         patience -= 1
         if not make_room(s, cls):
-            if drops == 0 or not (upload_drop_worst(s) or (s.drop_reader != NULL and s.drop_reader(s.owner))):
+            if drops == 0 or not (upload_drop_worst(s) or reader_drop(s)):
                 return 0
             drops -= 1
             s.attempt += 1              # what they used may leave now

@@ -3,10 +3,11 @@
 # The rules (protocol page, 1.1):
 # - A command is a line up to LF, with one CR before it taken off; data blocks are counted and end in CR LF.
 # - Every command's reply is in the output before the next command runs; a batch is sent by one write.
-# - When the client takes no more (blocked), when replies wait for a confirmation (held), or a write for its lock, the
-#   session stops reading and keeps its place; nothing is lost and nothing is run twice.
+# - When the client takes no more (blocked), when replies wait for a confirmation (held), a write for its lock, or a cold command
+#   for its reply, the session stops reading and keeps its place; nothing is lost and nothing is run twice.
+# - Commands run under the engine's lock; reading and sending happen outside of it.
 # - Any bytes lead to replies, a documented error, or a closed connection; all at once means the same as byte by byte.
-# Owns the phase of a connection: nothing outside changes it but engine.pyx through the functions here.
+# Owns the phase of a connection: nothing outside changes it but through the functions here.
 # Must never know what a command does.
 
 from libc.errno cimport errno, EAGAIN, EINTR
@@ -14,7 +15,7 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
 from .memory cimport Item, item_at
-from .store cimport Store, boot_clock
+from .store cimport CLOCK_START, Store, boot_clock
 from .items cimport item_release
 from .flush cimport clock_update
 from .text cimport MAX_TOKENS, Token, last_is_noreply, tokenise
@@ -25,8 +26,14 @@ from .classic cimport *
 from .meta cimport *
 from .wire cimport *
 
+cdef extern from "<semaphore.h>" nogil:
+    ctypedef struct sem_t:
+        pass
+    int sem_post(sem_t* s)
+
 cdef enum:
     TURN_NS = 250000            # a connection's turn ends at the first -R commands after this long
+    BATCH_NS = 30000            # ... and others who wait for the lock have it after this long
 
 
 cdef inline bint same(Token* t, const char* word, size_t n) noexcept nogil:
@@ -39,24 +46,30 @@ cdef inline void gone(Conn* c) noexcept nogil:
     c.phase = P_CLOSED
 
 
-cdef inline bint flush(Conn* c) noexcept nogil:
-    # Sends the batch's replies. 0: nothing more may run now (blocked, held or closed).
-    cdef int r
+cdef inline void flush_outside(Conn* c) noexcept nogil:
+    # Sends the batch's replies. Called under the lock, returns without it.
     cdef size_t n
+    cdef bint big
+    cdef int r
     if c.has_events:
-        c.shared.on_flush(c)
+        tell_events(c)
     n = c.shared.out_len
     c.shared.out_len = 0
     c.replies = 0
-    if n or (c.big and not c.held):
-        r = send_now(c, c.shared.out, n)
+    big = c.big != 0
+    leave(c)
+    if (n or big) and c.phase != P_CLOSED and not c.blocked:
+        r = send_now(c, c.shared.out, n, big)
         if r < 0:
             gone(c)
-            return 0
-        if r == 0:
-            c.blocked = 1
-            return 0
-    return not c.held
+        c.blocked = r == 0
+
+
+cdef inline bint flush(Conn* c) noexcept nogil:
+    # ... returns with it. 0: nothing more may run now (blocked, held or closed).
+    flush_outside(c)
+    enter(c)
+    return not (c.held or c.blocked or c.phase == P_CLOSED)
 
 
 # Running
@@ -68,27 +81,57 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1
-        c.shared.on_span(c, c.start, c.shared.out_len)
+        event_has_reply(c, c.start, c.shared.out_len)
     if c.shared.out_len > c.start:
         c.replies += 1
     if c.store.trace and c.shared.out_len > c.start:
-        c.shared.on_trace(c, 1, c.shared.out + c.start, c.shared.out_len - c.start)
+        trace(c, J_REPLY, c.shared.out + c.start, c.shared.out_len - c.start)
     c.granted = 0
     c.refusal_len = 0
+    if c.mail != NULL:
+        free(c.mail)
+        c.mail = NULL
 
 
 cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
-    cdef int r
+    # The owner's command: its reply comes by letter.
+    cdef Mail* m = mail_with(M_COLD, c, line, n)
+    if m == NULL:
+        puts(c, WIRE_NO_MEMORY)
+        return
     if same(t, b"stats", 5) or same(t, b"watch", 5):
         c.noreply = 0
-    r = c.shared.on_cold(c, line, n)
-    if r == COLD_STREAM:
-        c.phase = P_STREAM
-    elif r == COLD_UNKNOWN:
-        if count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0:
+    c.bad_http = count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0
+    c.then_watch = 0
+    m.a = c.noreply
+    m.b = c.shared.out_len + c.out_len + (1 if c.big else 0)
+    c.mail = m                  # written when what stands before it is sent
+    c.phase = P_COLD
+
+
+cdef inline void answer(Conn* c) noexcept nogil:
+    # The reply to a cold command is there.
+    cdef Mail* m = c.mail
+    c.start = c.shared.out_len
+    c.phase = P_WATCH if c.then_watch else P_LINE
+    if m.a == A_UNKNOWN:
+        if c.bad_http:
             gone(c)
         else:
             puts(c, WIRE_ERROR)
+    elif m.n:
+        put(c, m.data, m.n)
+    command_done(c)
+
+
+cdef inline void piece(Conn* c) noexcept nogil:
+    # A piece of a long reply is there.
+    cdef Mail* m = c.mail
+    if not c.noreply:
+        put(c, m.data, m.n)
+    free(m)
+    c.mail = NULL
+    c.phase = P_SENT
 
 
 cdef inline void dispatch_meta(Conn* c, const char* line, size_t n, char which) noexcept nogil:
@@ -138,7 +181,7 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
     elif same(t, b"flush_all", 9): cmd_flush_all(c, t, count)
     elif same(t, b"version", 7):
         c.noreply = 0
-        c.shared.on_cold(c, line, n)
+        put(c, c.shared.version, c.shared.version_len)
     elif same(t, b"quit", 4):
         c.noreply = 0
         c.quitting = 1
@@ -153,7 +196,7 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     c.start = c.shared.out_len
     c.noreply = 0
     if c.store.trace:
-        c.shared.on_trace(c, 0, line, n)
+        trace(c, J_COMMAND, line, n)
     if raw < 4:
         puts(c, WIRE_BAD_FORMAT)
     else:
@@ -264,18 +307,31 @@ cdef inline bint turn_is_over(Conn* c, uint64_t* began) noexcept nogil:
     return 1
 
 
-cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogil:
+cdef inline void others_first(Conn* c, uint64_t* entered) noexcept nogil:
+    # Between two commands of a batch: who waits for the lock gets it after a while.
+    cdef uint64_t now
+    if not lock_is_wanted(c.store) or c.has_events or c.big:
+        return
+    now = boot_clock()
+    if entered[0] == 0:
+        entered[0] = now
+    elif now - entered[0] > BATCH_NS:
+        leave(c)
+        enter(c)
+        entered[0] = 0
+
+
+cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0
-    cdef uint64_t began = 0
-    clock_update(c.store)
-    c.store.log_fd = c.fd
-    c.running = 1
+    cdef uint64_t began = 0, entered = 0
+    enter(c)
+    set32(&c.last, c.store.sec)
     if not c.seen and n:
         c.seen = 1
         if <uint8_t> p[0] == 0x80 and not c.store.ascii_only:      # the binary protocol: its clients would wait for ever for an answer
-            c.binary = 1
+            c.why = WHY_BINARY
             gone(c)
             pos = n
     while True:
@@ -297,10 +353,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
             if taken == 0:
                 break
             commands += 1
-            if commands == turn:
+            if commands == c.store.turn:
                 commands = 0
-                if pos < n and turn_is_over(c, &began):
-                    break
+                if pos < n:
+                    if turn_is_over(c, &began):
+                        break
+                    others_first(c, &entered)
         elif c.phase == P_DATA:
             taken = run_data(c, p + pos, n - pos)
             pos += taken
@@ -320,37 +378,46 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
             run_keys(c)
             if c.phase == P_LINE:
                 command_done(c)
-            elif not c.big and c.shared.out_len < OUT_SOFT and turn_is_over(c, &began):     # a long one of misses
-                break
+            elif not c.big and c.shared.out_len < OUT_SOFT:         # a long one of misses
+                if turn_is_over(c, &began):
+                    break
+                others_first(c, &entered)
         elif c.phase == P_READY:
             data_done(c, 1)
-        elif c.phase == P_STREAM:
-            if not c.shared.on_stream(c) and c.phase == P_STREAM:
-                c.phase = P_LINE
-            if not flush(c):
-                break
-            if c.phase == P_STREAM:         # the others get their turn between two pieces
-                c.yielded = 1
-                break
+        elif c.phase == P_ANSWER:
+            answer(c)
+        elif c.phase == P_PIECE:
+            piece(c)
         elif c.phase == P_WATCH:
             pos = n
             break
         else:
             break
-    if c.phase != P_CLOSED and (c.shared.out_len or c.has_events) and not c.held and not c.blocked:
-        flush(c)
-    c.shared.out_len = 0
     if c.phase == P_DATA:
         intake_note(c)
         if c.refused:
             c.yielded = 1
     if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
         gone(c)
-    if c.quitting and not (c.blocked or c.held or c.yielded):
+    flush_outside(c)
+    run_ends(c)
+    return pos
+
+
+cdef inline void run_ends(Conn* c) noexcept nogil:
+    # What follows when the replies of a batch are on their way.
+    if c.quitting and not (stopped(c) or c.yielded):
         c.ended = 1
         gone(c)
-    c.running = 0
-    return pos
+    elif c.phase == P_LOCKED:
+        ask_for_lock(c)
+    elif c.phase == P_COLD and c.mail != NULL and not (c.blocked or c.held):
+        c.known = 1
+        box_post(c.shared.owner, c.mail)
+        c.mail = NULL
+    elif c.phase == P_SENT and not (c.blocked or c.held):
+        c.phase = P_STREAM
+        write_to_owner(c, M_MORE, 0, NULL, 0)
 
 
 # Input
@@ -379,95 +446,195 @@ cdef inline bint stash(Conn* c, const char* p, size_t n) noexcept nogil:
     return 1
 
 
-cdef inline void run_stashed(Conn* c, int turn) noexcept nogil:
+cdef inline void run_stashed(Conn* c) noexcept nogil:
     # Goes on with the input that was kept.
     cdef size_t n = c.in_len, used
-    used = run(c, c.in_buf, n, turn)
+    used = run(c, c.in_buf, n)
     if not stash(c, c.in_buf + used, n - used):
         gone(c)
 
 
 cdef inline bint stopped(Conn* c) noexcept nogil:
-    return c.blocked or c.held or c.phase == P_LOCKED or c.phase == P_CLOSED
+    # No input is taken now.
+    return c.blocked or c.held or c.phase == P_LOCKED or c.phase == P_CLOSED or c.phase == P_COLD or c.phase == P_STREAM \
+        or c.phase == P_SENT
 
 
-cdef inline void resume(Conn* c, int turn) noexcept nogil:
-    # The client reads again, a confirmation came, a lock was granted, or it is this connection's turn again.
+cdef inline void resume(Conn* c) noexcept nogil:
+    # The client reads again, a letter came, or it is this connection's turn again.
     cdef int r
+    cdef bint big
     if c.phase == P_CLOSED:
         return
-    if c.out_len or c.big:      # also while held: what stands before the first reply that waits
-        r = send_now(c, NULL, 0)
+    if c.out_len or c.blocked or get32(&c.foreign):     # also while held: what stands before the first reply that waits
+        enter(c)
+        big = c.big != 0
+        leave(c)
+        if c.phase == P_CLOSED:
+            return
+        r = send_now(c, NULL, 0, big)
         if r < 0:
             gone(c)
             return
         c.blocked = r == 0
         if c.blocked:
             return
-    c.blocked = 0
-    if c.held or c.phase == P_LOCKED:
+        if c.pushing:
+            c.pushing = 0
+            write_to_owner(c, M_SENT, 0, NULL, 0)
+    if c.held or c.phase == P_LOCKED or c.phase == P_COLD or c.phase == P_STREAM or c.phase == P_SENT:
+        run_ends(c)
         return
     c.yielded = 0
-    run_stashed(c, turn)
+    run_stashed(c)
 
 
-cdef inline void readable(Conn* c, int turn) noexcept nogil:
-    # The socket has input: one read, then everything that it completes.
-    cdef Shared* sh = c.shared
-    cdef char* buf = sh.inbuf
+cdef inline bint more_room(Conn* c) noexcept nogil:
+    # The line that is being read is long: room for another read behind it. 0: the connection is closed instead.
     cdef char* grown
-    cdef size_t have = c.in_len, used
+    if c.in_cap - c.in_len >= IN_SIZE:
+        return 1
+    if get64(&c.store.in_kept) + c.in_cap + IN_SIZE > c.store.in_most:      # a line without an end, among many
+        add64(&c.store.in_refused, 1)
+        if not c.out_len and not c.blocked:
+            send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
+        gone(c)
+        return 0
+    grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
+    if grown == NULL:
+        gone(c)
+        return 0
+    c.in_buf = grown
+    in_capacity(c, 2 * c.in_cap + IN_SIZE)
+    return 1
+
+
+cdef inline bint receive_value(Conn* c, ssize_t* n) noexcept nogil:
+    # A value is on its way: reads it straight into its item. 1: that was all for now; 0: n bytes (or none, or an error) are in the
+    # shared buffer, or (n: -2) it is no longer so.
     cdef uint64_t done
-    cdef ssize_t n
+    cdef bint over = 0, refused
+    n[0] = -2
+    enter(c)
+    if c.phase == P_DATA and c.fill.done < item_at(&c.store.arena, c.item).nbytes:
+        done = c.fill.done
+        n[0] = intake_receive(c)
+        if n[0] == -2 or n[0] == 0 and c.fill.done > done:
+            if n[0] == 0:
+                intake_note(c)
+            over = 1
+    refused = c.refused
+    leave(c)
+    if over and refused:
+        run(c, c.shared.inbuf, 0)
+    return over
+
+
+cdef inline void readable(Conn* c) noexcept nogil:
+    # The socket has input: one read, then everything that it completes.
+    cdef char* buf = c.shared.inbuf
+    cdef size_t have = c.in_len, used
+    cdef ssize_t n = -2
     if stopped(c):
         return
-    if c.yielded:
-        resume(c, turn)
+    if c.yielded or get32(&c.foreign):
+        resume(c)
         return
-    if c.phase == P_DATA and have == 0 and c.fill.done < item_at(&c.store.arena, c.item).nbytes:
-        clock_update(c.store)
-        done = c.fill.done
-        c.running = 1
-        n = intake_receive(c)
-        c.running = 0
-        if n == -2:
-            if c.refused:
-                run(c, buf, 0, turn)
-            return
-        if n == 0 and c.fill.done > done:
-            intake_note(c)
-            if c.refused:
-                run(c, buf, 0, turn)
-            return
-    else:
+    if c.phase == P_DATA and have == 0 and receive_value(c, &n):
+        return
+    if n == -2:
         if have > <size_t> IN_SIZE // 2:
-            if c.in_cap - have < IN_SIZE:
-                if c.shared.in_kept + c.in_cap + IN_SIZE > c.shared.in_most:    # a line without an end, among many
-                    c.shared.in_refused += 1
-                    if not (c.out_len or c.big):
-                        send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
-                    gone(c)
-                    return
-                grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
-                if grown == NULL:
-                    gone(c)
-                    return
-                c.in_buf = grown
-                in_capacity(c, 2 * c.in_cap + IN_SIZE)
+            if not more_room(c):
+                return
             buf = c.in_buf
             n = recv(c.fd, buf + have, c.in_cap - have, MSG_DONTWAIT)
         else:
             if have:
                 memcpy(buf, c.in_buf, have)
             n = recv(c.fd, buf + have, IN_SIZE - have, MSG_DONTWAIT)
+        c.shared.error = errno
         if n > 0:
-            c.store.n.bytes_read += <uint64_t> n
+            add64(&c.shared.bytes_read, n)
     if n <= 0:
-        if n == 0 or not (errno == EAGAIN or errno == EINTR):
+        if n == 0 or not (c.shared.error == EAGAIN or c.shared.error == EINTR):
             c.ended = n == 0
             gone(c)
         return
     have += <size_t> n
-    used = run(c, buf, have, turn)
+    used = run(c, buf, have)
     if not stash(c, buf + used, have - used):
         gone(c)
+
+
+# Letters from the owner
+
+cdef inline void mail_done(Mail* m) noexcept nogil:
+    # Whoever waits for a letter to have had its effect is told.
+    if m != NULL:
+        if m.kind == W_GRANT and m.b:
+            sem_post(<sem_t*> <size_t> m.b)
+        free(m)
+
+
+cdef inline void take_push(Conn* c, Mail* m) noexcept nogil:
+    cdef int r
+    if c.out_len == 0 and not c.blocked and not c.held:
+        r = send_now(c, m.data, m.n, 0)
+        if r < 0:
+            gone(c)
+            return
+        c.blocked = r == 0
+    elif not keep(c, m.data, m.n):
+        gone(c)
+        return
+    if c.blocked or c.out_len:
+        c.pushing = 1
+    else:
+        write_to_owner(c, M_SENT, 0, NULL, 0)
+
+
+cdef inline void take_mail(Conn* c, Mail* m) noexcept nogil:
+    # Does what a letter asks for; one that comes too late is thrown away.
+    if c.phase == P_CLOSED:
+        pass
+    elif m.kind == W_REPLY or m.kind == W_PIECE:
+        if (c.phase == P_COLD or c.phase == P_STREAM) and c.mail == NULL:
+            c.mail = m
+            c.then_watch = m.kind == W_REPLY and m.a == A_WATCH
+            c.phase = P_ANSWER if m.kind == W_REPLY else P_PIECE
+            resume(c)
+            return
+    elif m.kind == W_RELEASE:
+        if c.held:
+            if not release_hold(c, m):
+                gone(c)
+            enter(c)
+            if c.held_big:
+                c.big = c.held_big
+                c.held_big = 0
+                reader_begin(c.store, &c.reader)
+            leave(c)
+            resume(c)
+    elif m.kind == W_GRANT or m.kind == W_REFUSE:
+        if c.phase == P_LOCKED and c.mail == NULL:
+            c.phase = P_READY if c.item else P_LINE
+            if m.kind == W_GRANT:
+                c.granted = 1
+                resume(c)
+            else:
+                c.mail = m
+                c.refusal = m.data
+                c.refusal_len = m.n
+                resume(c)
+                return
+    elif m.kind == W_PUSH:
+        take_push(c, m)
+    elif m.kind == W_QUIT:
+        c.why = WHY_NORMAL
+        c.quitting = 1
+        if not stopped(c):
+            gone(c)
+    elif m.kind == W_CLOSE:
+        c.why = <Why> m.a
+        gone(c)
+    mail_done(m)

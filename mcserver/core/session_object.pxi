@@ -1,147 +1,148 @@
-# The Session object: one connection as Python sees it, and the hooks by which the rooms below reach its owner.
-# Included by engine.pyx. Must never parse: what the bytes mean is session.pxd's.
+# The Session object: one connection as Python sees it. Included by engine.pyx.
+#
+# Owns the letters between a connection and its owner, and what the owner still owes it. Must never parse: what the bytes mean is
+# session.pxd's. A worker's connection has a Session only since Python has to do with it; one that is driven by hand has no thread.
 
+cdef enum:
+    LETTER_MOST = OUT_ROOM - 1024    # bytes of a reply in one letter
+
+cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
+cdef bytes INTERNAL = b"SERVER_ERROR internal error\r\n"
+
+
+cdef report(what):
+    import logging
+    logging.getLogger("mcserver").exception("internal error: %s", what)
+
+
+@cython.no_gc_clear      # it needs its engine to the end
 cdef class Session:
     """One connection: bytes in, bytes out.
 
-    With a file descriptor it receives and sends by itself when the owner's loop calls `readable` and `writable`; the
-    owner closes the descriptor when it is told `closed`. With fd=-1 use `feed`. Not thread-safe.
+    Made here, it is driven by hand: with a file descriptor its owner calls `readable` and `writable`, and closes the
+    descriptor when it is told `closed`; with fd=-1 use `feed`. `Workers` make the others. Only the owner's thread may call.
     """
 
-    cdef Conn c
+    cdef Conn* c                # NULL: a worker's connection that is gone
+    cdef Conn* made             # by hand: the same, and freed with this object
     cdef readonly Engine engine
     cdef object owner
     cdef public object data
-    cdef object stream
-    cdef list events            # of this batch: (kind, key, position, ttl)
-    cdef tuple pending
-    cdef list spans             # (position, start, end) of the replies that stand for events, within `held`
-    cdef bytes held
-    cdef dict failed            # the owner could not tell events: the errors that take the place of their replies
-    cdef object lock_key
-    cdef object refusal
+    cdef object stream          # the pieces of a long reply
+    cdef object pending         # the event that the reply of a cold command stands for
+    cdef object kept            # that reply, while it is held
+    cdef bint silent            # ... to a command with noreply
+    cdef bint watches
+    cdef bint pushing
     cdef bint gone_told
-    cdef bint keeps             # an item that nobody can evict: it stands in engine.pinned
     cdef bint turn_asked        # owner.later was called, and `proceed` has not come yet
-    cdef bint watched           # by a Poller, which then holds a reference
-    cdef str reason
+    cdef bint wants_piece
+    cdef uint64_t before        # bytes of replies before the cold command that runs
+    cdef bint in_command
 
     def __cinit__(self, Engine engine not None, owner, int fd=-1):
         self.engine = engine
         self.owner = owner
-        self.c.store = &engine.s
-        self.c.shared = &engine.shared
+        if owner is None:       # a worker's (session_for)
+            return
+        self.made = <Conn*> calloc(1, sizeof(Conn))
+        if self.made == NULL:
+            raise MemoryError
+        self.c = self.made
+        conn_init(self.c, &engine.s, &engine.shared, fd)
         self.c.self = <PyObject*> self
-        self.c.fd = fd
-        self.c.phase = P_LINE
-        self.c.reading = 1
-        self.c.sink_room = <uint64_t> -1
+        engine_lock(&engine.s)
         self.c.last = engine.s.sec
-        self.reason = "error"
+        engine_unlock(&engine.s)
 
     def __dealloc__(self):
-        if self.engine is not None and self.engine.s.arena.base != NULL:
-            conn_free(&self.c)
-        else:
-            self.c.item = 0
-            self.c.big = 0
-            self.c.held_big = 0
-            self.c.up.next = NULL
-            self.c.in_cap = 0
-            conn_free(&self.c)
+        if self.made == NULL:
+            return
+        forget_letters(&self.engine.outbox, self.made)
+        engine_lock(&self.engine.s)
+        conn_free(self.made)
+        engine_unlock(&self.engine.s)
+        free(self.made)
 
     # What the owner sees
 
     @property
     def fd(self):
         """The socket's file descriptor, or -1."""
-        return self.c.fd
+        return self.c.fd if self.c != NULL else -1
 
     @property
     def state(self):
         """What it is doing, in memcached's words (`stats conns`)."""
-        if self.c.blocked:
-            return "conn_mwrite"
-        if self.c.phase == P_LINE:
-            return "conn_read" if self.c.in_len else "conn_new_cmd"
-        return PHASES[self.c.phase]
+        return state_name(shown_of(self.c)) if self.c != NULL else "conn_closed"
 
     @property
     def closed(self):
-        return self.c.phase == P_CLOSED
+        return self.c == NULL or self.gone_told or (self.made != NULL and self.c.phase == P_CLOSED)
 
     @property
     def last_command(self):
         """Second of the engine's clock at which input last came."""
-        return float(self.c.last)
+        return float(get32(&self.c.last)) if self.c != NULL else 0.0
 
     @property
     def unsent(self):
-        """Bytes of replies that the socket has not taken, those of the running batch included."""
-        cdef uint64_t n = self.c.out_len + self.c.shared.out_len
-        if self.held is not None:
-            n += <uint64_t> len(self.held)
+        """Bytes of replies that the socket has not taken; for a cold command that runs, of those before its own."""
+        cdef uint64_t n
+        if self.in_command or self.made == NULL:
+            return self.before
+        n = self.c.out_len + (self.c.hold.n if self.c.hold != NULL else 0)
         if self.c.big:
             n += self.c.big_len - self.c.big_done
         return n
 
     @property
     def resps_waiting(self):
-        return (1 if self.c.out_len else 0) + (1 if self.c.big else 0) + (len(self.spans) if self.held else 0)
+        return shown_of(self.c) >> 10 if self.c != NULL else 0
 
-    # What the loop calls
+    # What the loop calls, when it is driven by hand
 
     def readable(self):
         """The socket has input: reads once, runs what is complete, sends the replies."""
-        self.can_read()
-
-    cdef can_read(self):
-        readable(&self.c, self.engine.turn)
-        self.c.last = self.engine.s.sec
-        if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or self.keeps or not self.c.reading:
-            self.settle()
+        if self.turn_asked:
+            return
+        readable(self.c)
+        self.after()
 
     def writable(self):
         """The socket takes output again."""
-        self.can_write()
-
-    cdef can_write(self):
-        resume(&self.c, self.engine.turn)
-        self.settle()
+        resume(self.c)
+        self.after()
 
     def proceed(self):
         """Goes on after a turn that was cut short (`owner.later`)."""
         self.turn_asked = 0
-        if self.failed is not None:
-            errors = self.failed
-            self.failed = None
-            self.release(errors)
-        elif self.c.yielded:
-            resume(&self.c, self.engine.turn)
-            self.settle()
+        if self.wants_piece:
+            self.wants_piece = 0
+            self.next_piece()
+        if self.made != NULL:
+            if self.c.yielded:
+                resume(self.c)
+            self.after()
+
+    cdef later(self):
+        if not self.turn_asked:
+            self.turn_asked = 1
+            self.owner.later(self)
+
+    cdef after(self):
+        # By hand: after anything ran.
+        self.engine.pump(self)
+        self.settle()
 
     cdef settle(self):
-        # After anything ran: tells the owner what changed.
         cdef bint read, write
         if self.c.phase == P_CLOSED:
             self.finish()
             return
-        if self.c.phase == P_LOCKED and self.lock_key is not None:
-            key = self.lock_key
-            self.lock_key = None
-            self.owner.lock(self, key)
-            if self.c.phase == P_CLOSED:
-                return
-        if self.c.blocked and self.c.big:
-            self.keeps = 1
-            self.engine.pinned[id(self)] = self     # in the order in which they began
-        elif self.keeps:
-            self.keeps = 0
-            self.engine.pinned.pop(id(self), None)
-        if self.c.yielded and not self.turn_asked and not stopped(&self.c):     # else whoever ends the stop goes on
-            self.turn_asked = 1
-            self.owner.later(self)
-        read = not stopped(&self.c)
+        if self.c.yielded and not stopped(self.c):      # else whoever ends the stop goes on
+            self.later()
+        read = not stopped(self.c)
         write = self.c.blocked
         if read != self.c.reading or write != self.c.writing:
             self.c.reading = read
@@ -150,34 +151,20 @@ cdef class Session:
                 self.owner.interest(self, read, write)
 
     cdef finish(self):
-        if self.gone_told or self.c.running:    # a command that closes its own session: run() still needs its buffers
+        cdef Conn* c = self.c
+        if self.gone_told:
             return
         self.gone_told = True
-        self.engine.pinned.pop(id(self), None)
         self.stream = None
-        sink = None
-        if self.c.sink_len:
-            sink = self.take_sink()
-        conn_free(&self.c)
-        if sink is not None:
-            sink_write_all(&self.c, sink)
-        self.owner.closed(self, "binary" if self.c.binary else "normal" if self.c.ended else self.reason)
-
-    def close(self, str reason="normal"):
-        """Drops what is unsent and tells the owner; nothing happens when it is closed already.
-
-        reason: normal, error, idle_timeout or shutdown."""
-        if self.c.phase != P_CLOSED or not self.gone_told:
-            self.reason = reason
-            self.c.phase = P_CLOSED
-            self.finish()
-
-    def quit(self):
-        """Closes as soon as everything is sent."""
-        self.reason = "normal"
-        self.c.quitting = 1
-        if not (self.c.blocked or self.c.held or self.c.phase == P_LOCKED):
-            self.close()
+        self.kept = None
+        sink = self.take_sink()
+        engine_lock(c.store)
+        conn_free(c)
+        engine_unlock(c.store)
+        if sink:
+            c.sink_room = <uint64_t> -1
+            sink_write(c, PyBytes_AS_STRING(sink), <size_t> PyBytes_GET_SIZE(sink))
+        self.owner.closed(self, REASONS[WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why])
 
     # Without a socket
 
@@ -190,31 +177,31 @@ cdef class Session:
         """Takes input and returns all that can be answered now. Only without a socket."""
         cdef const unsigned char[::1] view = data
         cdef size_t n = <size_t> view.shape[0], at = 0, step, used, have
+        cdef Conn* c = self.c
         cdef char* buf
-        if self.c.fd >= 0:
+        if c == NULL or c.fd >= 0:
             raise ValueError("feed is for sessions without a socket")
-        self.c.last = self.engine.s.sec
-        while at < n and self.c.phase != P_CLOSED:
+        while at < n and c.phase != P_CLOSED:
             step = n - at
             if step > IN_SIZE:
                 step = IN_SIZE
-            have = self.c.in_len
+            have = c.in_len
             buf = <char*> malloc(have + step)
             if buf == NULL:
                 raise MemoryError
             if have:
-                memcpy(buf, self.c.in_buf, have)
+                memcpy(buf, c.in_buf, have)
             memcpy(buf + have, &view[at], step)
-            self.engine.s.n.bytes_read += step
+            add64(&c.shared.bytes_read, <int64_t> step)
             at += step
             have += step
             used = 0
-            if not stopped(&self.c) and not self.c.yielded:
-                used = run(&self.c, buf, have, self.engine.turn)
-            stash(&self.c, buf + used, have - used)
+            if not stopped(c) and not c.yielded:
+                used = run(c, buf, have)
+            if not stash(c, buf + used, have - used):
+                gone(c)
             free(buf)
-            if self.c.phase != P_LINE or self.c.blocked or self.c.held or self.c.yielded or self.keeps or not self.c.reading:
-                self.settle()
+            self.after()
         return self.take_sink()
 
     def limit(self, n):
@@ -227,219 +214,247 @@ cdef class Session:
         """What became sendable since. Only without a socket."""
         return self.take_sink()
 
-    # Beyond replies
+    # Letters to the connection
 
-    def push(self, data):
+    cdef send_letter(self, Mail* m):
+        if m == NULL:
+            raise MemoryError
+        if self.c == NULL or self.gone_told:
+            mail_done(m)
+        elif self.made == NULL:
+            box_post(self.c.shared.box, m)
+        else:
+            take_mail(self.c, m)
+
+    cdef write(self, int kind, int a, bytes text):
+        cdef Mail* m
+        if self.c != NULL:
+            m = mail_with(kind, self.c, PyBytes_AS_STRING(text), <size_t> PyBytes_GET_SIZE(text))
+            if m != NULL:
+                m.a = a
+            self.send_letter(m)
+
+    def close(self, str reason="normal"):
+        """Drops what is unsent and tells the owner; nothing happens when it is closed already.
+
+        reason: normal, error, idle_timeout or shutdown."""
+        self.write(W_CLOSE, REASONS.index(reason), b"")
+        if self.made != NULL:
+            self.after()
+
+    def quit(self):
+        """Closes as soon as everything is sent."""
+        self.write(W_QUIT, 0, b"")
+        if self.made != NULL:
+            self.after()
+
+    def push(self, bytes data not None):
         """Sends bytes that no command asked for. Returns how many were taken: all, or none while others wait."""
-        cdef const unsigned char[::1] view = data
-        cdef int r
-        if self.c.phase == P_CLOSED or view.shape[0] == 0 or self.c.out_len or self.c.big or self.c.held:
+        if self.c == NULL or self.gone_told or self.pushing or not data:
             return 0
-        r = send_now(&self.c, <const char*> &view[0], <size_t> view.shape[0])
-        if r < 0:
-            gone(&self.c)
-        self.c.blocked = r == 0
-        self.settle()
-        return view.shape[0]
+        if self.made != NULL and (self.c.out_len or self.c.blocked or self.c.held):
+            return 0
+        self.pushing = 1
+        self.write(W_PUSH, 0, data)
+        if self.made != NULL:
+            self.after()
+        return len(data)
 
     def watch(self):
-        """From now on the input is ignored; the owner pushes lines."""
-        self.c.phase = P_WATCH
+        """Within owner.command: after its reply the input is ignored, and the owner pushes lines."""
+        self.watches = 1
 
     def event(self, str kind not None, bytes key not None=b"", int ttl=-1):
         """Within owner.command: its reply stands for this event, which owner.events hears and may hold."""
         self.pending = (kind, key, ttl)
-        self.c.event_pending = 1
 
     def release(self, errors=None):
         """Lets held replies go; errors maps an event's position to the reply that takes its place."""
-        cdef bytes out = self.held
-        cdef list parts
-        cdef size_t at = 0
-        if not self.c.held:
-            return
-        if errors:
-            parts = []
-            for position, start, end in self.spans:
-                if position in errors:
-                    parts.append(out[at:start])
-                    parts.append(errors[position].rstrip(b"\r\n") + b"\r\n")
-                    at = end
-            parts.append(out[at:])
-            out = b"".join(parts)
-        self.held = None
-        self.spans = None
-        self.c.held = 0
-        if not keep(&self.c, PyBytes_AS_STRING(out), <size_t> PyBytes_GET_SIZE(out)):
-            gone(&self.c)
-        self.c.big = self.c.held_big
-        self.c.held_big = 0
-        resume(&self.c, self.engine.turn)
-        self.settle()
+        if self.kept is not None:
+            reply = self.kept
+            self.kept = None
+            if errors and 0 in errors:
+                reply = with_end(errors[0])
+            self.answer(reply)
+        else:
+            self.write(W_RELEASE, 0, errors_text(errors or {}))
+        if self.made != NULL:
+            self.after()
 
     def grant(self):
-        """The locked write that waits may take effect."""
-        if self.c.phase == P_LOCKED:
-            self.c.granted = 1
-            self.go_on()
+        """The locked write that waits takes effect, before this returns."""
+        cdef Mail* m
+        cdef sem_t done
+        cdef bint waits = self.made == NULL
+        if self.c == NULL or self.gone_told:
+            return
+        m = mail_new(W_GRANT, self.c, 0)
+        if m != NULL and waits:
+            sem_init(&done, 0, 0)
+            m.b = <uint64_t> <size_t> &done
+        self.send_letter(m)
+        if waits:
+            with nogil:
+                while sem_wait(&done) != 0:     # a signal came
+                    pass
+            sem_destroy(&done)
+        else:
+            self.after()
 
     def refuse(self, bytes reply not None):
         """The locked write that waits is answered so, and has no effect."""
-        if self.c.phase == P_LOCKED:
-            self.refusal = reply.rstrip(b"\r\n") + b"\r\n"
-            self.c.refusal = PyBytes_AS_STRING(self.refusal)
-            self.c.refusal_len = <size_t> PyBytes_GET_SIZE(self.refusal)
-            self.go_on()
+        self.write(W_REFUSE, 0, with_end(reply))
+        if self.made != NULL:
+            self.after()
 
-    cdef go_on(self):
-        self.lock_key = None
-        self.c.phase = P_READY if self.c.item else P_LINE
-        resume(&self.c, self.engine.turn)
-        self.settle()
+    # Letters from the connection
 
-
-cdef int sink_write_all(Conn* c, bytes data):
-    c.sink_room = <uint64_t> -1
-    return <int> sink_write(c, PyBytes_AS_STRING(data), <size_t> PyBytes_GET_SIZE(data))
-
-
-# The session's hooks
-
-cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
-
-cdef void session_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept with gil:
-    cdef Session self = <Session> c.self
-    self.pending = (kind, PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey), ttl)
-
-
-cdef void session_span(Conn* c, size_t start, size_t end) noexcept with gil:
-    cdef Session self = <Session> c.self
-    if self.events is None:
-        self.events = []
-    if self.spans is None:
-        self.spans = []
-    position = -1
-    if end > start:
-        position = c.replies
-        self.spans.append((position, start, end))
-    kind, key, ttl = self.pending
-    self.events.append((kind if isinstance(kind, str) else EVENT_NAMES[kind], key, position, ttl))
-
-
-cdef bint session_flush(Conn* c) noexcept with gil:
-    cdef Session self = <Session> c.self
-    cdef size_t first
-    events = self.events
-    spans = self.spans
-    self.events = None
-    self.spans = None
-    c.has_events = 0
-    if not events:
-        return 0
-    try:
-        hold = self.owner.events(self, events)
-    except Exception:
-        report("events")        # whoever gets a reply must be able to rely on it: errors, at the next turn
-        hold = bool(spans)
-        if hold:
-            self.failed = dict.fromkeys([position for position, _, _ in spans], NOT_TOLD)
-            self.owner.later(self)
-    if not hold or not spans:
-        return 0
-    first = spans[0][1]
-    self.held = PyBytes_FromStringAndSize(c.shared.out + first, <Py_ssize_t> (c.shared.out_len - first))
-    self.spans = [(position, start - first, end - first) for position, start, end in spans]
-    c.shared.out_len = first
-    c.held_big = c.big
-    c.big = 0
-    c.held = 1
-    return 1
-
-
-cdef void session_refused(Conn* c) noexcept with gil:
-    cdef Session self = <Session> c.self
-    c.yielded = 1
-    if not self.turn_asked:
-        self.turn_asked = 1
-        self.owner.later(self)
-
-
-cdef bint session_wants(Conn* c, const char* key, size_t nkey) noexcept with gil:
-    cdef Session self = <Session> c.self
-    return PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey).startswith(self.engine.write_prefixes)
-
-
-cdef bint session_locked(Conn* c, const char* key, size_t nkey) noexcept with gil:
-    cdef Session self = <Session> c.self
-    return PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey).startswith(self.engine.locked_prefixes)
-
-
-cdef void session_lock(Conn* c, const char* key, size_t nkey) noexcept with gil:
-    cdef Session self = <Session> c.self
-    self.lock_key = PyBytes_FromStringAndSize(key, <Py_ssize_t> nkey)
-
-
-cdef void session_trace(Conn* c, bint reply, const char* p, size_t n) noexcept with gil:
-    cdef Session self = <Session> c.self
-    try:
-        text = PyBytes_FromStringAndSize(p, <Py_ssize_t> (n if n < 1024 else 1024))
-        self.owner.trace(self, (b">%d " if reply else b"<%d ") % c.fd + text.rstrip(b"\r\n"))
-    except Exception:
-        report("trace")
-
-
-cdef int session_cold(Conn* c, const char* line, size_t n) noexcept with gil:
-    cdef Session self = <Session> c.self
-    cdef bytes text = PyBytes_FromStringAndSize(line, <Py_ssize_t> n)
-    try:
-        if text.split(b" ", 1)[0] == b"version":
-            reply = self.engine.version_reply
-        else:
-            reply = self.owner.command(self, text)
-    except Exception:
-        report("command %r" % text[:64])
-        reply = b"SERVER_ERROR internal error\r\n"
-    if reply is None:
-        return COLD_UNKNOWN
-    if not isinstance(reply, bytes):
-        self.stream = iter(reply)
-        return COLD_STREAM
-    if len(reply) > OUT_ROOM - 1024:
-        self.stream = iter([reply[i:i + BIG] for i in range(0, len(reply), BIG)])
-        return COLD_STREAM
-    put(c, PyBytes_AS_STRING(reply), <size_t> PyBytes_GET_SIZE(reply))
-    return COLD_DONE
-
-
-cdef bint session_stream(Conn* c) noexcept with gil:
-    cdef Session self = <Session> c.self
-    try:
-        piece = next(self.stream, None)
-        if piece is None or self.stream is None:
+    cdef take(self, Mail* m):
+        if self.gone_told:
+            return
+        if m.kind == M_COLD:
+            self.take_command(PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n), m.a, m.b)
+        elif m.kind == M_EVENTS:
+            self.take_events(m)
+        elif m.kind == M_LOCK:
+            self.owner.lock(self, PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n))
+        elif m.kind == M_MORE:
+            self.wants_piece = 1
+            self.later()
+        elif m.kind == M_SENT:
+            self.pushing = 0
+        elif m.kind == M_POKED and self.made != NULL:
+            self.c.yielded = 1
+            resume_if_dropped(self.c)
+        elif m.kind == M_CLOSED:
+            self.gone_told = True
             self.stream = None
-            return 0
-        if not c.noreply:
-            put(c, PyBytes_AS_STRING(piece), min(<size_t> PyBytes_GET_SIZE(piece), <size_t> (OUT_ROOM - 1024)))
-        return 1
-    except Exception:
-        report("stream")
-        self.stream = None
-        return 0
+            self.kept = None
+            self.owner.closed(self, REASONS[m.a])
+
+    cdef take_command(self, bytes line, bint silent, uint64_t before):
+        self.pending = None
+        self.watches = 0
+        self.before = before
+        self.in_command = 1
+        try:
+            reply = self.owner.command(self, line)
+        except Exception:
+            report("command %r" % line[:64])
+            self.pending = None
+            reply = INTERNAL
+        self.in_command = 0
+        self.before = 0
+        if self.pending is None or self.gone_told:
+            self.answer(reply)
+            return
+        kind, key, ttl = self.pending
+        position = -1 if silent or not reply else 0
+        self.kept = reply
+        try:
+            hold = self.owner.events(self, [(kind, key, position, ttl)])
+        except Exception:
+            report("events")    # whoever gets a reply must be able to rely on it
+            hold = False
+            if position == 0 and self.kept is not None:
+                self.kept = with_end(NOT_TOLD)
+        if self.kept is not None and (position < 0 or not hold):
+            reply = self.kept
+            self.kept = None
+            self.answer(reply)
+
+    cdef take_events(self, Mail* m):
+        cdef size_t at = 0
+        cdef EventHead* e
+        events = []
+        while at < m.n:
+            e = <EventHead*> (m.data + at)
+            at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+            events.append((EVENT_NAMES[e.kind],
+                           PyBytes_FromStringAndSize(<char*> e + sizeof(EventHead), <Py_ssize_t> e.nkey), e.position, e.ttl))
+        try:
+            hold = self.owner.events(self, events)
+        except Exception:
+            report("events")
+            if m.a:
+                self.write(W_RELEASE, 0, errors_text({position: NOT_TOLD for _, _, position, _ in events if position >= 0}))
+            return
+        if m.a and not hold:
+            self.write(W_RELEASE, 0, b"")
+
+    cdef answer(self, reply):
+        if reply is None:
+            self.write(W_REPLY, A_UNKNOWN, b"")
+        elif isinstance(reply, bytes) and len(reply) <= LETTER_MOST:
+            self.write(W_REPLY, A_WATCH if self.watches else A_DONE, reply)
+        else:
+            self.stream = iter((reply,)) if isinstance(reply, bytes) else iter(reply)
+            self.next_piece()
+
+    cdef next_piece(self):
+        if self.gone_told or self.stream is None:
+            return
+        try:
+            piece = next(self.stream, None)
+        except Exception:
+            report("stream")
+            piece = None
+        if piece is None:
+            self.stream = None
+            self.write(W_REPLY, A_DONE, b"")
+            return
+        if len(piece) > LETTER_MOST:
+            self.stream = itertools.chain((piece[LETTER_MOST:],), self.stream)
+            piece = piece[:LETTER_MOST]
+        self.write(W_PIECE, 0, piece)
 
 
-cdef report(what):
-    import logging
-    logging.getLogger("mcserver").exception("internal error: %s", what)
+cdef Session session_for(Engine engine, owner, Conn* c):
+    # The object of a worker's connection.
+    cdef Session self = Session.__new__(Session, engine, None)
+    self.owner = owner
+    self.c = c
+    c.self = <PyObject*> self
+    return self
 
 
-cdef void set_hooks(Shared* sh) noexcept:
-    sh.on_flush = session_flush
-    sh.on_cold = session_cold
-    sh.on_stream = session_stream
-    sh.on_trace = session_trace
-    sh.on_lock = session_lock
-    sh.on_span = session_span
-    sh.on_event = session_event
-    sh.wants_event = session_wants
-    sh.is_locked = session_locked
-    sh.on_refused = session_refused
+cdef str state_name(uint32_t shown):
+    cdef int phase = <int> (shown & 0xFF)
+    if shown >> 8 & 1:
+        return "conn_mwrite"
+    if phase == P_LINE:
+        return "conn_read" if shown >> 9 & 1 else "conn_new_cmd"
+    return PHASES[phase]
+
+
+cdef bytes with_end(bytes text):
+    return text.rstrip(b"\r\n") + b"\r\n"
+
+
+cdef bytes errors_text(errors):
+    # As conn.pxd's ErrorHead, in the order of the positions.
+    parts = []
+    for position in sorted(errors):
+        text = with_end(errors[position])
+        parts.append(position.to_bytes(8, "little", signed=True) + len(text).to_bytes(8, "little")
+                     + text + bytes((8 - len(text) % 8) % 8))
+    return b"".join(parts)
+
+
+cdef void resume_if_dropped(Conn* c) noexcept nogil:
+    # Another connection took away what this one was sending: it is closed now, and not at its next turn.
+    enter(c)
+    leave(c)
+
+
+cdef void forget_letters(Box* box, Conn* c) noexcept nogil:
+    cdef Mail* m = box_take(box)
+    cdef Mail* after
+    while m != NULL:
+        after = m.next
+        m.next = NULL
+        if m.about == c:
+            free(m)
+        else:
+            box_post(box, m)
+        m = after

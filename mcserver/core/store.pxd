@@ -7,6 +7,9 @@ from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
 from .mrc cimport Mrc
 from .ghosts cimport Ghosts
+from .mail cimport pthread_mutex_t
+from .journal cimport Journal
+from .prefixes cimport Prefixes
 
 cdef extern from "<time.h>" nogil:
     cdef struct timespec:
@@ -105,6 +108,8 @@ cdef struct Counters:
     uint64_t readers_dropped
     uint64_t vivified           # of the gets that are counted as hits: mg made the item
     uint64_t uploads_refused    # stores that were refused in the middle, see uploads.pxd
+    uint64_t lock_waits         # times that a thread had to wait for the lock, and how long
+    uint64_t lock_wait_ns
 
 # A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
 cdef struct Rule:
@@ -118,7 +123,11 @@ cdef struct Rule:
 ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
                          int64_t ttl, uint64_t size, int cls) noexcept nogil
 ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
-ctypedef bint (*drop_hook)(void* owner) noexcept nogil
+
+# Texts one after the other, each with its length (2 bytes) before it.
+cdef struct Prefixed:
+    char* texts
+    size_t length
 
 # What a class's next page of victims is worth, as it was when it was last looked at (exchange.pxd).
 cdef struct Ready:
@@ -149,8 +158,21 @@ cdef struct Upload:
     uint64_t moved_ms           # when data last came, on the boot clock
     void* conn
     void (*refuse)(void* conn) noexcept nogil
+    bint busy                   # data is being written into it, without the lock
+
+# A large value that is on its way out (uploads.pxd). Part of a connection.
+cdef struct Reader:
+    Reader* next
+    Reader* prev
+    void* conn
+    void (*drop)(void* conn) noexcept nogil
+    bint busy                   # data of it is being sent, without the lock
+    bint stuck                  # the client takes no more
 
 cdef struct Store:
+    pthread_mutex_t mutex       # of all that follows (lock.pxd)
+    uint32_t waiting            # threads that wait for it; atomic
+    void* current               # the connection whose command runs
     Arena arena
     Index index
     Lru lru[MAX_CLASSES][4]
@@ -167,6 +189,7 @@ cdef struct Store:
     bint segmented
     bint flush_enabled
     bint ascii_only             # a first byte of 0x80 is text like any other
+    int turn                    # -R: commands after which a connection may have to give up its turn
     bint automove
     int hot_pct
     int warm_pct
@@ -220,6 +243,7 @@ cdef struct Store:
     uint32_t garbage            # pieces of large values that are gone, as one chain: freed in slices
     Upload uploads              # the list's ends
     Upload* filling             # the one that asks for memory
+    Reader readers              # the list's ends
     uint64_t unfinished         # bytes of chunks that they hold
     # who expires when
     uint32_t due[DUE_SECONDS]
@@ -229,16 +253,23 @@ cdef struct Store:
     bint tell_deletes
     bint tell_writes
     bint locks
-    # hooks
-    void* owner
+    Prefixed told_prefixes      # keys whose writes are told, and whose writes wait for a lock
+    Prefixed locked_prefixes
+    # requests without an end, of all connections; atomic
+    uint64_t in_kept            # bytes that they take
+    uint64_t in_most
+    uint64_t in_refused         # connections that were closed because of it
+    # what is shown of all this
+    Journal journal
+    Prefixes prefixes
+    void* owner                 # what the hooks are called with: this store
     int log_mask
     bint detail
     int last_found
     int log_fd                  # whose command runs, for logs
-    bint trace                  # commands and replies are shown to the trace hook
+    bint trace                  # commands and replies go to the journal
     log_hook log
     prefix_hook prefix
-    drop_hook drop_reader
     uint32_t* size_count        # items by 32 bytes, with track_sizes
     Mrc* mrc                    # miniatures of this cache, for `stats mrc`
 

@@ -1,8 +1,8 @@
-# Uploads: values that are on their way in, and what they may hold.
+# Uploads: values that are on their way in, and what they may hold; and large values on their way out.
 #
-# Owns the list of them and the bound: together they hold at most a quarter of the memory, or what one largest item needs. Must
-# never read or write a socket. Beyond the bound the one that holds most and moves least is refused; those that hold little
-# (UPLOAD_SMALL) never are.
+# Owns the lists of them and the bound: together uploads hold at most a quarter of the memory, or what one largest item needs.
+# Must never read or write a socket. Beyond the bound the one that holds most and moves least is refused; those that hold little
+# (UPLOAD_SMALL) never are, nor one that another thread is just writing to.
 
 from libc.stdint cimport uint64_t
 from .memory cimport *
@@ -58,7 +58,7 @@ cdef inline Upload* worst_upload(Store* s, Upload* extra, uint64_t more) noexcep
     cdef double score, most = 0
     while u != &s.uploads:
         held = u.held + (more if u == extra else 0)
-        if held > UPLOAD_SMALL:
+        if held > UPLOAD_SMALL and not u.busy:
             score = <double> held * (IDLE_LEAST_MS + (now - u.moved_ms if now > u.moved_ms else 0))
             if score > most:
                 most = score
@@ -89,3 +89,32 @@ cdef inline bint upload_drop_worst(Store* s) noexcept nogil:
     s.n.uploads_refused += 1
     worst.refuse(worst.conn)
     return 1
+
+
+cdef inline void reader_begin(Store* s, Reader* r) noexcept nogil:
+    if r.next == NULL:
+        r.stuck = 0
+        r.busy = 0
+        r.next = &s.readers
+        r.prev = s.readers.prev
+        s.readers.prev.next = r
+        s.readers.prev = r
+
+
+cdef inline void reader_end(Reader* r) noexcept nogil:
+    if r.next != NULL:
+        r.prev.next = r.next
+        r.next.prev = r.prev
+        r.next = NULL
+
+
+cdef inline bint reader_drop(Store* s) noexcept nogil:
+    # Memory is needed and nothing can be evicted: the client that has kept a large value the longest without reading is dropped.
+    cdef Reader* r = s.readers.next
+    while r != &s.readers:
+        if r.stuck and not r.busy:
+            s.n.readers_dropped += 1
+            r.drop(r.conn)
+            return 1
+        r = r.next
+    return 0

@@ -122,7 +122,7 @@ def test_prefix_statistics_do_not_grow_without_bound() -> None:
     assert set(known.values()) == {1}
     assert client.engine.prefixes_left_out == 300_000 - 65_536
     client.send(b"get p0:x p299999:x\r\n")
-    assert next(client.engine.prefix_stats()) == (b"p0", 2, 0, 0, 0)
+    assert (b"p0", 2, 0, 0, 0) in client.engine.prefix_stats()
     client.engine.reset_stats()
     assert client.engine.prefixes_left_out == 0
     assert list(client.engine.prefix_stats()) == []

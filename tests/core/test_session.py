@@ -204,6 +204,7 @@ def test_states_have_memcacheds_names() -> None:
     client.send(b"hello\r\nset a 0 0 2000000\r\n")
     assert client.session.state == "conn_swallow"
     other = Client(client.engine)
-    other.session.watch()
+    other.owner.commands[b"watch"] = lambda session, _line: session.watch() or b"OK\r\n"
+    assert other.send(b"watch\r\nget a\r\n") == b"OK\r\n"
     assert other.session.state == "conn_watch"
     assert other.send(b"get a\r\n") == b""

@@ -1,0 +1,444 @@
+# Worker: a thread that serves connections. Any number of them serve one engine.
+#
+# Owns its connections, from the first byte to the last, its epoll, its buffers and its box of letters. It enters here once and never
+# takes the GIL; it waits for nothing but its epoll and the engine's lock, and whoever has that never waits (lock.pxd). What only
+# Python can do goes to the owner by letter (conn.pxd), and the connection keeps its place until the reply comes.
+
+from libc.errno cimport errno
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+from .mail cimport *
+from .lock cimport *
+from .store cimport CLOCK_START, Store, boot_clock
+from .conn cimport *
+from .session cimport *
+
+cdef extern from "<sys/epoll.h>" nogil:
+    ctypedef union epoll_data_t:
+        void* ptr
+    cdef struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int most, int timeout)
+    enum: EPOLLIN, EPOLLOUT, EPOLLET, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+
+cdef extern from * nogil:
+    """
+    #include <pthread.h>
+    #include <signal.h>
+    /* The signals are the main thread's. */
+    static int mc_thread(pthread_t* thread, void* (*main)(void*), void* arg) {
+        sigset_t all, old;
+        int error;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &old);
+        error = pthread_create(thread, NULL, main, arg);
+        pthread_sigmask(SIG_SETMASK, &old, NULL);
+        return error;
+    }
+    """
+    ctypedef unsigned long pthread_t
+    int mc_thread(pthread_t* thread, void* (*main)(void*) noexcept nogil, void* arg)
+    int pthread_join(pthread_t thread, void** result)
+
+cdef enum:
+    WORKERS_MOST = 64
+    READY_MOST = 128            # connections served before letters are looked at
+    GO_ON_NS = 500000           # how long those that have much to do go on before those get their turn for which something came
+    SWEEP_MS = 1000             # how often idle connections are looked for
+
+cdef struct Worker
+
+# What all workers share, and what Python sees of them.
+cdef struct Pool:
+    Store* store
+    Box outbox                  # letters to Python
+    int count
+    Worker* worker[WORKERS_MOST]
+    uint32_t clients            # atomic, as what follows
+    uint32_t resting            # the listeners want to hear when a connection has gone
+    uint32_t ending             # ... or when the last one has
+    uint32_t tell_closed        # Python wants to hear of every end
+    uint32_t idle_seconds       # 0: nobody is idle too long
+    uint64_t idle_kicks
+    uint64_t unwatched          # connections that epoll refused
+
+cdef struct Worker:
+    Shared shared
+    Pool* pool
+    Box box
+    int epfd
+    pthread_t thread
+    bint started
+    bint draining
+    bint exiting
+    pthread_mutex_t list_mutex
+    Conn ends                   # of the list of all, under list_mutex
+    Conn turns                  # ... of those that have given up their turn
+    uint64_t next_sweep
+    epoll_event ready[READY_MOST]
+
+
+# The list of all connections, and that of those whose turn comes again
+
+cdef inline void conns_add(Worker* w, Conn* c) noexcept nogil:
+    pthread_mutex_lock(&w.list_mutex)
+    c.next = &w.ends
+    c.prev = w.ends.prev
+    w.ends.prev.next = c
+    w.ends.prev = c
+    pthread_mutex_unlock(&w.list_mutex)
+
+
+cdef inline void conns_remove(Worker* w, Conn* c) noexcept nogil:
+    pthread_mutex_lock(&w.list_mutex)
+    c.prev.next = c.next
+    c.next.prev = c.prev
+    c.next = NULL
+    pthread_mutex_unlock(&w.list_mutex)
+
+
+cdef inline void turn_add(Worker* w, Conn* c) noexcept nogil:
+    if c.turn_next == NULL:
+        c.turn_next = &w.turns
+        c.turn_prev = w.turns.turn_prev
+        w.turns.turn_prev.turn_next = c
+        w.turns.turn_prev = c
+
+
+cdef inline void turn_remove(Conn* c) noexcept nogil:
+    if c.turn_next != NULL:
+        c.turn_prev.turn_next = c.turn_next
+        c.turn_next.turn_prev = c.turn_prev
+        c.turn_next = NULL
+
+
+# What it waits for
+
+cdef inline bint interest(Worker* w, Conn* c, bint read, bint write) noexcept nogil:
+    # One with neither is not watched: its end would wake the thread again and again. False: the system refuses.
+    cdef epoll_event e
+    cdef int op
+    c.reading = read
+    c.writing = write
+    if not read and not write:
+        if c.watched:
+            c.watched = 0
+            epoll_ctl(w.epfd, EPOLL_CTL_DEL, c.fd, &e)
+        return 1
+    e.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0)
+    e.data.ptr = c
+    op = EPOLL_CTL_MOD if c.watched else EPOLL_CTL_ADD
+    c.watched = 1
+    if epoll_ctl(w.epfd, op, c.fd, &e) == 0:
+        return 1
+    c.watched = op == EPOLL_CTL_MOD
+    return 0
+
+
+cdef inline uint32_t shown_of(Conn* c) noexcept nogil:
+    # The phase, whether the client must read, whether part of a line is there, and how many replies wait.
+    return <uint32_t> c.phase | c.blocked << 8 | (1 if c.in_len else 0) << 9 \
+        | ((1 if c.out_len else 0) + (1 if c.blocked and c.out_len == 0 else 0) + (<uint32_t> c.hold.spans if c.hold != NULL else 0)) << 10
+
+
+cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
+    # After anything ran: what it waits for now.
+    cdef bint read
+    if c.phase != P_CLOSED:
+        read = not stopped(c) and not w.draining
+        if c.yielded and not stopped(c):
+            turn_add(w, c)
+        else:
+            turn_remove(c)
+        # Input that is not wanted now is looked for until some comes: most stops are over before.
+        if (c.blocked != c.writing or (read and not c.reading)) and not interest(w, c, read, c.blocked):
+            refused(w.pool)
+            c.phase = P_CLOSED
+        set32(&c.shown, shown_of(c))
+    if c.phase == P_CLOSED:
+        conn_closed(w, c)
+
+
+cdef inline void refused(Pool* pool) noexcept nogil:
+    # epoll has no room: nobody would ever hear of this connection again, so it is closed.
+    add64(&pool.unwatched, 1)
+    box_post(&pool.outbox, mail_new(M_GONE, NULL, 0))
+
+
+# The end of a connection
+
+cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
+    # It is closed, but for its descriptor if Python has heard of it: its address may be asked for.
+    cdef Shared* sh = c.shared
+    cdef Conn** at
+    cdef bint told              # -vv shows the end of every connection
+    turn_remove(c)
+    if c.watched:
+        interest(w, c, 0, 0)
+    conns_remove(w, c)
+    engine_lock(c.store)
+    conn_free(c)
+    told = c.store.trace
+    engine_unlock(c.store)
+    pthread_mutex_lock(&w.box.mutex)
+    if c.poked:
+        at = &sh.poked
+        while at[0] != c:
+            at = &at[0].poked_next
+        at[0] = c.poked_next
+    pthread_mutex_unlock(&w.box.mutex)
+    if told or c.known or get32(&w.pool.tell_closed):
+        write_to_owner(c, M_CLOSED, WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why, NULL, 0)
+    else:
+        conn_forgotten(w, c)
+
+
+cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
+    close_fd(c.fd)
+    free(c)
+    if add32(&w.pool.clients, -1) == 0 and get32(&w.pool.ending) or get32(&w.pool.resting):
+        box_post(&w.pool.outbox, mail_new(M_GONE, NULL, 0))
+
+
+# Its work
+
+cdef inline void serve(Worker* w, Conn* c, uint32_t events) noexcept nogil:
+    if c.turn_next != NULL:             # its turn comes
+        return
+    if events & EPOLLOUT or c.blocked:
+        resume(c)
+    elif stopped(c) or w.draining:
+        interest(w, c, 0, c.blocked)
+        return
+    else:
+        readable(c)
+    settle(w, c)
+
+
+cdef inline void go_on(Worker* w) noexcept nogil:
+    # Those that had given up their turn, one after the other.
+    cdef uint64_t began = boot_clock()
+    cdef Conn* last = w.turns.turn_prev
+    cdef Conn* c
+    while w.turns.turn_next != &w.turns:
+        c = w.turns.turn_next
+        turn_remove(c)
+        resume(c)
+        settle(w, c)
+        if c == last or boot_clock() - began > GO_ON_NS:
+            return
+
+
+cdef inline void sweep(Worker* w) noexcept nogil:
+    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching.
+    cdef uint32_t most = get32(&w.pool.idle_seconds), now
+    cdef Conn* c
+    cdef Conn* after
+    if most == 0 or boot_clock() < w.next_sweep:
+        return
+    w.next_sweep = boot_clock() + <uint64_t> SWEEP_MS * 1000000
+    engine_lock(w.pool.store)
+    clock_update(w.pool.store)
+    now = w.pool.store.sec
+    engine_unlock(w.pool.store)
+    c = w.ends.next                     # only this thread takes from the list; what is added meanwhile stands behind
+    while c != &w.ends:
+        after = next_of(w, c)
+        if c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
+            add64(&w.pool.idle_kicks, 1)
+            c.why = WHY_IDLE
+            c.phase = P_CLOSED
+            conn_closed(w, c)
+        c = after
+
+
+cdef inline Conn* next_of(Worker* w, Conn* c) noexcept nogil:
+    cdef Conn* after
+    pthread_mutex_lock(&w.list_mutex)
+    after = c.next
+    pthread_mutex_unlock(&w.list_mutex)
+    return after
+
+
+cdef inline bint has_to_send(Conn* c) noexcept nogil:
+    return c.out_len or c.blocked or c.held or c.phase == P_COLD or c.phase == P_ANSWER or c.phase == P_PIECE \
+        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED
+
+
+cdef inline void drain(Worker* w) noexcept nogil:
+    # From now on nothing is read.
+    cdef Conn* c = next_of(w, &w.ends)
+    w.draining = 1
+    while c != &w.ends:
+        interest(w, c, 0, c.blocked)
+        c = next_of(w, c)
+
+
+cdef inline void close_each(Worker* w, bint at_once) noexcept nogil:
+    cdef Conn* c = next_of(w, &w.ends)
+    cdef Conn* after
+    while c != &w.ends:
+        after = next_of(w, c)
+        if has_to_send(c) and not at_once:
+            c.quitting = 1
+            c.why = WHY_NORMAL
+        else:
+            c.why = WHY_SHUTDOWN
+            c.phase = P_CLOSED
+        settle(w, c)
+        c = after
+
+
+cdef inline void letters(Worker* w) noexcept nogil:
+    cdef Mail* m = box_take(&w.box)
+    cdef Mail* after
+    cdef Conn* c
+    while m != NULL:
+        after = m.next
+        c = <Conn*> m.about
+        if m.kind == W_DRAIN:
+            drain(w)
+            free(m)
+        elif m.kind == W_FINISH:
+            close_each(w, 0)
+            free(m)
+        elif m.kind == W_EXIT:
+            w.exiting = 1
+            free(m)
+        elif m.kind == W_FREE:
+            conn_forgotten(w, c)
+            free(m)
+        elif c.phase == P_CLOSED:           # the owner will hear of it
+            mail_done(m)
+        else:
+            take_mail(c, m)
+            settle(w, c)
+        m = after
+    while True:
+        c = next_poked(w)
+        if c == NULL:
+            return
+        c.yielded = 1
+        resume(c)
+        settle(w, c)
+
+
+cdef inline Conn* next_poked(Worker* w) noexcept nogil:
+    cdef Conn* c
+    pthread_mutex_lock(&w.box.mutex)
+    c = w.shared.poked
+    if c != NULL:
+        w.shared.poked = c.poked_next
+        c.poked = 0
+    pthread_mutex_unlock(&w.box.mutex)
+    return c
+
+
+cdef inline void* worker_main(void* arg) noexcept nogil:
+    cdef Worker* w = <Worker*> arg
+    cdef int n, i, timeout
+    cdef bint rung
+    while not w.exiting:
+        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) else -1
+        n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
+        rung = 0
+        for i in range(n):
+            if w.ready[i].data.ptr == w:
+                rung = 1
+            else:
+                serve(w, <Conn*> w.ready[i].data.ptr, w.ready[i].events)
+        if rung:
+            letters(w)
+        if w.turns.turn_next != &w.turns:
+            go_on(w)
+        if timeout != -1:
+            sweep(w)
+    close_each(w, 1)
+    return NULL
+
+
+# Making and unmaking them: Python's thread
+
+cdef inline int shared_open(Shared* sh, Box* owner, Box* box) noexcept nogil:
+    # -1: out of memory.
+    memset(sh, 0, sizeof(Shared))
+    sh.inbuf = <char*> malloc(IN_SIZE)
+    sh.out = <char*> malloc(OUT_SOFT + OUT_ROOM)
+    sh.owner = owner
+    sh.box = box
+    return 0 if sh.inbuf != NULL and sh.out != NULL else -1
+
+
+cdef inline void shared_close(Shared* sh) noexcept nogil:
+    free(sh.inbuf)
+    free(sh.out)
+    free(sh.events)
+    sh.inbuf = NULL
+    sh.out = NULL
+    sh.events = NULL
+
+
+cdef inline Worker* worker_new(Pool* pool) noexcept nogil:
+    # NULL, with errno.
+    cdef Worker* w = <Worker*> calloc(1, sizeof(Worker))
+    cdef epoll_event e
+    if w == NULL:
+        return NULL
+    w.pool = pool
+    w.ends.next = &w.ends
+    w.ends.prev = &w.ends
+    w.turns.turn_next = &w.turns
+    w.turns.turn_prev = &w.turns
+    pthread_mutex_init(&w.list_mutex, NULL)
+    w.epfd = epoll_create1(EPOLL_CLOEXEC)
+    e.events = EPOLLIN | EPOLLET        # it need not be read
+    e.data.ptr = w
+    if w.epfd < 0 or box_open(&w.box, 1) != 0 or shared_open(&w.shared, &pool.outbox, &w.box) != 0 \
+            or epoll_ctl(w.epfd, EPOLL_CTL_ADD, w.box.fd, &e) != 0:
+        worker_free(w)
+        return NULL
+    return w
+
+
+cdef inline void worker_free(Worker* w) noexcept nogil:
+    # Its thread has ended. What nobody has taken from its box is thrown away.
+    cdef Mail* m = box_take(&w.box)
+    cdef Mail* after
+    while m != NULL:
+        after = m.next
+        if m.kind == W_FREE:
+            conn_forgotten(w, <Conn*> m.about)
+            free(m)
+        else:
+            mail_done(m)
+        m = after
+    if w.epfd >= 0:
+        close_fd(w.epfd)
+    box_close(&w.box)
+    shared_close(&w.shared)
+    pthread_mutex_destroy(&w.list_mutex)
+    free(w)
+
+
+cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
+    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor stays.
+    cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
+    if c == NULL:
+        return NULL
+    conn_init(c, w.pool.store, &w.shared, fd)
+    c.worker = w
+    engine_lock(c.store)
+    c.last = c.store.sec
+    engine_unlock(c.store)
+    conns_add(w, c)
+    add32(&w.pool.clients, 1)
+    if not interest(w, c, 1, 0):
+        conns_remove(w, c)
+        add32(&w.pool.clients, -1)
+        free(c)
+        return NULL
+    return c

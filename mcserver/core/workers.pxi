@@ -1,0 +1,264 @@
+# The Workers object: the threads that serve an engine, as Python sees them. Included by engine.pyx.
+#
+# Owns the threads, the box of letters to Python, which an event loop watches as a single descriptor, and the accepting of
+# connections. Must never serve one itself.
+
+cdef enum:
+    ACCEPTS_A_TURN = 64         # connections accepted before the loop's other work gets its turn
+    LETTERS_A_TURN = 200
+
+cdef struct Seen:               # of one connection, for `stats conns`
+    int fd
+    uint32_t shown
+    uint32_t last
+
+
+@cython.no_gc_clear      # it needs its engine to the end
+cdef class Workers:
+    """N threads that serve connections to an engine without the GIL; see the architecture page.
+
+    owner hears, on the thread that calls `turn`, what sessions tell (Session), and besides `gone()`: a connection that it had
+    not heard of has closed, while it wanted to know (`resting` or `ending`); `unknown_change()`: a change could not be told
+    for want of memory."""
+
+    cdef Pool pool
+    cdef readonly Engine engine
+    cdef object owner
+    cdef set sessions           # of connections that Python has heard of
+    cdef int next               # the worker that gets the next connection
+    cdef bint running
+    cdef readonly uint64_t accepted     # connections
+    cdef Mail* left             # letters taken and not looked at yet
+
+    def __cinit__(self, Engine engine not None, owner, int threads=4):
+        cdef int i
+        cdef Worker* w
+        if not 1 <= threads <= WORKERS_MOST:
+            raise ValueError("the number of threads must be 1 to 64")
+        self.engine = engine
+        self.owner = owner
+        self.sessions = set()
+        self.pool.store = &engine.s
+        if box_open(&self.pool.outbox, 1) != 0:
+            raise OSError(errno, os.strerror(errno))
+        for i in range(threads):
+            w = worker_new(&self.pool)
+            if w == NULL:
+                raise OSError(errno, os.strerror(errno))
+            w.shared.version = engine.shared.version
+            w.shared.version_len = engine.shared.version_len
+            self.pool.worker[i] = w
+            self.pool.count = i + 1
+
+    def start(self):
+        """Starts the threads. Raises OSError when the system refuses."""
+        cdef int i, error
+        engine_lock(&self.engine.s)
+        self.engine.s.journal.reader = &self.pool.outbox
+        for i in range(self.pool.count):
+            self.pool.worker[i].shared.next = self.engine.shared.next
+            self.engine.shared.next = &self.pool.worker[i].shared
+        engine_unlock(&self.engine.s)
+        self.running = 1
+        for i in range(self.pool.count):
+            error = mc_thread(&self.pool.worker[i].thread, worker_main, self.pool.worker[i])
+            if error:
+                raise OSError(error, os.strerror(error))
+            self.pool.worker[i].started = 1
+
+    def fileno(self):
+        """What the loop is to watch; `turn` is to be called when it can be read."""
+        return self.pool.outbox.fd
+
+    @property
+    def threads(self):
+        return self.pool.count
+
+    @property
+    def clients(self):
+        """Open connections."""
+        return get32(&self.pool.clients)
+
+    @property
+    def idle_kicks(self):
+        """Connections that were closed for -o idle_timeout."""
+        return get64(&self.pool.idle_kicks)
+
+    @property
+    def unwatched(self):
+        """Connections that the system refused to watch, which were closed."""
+        return get64(&self.pool.unwatched)
+
+    def set_idle_timeout(self, uint32_t seconds):
+        """Connections that wait for a command for longer are closed. 0: never. Before `start`."""
+        set32(&self.pool.idle_seconds, seconds)
+
+    def tell_closed(self, on):
+        """Whether the owner wants to hear of the end of every connection."""
+        set32(&self.pool.tell_closed, bool(on))
+
+    def rest(self, on):
+        """Whether the owner wants to hear `gone` at each end, since it waits to accept."""
+        set32(&self.pool.resting, bool(on))
+
+    # Accepting
+
+    def accept(self, int listener, uint32_t most, list opened=None):
+        """Accepts what waits, up to 64, while fewer than `most` are open.
+
+        Returns why it ended: 0 nobody waits, EAGAIN there may be more, -1 there are as many as `most`, else the errno of what is
+        missing. `opened` gets the descriptors."""
+        cdef int i, fd, error
+        for i in range(ACCEPTS_A_TURN):
+            if get32(&self.pool.clients) >= most:
+                return -1
+            fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            if fd < 0:
+                if errno == EAGAIN:
+                    return 0
+                if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
+                    return errno
+                continue                # the client has gone again
+            self.accepted += self.open(fd)
+            if opened is not None:
+                opened.append(fd)
+        return EAGAIN
+
+    def open(self, int fd):
+        """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed."""
+        cdef Worker* w = self.pool.worker[self.next]
+        self.next = (self.next + 1) % self.pool.count
+        if conn_open(w, fd) == NULL:
+            close_fd(fd)
+            refused(&self.pool)
+            return False
+        return True
+
+    # Letters
+
+    def turn(self):
+        """Reads the letters; some, so that the loop's other work gets its turn. Spells the journal."""
+        cdef uint64_t rung
+        cdef Mail* m
+        cdef int n = 0
+        read_fd(self.pool.outbox.fd, &rung, 8)
+        if self.left == NULL:
+            self.left = box_take(&self.pool.outbox)
+        while self.left != NULL and n < LETTERS_A_TURN:
+            m = self.left
+            self.left = m.next
+            n += 1
+            try:
+                self.take(m)
+            except Exception:
+                report("letter")
+            finally:
+                free(m)
+        if self.left != NULL:
+            box_ring(&self.pool.outbox)
+            with_rung(&self.pool.outbox)
+        if box_lost(&self.pool.outbox):
+            self.owner.unknown_change()
+        self.engine.spell(self.owner, None)
+
+    cdef take(self, Mail* m):
+        cdef Conn* c = <Conn*> m.about
+        cdef Session session
+        if c == NULL:
+            self.owner.gone()
+            return
+        if c.self == NULL:
+            session = session_for(self.engine, self.owner, c)
+            self.sessions.add(session)
+        else:
+            session = <Session> c.self
+        try:
+            session.take(m)
+        finally:
+            if m.kind == M_CLOSED:
+                session.gone_told = True
+                session.c = NULL
+                self.sessions.discard(session)
+                box_post(&(<Worker*> c.worker).box, mail_new(W_FREE, c, 0))
+
+    # What `stats conns` shows
+
+    def sockets(self):
+        """(descriptor, state, replies that wait, second of the engine's clock at which a command last came) of each connection."""
+        cdef int i
+        cdef Worker* w
+        cdef Conn* c
+        cdef Seen* seen
+        cdef size_t n, most, k
+        found = []
+        for i in range(self.pool.count):
+            w = self.pool.worker[i]
+            most = get32(&self.pool.clients) + 16
+            seen = <Seen*> malloc(most * sizeof(Seen))
+            if seen == NULL:
+                raise MemoryError
+            n = 0
+            pthread_mutex_lock(&w.list_mutex)
+            c = w.ends.next
+            while c != &w.ends and n < most:
+                seen[n].fd = c.fd
+                seen[n].shown = get32(&c.shown)
+                seen[n].last = get32(&c.last)
+                n += 1
+                c = c.next
+            pthread_mutex_unlock(&w.list_mutex)
+            for k in range(n):
+                found.append((seen[k].fd, state_name(seen[k].shown), seen[k].shown >> 10, seen[k].last))
+            free(seen)
+        return found
+
+    # Ending
+
+    cdef to_all(self, int kind):
+        cdef int i
+        for i in range(self.pool.count):
+            box_post(&self.pool.worker[i].box, mail_new(kind, NULL, 0))
+
+    def stop_reading(self):
+        """No further command is taken from anyone; replies still go out."""
+        self.to_all(W_DRAIN)
+
+    def finish(self):
+        """Closes what has nothing to send, and the others as soon as they have sent it. `gone` comes when the last has closed."""
+        set32(&self.pool.ending, 1)
+        self.to_all(W_FINISH)
+
+    def close(self):
+        """Closes every connection and ends the threads. Nothing can be opened afterwards."""
+        cdef int i
+        cdef Worker* w
+        if self.running:
+            self.running = 0
+            self.to_all(W_EXIT)
+            for i in range(self.pool.count):
+                w = self.pool.worker[i]
+                if w.started:
+                    with nogil:
+                        pthread_join(w.thread, NULL)
+            while self.left != NULL or self.pool.outbox.head != NULL:
+                self.turn()
+            self.engine.remove_shared(&self.pool)
+            for i in range(self.pool.count):
+                worker_free(self.pool.worker[i])
+            self.pool.count = 0
+            box_close(&self.pool.outbox)
+
+    def __dealloc__(self):
+        if self.engine is not None:
+            if self.running:
+                self.close()
+            else:
+                while self.pool.count:
+                    self.pool.count -= 1
+                    worker_free(self.pool.worker[self.pool.count])
+
+
+cdef void with_rung(Box* box) noexcept nogil:
+    # The reader comes back by itself: there are letters that it has taken.
+    cdef uint64_t one = 1
+    write_fd(box.fd, &one, 8)
