@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import os
 import random
 import resource
 import select
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
 from mcserver.config import Config
 from mcserver.connections import Connections
-from mcserver.core import Engine, Poller, Session
+from mcserver.core import Engine
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
 
@@ -277,50 +278,20 @@ def test_no_descriptors_left(start: Start) -> None:
     assert server.connect().command(b"mn") == b"MN\r\n"
 
 
-class FullPoller:
-    """A Poller whose epoll has no room when `full`, which a test can't bring about without harming the machine."""
-
-    def __init__(self, poller: Poller) -> None:
-        self.poller = poller
-        self.full = False
-
-    def interest(self, session: Session, read: bool, write: bool) -> None:
-        if self.full:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.poller.interest(session, read, write)
-
-    def remove(self, session: Session) -> None:
-        self.poller.remove(session)
-
-    def fileno(self) -> int:
-        return self.poller.fileno()
-
-    def close(self) -> None:
-        self.poller.close()
-
-
-async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(caplog: pytest.LogCaptureFixture) -> None:
-    engine = Engine()
-    connections = Connections(Config(), engine, asyncio.get_running_loop(), [], lambda graceful: None)
-    poller = FullPoller(connections._poller)
-    connections._poller = poller  # type: ignore[assignment]
-    ours, theirs = socket.socketpair()
-    connections._open(theirs)
-    assert connections.clients == 1
-    poller.full = True
-    (session,) = connections._sessions.values()
-    connections.interest(session, True, True)
+async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """A file stands in for a socket for which epoll has no room, which a test can't bring about without harming the machine."""
+    connections = Connections(Config(), Engine(), asyncio.get_running_loop(), [], lambda graceful: None)
+    connections.listen()
+    fd = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
+    assert not connections.workers.open(fd)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
     assert connections.clients == 0
+    await asyncio.sleep(0.1)
     assert connections.figures.rejected_connections == 1
-    assert ours.recv(1) == b""
-    another, theirs = socket.socketpair()
-    connections._open(theirs)
-    assert connections.clients == 0
-    assert connections.figures.rejected_connections == 2
-    assert another.recv(1) == b""
     assert "can't watch a connection, which is closed" in caplog.text
-    ours.close()
-    another.close()
     connections.close_all()
 
 

@@ -191,7 +191,7 @@ cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
             at = &at[0].poked_next
         at[0] = c.poked_next
     pthread_mutex_unlock(&w.box.mutex)
-    if told or c.known or get32(&w.pool.tell_closed):
+    if told or c.known or c.why == WHY_BINARY or get32(&w.pool.tell_closed):
         write_to_owner(c, M_CLOSED, WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why, NULL, 0)
     else:
         conn_forgotten(w, c)

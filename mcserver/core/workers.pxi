@@ -144,6 +144,7 @@ cdef class Workers:
         read_fd(self.pool.outbox.fd, &rung, 8)
         if self.left == NULL:
             self.left = box_take(&self.pool.outbox)
+        self.engine.spell(self.owner, None)     # what was written before these letters
         while self.left != NULL and n < LETTERS_A_TURN:
             m = self.left
             self.left = m.next
@@ -159,7 +160,6 @@ cdef class Workers:
             with_rung(&self.pool.outbox)
         if box_lost(&self.pool.outbox):
             self.owner.unknown_change()
-        self.engine.spell(self.owner, None)
 
     cdef take(self, Mail* m):
         cdef Conn* c = <Conn*> m.about
