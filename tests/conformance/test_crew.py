@@ -8,7 +8,6 @@ import resource
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -16,9 +15,10 @@ import pytest
 from conformance import library
 from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
 from conformance.report import LINES, telnet
-from conformance.servers import Spawned, free_port
+from conformance.servers import Spawned
 from conformance.text import parse
 from tests.conformance.rogue import rogue
+from tests.ports import free_port
 
 SMALL = f"{sys.executable} {Path(__file__).with_name('small.py')}"
 RUN = ["--suite", "classic", "--only", "framing/unknown", "--only", "classic/get/", "--level", "must"]
@@ -130,9 +130,7 @@ def fuzz(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_server_may_send_anything(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.monotonic()
     fuzz(seed)
-    assert time.monotonic() - begun < 90
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
     assert len(capsys.readouterr().out) < 2 << 20
 
