@@ -60,6 +60,7 @@ class Process:
 
     def __init__(self, command: list[str], options: list[str], directory: Path, dial: Address) -> None:
         self.command = command
+        self.stopped = False  # the suite ended it, not a case
         self.errors = directory / "stderr"
         path = str(directory / "server.sock")
         options = [option.replace("{socket}", path) for option in options]
@@ -123,6 +124,7 @@ class Process:
 
     def stop(self) -> None:
         """Ends the process and its children, at once: it has nothing that would be worth saving."""
+        self.stopped = self.stopped or self.process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()

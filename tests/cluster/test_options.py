@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from kazoo.exceptions import NoAuthError
+from kazoo.security import make_acl
 
 from tests.ports import free_port
 
@@ -201,6 +202,24 @@ def test_credentials_from_a_file_and_from_the_environment(ensemble: Ensemble, na
             assert "secret" not in knows.log + fleet.servers[0].log
 
 
+def test_a_chroot_that_is_refused_is_named_and_one_that_is_there_is_taken(ensemble: Ensemble, name: str) -> None:
+    with ensemble.client() as client:
+        look_only = [make_acl("world", "anyone", read=True)]
+        client.create(f"/{name}")
+        client.create(f"/{name}/there")
+        client.set_acls(f"/{name}", look_only)
+    with CacheServer(f"{ensemble.hosts}/{name}/other/deep", name="refused") as refused:
+        words = f"the chroot /{name}/other/deep of --zookeeper can't be made"
+        until(lambda: words in refused.log)
+        assert words in refused.stats()["why"]
+        time.sleep(2)
+        assert refused.log.count("can't be made") == 1
+    with CacheServer(f"{ensemble.hosts}/{name}/there", name="taken") as taken:
+        until(lambda: taken.is_fresh)
+        assert taken.stats()["why"] == "none"
+        assert "can't be" not in taken.log
+
+
 def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
     """Both sides prove who they are; a server whose certificate nobody trusts is not spoken to."""
     authority, stranger = trustme.CA(), trustme.CA()
@@ -234,3 +253,5 @@ def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
                 why = next(line for line in client.lines(b"stats cluster") if line.startswith(b"STAT why "))
             assert b"certificate" in why
             assert refused.stats()["session"] == "lost"
+        with CacheServer(f"127.0.0.1:{port}/{name}") as plain:
+            until(lambda: "wants TLS (--zk-ca)" in plain.log)

@@ -14,7 +14,10 @@ import pytest
 
 from conformance import library
 from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
+from conformance.crew import run
+from conformance.notation import version
 from conformance.report import LINES, telnet
+from conformance.runner import Settings
 from conformance.servers import Spawned
 from conformance.text import parse
 from tests.conformance.rogue import rogue
@@ -56,6 +59,18 @@ def test_an_address_ends_at_once_and_the_rest_is_not_run(tmp_path: Path, capsys:
     assert len(found["not run"]) > 3
     assert "the server had ended" in out
     assert "mcconform 1." in out
+
+
+def test_a_server_of_one_case_that_hangs_is_not_said_to_have_died() -> None:
+    servers = Spawned(f"{SMALL} {{port}} hangs-flush_all")
+    cases = [case for case in library.cases() if case.id in {"flush/delayed", "classic/get/hit"}]
+    try:
+        found = {result.case.id: result for result in run(cases, servers, Settings(version("1.4"), timeout=1.0))}
+    finally:
+        servers.close()
+    assert (found["flush/delayed"].status, found["flush/delayed"].deadly) == ("failed", False)
+    assert found["flush/delayed"].reason == "hung: no reply for 1 s"
+    assert found["classic/get/hit"].status == "passed"
 
 
 def test_restart_starts_it_again(tmp_path: Path) -> None:
