@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mcserver.coordination import ports
+from mcserver.coordination.context import UNREADABLE_MAX
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord, version
 from mcserver.coordination.ports import Malformed
@@ -102,6 +103,15 @@ def test_records_are_in_their_ranges_or_malformed(record: Any) -> None:
         assert " " not in text
         assert kind.decode(read.encode()) == read
     assert refused > 1000
+
+
+def test_strange_records_without_end_are_remembered_up_to_a_bound() -> None:
+    context = Quiet(1).hosts[0].node.context
+    for number in range(3 * UNREADABLE_MAX):
+        assert context.unreadable(f"/cache/nodes/{number}", b"x", "no record")
+        assert not context.unreadable(f"/cache/nodes/{number}", b"x", "no record"), "the same bytes: no second line"
+        assert len(context._unreadable) <= UNREADABLE_MAX
+    assert context.figures.malformed == 3 * UNREADABLE_MAX
 
 
 def append(fleet: Quiet, data: bytes) -> None:
