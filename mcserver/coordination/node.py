@@ -200,6 +200,7 @@ class Node:
             "fleet_writes": round(self.context.budget.used(self.membership.live, self.context.now())),
             "writers": self.context.budget.writers,
             "append_waits": self.context.budget.waits,
+            "acks_held_back": self.context.budget.held_back,
             **{f"writes_{kind}": count for kind, count in self.context.budget.counts.items()},
             "locks_held": self.locks.held,
             "lock_waits": figures.lock_waits,

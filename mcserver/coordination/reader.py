@@ -41,7 +41,9 @@ class Reader:
         self._membership = membership
         self._period = int(context.settings.max_stale / 4 * SECOND)
         self._due = 0  # when the next round is
+        self._announced = False  # our record says what is no longer so
         self._ack_wanted = False  # someone waits to read in our record what we have applied
+        self._held_back = False  # and has to wait for our share of the fleet's writes
         self._behind = True  # a look at the head is needed
         self._woken = False  # the next entry exists
         self._armed = ""  # the path of the next entry, while a watch is on it
@@ -74,22 +76,32 @@ class Reader:
                 await self._membership.register()
                 self._due = 0
             now = self._context.now()
-            if now >= self._due or self._ack_wanted:
+            rest = (self._due - now) / SECOND
+            held = self._hold_back(now) if self._ack_wanted else rest
+            if rest <= 0 or self._announced or held <= 0:
                 await self._round(certify=True)
             elif self._behind:
                 await self._round(certify=False)
             elif self._woken:
                 await self._fast()
             else:
-                await self.wake.wait((self._due - now) / SECOND)
+                await self.wake.wait(min(rest, held))
         except ZooKeeperError:
             self._forget_watches()
             raise
 
     def announce(self) -> None:
         """Writes this server's record soon: its state has changed."""
-        self._ack_wanted = True
+        self._announced = True
         self.wake.set()
+
+    def _hold_back(self, now: int) -> float:
+        """Seconds until an acknowledgement may go; the next certificate is one, too."""
+        context = self._context
+        seconds = context.budget.wait_to_acknowledge(self._membership.live, now)
+        context.budget.held_back += bool(seconds) and not self._held_back
+        self._held_back = bool(seconds)
+        return seconds * (0.75 + 0.5 * context.runtime.random.random())
 
     def _forget_watches(self) -> None:
         self._armed, self._meta_armed, self._behind = "", False, True
@@ -106,7 +118,7 @@ class Reader:
         connection, began = zk.connection, self._context.now()
         if certify:
             self._context.budget.wrote("certificates" if began >= self._due else "acknowledgements", began)
-            self._ack_wanted = False
+            self._announced = self._ack_wanted = False
             write = zk.set(layout.node(membership.name), membership.record(self.applied))
         meta_reply = self._ask_meta()
         log_reply = zk.get(layout.log(self.log)) if self.log else None
@@ -234,7 +246,8 @@ class Reader:
             self._ack_wanted |= entry.need_ack
         if entry is not None:
             writer = entry.name.rsplit(".", 2)[0]
-            self._context.budget.saw(writer, entry.need_ack, self._membership.live, self._context.now())
+            acknowledgements = max(0, self._membership.live - 1) if entry.need_ack else 0
+            self._context.budget.saw(writer, acknowledgements, self._context.now())
         self.next = sequence + 1
         self._last = (sequence, stat.czxid)
         self.applied = version(self.gen, sequence)

@@ -72,7 +72,7 @@ def round_without_the_write() -> dict[tuple[type, str], Any]:
 
     async def one_pass(self: reader.Reader, certify: bool) -> bool:
         real = self._context.zk
-        if self._ack_wanted or not self._membership.is_verified:
+        if self._announced or self._ack_wanted or not self._membership.is_verified:
             return await original(self, certify)
         self._context.zk = Reads(real)  # type: ignore[assignment]
         try:
