@@ -70,6 +70,7 @@ class Checkers:
         self.restored = 0  # true time of the last loss of data by the ensemble
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
+        self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
     # The log -------------------------------------------------------------------------------------------------------------
@@ -137,7 +138,8 @@ class Checkers:
     def _floor(self, path: str, floor: Floor, transaction: Transaction) -> None:
         self._leads(floor.token, transaction)
         self.capped |= floor.capped
-        if floor.capped or not floor.floor:
+        before, self._floors[path] = self._floors.get(path, 0), floor.floor
+        if floor.capped or floor.floor <= before:
             return
         tree = self.fleet.ensemble.tree
         gen = int(path.rsplit("/", 1)[1].split("-")[1])

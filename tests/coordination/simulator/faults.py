@@ -297,7 +297,7 @@ def strange_entry(fleet: Fleet) -> None:
         session = Session(-1, fleet.live()[0].zk, 0)
         try:
             path = f"/cache/invalidation/{logs[-1]}/e-"
-            fleet.ensemble.write([ports.Create(path, b"MI2 who knows", sequence=True)], session)
+            fleet.ensemble.write([ports.Create(path, b"MI9 who knows", sequence=True)], session)
         except ports.ZooKeeperError:
             pass
 

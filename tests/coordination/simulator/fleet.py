@@ -241,6 +241,8 @@ class Fleet:
             trim_batch=5,
             rotate_at=random.choice((6, 25, 1 << 28)),
             member_margin=0.1,
+            direct_max=random.choice((0, 0, 64)),
+            cell_size=random.choice((1, 2)),
             lock_buckets=2,
             lock_window=0.1,
         )

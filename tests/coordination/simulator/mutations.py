@@ -134,11 +134,12 @@ def hole_skipped() -> dict[tuple[type, str], Any]:
 def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
     """An append does not check that its log is current."""
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
+    async def append(self: log.Log, text: log.Text, guard: Check | None = None, later: Any = ()) -> int:
         context = self._context
         if self._meta is None:
             record, _ = await context.zk.get(context.layout.meta)
             self._meta = Meta.decode(record)
+        data = entry.encode(*text, self._meta.format)
         create = Create(context.layout.entries(self._meta.log), data, sequence=True)
         try:
             results = await context.zk.multi([*([guard] if guard else []), create])
@@ -177,9 +178,9 @@ def lost_answer_counts_as_commit() -> dict[tuple[type, str], Any]:
     """After a lost answer the batch is not sent again."""
     original = log.Log.append
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
+    async def append(self: log.Log, text: log.Text, guard: Check | None = None, later: Any = ()) -> int:
         try:
-            return await original(self, data, guard, later)
+            return await original(self, text, guard, later)
         except Ambiguous:
             return 0
 
