@@ -61,7 +61,7 @@ def _serial(record: Mapping[str, Any], field: str) -> int:
 
 def _mark(record: Mapping[str, Any]) -> str:
     mark = record.get("mark")
-    if not isinstance(mark, str) or not 0 < len(mark) <= 32:
+    if not isinstance(mark, str) or not is_name(mark):
         raise Malformed(f"mark is {mark!r:.80}")
     return mark
 
