@@ -131,7 +131,8 @@ class Membership:
         await self._context.zk.multi([Delete(layout.member(self.name)), Delete(layout.node(self.name))])
 
     def left(self) -> None:
-        """This server is out: the others, as last seen, are what is left."""
+        """This server is out: the others, as last seen, are what is left, and it knows of no leader any more."""
+        self.roll.leader = ""
         self.nodes = {name: node for name, node in self.nodes.items() if not self.is_own(name)}
         self.version += 1
 

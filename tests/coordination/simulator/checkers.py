@@ -226,13 +226,19 @@ class Checkers:
         """Every server is up and connected, and has had time."""
         fleet = self.fleet
         live = [host for host in fleet.hosts if host.is_live]
+        if live and all(host.released for host in live):
+            meta = fleet.ensemble.tree.nodes.get("/cache/invalidation/meta")
+            if meta is not None and Meta.decode(meta.data).format > 1:
+                return  # the first release can't take over a log of a newer format: docs/coherence.md says what to do
         for host in live:
             name, node = host.process.name, host.node
             if node.gate.is_stale:
                 raise Violation("P14", f"{name} is still stale; state {node.membership.state}")
             if len(node.publisher.queue) or host.unanswered:
                 raise Violation("P14", f"{name} has {len(node.publisher.queue)} queued, {host.unanswered} unanswered")
-            if host.locks_wanted and not self.restored:  # a backup may hold the lock of somebody who gave it up
+            if host.locks_wanted and not (
+                self.restored or host.released
+            ):  # a backup may hold the lock of somebody who gave it up
                 raise Violation("P14", f"{name} waits for {host.locks_wanted} locks")
             self._complete(host)
             if not self.restored:
