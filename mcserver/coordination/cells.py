@@ -23,6 +23,7 @@ from .membership import Membership
 from .ports import Malformed, NodeExists, NoNode, Stat, ZooKeeperError
 
 SHEET_MAX = 200_000  # bytes; a row has some hundred
+ASKED = 128  # records that are read at most because they are on no sheet yet
 FIGURES = ("lag", "queue_keys", "queue_age_ms", "writes", "reads", "unlogged")
 """What a member's record says of itself: entries, keys, ms; and, each a thousandth a second, its writes, its reads, and those
 of its writes that the log does not show."""
@@ -97,6 +98,7 @@ class Cells:
         self._membership = membership
         self._lines: dict[str, Line] = {}  # of our cell, as read in the records on this connection
         self._written: Sheet | None = None
+        self._names: list[str] = []  # who is in our cell
         self._wanted: list[int] = []  # versions for which somebody waits, lowest first
         self._due = 0  # when the sheet is to be written though nobody waits
         self._asked_at: int | None = None
@@ -158,6 +160,8 @@ class Cells:
             await self.wake.wait(settings.max_stale)
             return
         now = context.now()
+        if names != self._names:
+            self._names, self._due = names, min(self._due, now + int(settings.max_stale / 4 * SECOND))
         if not self._wanted and now < self._due and await self.wake.wait((self._due - now) / SECOND):
             return
         await self._look(names, everything=not self._wanted or context.now() >= self._due)
@@ -274,7 +278,7 @@ class Cells:
         try:
             lines, _ = await self.read(range(self.number()))
             names = [name for name in self._membership.nodes if name not in lines]
-            if len(names) <= self._context.settings.direct_max:  # of those that joined since
+            if len(names) <= ASKED:  # of those that have joined since
                 for name, answer in await self._context.ask_each(names, self._ask):
                     node = answer and self._membership.read_node(name, answer[0])
                     if node and answer:

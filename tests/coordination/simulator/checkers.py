@@ -236,9 +236,8 @@ class Checkers:
                 raise Violation("P14", f"{name} is still stale; state {node.membership.state}")
             if len(node.publisher.queue) or host.unanswered:
                 raise Violation("P14", f"{name} has {len(node.publisher.queue)} queued, {host.unanswered} unanswered")
-            if host.locks_wanted and not (
-                self.restored or host.released
-            ):  # a backup may hold the lock of somebody who gave it up
+            # A backup may hold the lock of somebody who gave it up; the first release keeps one when it can't read the log.
+            if host.locks_wanted and not (self.restored or any(other.released for other in fleet.hosts)):
                 raise Violation("P14", f"{name} waits for {host.locks_wanted} locks")
             self._complete(host)
             if not self.restored:
