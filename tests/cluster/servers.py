@@ -101,6 +101,7 @@ class CacheServer:
         self.options = [*(["--zookeeper", zookeeper, "--node-name", name] if zookeeper else [])]
         self.options += [*(QUICK if quick and zookeeper else ()), *options]
         self.environment = dict(os.environ)
+        self.module = "mcserver"  # what is run; tests.released is the first release's coordination
         self.process: subprocess.Popen[bytes] | None = None
         self._log_handle, self._log_path = tempfile.mkstemp(prefix=f"mcserver-{name}-", suffix=".log")
 
@@ -114,7 +115,7 @@ class CacheServer:
     def start(self) -> None:
         """Returns when it listens."""
         assert self.process is None
-        command = [sys.executable, "-m", "mcserver", "-l", "127.0.0.1", "-p", str(self.port), *self.options]
+        command = [sys.executable, "-m", self.module, "-l", "127.0.0.1", "-p", str(self.port), *self.options]
         if os.geteuid() == 0:
             command += ["-u", "root"]
         log = self._log_handle

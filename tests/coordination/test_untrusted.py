@@ -181,9 +181,9 @@ def test_the_leader_mends_a_record_of_the_log_with_a_new_log(
 
 def test_the_meta_record_of_a_newer_release_is_left_alone() -> None:
     fleet = Quiet(1)
-    fleet.ensemble.change_by_hand([Delta("set", META, b'{"format": 2}')])
+    fleet.ensemble.change_by_hand([Delta("set", META, b'{"format": 3}')])
     fleet.run(1500)
-    assert fleet.ensemble.tree.nodes[META].data == b'{"format": 2}'
+    assert fleet.ensemble.tree.nodes[META].data == b'{"format": 3}'
     assert "newer release" in str(fleet.hosts[0].node.stats()["why"])
     assert fleet.hosts[0].cache.is_closed
 
