@@ -76,7 +76,7 @@ def configured(arguments: Sequence[str]) -> Config:
 
 def check_start(config: Config) -> None:
     """Raises ConfigError for what only a start finds out: root without a user, files of TLS that can't be used."""
-    if not config.user and 0 in (os.getuid(), os.geteuid()):
+    if not config.user and not config.ephemeral and 0 in (os.getuid(), os.geteuid()):
         raise ConfigError("must add '-u root' to start as root, or name the user to run as with -u")
     if config.cluster is not None:
         check_tls(config.cluster)
@@ -173,6 +173,9 @@ def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
     settings = draft.settings
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
+    if settings.get("ephemeral"):
+        settings.setdefault("tcpport", -1)
+        settings.setdefault("inter", "127.0.0.1")
     return Config(
         **settings,
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,

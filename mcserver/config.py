@@ -336,6 +336,11 @@ class Config:
         status=EX_USAGE,
     )
     log_json: bool = setting(False, "log one JSON object a line")
+    ephemeral: bool = setting(
+        False,
+        "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
+        "and the end when stdin closes",
+    )
     debug_clock: bool = setting(False, "allow the `debugtime` command, which moves the clock; for tests only")
     cluster: ClusterConfig | None = None
     config_file: str | None = setting(

@@ -366,6 +366,7 @@ OWN_OPTIONS = (
     Option("", "config", "file", "config_file", config_file),
     Option("", "loop", "name", "loop", text("loop")),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
+    Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
 )
 """mcserver's own, unknown to memcached."""

@@ -193,6 +193,11 @@ class Server:
         gc.freeze()
         self._announce()
         logs.serving()
+        if self._config.ephemeral:
+            from mcserver import ephemeral
+
+            ephemeral.tell(self._listeners)
+            ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
         graceful = await self._stopping
         if graceful:
