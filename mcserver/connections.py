@@ -79,6 +79,12 @@ class Connections:
         self._accepting = False
         self._ending = False
 
+    def reconfigure(self, config: Config) -> None:
+        """What a reload changed: how many connections, and how long they may idle."""
+        self._config = config
+        if not self._accepting:
+            self._resume()
+
     # Listening -------------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 from mcserver.coordination.entry import Entry, decode, line
 from mcserver.coordination.ports import Change, Level
 from mcserver.coordination.settings import Settings
+from mcserver.testing.tree import Delta
 
 from .simulator.ensemble import Ensemble
 from .simulator.fleet import Fleet, Host
 from .simulator.scheduler import MS, World
-from .simulator.tree import Delta
 
 META = "/cache/invalidation/meta"
 

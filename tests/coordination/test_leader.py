@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mcserver.coordination.layout import Floor
 from mcserver.coordination.ports import Level
+from mcserver.testing.tree import ZNode
 
 from .quiet import META, Quiet, tell
-from .simulator.tree import ZNode
 
 
 def floor_of(fleet: Quiet) -> Floor:

@@ -13,10 +13,10 @@ from mcserver.coordination.context import UNREADABLE_MAX
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord, version
 from mcserver.coordination.ports import Malformed
+from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Session
-from .simulator.tree import Delta
 
 RECORDS: list[Any] = [
     Meta(3, "log-3-0a1b", "log-2-0a1b", 17),

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Operation
+from mcserver.testing.tree import Delta, Tree
 
 from .scheduler import MS, SECOND, World
-from .tree import Delta, Tree
 
 if TYPE_CHECKING:
     from .client import SimulatedZooKeeper

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Change, Level
+from mcserver.testing.tree import Delta
 
 from .ensemble import Session
 from .fleet import WORK, Fleet, Host
 from .scheduler import MS, SECOND
-from .tree import Delta
 
 Fault = Callable[[Fleet], None]
 
