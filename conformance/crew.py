@@ -21,6 +21,7 @@ from .wire import BrokenError, Wire
 
 DIGITS = string.digits + string.ascii_lowercase
 DEATHS = 25  # after so many the run ends
+TRIES = 3  # runs of a case that fails late, at most
 DYING = 1.0  # seconds that a server which closes connections has to end, or to answer again
 NOT_RUN = "the server had ended"
 
@@ -54,6 +55,8 @@ def lost(lease: Lease, settings: Settings) -> str:
     asks = {"version": b"version\r\n", "mn": b"mn\r\n", "get": b"get mcconform.fence\r\n"}
     deadline = time.monotonic() + DYING
     while True:
+        if lease.process and lease.process.stopped:
+            return ""  # a server for one case alone, which the suite has ended since
         if lease.process and lease.process.dead:
             return lease.process.epitaph()
         try:
@@ -157,10 +160,15 @@ class Crew:
         return result
 
     def attempt(self, case: Case) -> Result:
-        with self.guard:
-            self.attempts += 1
-            prefix = f"{self.run_id}.{base36(self.attempts)}."
-        return run_case(case, self.servers, self.settings, prefix)
+        """Runs a case; again, with other keys, where seconds decide and the machine was too busy for them."""
+        for left in reversed(range(TRIES)):
+            with self.guard:
+                self.attempts += 1
+                prefix = f"{self.run_id}.{base36(self.attempts)}."
+            result = run_case(case, self.servers, self.settings, prefix)
+            if not (left and result.late) or self.halt.is_set():
+                break
+        return result
 
     def suspects(self, batch: dict[int, Result]) -> list[int]:
         """The cases that were in flight when the server was lost: what failed with a broken connection."""

@@ -60,9 +60,11 @@ class Result:
     deadly: bool = False  # the server died or hung while this case ran alone, or it was one of those in flight
     lease: Lease | None = None
     begun: float = 0.0
+    late: bool = False  # a case about seconds failed, and took so much longer than its waits that this may be why
 
 
 STATUSES = ("passed", "failed", "expected", "skipped", "unsupported", "not run")
+LATE = 0.3  # seconds beyond its waits after which a case about seconds may fail because the machine is busy
 KEPT = 1 << 16  # bytes of replies that a failing case keeps
 
 
@@ -82,6 +84,7 @@ class Exchange:
         self.scope = Scope(prefix, lambda: int(time.time()), max_item=settings.max_item)
         self.broken = ""
         self.kept = 0
+        self.waited = 0.0
         self.wires: dict[int, Wire] = {}
         self.crowd: list[Wire] = []
         self.muted: set[int] = set()
@@ -182,6 +185,7 @@ class Exchange:
             self.muted.add(self.current)
         elif step.word == "wait":
             time.sleep(step.amount)
+            self.waited += step.amount
         elif step.word == "use":
             self.current = int(step.amount)
             self.wire()
@@ -302,8 +306,10 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
     result = Result(case, "passed", begun=begun)
     try:
         with servers.lend(case) as result.lease:
-            exchange = Exchange(case, result.lease, settings, prefix)
+            exchange, sent = Exchange(case, result.lease, settings, prefix), time.monotonic()
             result.failure = exchange.run()
+            late = time.monotonic() - sent - exchange.waited > LATE and case.seconds(settings.profile) > 0
+            result.late = late and result.failure is not None and not exchange.broken
             result.broken = exchange.broken
             result.log = exchange.log if result.failure or settings.verbose else []
     except RefusedError as error:

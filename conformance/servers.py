@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import shlex
 import signal
 import socket
@@ -25,6 +26,7 @@ from .wire import Address, BrokenError, UnreachableError, connect
 
 REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends (and, for -S, without SASL's files)
 STARTS = 4  # servers that start at a time
+PORTS = (10000, 20000)  # for servers that are told theirs; the kernel gives its own from 32768 on
 START = 20.0  # seconds that a server may take to accept its first connection
 
 
@@ -58,6 +60,7 @@ class Process:
 
     def __init__(self, command: list[str], options: list[str], directory: Path, dial: Address) -> None:
         self.command = command
+        self.stopped = False  # the suite ended it, not a case
         self.errors = directory / "stderr"
         path = str(directory / "server.sock")
         options = [option.replace("{socket}", path) for option in options]
@@ -121,6 +124,7 @@ class Process:
 
     def stop(self) -> None:
         """Ends the process and its children, at once: it has nothing that would be worth saving."""
+        self.stopped = self.stopped or self.process.poll() is None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -311,8 +315,9 @@ class Spawned(Servers):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free just now."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that was free just now, below those that the kernel gives to clients in the meantime."""
+    while True:
+        port = random.randrange(*PORTS)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port

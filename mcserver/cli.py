@@ -17,39 +17,91 @@ from .options import (
     OPTIONS,
     OWN_OPTIONS,
     REFUSED,
-    REFUSED_SUBOPTIONS,
     SUBOPTIONS,
     Draft,
     Option,
-    Suboption,
-    effect_of,
+    check_named,
+    note_effect,
+    refuse_suboption,
 )
-from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
+from .rules import EX_FAILURE, ConfigError
 
 MEMCACHED_OPTIONS = (*OPTIONS, *REFUSED)
 ALL_OPTIONS = (*MEMCACHED_OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
+SUBCOMMANDS = {
+    "config": (
+        "mcserver.cli",
+        "show_config",
+        "print the effective settings as a configuration file, each with its origin",
+    ),
+    "pages": ("mcserver.pages", "main", "print the man page, a shell's completions, or the table of options"),
+}
+"""Words that make another program of this one when they come first: where it begins, and what it does.
+
+A link that is named memcached has none of them."""
 AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 """The environment's `user:password` for ZooKeeper."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the server until it ends, and returns the exit code."""
+    """Runs the server until it ends, or one of the subcommands, and returns the exit code."""
     open_standard_streams()
+    if arguments is None:
+        program, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]  # noqa: PTH119  # pathlib takes its time
+    else:
+        program = "mcserver"
     try:
-        chosen = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        if arguments and arguments[0] in SUBCOMMANDS and program != "memcached":
+            return subcommand(arguments[0], arguments[1:])
+        chosen = parse(arguments, os.environ)
         if isinstance(chosen, str):
             return show(chosen)
-        if not chosen.user and 0 in (os.getuid(), os.geteuid()):
-            raise ConfigError("must add '-u root' to start as root, or name the user to run as with -u")
-        if chosen.cluster is not None:
-            check_tls(chosen.cluster)
+        check_start(chosen)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status
     from .server import run
 
-    return run(chosen)
+    return run(chosen, lambda: configured(arguments))
+
+
+def configured(arguments: Sequence[str]) -> Config:
+    """The Config of arguments that ask for no page, read anew. Raises ConfigError."""
+    chosen = parse(arguments, os.environ)
+    assert isinstance(chosen, Config)
+    check_start(chosen)
+    return chosen
+
+
+def check_start(config: Config) -> None:
+    """Raises ConfigError for what only a start finds out: root without a user, files of TLS that can't be used."""
+    if not config.user and not config.ephemeral and 0 in (os.getuid(), os.geteuid()):
+        raise ConfigError("must add '-u root' to start as root, or name the user to run as with -u")
+    if config.cluster is not None:
+        check_tls(config.cluster)
+
+
+def subcommand(name: str, arguments: Sequence[str]) -> int:
+    """One of SUBCOMMANDS, loaded when it is asked for. Raises ConfigError."""
+    from importlib import import_module
+
+    module, function, _ = SUBCOMMANDS[name]
+    return int(getattr(import_module(module), function)(arguments))
+
+
+def show_config(arguments: Sequence[str]) -> int:
+    """`mcserver config OPTIONS...`: what a start with these options would go by, and where each setting comes from."""
+    from .config_file import effective
+
+    chosen = read(arguments)
+    if isinstance(chosen, str):
+        return show(chosen)
+    config = configure(chosen, os.environ)
+    for warning in config.warnings:
+        print(f"# warning: {warning}")
+    print(effective(config, chosen))
+    return 0
 
 
 def open_standard_streams() -> None:
@@ -74,11 +126,22 @@ def show(page: str) -> int:
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | str:
-    """The Config that these arguments ask for, or the page to show: help, license, version. Raises ConfigError.
+    """The Config that these arguments and their --config ask for, or the page to show: help, license, version.
 
-    As in memcached, options take effect in their order, so an error before `-h` counts, and one after it does not.
+    Raises ConfigError. As in memcached, options take effect in their order, so an error before `-h` counts, and one after it
+    does not.
     """
+    chosen = read(arguments)
+    return chosen if isinstance(chosen, str) else configure(chosen, environment)
+
+
+def read(arguments: Sequence[str]) -> Draft | str:
+    """What the file of --config and then the arguments name, or the page to show. Raises ConfigError."""
     draft = Draft()
+    if path := config_file_of(arguments):
+        from .config_file import read_file
+
+        read_file(draft, path)
     for option, written, value in read_options(arguments, draft):
         if option.long in INFORMATION:
             return option.long
@@ -88,9 +151,31 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | 
             option.apply(draft, written, value)
             note_effect(draft, option, written)
         check_named(Config, draft.settings)
+    return draft
+
+
+def config_file_of(arguments: Sequence[str]) -> str:
+    """The last --config before a page or an error, or ""; wherever it stands, the file is read before everything else."""
+    draft = Draft()
+    try:
+        for option, written, value in read_options(arguments, Draft()):
+            if option.long in INFORMATION:
+                break
+            if option.long == "config":
+                option.apply(draft, written, value)
+    except ConfigError:
+        pass  # the arguments are read again, and then it counts
+    return str(draft.settings.get("config_file", ""))
+
+
+def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
+    """The Config that a draft asks for. Raises ConfigError."""
     settings = draft.settings
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
+    if settings.get("ephemeral"):
+        settings.setdefault("tcpport", -1)
+        settings.setdefault("inter", "127.0.0.1")
     return Config(
         **settings,
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,
@@ -112,20 +197,8 @@ def cluster_config(draft: Draft, environment: Mapping[str, str]) -> ClusterConfi
     check_named(ClusterConfig, settings)
     if AUTH_VARIABLE in environment:
         settings = {"credentials": environment[AUTH_VARIABLE], **settings}
+        draft.cluster.origins.setdefault("credentials", AUTH_VARIABLE)
     return ClusterConfig(**settings)
-
-
-def check_named(kind: type, settings: Mapping[str, object]) -> None:
-    """Raises ConfigError for a value that was asked for and can't be, even where it is the default: `-N 0`."""
-    known = rules(kind)
-    for name in settings.keys() & known.keys():
-        check_value(known[name][1], settings[name])
-
-
-def note_effect(draft: Draft, option: Option | Suboption, written: str) -> None:
-    """Nothing is accepted and silently without effect."""
-    if effect_of(option) is Effect.ACCEPTED:
-        draft.warnings.append(f"{written} is accepted, but has no effect here")
 
 
 # getopt_long ------------------------------------------------------------------------------------------------------------
@@ -207,10 +280,8 @@ def read_suboptions(draft: Draft, text: str) -> None:
         name, equals, value = word.partition("=")
         suboption = known.get(name)
         if suboption is None:
-            reason = next(
-                (why for prefix, why in REFUSED_SUBOPTIONS.items() if name.startswith(prefix)), "see mcserver -h"
-            )
-            raise ConfigError(f'Illegal suboption "{word}": {reason}', EX_FAILURE)
+            refuse_suboption(name, word)
+            raise ConfigError(f'Illegal suboption "{word}": see mcserver -h', EX_FAILURE)
         if suboption.missing and not equals:
             raise ConfigError(suboption.missing, EX_FAILURE)
         suboption.apply(draft, f"-o {name}", value)

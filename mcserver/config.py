@@ -6,10 +6,10 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig
-from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, check_rules, setting
+from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, check_rules, rules, setting
 
 __all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener"]
 
@@ -100,29 +100,36 @@ class Config:
         "-a must be a mode in octal, such as 700",
     )
     maxconns: int = setting(
-        1024, "most connections at once", lambda count: count > 0, "Maximum connections must be greater than 0"
+        1024,
+        "most connections at once",
+        lambda count: count > 0,
+        "Maximum connections must be greater than 0",
+        live=True,
     )
-    maxconns_fast: bool = setting(True, "refuse connections over the limit at once, instead of letting them wait")
+    maxconns_fast: bool = setting(
+        True, "refuse connections over the limit at once, instead of letting them wait", live=True
+    )
     tcp_backlog: int = setting(1024, "connections that may wait to be accepted")
     idle_timeout: int = setting(
         0,
         "seconds without a command after which a TCP connection is closed; 0: never",
         lambda s: s >= 0,
         "idle_timeout must not be negative",
+        live=True,
     )
     reqs_per_event: int = setting(
         20,
         "commands of one connection after which it is asked whether its turn has lasted 0.25 ms",
         lambda count: count > 0,
         "Number of requests per event must be greater than 0",
+        engine="requests_per_event",
     )
     binding_protocol: str = setting("auto-negotiate", "auto or ascii: both speak the text protocol only")
     num_threads: int = setting(
         4,
-        "shown in stats; one event loop serves every connection",
+        "threads that serve connections, 1 to 64; the event loop, which accepts and administers, is one more",
         lambda count: count > 0,
         "Number of threads must be greater than 0",
-        effect=Effect.APPROXIMATED,
     )
     num_napi_ids: int = setting(
         0,
@@ -135,38 +142,46 @@ class Config:
     """A file to write the ports to that were really opened (MEMCACHED_PORT_FILENAME)."""
 
     # Memory
-    maxbytes: int = setting(64 * MEBIBYTE, "memory for items; from 2 to 262143")
-    evictions: bool = setting(True, "make room by evicting; off: stores are refused when memory is full")
+    maxbytes: int = setting(64 * MEBIBYTE, "memory for items; from 2 to 262143", engine="memory_limit", live=True)
+    evictions: bool = setting(
+        True, "make room by evicting; off: stores are refused when memory is full", engine="evictions"
+    )
     item_size_max: int = setting(
-        MEBIBYTE, "largest item, header and key included; k or m may follow; from 1k to 1024m and half of the memory"
+        MEBIBYTE,
+        "largest item, header and key included; k or m may follow; from 1k to 1024m and half of the memory",
+        engine="item_size_max",
     )
     growth_factor: float = setting(
         1.25,
         "ratio of a slab class's chunk size to the one before",
         lambda factor: factor > 1,
         "Factor must be greater than 1",
+        engine="growth_factor",
     )
     chunk_size: int = setting(
         48,
         "bytes for key, value and flags in the smallest slab class",
         lambda size: size > 0,
         "Chunk size must be greater than 0",
+        engine="chunk_size",
     )
     slab_sizes: tuple[int, ...] | None = setting(
-        None, "chunk sizes of the slab classes, separated by '-', instead of those of -f and -n"
+        None, "chunk sizes of the slab classes, separated by '-', instead of those of -f and -n", engine="slab_sizes"
     )
     slab_chunk_max: int = setting(
         512 << 10,
         "largest chunk, in KiB (above 1024: in bytes); larger items are kept in several",
         lambda size: size > 0,
         "slab_chunk_max must be from 1 to 1024 KiB",
+        engine="slab_chunk_max",
     )
-    slab_reassign: bool = setting(True, "let pages move between slab classes")
+    slab_reassign: bool = setting(True, "let pages move between slab classes", live=True)
     slab_automove: int = setting(
         1,
         "move pages to classes that evict: 0 off, 1 on, 2 at once",
         lambda mode: 0 <= mode <= 2,
         "slab_automove must be between 0 and 2",
+        live=True,
     )
     slab_automove_ratio: float = setting(
         0.8,
@@ -178,12 +193,13 @@ class Config:
     slab_automove_window: int = setting(
         10, "shown in stats", lambda seconds: seconds > 2, "slab_automove_window must be > 2", effect=Effect.ACCEPTED
     )
-    cas_enabled: bool = setting(True, "keep a CAS unique with each item")
+    cas_enabled: bool = setting(True, "keep a CAS unique with each item", engine="cas")
     hashpower_init: int = setting(
         0,
         "size of the index at start, as a power of two; it grows by itself",
         lambda power: 12 <= power <= 32,
         "hashpower of {} is too low or too high: it must be from 12 to 32 (see STAT hash_power_level)",
+        engine="hashpower_init",
     )
     hash_algorithm: str = setting(
         "murmur3",
@@ -199,7 +215,7 @@ class Config:
         "Cannot set tail_repair_time to less than 10 seconds",
         effect=Effect.ACCEPTED,
     )
-    track_sizes: bool = setting(False, "keep the histogram of `stats sizes`")
+    track_sizes: bool = setting(False, "keep the histogram of `stats sizes`", engine="track_sizes")
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
     lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
 
@@ -208,11 +224,12 @@ class Config:
         "what memory goes to when sizes differ: requests (as many hits as possible) or bytes (as many of the bytes asked for)",
         lambda value: value in {"requests", "bytes"},
         "room_for must be requests or bytes",
+        engine="room_for",
     )
 
     # LRU
     lru_maintainer_thread: bool = setting(
-        True, "keep the LRU in order in the background; off: one flat LRU for each class"
+        True, "keep the LRU in order in the background; off: one flat LRU for each class", engine="maintained"
     )
     lru_segmented: bool = setting(True, "hot, warm and cold LRU")
     hot_lru_pct: int = setting(
@@ -220,19 +237,38 @@ class Config:
         "new items (the hot LRU) have half of this percentage of a class's memory",
         below_80,
         "hot_lru_pct must be > 1 and < 80",
+        engine="hot_lru_pct",
+        live=True,
     )
     warm_lru_pct: int = setting(
-        40, "shown in stats", below_80, "warm_lru_pct must be > 1 and < 80", effect=Effect.ACCEPTED
+        40,
+        "shown in stats",
+        below_80,
+        "warm_lru_pct must be > 1 and < 80",
+        effect=Effect.ACCEPTED,
+        engine="warm_lru_pct",
     )
     hot_max_factor: float = setting(
-        0.2, "shown in stats", lambda f: f > 0, "hot_max_factor must be > 0", effect=Effect.ACCEPTED
+        0.2,
+        "shown in stats",
+        lambda f: f > 0,
+        "hot_max_factor must be > 0",
+        effect=Effect.ACCEPTED,
+        engine="hot_max_factor",
     )
     warm_max_factor: float = setting(
-        2.0, "shown in stats", lambda f: f > 0, "warm_max_factor must be > 0", effect=Effect.ACCEPTED
+        2.0,
+        "shown in stats",
+        lambda f: f > 0,
+        "warm_max_factor must be > 0",
+        effect=Effect.ACCEPTED,
+        engine="warm_max_factor",
     )
-    temp_lru: bool = setting(False, "a separate LRU for items of a short time to live")
-    temporary_ttl: int = setting(61, "items with fewer seconds to live than this are kept apart and evicted last")
-    lru_crawler: bool = setting(True, "free expired items in the background")
+    temp_lru: bool = setting(False, "a separate LRU for items of a short time to live", live=True)
+    temporary_ttl: int = setting(
+        61, "items with fewer seconds to live than this are kept apart and evicted last", live=True
+    )
+    lru_crawler: bool = setting(True, "free expired items in the background", live=True)
     lru_crawler_sleep: int = setting(
         100,
         "microseconds between items, shown in stats; it works in slices of about a millisecond",
@@ -245,19 +281,23 @@ class Config:
         "most items of a class that one pass looks at; 0: all",
         lambda count: 0 <= count < 1 << 32,
         "lru_crawler_tocrawl takes a numeric 32bit value",
+        live=True,
     )
 
     # Commands
-    verbosity: int = setting(0, "say what happens on stderr; -vv also every command and reply")
-    shutdown_command: bool = setting(False, "allow the `shutdown` command")
-    flush_enabled: bool = setting(True, "allow `flush_all`")
-    dump_enabled: bool = setting(True, "allow `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`")
-    watch_enabled: bool = setting(True, "allow `watch`")
+    verbosity: int = setting(0, "say what happens on stderr; -vv also every command and reply", live=True)
+    shutdown_command: bool = setting(False, "allow the `shutdown` command", live=True)
+    flush_enabled: bool = setting(True, "allow `flush_all`", engine="flush_enabled")
+    dump_enabled: bool = setting(
+        True, "allow `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`", live=True
+    )
+    watch_enabled: bool = setting(True, "allow `watch`", live=True)
     stat_key_prefix: bytes = setting(
         b":",
         "the character that ends a key's prefix in `stats detail`; turns the collection on",
         lambda c: len(c) == 1,
         "No delimiter specified",
+        engine="prefix_delimiter",
     )
     detail_enabled: bool = setting(False, "collect `stats detail` from the start")
     watcher_logbuf_size: int = setting(
@@ -268,10 +308,9 @@ class Config:
     )
     worker_logbuf_size: int = setting(
         64 << 10,
-        "buffer between worker threads and watchers, in KiB; there is none here",
+        "a thread's share of the buffer between the threads and the watchers, in KiB",
         lambda size: 0 < size <= 1 << 40,
         "could not parse argument to worker_logbuf_size",
-        effect=Effect.ACCEPTED,
     )
     read_buf_mem_limit: int = setting(
         0,
@@ -295,8 +334,16 @@ class Config:
         status=EX_USAGE,
     )
     log_json: bool = setting(False, "log one JSON object a line")
+    ephemeral: bool = setting(
+        False,
+        "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
+        "and the end when stdin closes",
+    )
     debug_clock: bool = setting(False, "allow the `debugtime` command, which moves the clock; for tests only")
     cluster: ClusterConfig | None = None
+    config_file: str | None = setting(
+        None, "TOML file with options by their long names; the command line goes before it"
+    )
     warnings: tuple[str, ...] = ()
     """What the command line asked for in vain; the server logs it at start."""
 
@@ -309,6 +356,8 @@ class Config:
             raise ConfigError(
                 "temporary_ttl requires lru_maintainer to be enabled: remove no_lru_maintainer or temporary_ttl"
             )
+        if self.num_threads > 64:
+            raise ConfigError("Number of threads can be at most 64: lower -t.")
         if self.num_napi_ids > self.num_threads:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
@@ -340,6 +389,20 @@ class Config:
             if size <= smallest + 8:
                 raise ConfigError(f"slab size {size} must be at least 8 bytes larger than previous class")
             smallest = size
+
+    def engine_arguments(self) -> dict[str, Any]:
+        """What the engine is made with: the settings that are an argument of it, and what several of them say together.
+
+        Sizes the engine knows better than a default here (what unfinished lines may take) are left out when nobody set them.
+        """
+        arguments = {rule.engine: getattr(self, name) for name, (_, rule) in rules(Config).items() if rule.engine}
+        arguments["segmented"] = self.lru_segmented and self.lru_maintainer_thread
+        arguments["temporary_ttl"] = self.temporary_ttl if self.temp_lru else -1
+        arguments["ascii_only"] = self.binding_protocol == "ascii"
+        arguments["log_buffer"] = self.worker_logbuf_size * self.num_threads
+        if self.read_buf_mem_limit:
+            arguments["read_buffers"] = self.read_buf_mem_limit
+        return arguments
 
     def listeners(self) -> tuple[Listener, ...]:
         """The addresses of -l; without it, every interface."""

@@ -79,12 +79,22 @@ class Connections:
         self._accepting = False
         self._ending = False
 
+    def reconfigure(self, config: Config) -> None:
+        """What a reload changed: how many connections, and how long they may idle."""
+        self._config = config
+        self._tell_workers()
+        if not self._accepting:
+            self._resume()
+
+    def _tell_workers(self) -> None:
+        idle = self._config.idle_timeout if self._config.domain_socket is None else 0
+        self.workers.set_idle_timeout(idle)
+
     # Listening -------------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """Starts the workers, and to accept."""
-        if self._config.idle_timeout > 0 and self._config.domain_socket is None:
-            self.workers.set_idle_timeout(self._config.idle_timeout)
+        self._tell_workers()
         self.workers.start()
         self._figures.total_connections += len(self._listeners)  # memcached counts them, too
         self.reserved_descriptors = open_descriptors() - self.connections

@@ -8,22 +8,59 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig, read_credentials
 from .config import MEBIBYTE, PAGE, Config
-from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, rules
+from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, check_value, rules
+
+
+class Named(dict[str, Any]):
+    """The settings that somebody named so far, and who named each of them last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.origins: dict[str, str] = {}
+        self.speaker = COMMAND_LINE
+        """Who names settings now: a file, or the command line."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        self.origins[name] = self.speaker
+
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        if name not in self:
+            self[name] = default
+        return self[name]
+
+    def update(self, *others: Mapping[str, Any], **values: Any) -> None:  # type: ignore[override]
+        for other in (*others, values):
+            for name, value in other.items():
+                self[name] = value
+
+    def forget_others(self, *names: str) -> None:
+        """What another speaker said of these: on the command line a list begins anew instead of adding to the file's."""
+        for name in names:
+            if self.origins.get(name, self.speaker) != self.speaker:
+                self.pop(name, None)
+                del self.origins[name]
 
 
 class Draft:
-    """The settings that the command line has named so far. `cluster` holds those of ClusterConfig."""
+    """What has been named so far: settings of Config, and, in `cluster`, of ClusterConfig."""
 
     def __init__(self) -> None:
-        self.settings: dict[str, Any] = {}
-        self.cluster: dict[str, Any] = {}
+        self.settings = Named()
+        self.cluster = Named()
         self.warnings: list[str] = []
 
+    def speak(self, who: str) -> None:
+        """From now on it is this file, or the command line, that names settings."""
+        self.settings.speaker = self.cluster.speaker = who
+
+
+COMMAND_LINE = "command line"
 
 Apply = Callable[[Draft, str, str], None]
 """Puts a value into the draft: draft, the option as written, its value ("" when it takes none). Raises ConfigError."""
@@ -128,11 +165,13 @@ def refused(reason: str, status: int = EX_USAGE) -> Apply:
 
 
 def verbose(draft: Draft, option: str, value: str) -> None:
+    draft.settings.forget_others("verbosity")
     draft.settings["verbosity"] = draft.settings.get("verbosity", 0) + 1
 
 
 def listen(draft: Draft, option: str, value: str) -> None:
     """Addresses add up; one that was named before is left out."""
+    draft.settings.forget_others("inter")
     addresses = [each for each in (draft.settings.get("inter") or "").split(",") if each]
     draft.settings["inter"] = ",".join(addresses + ([] if value in addresses else [value]))
 
@@ -217,6 +256,7 @@ def prefixes(name: str) -> Apply:
     """Prefixes of keys, which add up."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
+        draft.cluster.forget_others(name)
         draft.cluster[name] = (*draft.cluster.get(name, ()), os.fsencode(value))
 
     return apply
@@ -224,6 +264,7 @@ def prefixes(name: str) -> Apply:
 
 def ack(draft: Draft, option: str, value: str) -> None:
     """A level for all keys, or PREFIX=LEVEL; the last of a prefix counts."""
+    draft.cluster.forget_others("ack", "ack_prefixes")
     prefix, equals, level = value.rpartition("=")
     if not equals:
         draft.cluster["ack"] = value
@@ -231,6 +272,13 @@ def ack(draft: Draft, option: str, value: str) -> None:
     levels = dict(draft.cluster.get("ack_prefixes", ()))
     levels[os.fsencode(prefix)] = level
     draft.cluster["ack_prefixes"] = tuple(levels.items())
+
+
+def config_file(draft: Draft, option: str, value: str) -> None:
+    """Only its name: config_file.py reads it, before the rest of the command line."""
+    if not value:
+        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
+    draft.settings["config_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
 def auth_file(draft: Draft, option: str, value: str) -> None:
@@ -315,8 +363,10 @@ OPTIONS = (
 )
 
 OWN_OPTIONS = (
+    Option("", "config", "file", "config_file", config_file),
     Option("", "loop", "name", "loop", text("loop")),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
+    Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
 )
 """mcserver's own, unknown to memcached."""
@@ -468,3 +518,23 @@ def effect_of(option: Option | Suboption) -> Effect:
     known = rules(ClusterConfig) | rules(Config)
     own = known[option.setting][1].effect if option.setting in known else Effect.REAL
     return option.effect if option.effect is not Effect.REAL else own
+
+
+def note_effect(draft: Draft, option: Option | Suboption, written: str) -> None:
+    """Nothing is accepted and silently without effect."""
+    if effect_of(option) is Effect.ACCEPTED:
+        draft.warnings.append(f"{written} is accepted, but has no effect here")
+
+
+def check_named(kind: type, settings: Mapping[str, object]) -> None:
+    """Raises ConfigError for a value that was asked for and can't be, even where it is the default: `-N 0`."""
+    known = rules(kind)
+    for name in settings.keys() & known.keys():
+        check_value(known[name][1], settings[name])
+
+
+def refuse_suboption(name: str, word: str = "") -> None:
+    """Raises ConfigError (1) for a suboption of memcached that is not built."""
+    for prefix, why in REFUSED_SUBOPTIONS.items():
+        if name.startswith(prefix):
+            raise ConfigError(f'Illegal suboption "{word or name}": {why}', EX_FAILURE)

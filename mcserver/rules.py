@@ -34,13 +34,18 @@ class Effect(Enum):
 
 
 class Rule(NamedTuple):
-    """What is known of one setting. `error` and `status` answer a value that `valid` refuses."""
+    """What is known of one setting. `error` and `status` answer a value that `valid` refuses.
+
+    `engine`: the argument of the engine that it is, if it is one. `live`: whether a reload changes it in a running server.
+    """
 
     meaning: str
     effect: Effect
     valid: Callable[[Any], bool] | None
     error: str
     status: int
+    engine: str = ""
+    live: bool = False
 
 
 def setting(
@@ -51,9 +56,11 @@ def setting(
     *,
     effect: Effect = Effect.REAL,
     status: int = EX_FAILURE,
+    engine: str = "",
+    live: bool = False,
 ) -> T:
     """A field of Config with its rule; type checkers see the default."""
-    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status)})
+    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status, engine, live)})
 
 
 def rules(of: type) -> dict[str, tuple[Any, Rule]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
-from mcserver.core import READ_BUFFERS, Engine
+from mcserver.core import Engine
 from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
 from mcserver.process import (
     Daemon,
@@ -31,6 +31,7 @@ from mcserver.process import (
     switch_user,
     write_pid_file,
 )
+from mcserver.rules import ConfigError
 
 if TYPE_CHECKING:
     import pwd
@@ -50,16 +51,19 @@ DRAIN_SECONDS = 3.0
 EX_USAGE = 64
 
 
-def run(config: Config) -> int:
-    """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start."""
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start.
+
+    reread: gives the configuration anew, for SIGHUP, or raises ConfigError.
+    """
     logs.configure(as_json=config.log_json)
     try:
-        return _run(config)
+        return _run(config, reread)
     finally:
         logs.finish()
 
 
-def _run(config: Config) -> int:
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     daemon: Daemon | None = None
     try:
         raise_descriptor_limit(config.maxconns)
@@ -91,7 +95,7 @@ def _run(config: Config) -> int:
         logs.finish()
         daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name).serve())
+        runner.run(Server(config, engine, listeners, loop_name, reread).serve())
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -121,36 +125,14 @@ def load_cluster(config: Config) -> None:
         import mcserver.coordination.opening  # noqa: F401
 
 
-def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
-    """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge."""
+def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | None = None) -> Engine:
+    """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
+
+    reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
+    """
     try:
         engine = Engine(
-            memory_limit=config.maxbytes,
-            item_size_max=config.item_size_max,
-            evictions=config.evictions,
-            cas=config.cas_enabled,
-            growth_factor=config.growth_factor,
-            chunk_size=config.chunk_size,
-            slab_chunk_max=config.slab_chunk_max,
-            slab_sizes=config.slab_sizes,
-            segmented=config.lru_segmented and config.lru_maintainer_thread,
-            maintained=config.lru_maintainer_thread,
-            room_for=config.room_for,
-            hot_lru_pct=config.hot_lru_pct,
-            warm_lru_pct=config.warm_lru_pct,
-            hot_max_factor=config.hot_max_factor,
-            warm_max_factor=config.warm_max_factor,
-            temporary_ttl=config.temporary_ttl if config.temp_lru else -1,
-            hashpower_init=config.hashpower_init,
-            requests_per_event=config.reqs_per_event,
-            prefix_delimiter=config.stat_key_prefix,
-            track_sizes=config.track_sizes,
-            flush_enabled=config.flush_enabled,
-            version=MEMCACHED_VERSION.encode(),
-            ascii_only=config.binding_protocol == "ascii",
-            read_buffers=config.read_buf_mem_limit or READ_BUFFERS,
-            log_buffer=config.worker_logbuf_size * config.num_threads,
-            manual_clock=manual_clock,
+            **config.engine_arguments(), version=MEMCACHED_VERSION.encode(), manual_clock=manual_clock, reserve=reserve
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
@@ -164,8 +146,17 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
 class Server:
     """One run of a server on the running loop."""
 
-    def __init__(self, config: Config, engine: Engine, listeners: list[socket.socket], loop_name: str) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        listeners: list[socket.socket],
+        loop_name: str,
+        reread: Callable[[], Config] | None = None,
+    ) -> None:
         self._config = config
+        self._reread = reread
+        self._context: Context
         self._engine = engine
         self._listeners = listeners
         self._loop_name = loop_name
@@ -181,17 +172,16 @@ class Server:
         self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
         self._cluster = self._open_cluster()
         self._connections.cluster = self._cluster
-        self._connections.admin = Admin(
-            Context(
-                config=self._config,
-                engine=self._engine,
-                network=self._connections,
-                watchers=self._connections.watchers,
-                settings=Settings(self._config, tcp_port(self._config, self._listeners)),
-                loop=self._loop_name,
-                cluster=self._cluster,
-            )
+        self._context = Context(
+            config=self._config,
+            engine=self._engine,
+            network=self._connections,
+            watchers=self._connections.watchers,
+            settings=Settings(self._config, tcp_port(self._config, self._listeners)),
+            loop=self._loop_name,
+            cluster=self._cluster,
         )
+        self._connections.admin = Admin(self._context)
         self._handle_signals()
         if self._cluster is not None:
             self._cluster.start()
@@ -201,6 +191,11 @@ class Server:
         gc.freeze()
         self._announce()
         logs.serving()
+        if self._config.ephemeral:
+            from mcserver import ephemeral
+
+            ephemeral.tell(self._listeners)
+            ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
         graceful = await self._stopping
         if graceful:
@@ -257,7 +252,23 @@ class Server:
             self._stopping.set_result(graceful)
 
     def _reload(self) -> None:
-        log.info("SIGHUP: there is no file to read again")
+        """What can change in a running server does, and the rest is named; an error changes nothing."""
+        if self._config.config_file is None or self._reread is None:
+            log.info("SIGHUP: there is no file to read again")
+            return
+        from mcserver.reload import change
+
+        try:
+            wanted = self._reread()
+        except ConfigError as error:
+            log.error("SIGHUP: nothing has changed: %s", error)
+            return
+        new = change(self._config, wanted, self._engine, self._context.settings)
+        self._config = self._context.config = new.config
+        self._connections.reconfigure(new.config)
+        log.info("SIGHUP: read %s again; %s", self._config.config_file, "; ".join(new.done) or "nothing to change")
+        for line in new.not_done:
+            log.warning("SIGHUP: %s", line)
 
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""

@@ -2,6 +2,7 @@
 #
 #   have_packages THING=PACKAGE...  Debian packages of things that are missing: commands, or files by their path
 #   have_venv VENV EXTRA [PYTHON]   the virtual environment VENV with mcserver in place and pyproject.toml's group EXTRA ("": none)
+#   have_modules                    npm's clients, and what their own tests need, in $packages/node_modules
 
 say() { echo "set-up: $*" >&2; }
 
@@ -83,4 +84,19 @@ print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"], s
     $install --requirement "$venv/build-requires.txt" >&2
     $install --no-build-isolation --editable ".${extra:+[$extra]}" >&2
     echo "$wanted" >"$venv/.set-up-$extra"
+)
+
+packages=build/clients
+have_modules() (
+    set -eu
+    have_packages node=nodejs npm=npm
+    wanted="memcached@2.2.2 memcache-client@1.0.5 memcache-plus@0.3.1 memjs@1.3.2 mocha@12 should@13 chai@3 chance@1 sinon@1"
+    [ "$(cat $packages/modules 2>/dev/null)" != "$wanted" ] || exit 0
+    exec 9<scripts/setup.sh
+    flock 9
+    [ "$(cat $packages/modules 2>/dev/null)" != "$wanted" ] || exit 0
+    say "installing npm packages into $packages: $wanted"
+    mkdir -p $packages
+    npm install --prefix $packages --no-save --no-audit --no-fund --loglevel error $wanted >&2
+    echo "$wanted" >$packages/modules
 )

@@ -18,7 +18,7 @@ settings.register_profile(
     "tests", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile("soak", deadline=None, database=None, print_blob=True)
-settings.load_profile(os.environ.get("MCSERVER_HYPOTHESIS", "tests"))
+settings.load_profile("soak" if "MCSERVER_SOAK" in os.environ else "tests")
 """Nothing is left to chance: each run of the tests makes the same examples. `scripts/soak --tests` makes new ones."""
 
 Start = Callable[..., Server]

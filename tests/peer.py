@@ -23,7 +23,7 @@ def memcached(*args: str, stderr: Path = Path(os.devnull)) -> Iterator[tuple[str
         with stderr.open("wb") as printed:
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=printed, env=environment)
         try:
-            deadline = time.monotonic() + 10
+            deadline = time.monotonic() + 60
             while not ports.exists():  # memcached writes it elsewhere and renames it
                 assert process.poll() is None, "memcached ended"
                 assert time.monotonic() < deadline, "memcached did not start"
@@ -33,4 +33,4 @@ def memcached(*args: str, stderr: Path = Path(os.devnull)) -> Iterator[tuple[str
             yield "127.0.0.1", int(found[1])
         finally:
             process.kill()
-            process.wait(10)
+            process.wait(60)

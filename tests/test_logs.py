@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 
 from mcserver.logs import KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
 from tests.conftest import Start
+from tests.ports import free_port
 from tests.serving import Client, eventually
 
 LINE = b"a line of the log\n"
@@ -31,9 +31,7 @@ def unread_server(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], Callabl
         while True:
             os.write(write, b"x" * 4096)
     os.set_blocking(write, True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "mcserver", "-u", "root", "-l", "127.0.0.1", "-p", str(port), *args], stderr=write
     )
@@ -100,7 +98,7 @@ def test_closed_standard_streams(tmp_path: Path, closed: tuple[int, ...], daemon
         ["/bin/sh", "-c", f'exec "$@" {closing}', "sh", *command, *(["-d"] if daemon else [])],
         env={**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)},
     )
-    eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n") and ports.exists(), 15)
+    eventually(lambda: pid_file.exists() and pid_file.read_text().endswith("\n") and ports.exists())
     pid = int(pid_file.read_text())
     client = Client(("127.0.0.1", int(ports.read_text().split()[-1])))
     try:

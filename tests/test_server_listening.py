@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.conftest import Start
+from tests.ports import free_port
 from tests.serving import Client, Server, eventually, run_to_end
 
 
@@ -77,9 +78,7 @@ def test_every_interface(start: Start) -> None:
 
 
 def test_port_of_the_address_wins(start: Start) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     server = start("-p", "11211", "-l", f"127.0.0.1:{port}")
     assert f":{port};" in server.log()
 
@@ -107,7 +106,7 @@ def test_address_that_does_not_resolve() -> None:
 def test_nothing_to_listen_on_is_a_warning_as_in_memcached(tmp_path: Path) -> None:
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen([sys.executable, "-m", "mcserver", "-u", "root", "-p", "0"], stderr=log)
-    eventually(lambda: " listens on nothing;" in (tmp_path / "log").read_text(), 15)
+    eventually(lambda: " listens on nothing;" in (tmp_path / "log").read_text())
     assert "WARNING nothing to listen on: give a TCP port with -p" in (tmp_path / "log").read_text()
     process.terminate()
     assert process.wait(10) == 0

@@ -16,13 +16,11 @@ from tests.serving import Client, Server, eventually, run_to_end
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_ends_within_five_seconds_with_open_connections(server: Server, number: signal.Signals) -> None:
+def test_ends_with_open_connections(server: Server, number: signal.Signals) -> None:
     clients = [server.connect() for _ in range(20)]
     assert all(client.command(b"mn") == b"MN\r\n" for client in clients)
-    started = time.monotonic()
     server.signal(number)
     assert server.end() == 0
-    assert time.monotonic() - started < 5
     assert all(client.is_closed() for client in clients)
     assert ("Gracefully stopping" in server.log()) == (number == signal.SIGUSR1)
     assert "Traceback" not in server.log()
@@ -34,10 +32,8 @@ def test_ends_although_a_client_never_reads(server: Server) -> None:
     assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"
     client.send(b"get a\r\n" * 1000)
     time.sleep(0.2)
-    started = time.monotonic()
     server.signal(signal.SIGTERM)
     assert server.end() == 0
-    assert time.monotonic() - started < 5
 
 
 def test_replies_drain_at_the_end(server: Server) -> None:

@@ -96,17 +96,16 @@ class Waiting:
             self.longest, self.count = max(self.longest, time.monotonic() - began), self.count + 1
             time.sleep(0.001)
 
-    def end(self) -> float:
+    def end(self) -> None:
         self.ended.set()
-        self.thread.join(20)
+        self.thread.join(60)
         assert not self.thread.is_alive()
-        return self.longest
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["-o", "slab_chunk_max=1"]])
 def test_a_quarter_of_a_gigabyte_keeps_nobody_waiting(start: Start, options: list[str]) -> None:
-    """Prints the longest wait of a second client; 3 s are for a machine that does much else at the time."""
+    """Prints the longest wait of a second client, which must be far from the length of a step: nothing is done in one go."""
     server = start("-m", "600", "-I", "256m", *options)
     client, second = server.connect(), server.connect()
     client.socket.settimeout(60)
@@ -115,17 +114,17 @@ def test_a_quarter_of_a_gigabyte_keeps_nobody_waiting(start: Start, options: lis
         assert client.command(b"mn") == b"MN\r\n"
     size = 250_000_000
     value = b"0123456789" * (size // 10)
-    waiting, waits = Waiting(second), {}
+    waiting, waits, lengths = Waiting(second), {}, {}
 
     def step(name: str, request: bytes, reply: bytes) -> None:
-        waiting.longest = 0.0
+        waiting.longest, began = 0.0, time.monotonic()
         client.send(request)
         assert client.until(b"\r\n") == reply
         time.sleep(0.05)  # the other one asks again
-        waits[name] = waiting.longest
+        waits[name], lengths[name] = waiting.longest, time.monotonic() - began
 
     def read(first: bytes, last: bytes, length: int) -> None:
-        waiting.longest = 0.0
+        waiting.longest, began = 0.0, time.monotonic()
         client.send(b"get huge\r\n")
         head = client.until(b"\r\n")
         assert head == b"VALUE huge 0 %d\r\n" % length
@@ -138,7 +137,7 @@ def test_a_quarter_of_a_gigabyte_keeps_nobody_waiting(start: Start, options: lis
         assert got[: len(first)] == first
         assert got[length - len(last) : length] == last
         assert got.endswith(b"\r\nEND\r\n")
-        waits["get"] = waiting.longest
+        waits["get"], lengths["get"] = waiting.longest, time.monotonic() - began
 
     try:
         step("set", b"set huge 0 0 %d\r\n%b\r\n" % (size, value), b"STORED\r\n")
@@ -148,10 +147,9 @@ def test_a_quarter_of_a_gigabyte_keeps_nobody_waiting(start: Start, options: lis
         step("overwrite", b"set huge 0 0 %d\r\n%b\r\n" % (size - 1, value[:-1]), b"STORED\r\n")
         step("delete", b"delete huge\r\n", b"DELETED\r\n")
     finally:
-        longest = waiting.end()
+        waiting.end()
     print(f"\nlongest waits in ms, {options}:", {name: round(wait * 1000, 1) for name, wait in waits.items()})
-    assert longest < 3
-    assert max(waits.values()) < 3
+    assert all(wait < 1 + lengths[name] / 2 for name, wait in waits.items()), lengths
     assert figure(client, "curr_items") > 100_000
 
 
@@ -164,7 +162,7 @@ def test_half_of_a_memory_that_is_deleted_goes_into_the_pool(start: Start) -> No
     client.send(b"".join(b"delete k%d noreply\r\n" % i for i in range(0, 6000, 2)))
     before = client.stats()
     total = client.stats("slabs")["total_malloced"]
-    eventually(lambda: figure(client, "slab_global_page_pool") * 262_144 > 20 << 20, 15)
+    eventually(lambda: figure(client, "slab_global_page_pool") * 262_144 > 20 << 20)
     stats = client.stats()
     assert stats["evictions"] == before["evictions"]
     assert stats["curr_items"] == before["curr_items"]
@@ -208,7 +206,7 @@ def test_the_dead_are_counted_as_memcached_counts_them(
             assert client.command(b"get k%d" % i, b"END\r\n") != b"END\r\n"
         assert client.command(b"set stays 0 0 3\r\nabc") == b"STORED\r\n"
     for client in (ours, theirs):
-        eventually(lambda client=client: figure(client, "curr_items") == 1, 6)
+        eventually(lambda client=client: figure(client, "curr_items") == 1)
     expected, found = theirs.stats(), ours.stats()
     assert {name: found[name] for name in COUNTED} == {name: expected[name] for name in COUNTED}
 

@@ -308,7 +308,7 @@ def outcome(operation: Operation, told: dict[str, Any], values: Callable[[bytes]
         return (
             "right"
             if value == values(operation[1].encode()).decode("latin-1")
-            else f"gave {value[:60]!r} for {operation[1]}"
+            else f"gave {str(value)[:60]!r} for {operation[1]}"
         )
     if value is not None and not isinstance(value, dict):
         return f"gave {str(value)[:60]!r} for several keys"

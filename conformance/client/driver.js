@@ -1,6 +1,8 @@
 "use strict";
 // What runs inside a node client's process: node driver.js CLIENT PORT OPERATIONS. Prints what drivers.py prints.
 
+const { writeSync } = require("fs");
+
 const [client, port, what] = process.argv.slice(2);
 const TIMEOUT = 1000;
 
@@ -12,7 +14,7 @@ const makers = {
       made[method](...words, (error, value) => (error ? bad(error) : good(value)));
     });
     return {
-      get: (key) => call("get", key),
+      get: async (key) => (await call("get", key)) || null, // false: no error is given, and no value
       many: (keys) => call("getMulti", keys),
       set: (key, value) => call("set", key, value, 100),
     };
@@ -42,7 +44,8 @@ const makers = {
     } catch (error) {
       told = { error: String(error).slice(0, 100) };
     }
-    process.stdout.write(`${JSON.stringify({ ...told, seconds: (Date.now() - begun) / 1000 })}\n`);
+    let line = Buffer.from(`${JSON.stringify({ ...told, seconds: (Date.now() - begun) / 1000 })}\n`);
+    while (line.length) line = line.subarray(writeSync(1, line)); // process.stdout would lose what a pipe has no room for at the end
   }
   process.exit(0);
 })();

@@ -11,10 +11,10 @@ import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from conformance.clients.own_tests import run_suite, suites
-from conformance.clients.runner import Report, clients, run_client
-from conformance.clients.servers import NoServerError, Target, reach, started
-from conformance.clients.table import line, markdown
+from .own_tests import run_suite, suites
+from .runner import Report, clients, run_client
+from .servers import NoServerError, Target, reach, started
+from .table import line, markdown
 
 PACKAGES = Path("build/clients")
 ALL = [*clients(), *clients("discovery")]

@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 
-from conformance.clients.harness import Server, run_client
+from .harness import Server, run_client
 
 LOOPBACK = "127.0.0.1"
 
@@ -21,7 +21,7 @@ def main(arguments: list[str]) -> None:
     server = Server(host, int(port), (LOOPBACK, int(second)), (LOOPBACK, int(mute)))
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    module = importlib.import_module(f"conformance.clients.{name}")
+    module = importlib.import_module(f".{name}", __package__)
     run_client(module.CLIENT, server, report, only)
 
 

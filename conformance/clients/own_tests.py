@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from conformance.clients.servers import Target
+from .servers import Target
 
 DATA = Path(__file__).with_name("own_tests.toml")
 SECONDS_A_SUITE = 900.0

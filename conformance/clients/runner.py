@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from conformance.clients.own_tests import Outcome
-from conformance.clients.relay import Relay
-from conformance.clients.servers import Target
+from .own_tests import Outcome
+from .relay import Relay
+from .servers import Target
 
 HERE = Path(__file__).parent
 SECONDS_A_CLIENT = 600.0
@@ -75,7 +75,7 @@ def command_of(file: Path) -> list[str]:
         return ["node", "--no-deprecation", str(file)]
     if file.suffix == ".pl":
         return ["perl", str(file)]
-    return [sys.executable, "-m", "conformance.clients.child", f"{file.parent.name}.{file.stem}"]
+    return [sys.executable, "-m", f"{__package__}.child", f"{file.parent.name}.{file.stem}"]
 
 
 def environment(packages: Path) -> dict[str, str]:

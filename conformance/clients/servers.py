@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+from ..servers import free_port
 
 SECONDS_TO_START = 20.0
 SECONDS_TO_STOP = 10.0
@@ -40,13 +41,6 @@ async def reach(name: str, host: str, port: int) -> Target:
     if not line.startswith(b"VERSION "):
         raise NoServerError(f"{host}:{port} answers `version` with {line[:80]!r}")
     return Target(name, host, port, line.split()[1].decode("ascii", "replace"))
-
-
-def free_port() -> int:
-    """A TCP port of loopback that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

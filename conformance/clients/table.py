@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from conformance.clients.runner import Report
-from conformance.clients.servers import Target
+from .runner import Report
+from .servers import Target
 
 
 def cell(report: Report) -> str:

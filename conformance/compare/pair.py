@@ -20,7 +20,7 @@ UNIQUE = re.compile(
     rb"^(VALUE [^ ]+ \d+ \d+ )(\d+)(?=\r\n)|^((?:HD|VA|NS|EX|NF)(?: [^ \r\n]+)*? c)(\d+)(?=[ \r])|^(ME .* cas=)(\d+)",
     re.MULTILINE,
 )
-TIMES = re.compile(rb"(?<= [tl])\d+(?=[ \r])|(?<= exp=)\d+|(?<= la=)\d+")
+TIMES = re.compile(rb"(?<= [tl])\d+(?=[ \r])|(?<= exp=)(?:\d+|-\d\d+)|(?<= la=)\d+")  # exp=-1: never
 PAST = re.compile(rb"(?<= t)(?:4\d{9}|-\d+)(?=[ \r])")  # the time left of what is past: memcached wraps it
 CLASS = re.compile(rb"(?<= cls=)\d+")  # how a server sizes its slabs is its own affair
 VERSION = re.compile(rb"^VERSION \S+", re.MULTILINE)

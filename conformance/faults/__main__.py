@@ -9,6 +9,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from .. import library
 from ..crew import run
@@ -50,11 +51,14 @@ def missed(fault: Fault, servers: Servers, settings: Settings) -> list[Result]:
     return [result for result in results if result.status != "failed"]
 
 
-def prove(servers: Servers, settings: Settings) -> Iterator[tuple[Fault | None, list[Result]]]:
-    """For no fault (None), the results that did not pass; then for each fault those that did not fail."""
+def prove(servers: Servers, settings: Settings, patience: float = 0.0) -> Iterator[tuple[Fault | None, list[Result]]]:
+    """For no fault (None), the results that did not pass; then for each fault those that did not fail.
+
+    `patience`: seconds that a reply may take where there is no fault; the settings' time-out if it is 0.
+    """
     planted = possible(settings.profile, binary=speaks_binary(servers))
     wanted = {name for fault in planted for name in fault.found_by}
-    right = run(named(sorted(wanted)), Proxied(servers, None), settings)
+    right = run(named(sorted(wanted)), Proxied(servers, None), replace(settings, timeout=patience or settings.timeout))
     yield None, [result for result in right if result.status != "passed"]
     with ThreadPoolExecutor(JOBS) as pool:
         yield from pool.map(lambda fault: (fault, missed(fault, servers, settings)), planted)

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from mcserver.coordination.ports import Member
     from mcserver.core import Session
 
-USAGE = b"CLIENT_ERROR usage: cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
+USAGE = b"CLIENT_ERROR usage: cluster members|figures|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
 MAX_TTL = (1 << 31) - 1
 KEY_MAX = 250
 
 
 def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
-    """`cluster members|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave`."""
+    """`cluster members|figures|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave`."""
     fleet = context.cluster
     assert fleet is not None
     if len(words) > 1 and words[1] in forbidden(context.config):
@@ -34,6 +34,8 @@ def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
     match words[1:]:
         case [b"members"]:
             return members(fleet)
+        case [b"figures"]:
+            return figures(fleet)
         case [b"leader"]:
             return b"LEADER " + (fleet.leader() or "none").encode() + b"\r\n"
         case [b"flush"]:
@@ -74,6 +76,25 @@ def members(fleet: Cluster) -> bytes:
         words = ["MEMBER", member.address or "none", member.state, show(member.applied), member.name]
         words += ["self"] if member.is_self else []
         words += ["leader"] if member.name == leader else []
+        lines.append(" ".join(words))
+    return "".join(f"{line}\r\n" for line in lines).encode() + b"END\r\n"
+
+
+def figures(fleet: Cluster) -> bytes:
+    """`READ` and how many ms ago the sheets were read here (-1: not yet); then for each live server `FIGURES address name`
+    and pairs: `state`, `applied`, `age_ms` (since its record was written, so its certificate is at most so old), `lag` in
+    entries, `queue_keys`, `queue_age_ms`, and a second its `writes` and `reads` (`unlogged`: writes that the log does not
+    show). The sheets are read again, so that asking twice shows what is new. END.
+    """
+    from mcserver.coordination.node import show
+
+    age, rows = fleet.figures()
+    lines = [f"READ {round(age * 1000) if age >= 0 else -1}"]
+    for row in rows:
+        words = ["FIGURES", row.address or "none", row.name, "state", row.state, "applied", show(row.applied)]
+        words += ["age_ms", str(row.age_ms)]
+        for name, figure in row.figures.items():
+            words += [name, f"{figure:g}"]
         lines.append(" ".join(words))
     return "".join(f"{line}\r\n" for line in lines).encode() + b"END\r\n"
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
     from mcserver.admin.watchers import Watchers
     from mcserver.config import Config
-    from mcserver.coordination.ports import Member
+    from mcserver.coordination.ports import Member, MemberFigures
     from mcserver.core import Engine, Session
 
 Reply = bytes | Iterator[bytes] | None
@@ -103,6 +103,9 @@ class Cluster(Protocol):
 
     def members(self) -> tuple[int, list[Member]]:
         """Version of the list (rises with each change) and the live servers, by name."""
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        """Seconds since everybody's figures were read here (-1: not yet), and those, by name; has them read again."""
 
     def leader(self) -> str | None:
         """The leader's name, as last seen."""

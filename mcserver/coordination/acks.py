@@ -4,13 +4,18 @@ A member is satisfied when its own ephemeral znode says that it has applied the 
 gone, or when its znode has been absent for as long as it may serve without a certificate. A certificate is a write to that
 znode, so without it there is no new one. The list of ephemerals alone would not do: a session can end (closed by force) while
 its server still serves. A server that registers after the commit reads a head at or above the entry before it serves.
+
+In a large fleet nobody writes an acknowledgement: the certificates, which every member writes anyway, say what it has applied,
+and the sheets of the cells (cells.py) repeat it. A sheet only tells what live members have applied: who is a member, and who
+is out, is looked for here in any case.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 
+from .cells import Cells
 from .context import SECOND, Context, Signal
 from .membership import Membership
 from .ports import Future, Stat, ZooKeeperError
@@ -21,12 +26,17 @@ NOTHING = -2  # below every version
 class Acks:
     """Owns the futures that wait for the peers."""
 
-    def __init__(self, context: Context, membership: Membership) -> None:
+    def __init__(self, context: Context, membership: Membership, cells: Cells) -> None:
         self._context = context
         self._membership = membership
+        self._cells = cells
         self._waiting: list[tuple[int, int, Future[int]]] = []
         self._added = 0
         self._known: dict[str, int] = {}  # what a member's record says, while the watch on it has not fired
+        self._sheets: dict[str, int] = {}  # what the sheets have said, on this connection
+        self._read_sheets: set[int] = set()  # those whose watch has not fired since
+        self._target = NOTHING  # the lowest version that is waited for
+        self._since = 0  # since when
         self.not_waited_for: tuple[str, ...] = ()  # members that serve without a certificate
         self.wake = Signal(context.runtime)
         membership.on_listed.append(self.wake)
@@ -39,6 +49,8 @@ class Acks:
 
     def session_changed(self) -> None:
         self._known.clear()
+        self._sheets.clear()
+        self._read_sheets.clear()
         self.wake.set()
 
     async def step(self) -> None:
@@ -67,7 +79,7 @@ class Acks:
         membership = self._membership
         low: int | None = None
         again = self._context.settings.max_stale
-        unknown = []
+        waited: list[str] = []
         unwaited = []
         for name in await self._members():
             record = membership.members.get(name)
@@ -78,11 +90,21 @@ class Acks:
             elif name in membership.absent:
                 again = min(again, (membership.out_at(name) - self._context.now()) / SECOND)
                 low = NOTHING
-            elif name in self._known:
-                low = self._known[name] if low is None else min(low, self._known[name])
             else:
-                unknown.append(name)
+                waited.append(name)
         self.not_waited_for = tuple(unwaited)
+        if self._membership.is_large:
+            applied, soon = await self._by_sheets(waited)
+            again = min(again, soon)
+        else:
+            applied = await self._by_records(waited)
+        low = min((*applied.values(), *([] if low is None else [low])), default=None)
+        return low, max(again, 0.001)
+
+    async def _by_records(self, names: Sequence[str]) -> dict[str, int]:
+        """What each member's own record says: one read for each whose record has changed since the last look."""
+        unknown = [name for name in names if name not in self._known]
+        applied = {name: self._known[name] for name in names if name in self._known}
         for name in unknown:
             self._known[name] = NOTHING  # from the moment of the question on: the watch may fire before we look
         try:
@@ -90,10 +112,41 @@ class Acks:
         except ZooKeeperError:
             self._known.clear()
             raise
-        for name, answer in answers:
-            applied = self._says(name, answer)
-            low = applied if low is None else min(low, applied)
-        return low, max(again, 0.001)
+        return applied | {name: self._says(name, answer) for name, answer in answers}
+
+    async def _by_sheets(self, names: Sequence[str]) -> tuple[dict[str, int], float]:
+        """What the sheets say, and when to look again. Whose sheet is late for long is asked itself."""
+        target, now = self._waiting[0][0], self._context.now()
+        if target != self._target:
+            self._target, self._since = target, now
+        self._sheets = {name: self._sheets.get(name, NOTHING) for name in names}
+        behind = self._cells.group(name for name in names if self._sheets[name] < target)
+        asked = [number for number in behind if number not in self._read_sheets]
+        self._read_sheets.update(asked)
+        try:
+            lines, missing = await self._cells.read(asked, self._watch_sheet)
+        except ZooKeeperError:
+            self._read_sheets.clear()
+            raise
+        for name in names:
+            if name in lines:
+                self._sheets[name] = max(self._sheets[name], lines[name].proved)
+        self._read_sheets.difference_update(missing)  # nobody watches those
+        step = self._context.settings.max_stale / 16
+        patience = (self._since - now) / SECOND + self._context.settings.max_stale / 2
+        if patience <= 0:
+            late = [name for name in names if self._sheets[name] < target]
+            for name, applied in (await self._by_records(late)).items():
+                self._sheets[name] = max(self._sheets[name], applied)
+        again = [patience] if patience > 0 else []
+        return self._sheets, min([*again, step] if missing else again, default=self._context.settings.max_stale)
+
+    def _watch_sheet(self, number: int) -> Callable[[], None]:
+        def fired() -> None:
+            self._read_sheets.discard(number)
+            self.wake.set()
+
+        return fired
 
     async def _members(self) -> list[str]:
         return await self._membership.look()

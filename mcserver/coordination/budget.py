@@ -4,9 +4,11 @@ Nobody asks anybody: every server reads the whole log, and so sees who appends, 
 below the budget an append goes at once, whatever the number of members. Above it the servers that have appended lately share
 what is left, evenly; what arrives meanwhile at each is its next, larger batch.
 
-The writes of the others are reckoned from what the log shows: an append for each entry, an acknowledgement of every other
-member for each entry that asks for it; and four certificates in `max_stale` for each member. Certificates and
-acknowledgements are never held back; at least a quarter of the budget is left to appends.
+What the others write is reckoned from what the log shows: an append for each entry, the acknowledgements that it asks for,
+four certificates in `max_stale` for each member; and what the log does not show (locks, memberships, sheets, the leader's
+work) from the sum that the leader notes in the log's record. Certificates are never held back. Acknowledgements are, above
+the budget, until this server's share of half of what the certificates leave. A quarter of the budget is always left to
+appends: with many members certificates alone may exceed it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ SECOND = 1_000_000_000  # ns
 WINDOW = 5  # s; who has appended within one or two of these shares the budget
 FREE = 0.9  # of the budget: below it nobody waits
 LEAST = 0.25  # of the budget stays for appends, whatever the rest takes
-KINDS = ("appends", "certificates", "acknowledgements", "locks", "membership", "leader")
+SHORTEST = 0.001  # s; a wait that moves the clock
+ACKS = 0.5  # of what certificates leave is for acknowledgements above the budget
+KINDS = ("appends", "certificates", "acknowledgements", "locks", "membership", "leader", "sheets")
+UNLOGGED = ("locks", "membership", "leader", "sheets")
 
 
 class Budget:
@@ -28,26 +33,32 @@ class Budget:
         self.rate, self._certificates = rate, 4 / max_stale
         self.counts = dict.fromkeys(KINDS, 0)
         self.waits = 0  # appends that had to wait for their share
-        self._seen: deque[tuple[int, int]] = deque()  # of the last second: when, and how many writes
-        self._sum = 0
+        self.held_back = 0  # acknowledgements that had to
+        self.unlogged = 0.0  # writes a second of the fleet that the log does not show: the leader's sum
+        self._seen: deque[tuple[int, int]] = deque()  # of the last second: when, and how many acknowledgements
+        self._acks = 0
         self._mine: deque[int] = deque()  # writes of ours in the last second that the log does not show
         self._writers: set[str] = set()
         self._earlier: set[str] = set()
         self._turned = now
-        self._tokens = 1.0
-        self._refilled = now
+        self._tokens = _Tokens(now)
+        self._ack_tokens = _Tokens(now)
 
     def wrote(self, kind: str, now: int) -> None:
         """This server has asked for a write of a kind."""
         self.counts[kind] += 1
-        if kind in ("locks", "membership", "leader"):
+        if kind in UNLOGGED:
             self._mine.append(now)
 
-    def saw(self, writer: str, need_ack: bool, members: int, now: int) -> None:
-        """The log shows an entry, by this server or another."""
-        writes = 1 + (max(0, members - 1) if need_ack else 0)
-        self._seen.append((now, writes))
-        self._sum += writes
+    @property
+    def unlogged_count(self) -> int:
+        """Writes of this server that the log does not show, since it started."""
+        return sum(self.counts[kind] for kind in UNLOGGED)
+
+    def saw(self, writer: str, acknowledgements: int, now: int) -> None:
+        """The log shows an entry, by this server or another, and so many will acknowledge it at once."""
+        self._seen.append((now, acknowledgements))
+        self._acks += acknowledgements
         self._turn(now)
         self._writers.add(writer)
 
@@ -61,27 +72,47 @@ class Budget:
         """How many servers have appended lately."""
         return len(self._writers | self._earlier)
 
-    def used(self, members: int, now: int) -> float:
-        """Writes that the whole fleet asked for in the last second, as far as this server can know."""
+    def _parts(self, members: int, now: int) -> tuple[int, float, float]:
+        """Of the last second: appends, acknowledgements, and all the rest."""
         while self._seen and self._seen[0][0] <= now - SECOND:
-            self._sum -= self._seen.popleft()[1]
+            self._acks -= self._seen.popleft()[1]
         while self._mine and self._mine[0] <= now - SECOND:
             self._mine.popleft()
-        return self._sum + len(self._mine) + members * self._certificates
+        appends = len(self._seen)
+        rest = max(self.unlogged, len(self._mine)) + members * self._certificates
+        most = max(FREE * self.rate - rest - appends, ACKS * (self.rate - rest), 0.0)  # beyond it they are held back
+        return appends, min(self._acks, most), rest
+
+    def used(self, members: int, now: int) -> float:
+        """Writes that the whole fleet asked for in the last second, as far as this server can know."""
+        return sum(self._parts(members, now))
 
     def wait(self, name: str, members: int, now: int) -> float:
         """Seconds until this server may append; 0: now, and it is taken as done."""
-        used = self.used(members, now)
-        appends = len(self._seen)
-        left = max(self.rate - (used - appends), LEAST * self.rate)  # for the appends of all
+        appends, acks, rest = self._parts(members, now)
+        left = max(self.rate - acks - rest, LEAST * self.rate)  # for the appends of all
         self._turn(now)
         share = left / max(1, self.writers + (name not in self._writers | self._earlier))
+        return self._tokens.take(share, now, appends < FREE * left)
+
+    def wait_to_acknowledge(self, members: int, now: int) -> float:
+        """The same for an acknowledgement."""
+        appends, acks, rest = self._parts(members, now)
+        share = max(ACKS * (self.rate - rest), 0.01 * self.rate) / max(1, members)
+        return self._ack_tokens.take(share, now, appends + acks + rest < FREE * self.rate)
+
+
+class _Tokens:
+    """One for each write; they come at the rate of a share, a quarter of a second's at most are kept."""
+
+    def __init__(self, now: int) -> None:
+        self._tokens, self._refilled = 1.0, now
+
+    def take(self, share: float, now: int, free: bool) -> float:
+        """Seconds until a write may go; 0: now, and its token is taken. `free`: it may go without one."""
         self._tokens = min(max(1.0, share / 4), self._tokens + (now - self._refilled) / SECOND * share)
         self._refilled = now
-        if appends < FREE * left:
+        if free or self._tokens >= 1:
             self._tokens = max(0.0, self._tokens - 1)
             return 0.0
-        if self._tokens >= 1:
-            self._tokens -= 1
-            return 0.0
-        return (1 - self._tokens) / share
+        return max((1 - self._tokens) / share, SHORTEST)

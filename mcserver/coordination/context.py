@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .budget import Budget
 from .figures import Figures
 from .layout import Layout
-from .ports import Cache, Future, NoAuth, NoNode, NotConnected, Runtime, SessionState, ZooKeeper, ZooKeeperError
+from .ports import (
+    Cache,
+    Future,
+    NoAuth,
+    NoNode,
+    NotConnected,
+    Runtime,
+    SessionState,
+    Stat,
+    Watch,
+    ZooKeeper,
+    ZooKeeperError,
+)
 from .settings import Settings
 
 log = logging.getLogger("mcserver.coordination")
@@ -54,11 +66,35 @@ class Signal:
         return fired
 
 
+class Counting:
+    """ZooKeeper, with a count of the reads."""
+
+    def __init__(self, zk: ZooKeeper) -> None:
+        self._zk = zk
+        self.reads = 0
+
+    def get(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[bytes, Stat]]:
+        self.reads += 1
+        return self._zk.get(path, watch)
+
+    def exists(self, path: str, watch: Watch | None = None) -> Awaitable[Stat | None]:
+        self.reads += 1
+        return self._zk.exists(path, watch)
+
+    def children(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[list[str], Stat]]:
+        self.reads += 1
+        return self._zk.children(path, watch)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._zk, name)
+
+
 class Context:
     """Handed to every machine. `trace` reports what a machine does, for tests: it must never change anything."""
 
     def __init__(self, zk: ZooKeeper, runtime: Runtime, cache: Cache, settings: Settings) -> None:
-        self.zk = zk
+        self._counting = Counting(zk)
+        self.zk: ZooKeeper = cast("ZooKeeper", self._counting)
         self.runtime = runtime
         self.cache = cache
         self.settings = settings
@@ -71,6 +107,11 @@ class Context:
         self._alarms: dict[str, str] = {}
         self._unreadable: dict[str, int] = {}  # path: what was found there, so that the same bytes are told once
         self._offset: int | None = None  # ns from this machine's boot to the epoch of ZooKeeper's leader
+
+    @property
+    def reads(self) -> int:
+        """What this server has asked of ZooKeeper, writes excepted."""
+        return self._counting.reads
 
     def now(self) -> int:
         return self.runtime.now()

@@ -1,6 +1,7 @@
 """The text of an entry in the invalidation log. Pure: bytes to changes and back; it knows neither queue nor ZooKeeper.
 
     MI1 <name> <flags>        the writer's member name; flag 1: the writer waits until every peer has applied the entry
+    MI2 <name> <flags>        the same; flag 2: what follows the first line is compressed (zlib)
     d KEY    b BASE64KEY      delete
     s TTL KEY                 mark stale for TTL seconds      t TTL BASE64KEY
     F [DELAY]                 flush all, now or DELAY seconds after the entry is applied
@@ -9,6 +10,7 @@
 
 A reader that meets another format, another line, or a field out of its range (a key of 1 to 250 bytes, raw only without
 blanks and control bytes; seconds of 32 bits) flushes everything, once: that is always safe, and lets the format grow.
+Which format is written the log's meta record says (layout.py): the highest that every member reads.
 """
 
 from __future__ import annotations
@@ -16,19 +18,23 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from .ports import Change
 
-FORMAT = b"MI1"
+NEWEST = 2  # the highest format that this release reads and writes
 NEED_ACK = 1
+COMPRESSED = 2
+WORTH = 200  # bytes of lines from which on compressing is worth its while
+TEXT_MAX = 1 << 18  # bytes of lines; ours have 64 KiB at most
 FLUSH = b"F"
 KEY_MAX = 250
 TTL_MAX = (1 << 31) - 1
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 _NUMBER = re.compile(rb"-?[0-9]{1,10}")
-_HEAD = re.compile(rb"MI1 ([A-Za-z0-9._-]{1,200}) ([0-9]{1,3})")
+_HEAD = re.compile(rb"MI([12]) ([A-Za-z0-9._-]{1,200}) ([0-9]{1,3})")
 
 
 class Entry(NamedTuple):
@@ -62,21 +68,40 @@ def line(change: Change) -> bytes:
     raise ValueError(f"unknown kind of change: {kind}")
 
 
-def encode(name: str, need_ack: bool, lines: Iterable[bytes]) -> bytes:
-    """A whole entry from lines made by `line`."""
-    return b"\n".join((b"%s %s %d" % (FORMAT, name.encode(), NEED_ACK if need_ack else 0), *lines))
+def encode(name: str, need_ack: bool, lines: Iterable[bytes], form: int = 1) -> bytes:
+    """A whole entry from lines made by `line`, in format `form`."""
+    text, flags = b"\n".join(lines), NEED_ACK if need_ack else 0
+    if form >= 2 and len(text) >= WORTH:
+        packed = zlib.compress(text, 1)
+        if len(packed) < len(text):
+            text, flags = packed, flags | COMPRESSED
+    head = b"MI%d %s %d" % (min(form, NEWEST), name.encode(), flags)
+    return head + b"\n" + text if text else head
 
 
 def decode(data: bytes) -> Entry | None:
     """The entry, or None when any of it is not what `encode` writes: then the reader has to flush. Never raises."""
-    head, *lines = data.split(b"\n")
+    head, more, text = data.partition(b"\n")
     found = _HEAD.fullmatch(head)
     if found is None:
         return None
+    flags = int(found[3])
     try:
-        return Entry(found[1].decode(), bool(int(found[2]) & NEED_ACK), [_change(text) for text in lines])
-    except (ValueError, binascii.Error):
+        if found[1] == b"2" and flags & COMPRESSED:
+            text = _unpacked(text)
+        lines = text.split(b"\n") if more else []
+        return Entry(found[2].decode(), bool(flags & NEED_ACK), [_change(each) for each in lines])
+    except (ValueError, binascii.Error, zlib.error):
         return None
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """ValueError for what is too large, or cut short, or followed by something."""
+    unpacking = zlib.decompressobj()
+    text = unpacking.decompress(packed, TEXT_MAX)
+    if not unpacking.eof or unpacking.unused_data:
+        raise ValueError("not one compressed text")
+    return text
 
 
 def _change(text: bytes) -> Change:

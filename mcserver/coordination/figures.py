@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+SPAN = 5_000_000_000  # ns
+
 
 class Quantiles:
     """The last 512 samples; a quantile costs a sort, an added sample next to nothing."""
@@ -20,6 +22,23 @@ class Quantiles:
             return 0.0
         ordered = sorted(self._samples)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Rates:
+    """How much counters rise a second, over the last few seconds."""
+
+    def __init__(self, now: int, *counts: int) -> None:
+        self._base = self._next = (now, counts)
+        self._rates = tuple(0.0 for _ in counts)
+
+    def at(self, now: int, *counts: int) -> tuple[float, ...]:
+        """The rates of the counters, which are at `counts` now (ns)."""
+        if now - self._next[0] >= SPAN:
+            self._base, self._next = self._next, (now, counts)
+        since, before = self._base
+        if now > since:
+            self._rates = tuple((mine - then) * 1e9 / (now - since) for mine, then in zip(counts, before, strict=True))
+        return self._rates
 
 
 class Figures:

@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .notices import Notices
-from .ports import Change, Coordinator, Level, LockLost, Member, NotConfirmed
+from .ports import Change, Coordinator, Level, LockLost, Member, MemberFigures, NotConfirmed
 
 if TYPE_CHECKING:
     from mcserver.core import Session
@@ -131,6 +131,9 @@ class Fleet:
 
     def members(self) -> tuple[int, list[Member]]:
         return self._coordinator.members()
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        return self._coordinator.figures()
 
     def leader(self) -> str | None:
         return self._coordinator.leader()

@@ -402,7 +402,14 @@ class KazooDriver:
 
     def _root_made(self, made: asyncio.Future[Any]) -> None:
         if isinstance(error := made.exception(), ports.NoAuth):
-            self.why = f"the chroot of --zookeeper can't be made ({error}): correct it, or make it by hand with the ACL"
+            # ZooKeeper looks at the parent's ACL first: the chroot may be there, made by whoever may.
+            self.exists("").add_done_callback(functools.partial(self._root_looked_for, error))
+
+    def _root_looked_for(self, error: ports.NoAuth, looked: asyncio.Future[ports.Stat | None]) -> None:
+        if looked.exception() is not None or looked.result() is not None or self.why:
+            return
+        self.why = f"the chroot {self._root} of --zookeeper can't be made ({error}): correct it, or make it by hand"
+        self._on_unreachable(self.why)
 
     def _rebuild(self, why: str) -> None:
         log.warning("ZooKeeper: starting a new client: %s", why)

@@ -2,6 +2,8 @@
 
 /cache/nodes/<name>                       ephemeral: address, state, the last version applied
 /cache/members/<name>                     persistent: how long the server may serve without a certificate
+/cache/roll/news, /cache/roll/list        who is there: the last changes, and all (roll.py)
+/cache/cells/<number>                     what the members of a cell have applied, and their figures (cells.py)
 /cache/leader/<guid>-n-<sequence>         ephemeral: the lowest leads; its czxid is the fencing token
 /cache/locks/<bucket>/<guid>-l-<sequence> ephemeral: the lowest holds the lock
 /cache/invalidation/meta                  which log is current, and which one it follows
@@ -18,7 +20,7 @@ from typing import Any, NamedTuple
 
 from .ports import Malformed, Stat
 
-META_FORMAT = 1
+META_FORMATS = (1, 2)  # of the log; 1: the first release's, 2: with MI2 entries, the roll and the cells
 UNKNOWN = -1  # the version of a server that has applied nothing yet
 RECORD_MAX = 16384  # bytes of a record; ours have some hundred
 LATER_MAX = 64  # delayed flushes that are remembered; memcached remembers one
@@ -56,6 +58,10 @@ class Layout:
         self.root = "/" + root.strip("/")
         self.nodes = self.root + "/nodes"
         self.members = self.root + "/members"
+        self.roll = self.root + "/roll"
+        self.news = self.roll + "/news"
+        self.list = self.roll + "/list"
+        self.cells = self.root + "/cells"
         self.leader = self.root + "/leader"
         self.locks = self.root + "/locks"
         self.invalidation = self.root + "/invalidation"
@@ -65,13 +71,16 @@ class Layout:
         """The persistent znodes that every server makes sure of, parents first."""
         parts = self.root.strip("/").split("/")
         above = ["/" + "/".join(parts[: n + 1]) for n in range(len(parts))]
-        return [*above, self.nodes, self.members, self.leader, self.locks, self.invalidation]
+        return [*above, self.nodes, self.members, self.roll, self.cells, self.leader, self.locks, self.invalidation]
 
     def node(self, name: str) -> str:
         return f"{self.nodes}/{name}"
 
     def member(self, name: str) -> str:
         return f"{self.members}/{name}"
+
+    def cell(self, number: int) -> str:
+        return f"{self.cells}/{number:03x}"
 
     def log(self, log: str) -> str:
         return f"{self.invalidation}/{log}"
@@ -102,10 +111,16 @@ def version(gen: int, sequence: int) -> int:
     return (gen << 32) | sequence if sequence >= 0 else (gen << 32) - 1
 
 
-def _record(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object. Malformed for anything else, the nested and the oversized included."""
+def parts(number: int) -> tuple[int, int]:
+    """Generation and sequence (-1: none) of a version: the way back."""
+    gen, sequence = divmod(number + 1, 1 << 32)
+    return gen, sequence - 1
+
+
+def read_record(data: bytes, what: str, most: int = RECORD_MAX) -> dict[str, Any]:
+    """A JSON object of at most `most` bytes. Malformed for anything else, the nested included."""
     try:
-        if len(data) > RECORD_MAX:
+        if len(data) > most:
             raise ValueError(f"{len(data)} bytes")
         record = json.loads(data)
         if not isinstance(record, dict):
@@ -130,62 +145,80 @@ def _text(record: dict[str, Any], field: str, valid: Any) -> str:
 
 
 class Meta(NamedTuple):
-    """`/invalidation/meta`: the current log, the one it continues (or none), the token of the leader that wrote it."""
+    """`/invalidation/meta`: the current log, the one it continues (or none), the token of the leader that wrote it, and
+    the format: the highest that every member reads. An append checks the version of this record, so that an entry always has
+    the format that is here.
+    """
 
     gen: int
     log: str
     previous: str | None
     token: int
+    format: int = 1
 
     def encode(self) -> bytes:
-        return json.dumps({"format": META_FORMAT, **self._asdict()}).encode()
+        return json.dumps({"format": self.format, **self._asdict()}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Meta:
         """Malformed when it is not ours; `newer_meta` tells whether a newer release wrote it."""
-        record = _record(data, "the log's meta record")
-        if record.get("format") != META_FORMAT:
+        record = read_record(data, "the log's meta record")
+        form = record.get("format")
+        if type(form) is not int or form not in META_FORMATS:
             raise Malformed(f"unknown format of the log's meta record: {data[:80]!r}")
         previous = None if record.get("previous") is None else _text(record, "previous", is_log)
         log = _text(record, "log", lambda name: not name or is_log(name))
-        return cls(_int(record, "gen", 0, (1 << 31) - 1), log, previous, _int(record, "token", 0, (1 << 63) - 1))
+        return cls(_int(record, "gen", 0, (1 << 31) - 1), log, previous, _int(record, "token", 0, (1 << 63) - 1), form)
 
 
 def newer_meta(data: bytes) -> bool:
     """Whether a meta record that is not readable here may be that of a newer release, and so must be left alone."""
     try:
-        number = _record(data, "").get("format")
+        number = read_record(data, "").get("format")
     except Malformed:
         return False
-    return type(number) is int and number > META_FORMAT
+    return type(number) is int and number > META_FORMATS[-1]
 
 
 class Floor(NamedTuple):
-    """The data of a log: the lowest sequence kept, the leader that wrote it, whether a hard cap forced it, and when
-    delayed flushes are due (ms of the clock of ZooKeeper's leader): whoever joins, or has missed the entry, reads them here.
+    """The data of a log: the lowest sequence kept, the leader that wrote it, whether a hard cap forced it, when delayed
+    flushes are due (ms of the clock of ZooKeeper's leader): whoever joins, or has missed the entry, reads them here; and the
+    writes a second of the fleet that the log does not show.
     """
 
     floor: int
     token: int
     capped: bool = False
     later: tuple[int, ...] = ()
+    unlogged: int = 0
 
     def encode(self) -> bytes:
         record = self._asdict()
-        if not self.later:
-            del record["later"]
+        for field in ("later", "unlogged"):
+            if not record[field]:
+                del record[field]
         return json.dumps(record).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Floor:
-        record = _record(data, "the log's record")
+        record = read_record(data, "the log's record")
         capped, later = record.get("capped", False), record.get("later", [])
         if type(capped) is not bool or not isinstance(later, list) or len(later) > LATER_MAX:
             raise Malformed(f"the log's record is not readable: {data[:80]!r}")
         if any(type(due) is not int or not 0 <= due < 1 << 53 for due in later):
             raise Malformed(f"the log's record is not readable: {data[:80]!r}")
         floor = _int(record, "floor", -1, (1 << 32) - 1)
-        return cls(floor, _int(record, "token", 0, (1 << 63) - 1), capped, tuple(later))
+        unlogged = _int(record, "unlogged", 0, 1 << 31) if "unlogged" in record else 0
+        return cls(floor, _int(record, "token", 0, (1 << 63) - 1), capped, tuple(later), unlogged)
+
+
+def read_figures(figures: object) -> tuple[int, ...]:
+    """At most 16 numbers of 63 bits."""
+    if not isinstance(figures, list) or len(figures) > 16 or any(type(each) is not int for each in figures):
+        raise Malformed(f"figures are {figures!r:.80}")
+    if any(not -1 <= each < 1 << 63 for each in figures):
+        raise Malformed(f"figures are {figures!r:.80}")
+    return tuple(figures)
 
 
 class NodeRecord(NamedTuple):
@@ -195,14 +228,14 @@ class NodeRecord(NamedTuple):
     state: str
     applied: int
     boot: str
+    figures: tuple[int, ...] = ()  # as cells.FIGURES names them; none from the first release
 
     def encode(self) -> bytes:
-        gen, sequence = divmod(self.applied + 1, 1 << 32)
-        return json.dumps({**self._asdict(), "applied": [gen, sequence - 1]}).encode()
+        return json.dumps({**self._asdict(), "applied": parts(self.applied)}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> NodeRecord:
-        record = _record(data, "a server's record")
+        record = read_record(data, "a server's record")
         applied = record.get("applied")
         if not isinstance(applied, list) or len(applied) != 2 or any(type(part) is not int for part in applied):
             raise Malformed(f"applied is {applied!r:.80}")
@@ -211,22 +244,34 @@ class NodeRecord(NamedTuple):
             raise Malformed(f"applied is {applied!r:.80}")
         address = _text(record, "address", lambda text: not text or is_address(text))
         state = _text(record, "state", STATES.__contains__)
-        return cls(address, state, version(gen, sequence), _text(record, "boot", is_name))
+        boot, figures = _text(record, "boot", is_name), record.get("figures", [])
+        return cls(address, state, version(gen, sequence), boot, read_figures(figures))
 
 
 class MemberRecord(NamedTuple):
-    """`/members/<name>`: how long the server may go on serving after its last certificate, in seconds."""
+    """`/members/<name>`: how long the server may go on serving after its last certificate, in seconds; where clients reach
+    it; the highest format of the log that it reads.
+    """
 
     max_stale: float
     on_stale: str
+    address: str = ""
+    reads: int = 1
 
     def encode(self) -> bytes:
         return json.dumps(self._asdict()).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> MemberRecord:
-        record = _record(data, "a member's record")
+        return cls.of(read_record(data, "a member's record"))
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> MemberRecord:
         max_stale = record.get("max_stale")
         if type(max_stale) is bool or not isinstance(max_stale, int | float) or not 0 < max_stale <= 86400:
             raise Malformed(f"max_stale is {max_stale!r:.80}")
-        return cls(float(max_stale), _text(record, "on_stale", POLICIES.__contains__))
+        address = record.get("address", "")
+        if not isinstance(address, str) or (address and not is_address(address)):
+            raise Malformed(f"address is {address!r:.80}")
+        reads = _int(record, "reads", 1, 1 << 31) if "reads" in record else 1
+        return cls(float(max_stale), _text(record, "on_stale", POLICIES.__contains__), address, reads)

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import logging
 
+from .cells import Cells
 from .context import SECOND, Context, Signal
-from .entry import encode, line
+from .entry import NEWEST, line
 from .layout import Floor, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
-from .log import Log
+from .log import Log, Text
 from .membership import Membership
 from .ports import Change, Check, Create, Delete, Malformed, NoNode, Operation, Set
 from .reader import Reader
+from .registrar import Registrar
 
 log = logging.getLogger("mcserver.coordination")
 
@@ -27,21 +29,23 @@ PAST = 60_000  # ms for which a delayed flush that was due is still in the log's
 class Leader:
     """Candidate, and leader when its turn comes."""
 
-    def __init__(self, context: Context, membership: Membership, reader: Reader, log: Log) -> None:
+    def __init__(self, context: Context, membership: Membership, reader: Reader, log: Log, cells: Cells) -> None:
         self._context = context
         self._membership = membership
         self._reader = reader
         self._log = log
+        self._cells = cells
         self._guid = ""
         self._session = 0
         self.candidate = ""  # the path of our znode
         self._first = ""  # the path of the leader's znode
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
-        self._refreshed = context.now()
+        self._refreshed = self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
         self.is_leader = False
         self.name: str | None = None  # the member that leads, as last seen
         self.wake = Signal(context.runtime)
+        self.registrar = Registrar(context, membership, self.wake)
         membership.on_listed.append(self.wake)
 
     def session_changed(self) -> None:
@@ -55,6 +59,7 @@ class Leader:
         self.name = None
 
     def _step_down(self) -> None:
+        self._membership.keep_roll(False)
         if self.is_leader:
             self.is_leader = False
             self._context.changed("leader")
@@ -66,6 +71,7 @@ class Leader:
         context, zk, layout = self._context, self._context.zk, self._context.layout
         if self._session != zk.session:
             self._session, self._guid, self.candidate = zk.session, context.guid(), ""
+            await context.sleep(self._membership.jitter())
         try:
             found, _ = await zk.children(layout.leader)
             names = list(filter(is_candidate, found))
@@ -86,14 +92,23 @@ class Leader:
         if place > 0:
             self._step_down()
             if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
-                await self.wake.wait(context.settings.max_stale)
+                await self._wait_for_its_turn()
             return
         if not self.is_leader:
             self.is_leader = True
+            self.registrar.start_over()
+            self._membership.keep_roll(True)
             log.info("this server leads the fleet (token %d)", self.token)
             context.changed("leader")
         await self._work()
         await self.wake.wait(context.settings.trim_every)
+
+    async def _wait_for_its_turn(self) -> None:
+        """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that."""
+        context = self._context
+        while not await self.wake.wait(context.settings.max_stale):
+            if await context.zk.exists(self.candidate) is None:
+                return
 
     async def _take_place(self, path: str) -> None:
         if path == self.candidate:
@@ -104,7 +119,7 @@ class Leader:
         self.candidate, self.token = path, stat.czxid
 
     async def _see(self, path: str) -> None:
-        """Learns the name of the leader."""
+        """Learns the name of the leader; the roll tells it sooner, where there is one."""
         if path == self._first:
             return
         data, _ = await self._context.zk.get(path)
@@ -158,11 +173,24 @@ class Leader:
             await self._make_log(meta, stat.version, kept, log_stat.version)
             return
         await self._membership.look()
-        await self._membership.read_nodes()
+        form = self._format()
+        if form >= 2:
+            await self.registrar.keep(self._write)
+        if form != meta.format:
+            log.info("the log's format is now %d: every member reads it", form)
+            await self._write(Set(layout.meta, meta._replace(format=form, token=self.token).encode(), stat.version))
+            self._membership.set_format(form)
         await self._trim(meta, kept, log_stat.version, head)
         await self._clear_logs(meta)
         await self._clear_members()
         await self._refresh()
+
+    def _format(self) -> int:
+        """The highest format that every member reads, those included that may only be serving still."""
+        members = self._membership.members
+        own = [record.reads for name, record in members.items() if self._membership.is_own(name)]
+        others = [record.reads for name, record in members.items() if not self._membership.is_own(name)]
+        return min([NEWEST, *(own or [NEWEST]), *others])
 
     async def _make_log(
         self, meta: Meta | None, version: int, kept: Floor | None = None, log_version: int = -1
@@ -174,8 +202,10 @@ class Leader:
         layout = self._context.layout
         gen = max(meta.gen if meta else 0, self._reader.gen) + 1
         name = f"log-{gen}-{self._context.guid()[:8]}"
-        new = Meta(gen, name, (meta.log or None) if meta else None, self.token).encode()
-        make = Create(layout.log(name), Floor(0, self.token, False, kept.later if kept else ()).encode())
+        await self._membership.look()
+        new = Meta(gen, name, (meta.log or None) if meta else None, self.token, self._format()).encode()
+        floor = Floor(0, self.token, False, kept.later, kept.unlogged) if kept else Floor(0, self.token)
+        make = Create(layout.log(name), floor.encode())
         if meta is None:
             await self._write(make, Create(layout.meta, new))
         elif kept is not None:
@@ -188,14 +218,21 @@ class Leader:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""
         floor, past = kept.floor, self._context.ensemble_time() - PAST
         later = tuple(due for due in kept.later if due > past)
-        settings, layout = self._context.settings, self._context.layout
-        applied = [node.applied for node in self._membership.nodes.values() if node.applied >= 0]
-        lowest = min(applied, default=None)
-        target, capped = self._reader.history.floor(self._context.now(), meta.gen, head, lowest)
+        settings, layout, now = self._context.settings, self._context.layout, self._context.now()
+        unlogged = await self._sum_up(kept)
+        history, lowest, capped = self._reader.history, None, kept.capped
+        target, _ = history.floor(now, meta.gen, head, None)
+        if target > floor:  # only then is it asked who still needs what
+            applied = (await self._cells.applied(list(self._membership.nodes))).values()
+            lowest = min((each for each in applied if each >= 0), default=None)
+            target, capped = history.floor(now, meta.gen, head, lowest)
+        elif unlogged != kept.unlogged:
+            noted = kept._replace(token=self.token, later=later, unlogged=unlogged)
+            await self._write(Set(layout.log(meta.log), noted.encode(), version))
         while floor < target:
             end = min(target, floor + settings.trim_batch)
             paths = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
-            record = Set(layout.log(meta.log), Floor(end, self.token, capped, later).encode(), version)
+            record = Set(layout.log(meta.log), Floor(end, self.token, capped, later, unlogged).encode(), version)
             try:
                 await self._write(*map(Delete, paths), record)
             except NoNode as error:
@@ -203,6 +240,16 @@ class Leader:
                     raise
                 await self._write(*map(Delete, await self._existing(paths)), record)
             floor, version = end, version + 1
+
+    async def _sum_up(self, kept: Floor) -> int:
+        """Writes a second that the log does not show, of the whole fleet; looked at now and then, by the sheets."""
+        settings, now = self._context.settings, self._context.now()
+        if self._membership.format < 2 or now - self._summed < settings.max_stale * SECOND:
+            return kept.unlogged
+        self._summed = now
+        lines, _ = await self._cells.read(range(self._cells.number()))
+        total = self._cells.unlogged(lines)
+        return kept.unlogged if abs(total - kept.unlogged) <= 0.1 * total else total
 
     async def _existing(self, paths: list[str]) -> list[str]:
         """Those that somebody has not deleted by hand."""
@@ -216,11 +263,13 @@ class Leader:
         old = [name for name in names if is_log(name) and name != meta.log]
         now = self._context.now()
         self._old_logs = {name: self._old_logs.get(name, now) for name in old}
-        if any(0 <= node.applied < (meta.gen << 32) - 1 for node in self._membership.nodes.values()):
+        over = [name for name, since in self._old_logs.items() if now - since >= settings.keep_seconds * SECOND]
+        if not over:
             return
-        for name, since in self._old_logs.items():
-            if now - since < settings.keep_seconds * SECOND:
-                continue
+        applied = await self._cells.applied(list(self._membership.nodes))
+        if any(0 <= each < (meta.gen << 32) - 1 for each in applied.values()):
+            return
+        for name in over:
             entries, _ = await zk.children(layout.log(name))
             batch = [Delete(f"{layout.log(name)}/{entry}") for entry in sorted(entries)[: settings.trim_batch]]
             await self._write(*batch or [Delete(layout.log(name))])
@@ -247,6 +296,6 @@ class Leader:
         changes = [Change("refresh", prefix, settings.soft_ttl) for prefix in settings.refresh_prefixes]
         for change in changes:
             self._context.cache.refresh_prefix(change.key, change.ttl)
-        entry = encode(self._membership.name, False, map(line, changes))
+        entry = Text(self._membership.name, False, [line(change) for change in changes])
         self._context.budget.wrote("appends", now)
         await self._log.append(entry, Check(self.candidate))

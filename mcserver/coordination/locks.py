@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from .acks import Acks
 from .context import SECOND, Context, Signal
-from .entry import encode, line
+from .entry import line
 from .layout import is_candidate, sequence_of
-from .log import Log
+from .log import Log, Text
 from .membership import Membership
 from .ports import Change, Check, Future, Handle, Level, LockLost, NodeExists, NoNode, ZooKeeperError
 
@@ -169,6 +169,8 @@ class Bucket:
             await self._context.zk.create(self.path)
         except NodeExists:
             pass
+        except NoNode:
+            await self._locks.membership.make_skeleton()
 
     async def _hold(self, mine: list[str]) -> None:
         """Serves the requests; then keeps the lock while nobody else waits for it."""
@@ -190,7 +192,7 @@ class Bucket:
         context, membership = self._context, self._locks.membership
         request = self.requests[0]
         applied = self._locks.level(request.key) is Level.APPLIED
-        entry = encode(membership.name, applied, [line(Change("delete", request.key))])
+        entry = Text(membership.name, applied, [line(Change("delete", request.key))])
         sent = context.now()
         context.budget.wrote("appends", sent)
         try:

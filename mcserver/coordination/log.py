@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .context import Context
+from .entry import encode
 from .layout import LATER_MAX, Floor, Meta, sequence_of, version
 from .ports import BadVersion, Check, Create, NoNode, Operation, Set
+
+
+class Text(NamedTuple):
+    """What an entry is to say: by whom, whether everybody is to acknowledge it, and lines made by `entry.line`."""
+
+    name: str
+    need_ack: bool
+    lines: Sequence[bytes]
 
 
 class Log:
@@ -17,8 +27,8 @@ class Log:
         self._meta: Meta | None = None
         self._version = 0
 
-    async def append(self, data: bytes, guard: Check | None = None, later: Sequence[int] = ()) -> int:
-        """Appends one entry under the guard; returns its version.
+    async def append(self, entry: Text, guard: Check | None = None, later: Sequence[int] = ()) -> int:
+        """Appends one entry under the guard, in the format of the log; returns its version.
 
         `later`: in how many seconds the delayed flushes of the entry are due. They are noted in the log's record in the
         same transaction, for those who join before.
@@ -40,10 +50,15 @@ class Log:
             ]
             if later:
                 path = context.layout.log(meta.log)
-                record, stat = await context.zk.get(path)
+                try:
+                    record, stat = await context.zk.get(path)
+                except NoNode:  # the log that we knew was sealed, and is cleared away
+                    self._meta = None
+                    continue
                 kept, now = Floor.decode(record), context.ensemble_time()
                 dues = (*kept.later, *(now + seconds * 1000 for seconds in later))
                 operations.append(Set(path, kept._replace(later=dues[-LATER_MAX:]).encode(), stat.version))
+            data = encode(entry.name, entry.need_ack, entry.lines, meta.format)
             operations.append(Create(context.layout.entries(meta.log), data, sequence=True))
             try:
                 results = await context.zk.multi(operations)

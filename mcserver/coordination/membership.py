@@ -3,15 +3,24 @@
 A server has an ephemeral znode under /nodes (it is alive) and a persistent one under /members (it may be serving), made in
 one transaction under a name that no other session and no other boot ever has. The second outlives the first: a server whose
 session is gone, unknown to itself, serves until its certificate runs out, so others go on counting it for that long.
+
+Everybody knows the fleet by the roll (roll.py), which the leader keeps. The lists themselves are read by the leader, and by
+who waits for `applied`: `look`. In a log of the first format, which a member of the first release may lead, there is no roll
+to rely on, and everybody looks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 
-from .context import Context, Signal
+from .context import SECOND, Context, Signal
+from .entry import NEWEST
 from .layout import UNKNOWN, MemberRecord, NodeRecord, is_name
 from .ports import Create, Delete, Malformed, Member, NodeExists, NoNode, Stat, ZooKeeperError
+from .roll import Listing, News, Roll, Row
+
+JITTER_FROM = 24  # members up to which nobody waits before looking at what has changed
+JITTER_MAX = 8.0  # s
 
 
 class Membership:
@@ -23,21 +32,29 @@ class Membership:
         self.name = f"{self.boot}.0.0"  # node name, boot, session, number of the registration
         self.state = "joining"
         self.version = 0
-        self.nodes: dict[str, NodeRecord] = {}  # live servers; `applied` as of the last look
-        self.members: dict[str, MemberRecord] = {}  # those that may be serving
-        self.absent: dict[
-            str, int
-        ] = {}  # members without a node: since when seen so, without a break of the connection
+        self.format = 0  # of the log, as the reader has seen it last; 0: not yet
+        self.figures: tuple[int, ...] = ()  # what the record is to say of this server, as cells.FIGURES
+        self.nodes: dict[str, NodeRecord] = {}  # live servers; `applied` and state as of the last look
+        self.members: dict[str, MemberRecord] = {}  # of those that may be serving, as far as known
+        # members without a node: since when seen so, without a break of the connection
+        self.absent: dict[str, int] = {}
         self.applied = UNKNOWN  # as last written to the record
         self.is_verified = False  # the reader has found its place in the log on this connection
         self.synced_session = 0  # a write of this session has come back: its reads see all that was committed before
+        self.roll = Roll()
+        self.keeps_roll = False  # this server leads: what it sees is what the roll will say
+        self._leader = ""  # of the roll, as last told
         self._session = 0
         self._registrations = 0
         self._old_names: list[str] = []
         self._watched: set[str] = set()
+        self._listed: dict[str, tuple[list[str], Stat]] = {}  # as read, while the watch has not fired
+        self.lists_version = 0  # of the nodes, at the last look
+        self._made = False  # the persistent znodes were seen to be there
         self.wake = Signal(context.runtime)
         self.certified = Signal(context.runtime)  # set by each certificate
-        self.on_listed: list[Signal] = []  # woken when the view may have changed
+        self.on_listed: list[Signal] = []  # woken when one of the lists has changed
+        self.on_seen: list[Signal] = []  # woken when the view has changed
 
     # This server ---------------------------------------------------------------------------------------------------------
 
@@ -59,8 +76,9 @@ class Membership:
             self._old_names.append(name)
         self.name = name
         settings = context.settings
-        member = MemberRecord(settings.max_stale, settings.on_stale).encode()
-        await self.make_skeleton()
+        member = MemberRecord(settings.max_stale, settings.on_stale, settings.address, NEWEST).encode()
+        if not self._made:
+            await self.make_skeleton()
         context.budget.wrote("membership", context.now())
         try:
             await context.zk.multi(
@@ -71,6 +89,9 @@ class Membership:
             )
         except NodeExists:
             pass  # the answer to the first try was lost
+        except NoNode:
+            self._made = False
+            raise
         self._session = session
         context.trace("registered", name)
 
@@ -83,7 +104,7 @@ class Membership:
         """What /nodes/<name> is to say now. Until the reader is sure of its place, nobody may rely on `applied`."""
         self.applied = applied
         state = self.state if self.is_verified else "joining"
-        return NodeRecord(self._context.settings.address, state, applied, self.boot).encode()
+        return NodeRecord(self._context.settings.address, state, applied, self.boot, self.figures).encode()
 
     async def clear_old_names(self) -> None:
         """Removes this boot's records of earlier sessions; to be called with a certificate of the current one.
@@ -110,7 +131,8 @@ class Membership:
         await self._context.zk.multi([Delete(layout.member(self.name)), Delete(layout.node(self.name))])
 
     def left(self) -> None:
-        """This server is out: the others, as last seen, are what is left."""
+        """This server is out: the others, as last seen, are what is left, and it knows of no leader any more."""
+        self.roll.leader = ""
         self.nodes = {name: node for name, node in self.nodes.items() if not self.is_own(name)}
         self.version += 1
 
@@ -124,6 +146,7 @@ class Membership:
                 await zk.create(path)
             except NodeExists:
                 pass
+        self._made = True
 
     # The others ----------------------------------------------------------------------------------------------------------
 
@@ -138,12 +161,42 @@ class Membership:
             for name, node in sorted(self.nodes.items())
         ]
 
+    @property
+    def is_large(self) -> bool:
+        """Whether the fleet acknowledges by cells."""
+        return self.format >= 2 and self.live > self._context.settings.direct_max
+
     def session_changed(self) -> None:
         """Watches are gone; what was seen absent may be there again, if the ensemble was restored from a backup."""
         self.is_verified = False
         self.absent.clear()
         self._watched.clear()
+        self._listed.clear()
         self.wake.set()
+
+    def keep_roll(self, keeps: bool) -> None:
+        """Whether this server leads, and so looks by itself."""
+        if keeps is not self.keeps_roll:
+            self.keeps_roll = keeps
+            self._watched.discard(self._context.layout.news)
+            self.wake.set()
+
+    def rolled(self, version: int) -> None:
+        """The leader has written the roll: what it has seen is everybody's view."""
+        self.version = version
+        self._seen()
+
+    @property
+    def leader(self) -> str:
+        """Who leads, as the roll says; "" without one."""
+        return self.roll.leader if self.format >= 2 and not self.keeps_roll else ""
+
+    def set_format(self, number: int) -> None:
+        """The reader has seen what format the log has."""
+        if number != self.format:
+            self.format = number
+            self.wake.set()
+            self._seen()
 
     def is_out(self, name: str) -> bool:
         """Whether a member has been absent for so long that its gate must be closed."""
@@ -154,36 +207,55 @@ class Membership:
         return self.absent[name] + int(self.members[name].max_stale * self._context.settings.absence_margin * 1e9)
 
     async def look(self) -> list[str]:
-        """Reads who is there; returns the members. Those come first: one that is then not among the nodes has gone."""
+        """Who is there now; returns the members. Those come first: one that is then not among the nodes has gone.
+
+        While the watch on a list has not fired, the list is what it was, up to everything that this connection has been
+        told: a watch fires before the answer to a later write. Then nothing is asked.
+        """
         layout = self._context.layout
-        member_reply = self._children(layout.members)
-        node_reply = self._children(layout.nodes)
         try:
-            members, _ = await member_reply
-            nodes, stat = await node_reply
-            members, nodes = list(filter(is_name, members)), list(filter(is_name, nodes))
+            member_reply = self._ask_list(layout.members)
+            node_reply = self._ask_list(layout.nodes)
+            members, _ = await self._list(layout.members, member_reply)
+            nodes, stat = await self._list(layout.nodes, node_reply)
         except ZooKeeperError:
             self._watched.clear()  # neither is sure to be set
+            self._listed.clear()
             raise
-        now = self._context.now()
+        members, nodes = list(filter(is_name, members)), list(filter(is_name, nodes))
+        now, there = self._context.now(), set(nodes)
         for name in members:
-            if name in nodes:
+            if name in there:
                 self.absent.pop(name, None)
             else:
                 self.absent.setdefault(name, now)
-        for name in [name for name in self.absent if name not in members]:
+        known = set(members)
+        for name in [name for name in self.absent if name not in known]:
             del self.absent[name]
         await self._read_new(members, nodes)
-        if stat.cversion != self.version:
+        if self.format < 2 and stat.cversion != self.version:
             self.version = stat.cversion
-            self._context.changed("members")
+            self._seen()
+        self.lists_version = stat.cversion
         return members
+
+    async def _list(self, path: str, reply: Awaitable[tuple[list[str], Stat]] | None) -> tuple[list[str], Stat]:
+        """The answer, or what is known if that still holds now: it may have changed while another answer was awaited."""
+        while reply is None:
+            if path in self._listed:
+                return self._listed[path]
+            reply = self._ask_list(path)
+        answer = await reply
+        if path in self._watched:
+            self._listed[path] = answer
+        return answer
 
     async def _read_new(self, members: list[str], nodes: list[str]) -> None:
         context, layout = self._context, self._context.layout
-        for name in [name for name in self.members if name not in members]:
+        there, known = set(nodes), set(members)
+        for name in [name for name in self.members if name not in known]:
             del self.members[name]
-        for name in [name for name in self.nodes if name not in nodes]:
+        for name in [name for name in self.nodes if name not in there]:
             del self.nodes[name]
         new = [name for name in members if name not in self.members]
         for name, answer in await context.ask_each(new, lambda name: context.zk.get(layout.member(name))):
@@ -212,6 +284,12 @@ class Membership:
             self.nodes.pop(name, None)
         return self.nodes.get(name)
 
+    def note(self, name: str, applied: int, state: str) -> None:
+        """What somebody else has read in a live server's record."""
+        node = self.nodes.get(name)
+        if node is not None and applied >= node.applied:
+            self.nodes[name] = node._replace(applied=applied, state=state)
+
     def _member(self, name: str, data: bytes) -> MemberRecord:
         """What is not readable counts as a server that may be serving: that waits too long rather than too short."""
         try:
@@ -220,23 +298,120 @@ class Membership:
             self._context.unreadable(self._context.layout.member(name), data, error)
             return MemberRecord(self._context.settings.max_stale, "miss")
 
-    def _children(self, path: str) -> Awaitable[tuple[list[str], Stat]]:
-        """Asks for the children, with a watch unless there is one."""
+    def _ask_list(self, path: str) -> Awaitable[tuple[list[str], Stat]] | None:
+        """Asks for the children, with a watch unless there is one; None when they are known, and still the same."""
         if path in self._watched:
-            return self._context.zk.children(path)
+            return None if path in self._listed else self._context.zk.children(path)
 
         def fired() -> None:
             self._watched.discard(path)
-            self.wake.set()
+            self._listed.pop(path, None)
             for signal in self.on_listed:
                 signal.set()
+            if self.format < 2:
+                self.wake.set()
 
         self._watched.add(path)
         return self._context.zk.children(path, fired)
 
+    def _seen(self) -> None:
+        for signal in self.on_seen:
+            signal.set()
+        self._context.changed("members")
+
     async def step(self) -> None:
-        """Keeps the view current: at every change of the lists, and at leisure for what the records say."""
+        """Keeps the view current: by the roll, or in a log of the first format at every change of the lists."""
+        if self.format >= 2 and not self.keeps_roll:
+            await self._follow_roll()
+            return
+        if self.format != 1:  # not known yet; or the leader, which looks by itself
+            await self.wake.wait(self._context.settings.max_stale)
+            return
         await self.look()
         settled = all(node.state == "ready" for node in self.nodes.values())
         if not await self.wake.wait(self._context.settings.max_stale * (1 if settled else 0.25)):
             await self.read_nodes()
+
+    # The roll ------------------------------------------------------------------------------------------------------------
+
+    async def _follow_roll(self) -> None:
+        """One look at the news; then waits for more."""
+        zk, layout = self._context.zk, self._context.layout
+        if layout.news not in self._watched:
+            try:
+                await self._read_roll()
+            except NoNode:
+                self._watched.discard(layout.news)
+                if await zk.exists(layout.news, self.wake.set) is not None:
+                    return
+        await self.wake.wait(self._context.settings.max_stale)
+        await self._context.sleep(self.jitter())
+
+    def jitter(self) -> float:
+        """Seconds to wait before one looks at what has changed for everybody."""
+        if self.live <= JITTER_FROM:
+            return 0.0
+        return min(JITTER_MAX, self.live / self._context.settings.spread) * self._context.runtime.random.random()
+
+    async def _read_roll(self) -> None:
+        zk, layout, roll = self._context.zk, self._context.layout, self.roll
+
+        def fired() -> None:
+            self._watched.discard(layout.news)
+            self.wake.set()
+
+        before = tuple(roll.rows)
+        self._watched.add(layout.news)
+        data, _ = await zk.get(layout.news, fired)
+        try:
+            news = News.decode(data)
+            if not roll.follow(news):
+                data, _ = await zk.get(layout.list)
+                roll.start(Listing.decode(data))
+                if not roll.follow(news):
+                    roll.mark = ""  # the list is older, or newer, than these news
+                    self._watched.discard(layout.news)
+                    return
+        except Malformed as error:
+            self._context.unreadable(layout.roll, data, error)
+            return  # the leader has to mend it
+        self.take(roll, before)
+
+    def take(self, roll: Roll, before: Collection[str] = ()) -> None:
+        """The view is that of the roll; `before`: who was on it. A name that has gone from the roll has gone for good.
+
+        Who waits for `applied` may know better: what its lists say holds while their watches have not fired.
+        """
+        now, listed = self._context.now(), self._listed.get(self._context.layout.nodes)
+        current = None if listed is None else set(listed[0])
+        for name, row in roll.rows.items():
+            if current is None or name in current:
+                self._take_row(name, row)
+        for name in [name for name in self.nodes if name not in roll.rows]:
+            if current is None or name not in current:
+                del self.nodes[name]
+        for name in before:
+            if name not in roll.rows and name in self.members:
+                self.absent.setdefault(name, now)
+        self._forget_the_dead(now)
+        self.version = roll.version
+        self._seen()
+        if roll.leader != self._leader:
+            self._leader = roll.leader
+            self._context.changed("leader")
+
+    def _take_row(self, name: str, row: Row) -> None:
+        self.members[name] = row.record
+        node = self.nodes.get(name)
+        if node is None:
+            boot = name.rsplit(".", 2)[0]
+            self.nodes[name] = NodeRecord(row.record.address, row.state, UNKNOWN, boot)
+        elif node.state != row.state and node.state == "joining":
+            self.nodes[name] = node._replace(state=row.state)
+
+    def _forget_the_dead(self, now: int) -> None:
+        """Who has been out for long has no record any more, or is found anew by who looks."""
+        margin = int(2 * self._context.settings.member_margin * SECOND)
+        for name in [name for name in self.absent if name not in self.members or self.out_at(name) + margin < now]:
+            del self.absent[name]
+            self.members.pop(name, None)

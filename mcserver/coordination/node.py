@@ -9,7 +9,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from .acks import Acks
-from .context import Context
+from .cells import Cells, Line, figures_of
+from .context import SECOND, Context
+from .figures import Rates
 from .gate import Gate
 from .leader import Leader
 from .locks import Locks
@@ -22,6 +24,7 @@ from .ports import (
     Level,
     LockLost,
     Member,
+    MemberFigures,
     NotConfirmed,
     Runtime,
     SessionState,
@@ -45,14 +48,19 @@ class Node:
         self.gate = Gate(context)
         self.membership = Membership(context)
         self.reader = Reader(context, self.gate, self.membership)
-        self.acks = Acks(context, self.membership)
+        self.cells = Cells(context, self.membership)
+        self.acks = Acks(context, self.membership, self.cells)
         self.publisher = Publisher(context, appender, self.acks, self.membership)
-        self.election = Leader(context, self.membership, self.reader, appender)
+        self.election = Leader(context, self.membership, self.reader, appender, self.cells)
         self.locks = Locks(context, self.membership, appender, self.acks, self.level)
         self._levels = sorted(settings.ack_prefixes, key=lambda item: len(item[0]), reverse=True)
         self._callbacks: list[Callable[[str], None]] = []
         self._tasks: list[Handle] = []
         self._left = False
+        self._rates = Rates(context.now(), 0, 0, 0)
+        self.reader.on_need_ack = self.cells.want
+        self.reader.measure = self._measure
+        self.membership.on_seen.append(self.cells.wake)
 
     def start(self) -> None:
         """See Coordinator.start."""
@@ -66,6 +74,7 @@ class Node:
             "reader": self.reader.step,
             "publisher": self.publisher.step,
             "acks": self.acks.step,
+            "cells": self.cells.step,
             "membership": self.membership.step,
             "leader": self.election.step,
             "records": self.membership.clear_old_names_when_certified,
@@ -76,7 +85,7 @@ class Node:
 
     def _session_changed(self, state: SessionState) -> None:
         self.context.session_changed()
-        for machine in (self.membership, self.acks, self.election, self.locks, self.reader):
+        for machine in (self.membership, self.cells, self.acks, self.election, self.locks, self.reader):
             machine.session_changed()
         self._changed("state")
 
@@ -153,13 +162,46 @@ class Node:
         for callback in self._callbacks:
             callback(kind)
 
+    def _measure(self) -> tuple[int, ...]:
+        """This server's figures, as cells.FIGURES names them."""
+        context, budget = self.context, self.context.budget
+        counts = (sum(budget.counts.values()), context.reads, budget.unlogged_count)
+        rates = [round(1000 * rate) for rate in self._rates.at(context.now(), *counts)]
+        return (self._lag(), len(self.publisher.queue), round(self.publisher.age_ms), *rates)
+
+    def _lag(self) -> int:
+        return max(0, self.reader.head - self.reader.applied) & 0xFFFFFFFF
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        """See Coordinator.figures."""
+        self.cells.ask_figures()
+        context, cells = self.context, self.cells
+        if cells.seen_at is None:
+            return -1.0, []
+        rows = []
+        for name, line in sorted(cells.seen.items()):
+            node = self.membership.nodes.get(name)
+            if node is not None:
+                rows.append(
+                    MemberFigures(name, node.address, line.state, line.applied, self._age(line), figures_of(line))
+                )
+        return (context.now() - cells.seen_at) / SECOND, rows
+
+    def _age(self, line: Line) -> int:
+        """ms since a member's record was written: its certificate is no older than that."""
+        try:
+            return max(0, self.context.ensemble_time() - line.written)
+        except ZooKeeperError:
+            return -1
+
     def members(self) -> tuple[int, list[Member]]:
         """See Coordinator.members."""
+        self.cells.ask_figures()
         return self.membership.version, self.membership.listing()
 
     def leader(self) -> str | None:
         """See Coordinator.leader."""
-        return self.election.name
+        return self.membership.leader or self.election.name
 
     def stats(self) -> dict[str, int | float | str]:
         """Every line of `stats cluster`; times in milliseconds, versions as GEN:SEQUENCE."""
@@ -171,13 +213,14 @@ class Node:
             "session": self.context.zk.state.value,
             "node": self.membership.name,
             "members": self.membership.live,
-            "leader": self.election.name or "",
+            "leader": self.leader() or "",
             "is_leader": int(self.election.is_leader),
             "token": self.election.token,
             "log": reader.log or "",
             "applied": show(reader.applied),
             "head": show(reader.head),
-            "lag_entries": max(0, reader.head - reader.applied) & 0xFFFFFFFF,
+            "lag_entries": self._lag(),
+            "format": self.membership.format,
             "fresh_age_ms": -1 if age < 0 else round(age * 1000),
             "stale": int(self.gate.is_stale),
             "stale_serving": int(self.gate.is_stale and self.context.settings.on_stale == "serve"),
@@ -200,6 +243,7 @@ class Node:
             "fleet_writes": round(self.context.budget.used(self.membership.live, self.context.now())),
             "writers": self.context.budget.writers,
             "append_waits": self.context.budget.waits,
+            "acks_held_back": self.context.budget.held_back,
             **{f"writes_{kind}": count for kind, count in self.context.budget.counts.items()},
             "locks_held": self.locks.held,
             "lock_waits": figures.lock_waits,

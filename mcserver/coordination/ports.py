@@ -284,6 +284,19 @@ class Member(NamedTuple):
     is_self: bool
 
 
+class MemberFigures(NamedTuple):
+    """One live server as it was when its record was written, `age_ms` ago (-1: not known). `figures` by name: `lag` in
+    entries, `queue_keys`, `queue_age_ms`, and a second: `writes`, `reads`, `unlogged`. Empty for the first release.
+    """
+
+    name: str
+    address: str
+    state: str
+    applied: int
+    age_ms: int
+    figures: Mapping[str, float]
+
+
 class Coordinator(Protocol):
     """What the server and `cluster ...` use; `coordination.node.Node` is it, over any ZooKeeper and Runtime."""
 
@@ -316,6 +329,12 @@ class Coordinator(Protocol):
 
     def members(self) -> tuple[int, list[Member]]:
         """The membership's version (rises with each change, the same at every server), and the live servers by name."""
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        """How many seconds ago everybody's figures were read here (-1: not yet), and those figures, by name.
+
+        Has them read again, unless that was within the last second: whoever asks twice has what is new.
+        """
 
     def leader(self) -> str | None:
         """The name of the leader, as last seen."""

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from .acks import Acks
 from .context import SECOND, Context, Signal
-from .entry import FLUSH, TTL_MAX, encode
-from .log import Log
+from .entry import FLUSH, TTL_MAX
+from .log import Log, Text
 from .membership import Membership
 from .ports import Ambiguous, Change, Future, Level, NoAuth, NotConfirmed, TooLarge
 from .queue import Queue
@@ -99,9 +99,9 @@ class Publisher:
         batch = self._batch
         sent = context.now()
         try:
-            data, later = self._encode(batch)
+            text, later = self._text(batch)
             context.budget.wrote("appends", context.now())
-            version = await self._log.append(data, None, later)
+            version = await self._log.append(text, None, later)
         except Ambiguous:
             context.figures.resent += 1
             raise
@@ -150,8 +150,8 @@ class Publisher:
         )
         return Batch(lines, mark, need_ack)
 
-    def _encode(self, batch: Batch) -> tuple[bytes, list[int]]:
-        """The entry, the same bytes at every try but for a delayed flush, which says how long it still has; and those times."""
+    def _text(self, batch: Batch) -> tuple[Text, list[int]]:
+        """The entry, the same at every try but for a delayed flush, which says how long it still has; and those times."""
         lines, later = [], []
         for text in batch.lines:
             if text[:2] == b"F ":
@@ -160,7 +160,7 @@ class Publisher:
                 if seconds > 0:
                     later.append(seconds)
             lines.append(text)
-        return encode(self._membership.name, batch.need_ack, lines), later
+        return Text(self._membership.name, batch.need_ack, lines), later
 
     async def _split(self, batch: Batch) -> None:
         """The packet limit of this ensemble is lower than ours: smaller batches, down to one line, down to a flush."""

@@ -4,7 +4,8 @@ A mark says how far into the queue something is. `add` returns the mark of what 
 everything is out of the queue once the lines it returned are in the log. Marks only rise.
 
 The bound: over `max_keys` lines or `max_bytes`, the queue becomes one flush, or one flush for each of `prefixes` when those
-cover all that waits. A flush in the queue covers all that waits and all that comes before it is taken.
+cover all that waits; over PREFIXES_MAX flushes of prefixes it becomes one flush. A flush in the queue covers all that waits
+and all that comes before it is taken.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from collections.abc import Sequence
 from .entry import FLUSH, line
 from .layout import LATER_MAX
 from .ports import Change
+
+PREFIXES_MAX = 1000
 
 
 class Queue:
@@ -49,6 +52,9 @@ class Queue:
             self._outside = True
         if change.kind == "prefix":
             self._flushed = (*self._flushed, change.key)
+        if len(self._flushed) > PREFIXES_MAX:  # each further change is compared with all of them
+            self._become([FLUSH], (b"",))
+            return self._added, True
         if len(self._lines) <= self.max_keys and self.bytes <= self.max_bytes:
             return self._added, False
         self.overflow()

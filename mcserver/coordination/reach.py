@@ -75,7 +75,10 @@ def _word(server: str, link: socket.socket) -> Seen:
     except TimeoutError:
         if not answer:
             return Seen(
-                server, False, False, "accepts connections but says nothing: it is stopped, or is not ZooKeeper"
+                server,
+                False,
+                False,
+                "accepts connections but says nothing: it is stopped, wants TLS (--zk-ca), or is not ZooKeeper",
             )
     except ConnectionError:
         pass  # it hung up on us: with what it has said, or without a word

@@ -41,7 +41,9 @@ class Reader:
         self._membership = membership
         self._period = int(context.settings.max_stale / 4 * SECOND)
         self._due = 0  # when the next round is
+        self._announced = False  # our record says what is no longer so
         self._ack_wanted = False  # someone waits to read in our record what we have applied
+        self._held_back = False  # and has to wait for our share of the fleet's writes
         self._behind = True  # a look at the head is needed
         self._woken = False  # the next entry exists
         self._armed = ""  # the path of the next entry, while a watch is on it
@@ -50,6 +52,8 @@ class Reader:
         self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
         self._slice = 0  # changes applied since the last pause
         self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
+        self.on_need_ack: Callable[[int], None] = lambda version: None
+        self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
         self.log: str | None = None
         self.gen = 0
@@ -74,22 +78,32 @@ class Reader:
                 await self._membership.register()
                 self._due = 0
             now = self._context.now()
-            if now >= self._due or self._ack_wanted:
+            rest = (self._due - now) / SECOND
+            held = self._hold_back(now) if self._ack_wanted else rest
+            if rest <= 0 or self._announced or held <= 0:
                 await self._round(certify=True)
             elif self._behind:
                 await self._round(certify=False)
             elif self._woken:
                 await self._fast()
             else:
-                await self.wake.wait((self._due - now) / SECOND)
+                await self.wake.wait(min(rest, held))
         except ZooKeeperError:
             self._forget_watches()
             raise
 
     def announce(self) -> None:
         """Writes this server's record soon: its state has changed."""
-        self._ack_wanted = True
+        self._announced = True
         self.wake.set()
+
+    def _hold_back(self, now: int) -> float:
+        """Seconds until an acknowledgement may go; the next certificate is one, too."""
+        context = self._context
+        seconds = context.budget.wait_to_acknowledge(self._membership.live, now)
+        context.budget.held_back += bool(seconds) and not self._held_back
+        self._held_back = bool(seconds)
+        return seconds * (0.75 + 0.5 * context.runtime.random.random())
 
     def _forget_watches(self) -> None:
         self._armed, self._meta_armed, self._behind = "", False, True
@@ -106,7 +120,8 @@ class Reader:
         connection, began = zk.connection, self._context.now()
         if certify:
             self._context.budget.wrote("certificates" if began >= self._due else "acknowledgements", began)
-            self._ack_wanted = False
+            self._announced = self._ack_wanted = False
+            membership.figures = self.measure()
             write = zk.set(layout.node(membership.name), membership.record(self.applied))
         meta_reply = self._ask_meta()
         log_reply = zk.get(layout.log(self.log)) if self.log else None
@@ -120,6 +135,7 @@ class Reader:
             self._context.figures.round_trip_ms = (self._context.now() - began) / 1e6
             self._context.compare_clocks(began, written.mtime)
         meta = self._read(Meta.decode, layout.meta, (await meta_reply)[0])
+        membership.set_format(meta.format)
         if log_reply is None or meta.log != self.log:
             await self._move(meta, connection)
             return False
@@ -132,6 +148,7 @@ class Reader:
         kept = self._read(Floor.decode, layout.log(str(self.log)), record)
         head, floor = head_of(stat), kept.floor
         self.head = version(self.gen, head)
+        self._context.budget.unlogged = float(kept.unlogged)
         for due in kept.later:
             self._flush_later(due)
         unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
@@ -151,7 +168,10 @@ class Reader:
     def _certify(self, began: int) -> None:
         membership = self._membership
         self._gate.certify(began)
-        self._due = began + self._period
+        # Some tenth earlier or later by chance, so that a fleet that came back together does not go on in step.
+        first = membership.synced_session != self._context.zk.session
+        chance = self._context.runtime.random.random()
+        self._due = began + int(self._period * (0.25 + 0.75 * chance if first else 0.9 + 0.1 * chance))
         self.history.add(began, self.applied, self.bytes)
         membership.synced_session = self._context.zk.session
         if not membership.is_verified:
@@ -231,15 +251,19 @@ class Reader:
                 if self._slice >= self._context.settings.slice_keys:
                     self._slice = 0
                     await self._context.sleep(0)
-            self._ack_wanted |= entry.need_ack
+            self._ack_wanted |= entry.need_ack and not self._membership.is_large
         if entry is not None:
             writer = entry.name.rsplit(".", 2)[0]
-            self._context.budget.saw(writer, entry.need_ack, self._membership.live, self._context.now())
+            direct = entry.need_ack and not self._membership.is_large
+            acknowledgements = max(0, self._membership.live - 1) if direct else 0
+            self._context.budget.saw(writer, acknowledgements, self._context.now())
         self.next = sequence + 1
         self._last = (sequence, stat.czxid)
         self.applied = version(self.gen, sequence)
         self.head = max(self.head, self.applied)
         self.bytes += len(data)
+        if entry is not None and entry.need_ack:
+            self.on_need_ack(self.applied)
         self._context.trace("applied", self.applied)
 
     def _carry_out(self, change: Change, stat: Stat) -> None:

@@ -45,5 +45,8 @@ class Settings:
     rotate_at: int = 1 << 28
     absence_margin: float = 1.05  # clocks may run 5 % apart
     member_margin: float = 10.0  # a dead member's record stays so much longer than it may have served
+    direct_max: int = 64  # members of a fleet in which each acknowledges at once; above, by cells
+    cell_size: int = 32  # members of a cell, at most on average
+    spread: float = 200.0  # members a second that look at what has changed for all
     lock_buckets: int = 64
     lock_window: float = 0.8  # a commit answered later proves no lock; below any session timeout

@@ -92,6 +92,7 @@ cdef enum Asked:
     W_FREE                      # the owner has forgotten the connection
     W_DRAIN                     # of a worker: no more commands from anybody
     W_FINISH                    # ... close those that have nothing to send, and the others as soon as they have sent it
+    W_LOOK                      # ... look at what has changed in the pool
     W_EXIT
 
 cdef enum AnswerKind:

@@ -179,7 +179,7 @@ cdef class Engine:
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
                   manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
-                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES):
+                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None):
         cdef Store* s = &self.s
         cdef int power
         import weakref
@@ -236,7 +236,8 @@ cdef class Engine:
         s.prefixes.delimiter = PyBytes_AS_STRING(self.prefix_delimiter)
         s.prefixes.ndelimiter = <size_t> len(prefix_delimiter)
         clock_set(s, s.start_ns)
-        reserve = max(memory_limit, 32 << 30)
+        if reserve is None:
+            reserve = 32 << 30      # so far the limit can be raised
         if arena_open(&s.arena, memory_limit, reserve) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
         self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
@@ -337,6 +338,13 @@ cdef class Engine:
         engine_lock(&self.s)
         self.s.skew_ns += <int64_t> (seconds * 1e9)
         clock_set(&self.s, self.s.start_ns if self.s.manual else boot_clock())
+        engine_unlock(&self.s)
+
+    def set_wall(self, double unix_time):
+        """It is this unix time now (tests): absolute times to live count from it. The engine's own clock goes on as it was."""
+        engine_lock(&self.s)
+        clock_update(&self.s)
+        self.s.wall_start = <int64_t> unix_time - <int64_t> self.s.sec
         engine_unlock(&self.s)
 
     def pause_clock(self):

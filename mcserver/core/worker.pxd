@@ -309,6 +309,8 @@ cdef inline void letters(Worker* w) noexcept nogil:
         elif m.kind == W_EXIT:
             w.exiting = 1
             free(m)
+        elif m.kind == W_LOOK:
+            free(m)
         elif m.kind == W_FREE:
             conn_forgotten(w, c)
             free(m)

@@ -90,8 +90,9 @@ cdef class Workers:
         return get64(&self.pool.unwatched)
 
     def set_idle_timeout(self, uint32_t seconds):
-        """Connections that wait for a command for longer are closed. 0: never. Before `start`."""
+        """Connections that wait for a command for longer are closed. 0: never."""
         set32(&self.pool.idle_seconds, seconds)
+        self.to_all(W_LOOK)
 
     def tell_closed(self, on):
         """Whether the owner wants to hear of the end of every connection."""

@@ -42,21 +42,16 @@ class Program:
 
         `core`: the servers' if None.
         """
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        flags = [f"-m{memory}", f"-c{connections}", f"-p{port}", "-U0", "-t1", "-l127.0.0.1"]
+        flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", "-t1", "-l127.0.0.1"]  # -1: any port that is free
         if os.geteuid() == 0:
             flags.append("-uroot")
         command = ["taskset", "-c", str(cores()[0] if core is None else core), *self.command, *flags]
-        with (
-            tempfile.TemporaryFile() as log,
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT) as process,
-        ):
-            server = Server(self.name, port, process.pid)
+        with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log, subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT,
+            env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
+        ) as process:  # fmt: skip
             try:
-                server.wait(process)
-                yield server
+                yield self._started(process, Path(folder, "ports"))
             except (BenchError, OSError) as error:
                 log.seek(0)
                 raise BenchError(f"{error}; its last words: {log.read()[-500:].decode(errors='replace')}") from error
@@ -66,6 +61,19 @@ class Program:
                     process.wait(STOP_SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+    def _started(self, process: subprocess.Popen[bytes], ports: Path) -> Server:
+        """Returns as soon as it has written its port there, and answers. BenchError when it ends, or START_SECONDS are over."""
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if process.poll() is not None:
+                raise BenchError(f"{self.name} ended with status {process.returncode} before it served")
+            if ports.exists() and (found := re.search(r"TCP INET: (\d+)", ports.read_text("ascii"))):
+                server = Server(self.name, int(found[1]), process.pid)
+                server.version()
+                return server
+            time.sleep(0.02)
+        raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
 
 
 def subject(path: str | None = None) -> Program:
@@ -87,20 +95,6 @@ class Server:
     name: str
     port: int
     pid: int
-
-    def wait(self, process: subprocess.Popen[bytes]) -> None:
-        """Returns as soon as it answers. BenchError when it ends or is silent for START_SECONDS."""
-        deadline = time.monotonic() + START_SECONDS
-        while time.monotonic() < deadline:
-            if process.poll() is not None:
-                raise BenchError(f"{self.name} ended with status {process.returncode} before it served")
-            try:
-                self.version()
-            except OSError:
-                time.sleep(0.02)
-            else:
-                return
-        raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
 
     def ask(self, command: bytes, end: bytes) -> bytes:
         """Sends one command on a connection of its own; returns the reply up to and with `end`."""

@@ -10,7 +10,7 @@ import pytest
 from mcserver.admin import cluster
 from mcserver.cluster_config import ClusterConfig
 from mcserver.config import Config
-from mcserver.coordination.ports import Member
+from mcserver.coordination.ports import Member, MemberFigures
 
 V = (1 << 32) | 7  # the entry after 1:6
 
@@ -28,6 +28,13 @@ class Fleet:
 
     def members(self) -> tuple[int, list[Member]]:
         return 9, self.listed
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        named = {"lag": 3, "queue_keys": 0, "queue_age_ms": 0, "writes": 0.4, "reads": 12.5, "unlogged": 0.0}
+        row = MemberFigures("a.1", "10.0.0.1:11211", "ready", V, 350, named)
+        return self.read, [] if self.read < 0 else [row, MemberFigures("d.1", "", "joining", -1, -1, {})]
+
+    read = 0.25
 
     def leader(self) -> str | None:
         return "b.2"
@@ -69,6 +76,21 @@ def test_members() -> None:
         "",
     ]
     assert ask("cluster leader")[0] == b"LEADER b.2\r\n"
+
+
+def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    reply, _ = ask("cluster figures")
+    assert reply is not None
+    assert reply.decode().split("\r\n") == [
+        "READ 250",
+        "FIGURES 10.0.0.1:11211 a.1 state ready applied 1:7 age_ms 350 lag 3 queue_keys 0 queue_age_ms 0 writes 0.4"
+        " reads 12.5 unlogged 0",
+        "FIGURES none d.1 state joining applied none age_ms -1",
+        "END",
+        "",
+    ]
+    monkeypatch.setattr(Fleet, "read", -1.0)
+    assert ask("cluster figures")[0] == b"READ -1\r\nEND\r\n"
 
 
 def test_config_get_cluster_as_elasticache_writes_it() -> None:

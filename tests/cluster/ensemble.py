@@ -8,7 +8,6 @@ below its own temporary directory.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from kazoo.client import KazooClient
+
+from tests.ports import free_ports
 
 from .network import Link, Network
 
@@ -38,21 +39,6 @@ CLASSPATH = ":".join(f"/usr/share/java/{jar}.jar" for jar in ("zookeeper", "slf4
 MAIN = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
 TICK_MS = 500
 SYNC_LIMIT = 4
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, below the kernel's range for outgoing connections: nobody gets one by chance."""
-    taken: list[int] = []
-    candidate = 20000 + (os.getpid() * 37 + time.monotonic_ns() // 1000) % 11000
-    while len(taken) < count:
-        candidate = candidate + 1 if candidate < 32000 else 20000
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", candidate))
-            except OSError:
-                continue
-        taken.append(candidate)
-    return taken
 
 
 def session_password(session: int) -> bytes:

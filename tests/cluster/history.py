@@ -74,7 +74,7 @@ class Anomaly(NamedTuple):
 
 @dataclass
 class History:
-    """Written by many threads; checked when they have ended."""
+    """Written by many threads; checked when they have ended, or in between."""
 
     max_stale: float
     fills: dict[int, Fill] = field(default_factory=dict)
@@ -100,12 +100,13 @@ class History:
 
     def anomalies(self) -> list[Anomaly]:
         by_key: dict[bytes, list[Invalidation]] = defaultdict(list)
-        flushes = [each for each in self.invalidations if each.prefix]
-        for each in self.invalidations:
+        invalidations = list(self.invalidations)
+        flushes = [each for each in invalidations if each.prefix]
+        for each in invalidations:
             if not each.prefix:
                 by_key[each.key].append(each)
         reads: dict[bytes, list[Read]] = defaultdict(list)
-        for read in self.reads:
+        for read in list(self.reads):
             reads[read.key].append(read)
         found: list[Anomaly] = []
         for key, seen in reads.items():

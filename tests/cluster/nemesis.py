@@ -60,7 +60,7 @@ class Nemesis:
                 server.resume()
         self._ensemble.start()
         self._workload.history.event("healed")
-        self.slowest_recovery = max(self.slowest_recovery, self._fleet.wait_fresh(30))
+        self.slowest_recovery = max(self.slowest_recovery, self._fleet.wait_fresh(seconds=30))
         self.done[name] += 1
 
     def _wait(self) -> None:

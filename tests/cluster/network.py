@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, Literal, NamedTuple, TypeVar
 
+from tests.ports import free_port
+
 T = TypeVar("T")
 Direction = Literal["up", "down"]  # up: towards ZooKeeper; down: towards whoever connected
 BOTH: tuple[Direction, Direction] = ("up", "down")
@@ -78,7 +80,7 @@ class Link:
 
     def __init__(self, network: Network, target: int, rewrite: tuple[bytes, bytes] | None) -> None:
         self._network, self.target, self._rewrite = network, target, rewrite
-        self.port = 0  # chosen when it listens first, and kept
+        self.port = free_port()  # its own also while nobody listens
         self._listener: socket.socket | None = None
         self._tasks: set[asyncio.Future[None]] = set()
         self._pairs: set[_Pair] = set()
@@ -158,7 +160,6 @@ class Link:
         if self._listener is None:
             self._listener = socket.create_server(("127.0.0.1", self.port), backlog=100)
             self._listener.setblocking(False)
-            self.port = self._listener.getsockname()[1]
             asyncio.get_running_loop().add_reader(self._listener, self._accept, self._listener)
 
     async def _close(self) -> None:

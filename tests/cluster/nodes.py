@@ -88,7 +88,7 @@ class Peers:
             await asyncio.wait_for(peer.node.leave(1.0), 10)
 
 
-async def eventually(condition: Callable[[], object], seconds: float = 20.0) -> float:
+async def eventually(condition: Callable[[], object], seconds: float = 60.0) -> float:
     """Waits until the condition holds; the seconds it took."""
     started = time.monotonic()
     while not condition():

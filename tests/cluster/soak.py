@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .ensemble import Ensemble
-from .fleet import FRESH_WITHIN, Fleet
+from .fleet import Fleet
 from .history import History
 from .ledger import broken_promises, transactions
 from .nemesis import Nemesis
 from .network import Network
 from .workload import Workload
 
+FRESH_WITHIN = 5.0  # s after everything has healed (P14)
 PROMISES = {
     "P1": "bounded staleness",
     "P2": "applied",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import emcache
 import pytest
@@ -22,16 +20,6 @@ from .servers import ROOT, until
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
 
 PACKAGES = ROOT / "build" / "clients"
-
-
-@pytest.fixture(scope="session")
-def memcache_plus() -> Path:
-    """Where npm's memcache-plus is, installed if need be."""
-    if not (PACKAGES / "node_modules" / "memcache-plus").exists():
-        PACKAGES.mkdir(parents=True, exist_ok=True)
-        command = ["npm", "install", "--prefix", str(PACKAGES), "--no-save", "--no-audit", "--no-fund"]
-        subprocess.run([*command, "memcache-plus@0.3.1"], check=True, timeout=100)
-    return PACKAGES
 
 
 def listing(fleet: Fleet) -> tuple[int, set[int]]:
@@ -96,11 +84,11 @@ async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: st
         await client.close()
 
 
-async def test_clients_find_the_members(ensemble: Ensemble, name: str, memcache_plus: Path) -> None:
+async def test_clients_find_the_members(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name) as fleet:
         until(lambda: fleet.total("members") == 9)
         target = Target("fleet", "127.0.0.1", fleet.servers[0].port, "1.6.45")
         for client in ("emcache-autodiscovery", "npm-memcache-plus"):
-            report = await run_client(client, target, memcache_plus)
+            report = await run_client(client, target, PACKAGES)
             assert report.failures() == []
             assert report.passed >= 2

@@ -19,13 +19,13 @@ from .ensemble import SYNC_LIMIT, TICK_MS, Ensemble
 from .fleet import Fleet, Probe
 from .ledger import broken_promises, transactions
 from .network import OP_GET, Frame, Network
-from .servers import CacheServer, until
+from .servers import PATIENCE, CacheServer, until
 from .workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
 
 SESSION = MAX_STALE = 2.0
-APPLIED_WITHIN = SESSION + MAX_STALE * 1.05 + 1.0
+PATIENT = ("--ack-timeout", "30")  # where a delete at `applied` waits until a server that is stopped or cut off is out
 READ_AND_ADMIN = 1 | 16
 LIMIT_MISSED = TICK_MS / 1000 * SYNC_LIMIT
 
@@ -54,7 +54,7 @@ def test_02_kill_the_follower_of_one_server(ensemble: Ensemble, name: str) -> No
         follower = ensemble.servers[number - 1]
         follower.end()
         until(lambda: fleet.connected_to(server) not in {0, number})
-        fleet.wait_fresh(10, server)
+        fleet.wait_fresh(server)
         assert server.session == session
         follower.start()
         ensemble.wait_quorum()
@@ -83,15 +83,15 @@ def test_03_isolate_a_follower_with_its_server(ensemble: Ensemble, name: str) ->
             if number != follower.number:
                 link.present(False)
         until(lambda: fleet.connected_to(server) == follower.number)
-        fleet.wait_fresh(10, server)
+        fleet.wait_fresh(server)
         ensemble.isolate(follower.number)
-        until(lambda: server.stats()["stale"] == "1", MAX_STALE + 1)
+        until(lambda: server.stats()["stale"] == "1")
         time.sleep(1)
         for link in fleet.links(server):
             link.present(True)
         ensemble.heal()
         ensemble.wait_quorum()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         fleet.verify(work)
 
 
@@ -103,8 +103,8 @@ def test_04_blackhole(ensemble: Ensemble, name: str, directions: tuple[str, ...]
         server = fleet.servers[0]
         for link in fleet.links(server):
             link.blackhole(*directions)  # type: ignore[arg-type]
-        until(lambda: server.stats()["session"] != "connected", 4)
-        until(lambda: server.stats()["stale"] == "1", MAX_STALE + 1)
+        until(lambda: server.stats()["session"] != "connected")
+        until(lambda: server.stats()["stale"] == "1")
         time.sleep(0.5)
         for link in fleet.links(server):
             link.heal()
@@ -114,7 +114,7 @@ def test_04_blackhole(ensemble: Ensemble, name: str, directions: tuple[str, ...]
 
 @pytest.mark.parametrize("share", [0.5, 1.5, 3.0])
 def test_05_stop_a_server_while_clients_fill_its_buffers(ensemble: Ensemble, name: str, share: float) -> None:
-    with Fleet(ensemble, name) as fleet:
+    with Fleet(ensemble, name, *PATIENT) as fleet:
         stopped, other = fleet.servers[:2]
         with Workload(fleet.servers, seed=5) as work, stopped.client() as client:
             assert client.set(b"a:x", b"old") == b"STORED"
@@ -123,15 +123,16 @@ def test_05_stop_a_server_while_clients_fill_its_buffers(ensemble: Ensemble, nam
             deleting = threading.Thread(target=lambda: answers.append(other.delete(b"a:x")))
             deleting.start()
             time.sleep(share * SESSION)
+            if share > 2:
+                until(lambda: answers, what="a delete is not confirmed while a server is stopped")
             confirmed = bool(answers)
             client.send(b"get a:x\r\n" * 500)
             stopped.resume()
             values = [client.line() for _ in range(500)]
-            deleting.join(10)
+            deleting.join(PATIENCE)
             assert answers == [b"NOT_FOUND"], "the delete was confirmed in the end"
             if confirmed:
                 assert set(values) == {b"END"}, "the first read after the stop is gated already"
-            assert share < 1.5 or confirmed or share * SESSION < APPLIED_WITHIN
             client.send(b"quit\r\n")
             fleet.wait_fresh()
             fleet.verify(work)
@@ -140,7 +141,7 @@ def test_05_stop_a_server_while_clients_fill_its_buffers(ensemble: Ensemble, nam
 @pytest.mark.parametrize("delay", [0.0, 0.5, 2.0])
 def test_06_end_a_session_then_delete_from_a_third_server(ensemble: Ensemble, name: str, delay: float) -> None:
     """The ephemeral znode is gone at once, while its server still serves."""
-    with Fleet(ensemble, name) as fleet, Workload(fleet.servers, seed=6) as work:
+    with Fleet(ensemble, name, *PATIENT) as fleet, Workload(fleet.servers, seed=6) as work:
         victim, third = fleet.servers[0], fleet.servers[2]
         for _ in range(3):
             assert victim.set(b"a:x", b"old") == b"STORED"
@@ -148,9 +149,7 @@ def test_06_end_a_session_then_delete_from_a_third_server(ensemble: Ensemble, na
                 link.blackhole("down")
             ensemble.kill_session(victim.session)
             time.sleep(delay)
-            started = time.monotonic()
             assert third.delete(b"a:x") in {b"NOT_FOUND", b"DELETED"}
-            assert time.monotonic() - started < APPLIED_WITHIN
             assert victim.get(b"a:x") is None, "confirmed as applied, and still there"
             for link in fleet.links(victim):
                 link.heal()
@@ -177,7 +176,7 @@ def test_07_the_wall_clock_jumps(ensemble: Ensemble, name: str, wall_clock: Path
         moved.end()
         moved.environment |= {"LD_PRELOAD": str(wall_clock), "WALL_CLOCK_OFFSET": str(offset)}
         moved.start()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         with Workload(fleet.servers, seed=7) as work:
             for seconds in (3600, -86_400 * 365, 0):
                 offset.write_text(str(seconds))
@@ -200,7 +199,7 @@ def wall_time_of(server: CacheServer) -> float:
 
 
 def test_08_kill_a_server_and_start_it_at_once(ensemble: Ensemble, name: str) -> None:
-    with Fleet(ensemble, name) as fleet, Workload(fleet.servers, seed=8) as work:
+    with Fleet(ensemble, name, *PATIENT) as fleet, Workload(fleet.servers, seed=8) as work:
         time.sleep(0.5)
         killed, other = fleet.servers[:2]
         killed.set(b"a:x", b"old")
@@ -208,9 +207,7 @@ def test_08_kill_a_server_and_start_it_at_once(ensemble: Ensemble, name: str) ->
         work.restarted(killed)
         killed.start()
         assert killed.get(b"a:x") is None
-        started = time.monotonic()
         assert other.delete(b"a:y") == b"NOT_FOUND"
-        assert time.monotonic() - started < APPLIED_WITHIN
         time.sleep(0.5)
         fleet.verify(work)
 
@@ -232,11 +229,11 @@ def test_09_no_zookeeper_and_many_deletes(ensemble: Ensemble, name: str) -> None
         assert int(stats["overflows"]) >= 1
         assert int(stats["queue_keys"]) <= 100_000
         assert rss(flooded) - before < 100 << 20
-        assert probe.at(0.99) < 0.1
+        probe.noticed_nothing()
         for server in ensemble.servers:
             server.start()
         ensemble.wait_quorum()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         until(lambda: other.get(b"n:k:119999") is None)
         fleet.verify(work)
 
@@ -263,10 +260,10 @@ def test_10_slow_zookeeper(ensemble: Ensemble, name: str) -> None:
                 for zookeeper in ensemble.servers:
                     zookeeper.resume()
                 time.sleep(0.04)
-        assert probe.at(0.99) < 0.1
+        probe.noticed_nothing()
         ensemble.heal()
         ensemble.wait_quorum()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         fleet.verify(work)
         assert fleet.total("resent") < 60, "no explosion of duplicates"
 
@@ -295,7 +292,7 @@ def test_14_delete_the_log_by_hand(ensemble: Ensemble, name: str) -> None:
         with ensemble.client() as client:
             remove_log(client, f"/{name}/cache/invalidation")
         until(lambda: fleet.servers[1].get(b"n:stays?") is None, what="no flush")
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         assert fleet.servers[1].set(b"a:x", b"old") == b"STORED"
         assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
         assert fleet.servers[1].get(b"a:x") is None
@@ -320,7 +317,7 @@ def test_14_wipe_the_ensemble(network: Network, name: str) -> None:
             server.end()
             server.wipe()
         own.start()
-        fleet.wait_fresh(20)
+        fleet.wait_fresh()
         assert fleet.servers[1].set(b"a:x", b"old") == b"STORED"
         assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
         assert fleet.servers[1].get(b"a:x") is None
@@ -342,7 +339,7 @@ def test_15_an_error_inside_kazoo(ensemble: Ensemble, name: str) -> None:
             link.tamper(spoil)
             link.reset()
         until(lambda: server.stats()["client_rebuilds"] == "1")
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         fleet.verify(work)
 
 
@@ -380,7 +377,7 @@ def test_17_no_right_to_append(ensemble: Ensemble, name: str) -> None:
             client.set_acls(log, acls)
         assert "NoAuth" in server.log
         assert server.log.count("NoAuth") == 1
-        until(lambda: server.delete(b"c:x") == b"NOT_FOUND", 10)
+        until(lambda: server.delete(b"c:x") == b"NOT_FOUND")
 
 
 def zxid(ensemble: Ensemble) -> int:
@@ -398,8 +395,7 @@ def test_18_many_calls_during_an_outage(ensemble: Ensemble, name: str) -> None:
                 client.send(b"delete n:%d\r\n" % number)
                 client.line()
                 time.sleep(0.001)
-        assert probe.at(1.0) < 1.0
-        assert probe.at(0.99) < 0.1
+        probe.noticed_nothing()
         assert int(server.stats()["outstanding"]) <= 128
         for link in fleet.links(server):
             link.heal()
@@ -415,11 +411,11 @@ def test_20_start_without_zookeeper_and_join_later(ensemble: Ensemble, name: str
         late.start()
         assert late.set(b"x", b"unproved") == b"STORED"
         assert late.get(b"x") == b"unproved"
-        until(lambda: "can't be used" in late.log, 10)
+        until(lambda: "can't be used" in late.log)
         assert late.log.count("connection refused") == 3, "one line that says what was tried"
         for link in fleet.links(late):
             link.present(True)
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         assert late.get(b"x") is None, "the join flushes"
 
 
@@ -439,7 +435,7 @@ def test_21_a_new_session_at_a_follower_that_lags(ensemble: Ensemble, name: str)
         for link in fleet.links(server):
             link.present(True)
         ensemble.heal()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         fleet.verify(work)
 
 

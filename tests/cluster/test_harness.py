@@ -40,7 +40,7 @@ def echo() -> Iterator[int]:
         listener.shutdown(socket.SHUT_RDWR)
 
 
-def connect(link: Link, timeout: float = 5.0) -> socket.socket:
+def connect(link: Link, timeout: float = 60.0) -> socket.socket:
     client = socket.create_connection(("127.0.0.1", link.port))
     client.settimeout(timeout)
     return client
@@ -64,20 +64,21 @@ def test_pass_and_delay(network: Network, echo: int) -> None:
         link.delay(0.1)
         started = time.monotonic()
         assert ask(client, b"y") == b"y"
-        assert 0.2 <= time.monotonic() - started < 1.0
+        assert time.monotonic() - started >= 0.2
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_blackhole_is_silence_and_heals(network: Network, echo: int, direction: str) -> None:
     link = network.link(echo)
-    with connect(link, 0.3) as client:
+    with connect(link) as client:
         assert ask(client, b"a") == b"a"
         link.blackhole("up" if direction == "up" else "down")
         client.sendall(b"b")
+        client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.recv(1)
         link.heal()
-        client.settimeout(5)
+        client.settimeout(60)
         assert client.recv(1) == b"b"
 
 
@@ -100,14 +101,15 @@ def test_reset_and_refuse(network: Network, echo: int) -> None:
 
 def test_half_open_hears_nothing(network: Network, echo: int) -> None:
     link = network.link(echo)
-    with connect(link, 0.3) as client:
+    with connect(link) as client:
         assert ask(client, b"a") == b"a"
         link.half_open()
         client.sendall(b"b")
+        client.settimeout(0.3)
         with pytest.raises(TimeoutError):
             client.recv(1)
         link.heal()
-        client.settimeout(5)
+        client.settimeout(60)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
 
@@ -201,7 +203,7 @@ def bad_reply_kills_kazoo_thread(ensemble: Ensemble, network: Network) -> None:
     client.close()
 
 
-def until(condition: object, timeout: float = 20.0) -> None:
+def until(condition: object, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():  # type: ignore[operator]
         assert time.monotonic() < deadline, "waited in vain"

@@ -17,8 +17,11 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from kazoo.exceptions import NoAuthError
+from kazoo.security import make_acl
 
-from .ensemble import Ensemble, free_ports
+from tests.ports import free_port
+
+from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import CacheServer, until
 
@@ -68,7 +71,7 @@ def test_what_a_stale_server_answers(ensemble: Ensemble, name: str, policy: str,
         other.set(b"gone", b"value")
         for link in fleet.links(stale):
             link.present(False)
-        until(lambda: stale.stats()["stale"] == "1", 10)
+        until(lambda: stale.stats()["stale"] == "1")
         with stale.client() as client:
             assert client.ask(b"get k").startswith(get)
         assert stale.set(b"new", b"value") == stored
@@ -76,9 +79,9 @@ def test_what_a_stale_server_answers(ensemble: Ensemble, name: str, policy: str,
         assert stale.delete(b"gone") == b"NOT_FOUND", "done here and queued, whatever gets are answered"
         for link in fleet.links(stale):
             link.present(True)
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         assert stale.get(b"k") == b"value", "what it held is visible again: the log was applied"
-        until(lambda: other.get(b"gone") is None, 5)
+        until(lambda: other.get(b"gone") is None)
 
 
 def test_flush_all_travels_at_once_and_later(ensemble: Ensemble, name: str) -> None:
@@ -90,7 +93,7 @@ def test_flush_all_travels_at_once_and_later(ensemble: Ensemble, name: str) -> N
         second.set(b"k", b"old")
         assert first.ask(b"flush_all 2") == b"OK"
         assert second.get(b"k") == b"old"
-        until(lambda: second.get(b"k") is None, 6)
+        until(lambda: second.get(b"k") is None)
 
 
 def test_cluster_flush_and_refresh_a_prefix(ensemble: Ensemble, name: str) -> None:
@@ -117,7 +120,7 @@ def test_cluster_flush_and_refresh_a_prefix(ensemble: Ensemble, name: str) -> No
 
 @pytest.mark.parametrize("how", ["TERM", "leave"])
 def test_the_end_of_a_server_takes_its_queue_along(ensemble: Ensemble, name: str, how: str) -> None:
-    with Fleet(ensemble, name, count=2) as fleet:
+    with Fleet(ensemble, name, "--zk-session-timeout", "20", count=2) as fleet:
         first, second = fleet.servers
         with second.client() as client:
             for number in range(3000):
@@ -133,8 +136,10 @@ def test_the_end_of_a_server_takes_its_queue_along(ensemble: Ensemble, name: str
             else:
                 assert first.end(signal.SIGTERM) == 0
         with second.client() as client:
-            until(lambda: all(client.get(b"n:%d" % number) is None for number in range(3000)), 5)
-            until(lambda: client.stats()["members"] == "1", 1.5, "it has not signed off")
+            until(lambda: all(client.get(b"n:%d" % number) is None for number in range(3000)))
+            until(
+                lambda: client.stats()["members"] == "1", 15, "it has not signed off: its session would last for 20 s"
+            )
 
 
 def test_locked_writes_one_server_at_a_time(ensemble: Ensemble, name: str) -> None:
@@ -171,9 +176,9 @@ def test_a_lost_lock_is_an_error_without_effect(ensemble: Ensemble, name: str) -
         assert server.set(b"l:k", b"new") == b"SERVER_ERROR lock lost"
         for link in fleet.links(server):
             link.heal()
-        fleet.wait_fresh(10)
+        fleet.wait_fresh()
         assert server.get(b"l:k") in {b"old", None}
-        until(lambda: server.set(b"l:k", b"newer") == b"STORED", 15)
+        until(lambda: server.set(b"l:k", b"newer") == b"STORED")
 
 
 def test_credentials_from_a_file_and_from_the_environment(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
@@ -186,15 +191,33 @@ def test_credentials_from_a_file_and_from_the_environment(ensemble: Ensemble, na
             knows.end()
             knows.environment["MCSERVER_ZK_AUTH"] = "cache:secret"
             knows.start()
-            until(lambda: knows.is_fresh, 10)
-            until(lambda: fleet.servers[0].stats()["members"] == "2", 10)
+            until(lambda: knows.is_fresh)
+            until(lambda: fleet.servers[0].stats()["members"] == "2")
             assert stranger.stats()["stale"] == "1", "without the credentials nobody joins"
             with stranger.client() as client:
-                until(lambda: any(b"--zk-auth-file" in line for line in client.lines(b"stats cluster")), 5)
+                until(lambda: any(b"--zk-auth-file" in line for line in client.lines(b"stats cluster")))
             assert "--zk-auth-file" in stranger.log
             with ensemble.client() as client, pytest.raises(NoAuthError):
                 client.get(f"/{name}/cache/invalidation")
             assert "secret" not in knows.log + fleet.servers[0].log
+
+
+def test_a_chroot_that_is_refused_is_named_and_one_that_is_there_is_taken(ensemble: Ensemble, name: str) -> None:
+    with ensemble.client() as client:
+        look_only = [make_acl("world", "anyone", read=True)]
+        client.create(f"/{name}")
+        client.create(f"/{name}/there")
+        client.set_acls(f"/{name}", look_only)
+    with CacheServer(f"{ensemble.hosts}/{name}/other/deep", name="refused") as refused:
+        words = f"the chroot /{name}/other/deep of --zookeeper can't be made"
+        until(lambda: words in refused.log)
+        assert words in refused.stats()["why"]
+        time.sleep(2)
+        assert refused.log.count("can't be made") == 1
+    with CacheServer(f"{ensemble.hosts}/{name}/there", name="taken") as taken:
+        until(lambda: taken.is_fresh)
+        assert taken.stats()["why"] == "none"
+        assert "can't be" not in taken.log
 
 
 def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
@@ -208,7 +231,7 @@ def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
     pkcs8 = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())  # all that ZooKeeper reads
     chain = b"".join(each.bytes() for each in certificate.cert_chain_pems)
     (tmp_path / "zookeeper.pem").write_bytes(pkcs8 + chain)
-    (port,) = free_ports(1)
+    port = free_port()
     settings = (
         "serverCnxnFactory=org.apache.zookeeper.server.NettyServerCnxnFactory",
         f"secureClientPort={port}",
@@ -225,8 +248,10 @@ def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
             assert second.get(b"a:k") is None
         wrong = ["--zk-ca", str(tmp_path / "other-ca.pem"), "--zk-cert", str(tmp_path / "both.pem")]
         with CacheServer(f"127.0.0.1:{port}/{name}", *wrong) as refused:
-            until(lambda: "look at --zk-ca" in refused.log, 10)
+            until(lambda: "look at --zk-ca" in refused.log)
             with refused.client() as client:
                 why = next(line for line in client.lines(b"stats cluster") if line.startswith(b"STAT why "))
             assert b"certificate" in why
             assert refused.stats()["session"] == "lost"
+        with CacheServer(f"127.0.0.1:{port}/{name}") as plain:
+            until(lambda: "wants TLS (--zk-ca)" in plain.log)

@@ -29,11 +29,11 @@ def test_one_bad_entry_costs_a_fleet_one_flush(ensemble: Ensemble, name: str) ->
                 f"{root}/nodes/evil", b'{"address": "a:1\\r\\nEND", "state": "ready", "applied": [1, 1], "boot": "x"}'
             )
         for server, was in zip(fleet.servers, before, strict=True):
-            until(lambda server=server, was=was: int(server.stats()["flushes"]) == was + 1, 5)  # type: ignore[misc]
+            until(lambda server=server, was=was: int(server.stats()["flushes"]) == was + 1)  # type: ignore[misc]
         first, second = fleet.servers
         assert second.set(b"k", b"old") == b"STORED"
         assert first.delete(b"k") == b"NOT_FOUND"
-        until(lambda: second.get(b"k") is None, 5)
+        until(lambda: second.get(b"k") is None)
         time.sleep(1)
         for server, was in zip(fleet.servers, before, strict=True):
             assert int(server.stats()["flushes"]) == was + 1
@@ -57,19 +57,27 @@ def test_a_locked_write_at_applied_takes_effect_when_the_others_have_lost_the_ke
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_a_delayed_flush_comes_after_other_flushes_and_to_those_who_join(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name, count=2) as fleet:
         first, second = fleet.servers
-        assert first.ask(b"flush_all 12") == b"OK"
-        ordered = time.monotonic()
-        assert second.ask(b"cluster flush") == b"OK"
-        with CacheServer(f"{ensemble.hosts}/{name}", name="late") as late:
-            until(lambda: late.is_fresh, 5)
-            assert time.monotonic() - ordered < 10.5, "this machine is too slow for this test"
-            for server in (*fleet.servers, late):
-                assert server.set(b"k", b"old") == b"STORED"
-            until(lambda: all(server.get(b"k") is None for server in (*fleet.servers, late)), 14)
-            assert time.monotonic() - ordered > 10
+        for delay in (10, 60):  # a machine that is too busy for the first has more time the second time
+            assert first.ask(b"flush_all %d" % delay) == b"OK"
+            due = time.monotonic() + delay - 2  # memcached's clock ticks in seconds
+            assert second.ask(b"cluster flush") == b"OK"
+            with CacheServer(f"{ensemble.hosts}/{name}", name=f"late{delay}") as late:
+                until(lambda late=late: late.is_fresh)  # type: ignore[misc]
+                servers = (*fleet.servers, late)
+                for server in servers:
+                    assert server.set(b"k", b"old") == b"STORED"
+                held = [server.get(b"k") for server in servers]
+                if time.monotonic() > due:
+                    continue
+                assert held == [b"old"] * 3
+                until(lambda servers=servers: all(server.get(b"k") is None for server in servers), 90)  # type: ignore[misc]
+                assert time.monotonic() > due
+                return
+        pytest.fail("this machine is too slow for this test")
 
 
 @contextmanager
@@ -108,7 +116,7 @@ def speaker(answer: bytes | None) -> Iterator[int]:
 )
 def test_what_is_not_zookeeper_is_named(answer: bytes | None, words: str) -> None:
     with speaker(answer) as port, CacheServer(f"127.0.0.1:{port}") as server:
-        until(lambda: words in server.log, 20)
+        until(lambda: words in server.log)
         until(lambda: words in next(line for line in _cluster(server) if line.startswith("STAT why ")))
         assert "quorum" not in server.log
 
@@ -124,6 +132,7 @@ def test_the_session_and_its_risks_are_in_the_log(ensemble: Ensemble, name: str)
         until(lambda: "whoever reaches ZooKeeper may empty these caches" in first.log)  # a thread of its own writes it
         until(lambda: "which ends 2 s after the last contact" in first.log)
         assert first.stats()["session_timeout_ms"] == "2000"
+        until(lambda: "joined: 127.0.0.1:" in first.log)  # it need not hear of one that leaves before it looks
         assert second.ask(b"cluster leave") == b"OK"
         until(lambda: "left: 127.0.0.1:" in first.log)
         until(lambda: "this server has left the fleet" in second.log)

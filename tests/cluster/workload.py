@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 
 from .history import Fill, History, Invalidation, Read, now
-from .servers import CacheServer, Client
+from .servers import PATIENCE, CacheServer, Client
 
 LEVELS = {b"a:": "applied", b"c:": "committed", b"n:": "async"}
 OPTIONS = ("--ack", "a:=applied", "--ack", "n:=async")
@@ -71,7 +71,7 @@ class Workload:
     def stop(self) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(2 * PATIENCE)
 
     def restarted(self, server: CacheServer) -> None:
         """To be called between the end of a server's process and its next start."""
@@ -118,7 +118,7 @@ class _Worker:
         """A connection, and the life of the server that it belongs to."""
         if server.name not in self._clients:
             boot = self._workload._boots[server.name]
-            client = server.client()
+            client = server.client(10)
             if boot != self._workload._boots[server.name]:
                 client.close()
                 raise ConnectionError("restarted meanwhile")

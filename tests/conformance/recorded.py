@@ -87,4 +87,5 @@ class Replayer:
             return b""
 
     def close(self) -> None:
+        self.listener.shutdown(socket.SHUT_RDWR)  # else the thread that accepts stays for ever
         self.listener.close()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from conformance.__main__ import main
 from conformance.client.__main__ import FAULTY, GOOD, USAGE
 from conformance.client.cases import CASES, judge
 
+MODULES = Path(__file__).parents[2] / "build" / "clients" / "node_modules"  # scripts/test installs them
 BY_ID = {case.id: case for case in CASES}
 
 
@@ -31,6 +34,12 @@ def test_a_late_reply_that_is_given_for_another_key_is_a_fault() -> None:
     assert judge(BY_ID["late-reply"], told) == []
 
 
+@pytest.mark.parametrize("value", [False, 7, {"a": "b"}, ["x"]])
+def test_what_is_no_text_is_no_value(value: object) -> None:
+    told = [{"value": value, "seconds": 0.1}, {"value": "value-of-b", "seconds": 0.1}]
+    assert "call 1, get: gave" in judge(BY_ID["late"], told)[0]
+
+
 def test_what_takes_too_long_or_never_comes_is_a_fault() -> None:
     assert (
         "took 9.0 s"
@@ -48,6 +57,17 @@ def test_pymemcache_does_well_and_libmemcached_takes_another_keys_value(capsys: 
     out = capsys.readouterr().out
     assert out.count("FAULT ") == 1
     assert "gave 'worth-of-a' for a" in out
+
+
+@pytest.mark.slow
+def test_nodes_clients_are_asked_as_pythons_are(capsys: pytest.CaptureFixture[str]) -> None:
+    """`huge` is more than a pipe holds at the end of a process; `closed` is a call that never comes back."""
+    only = [word for name in ("right", "huge", "never", "get-error", "closed") for word in ("--only", name)]
+    assert main(["client", "--node-modules", str(MODULES), "npm memcached", "memjs", *only]) == FAULTY
+    out = capsys.readouterr().out
+    assert "memjs: 4 of 5 well" in out
+    assert "npm memcached: 3 of 5 well" in out
+    assert out.count("call 1, get: never came back") == 3
 
 
 def test_a_client_that_is_not_here(capsys: pytest.CaptureFixture[str]) -> None:

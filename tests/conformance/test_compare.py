@@ -13,10 +13,10 @@ from conformance.compare.shrink import Writes, as_case, shrink
 from conformance.compare.streams import length, parted, stream
 from conformance.faults import Fault, Proxy, Talk, faults
 from conformance.notation import read
-from conformance.servers import free_port
 from conformance.text import parse
 from conformance.wire import Address
 from tests.peer import memcached
+from tests.ports import free_port
 
 PEER = "memcached -u root -U 0 -t 1 -o no_lru_maintainer,no_lru_crawler"
 

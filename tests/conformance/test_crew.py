@@ -8,17 +8,20 @@ import resource
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 from conformance import library
 from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
+from conformance.crew import run
+from conformance.notation import version
 from conformance.report import LINES, telnet
-from conformance.servers import Spawned, free_port
+from conformance.runner import Settings
+from conformance.servers import Spawned
 from conformance.text import parse
 from tests.conformance.rogue import rogue
+from tests.ports import free_port
 
 SMALL = f"{sys.executable} {Path(__file__).with_name('small.py')}"
 RUN = ["--suite", "classic", "--only", "framing/unknown", "--only", "classic/get/", "--level", "must"]
@@ -56,6 +59,18 @@ def test_an_address_ends_at_once_and_the_rest_is_not_run(tmp_path: Path, capsys:
     assert len(found["not run"]) > 3
     assert "the server had ended" in out
     assert "mcconform 1." in out
+
+
+def test_a_server_of_one_case_that_hangs_is_not_said_to_have_died() -> None:
+    servers = Spawned(f"{SMALL} {{port}} hangs-flush_all")
+    cases = [case for case in library.cases() if case.id in {"flush/delayed", "classic/get/hit"}]
+    try:
+        found = {result.case.id: result for result in run(cases, servers, Settings(version("1.4"), timeout=1.0))}
+    finally:
+        servers.close()
+    assert (found["flush/delayed"].status, found["flush/delayed"].deadly) == ("failed", False)
+    assert found["flush/delayed"].reason == "hung: no reply for 1 s"
+    assert found["classic/get/hit"].status == "passed"
 
 
 def test_restart_starts_it_again(tmp_path: Path) -> None:
@@ -130,9 +145,7 @@ def fuzz(seed: int) -> None:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_server_may_send_anything(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    begun = time.monotonic()
     fuzz(seed)
-    assert time.monotonic() - begun < 90
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600 << 10  # KiB
     assert len(capsys.readouterr().out) < 2 << 20
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
 
 from conformance import library
-from conformance.crew import run
-from conformance.faults import Fault, Proxied, faults
+from conformance.crew import TRIES, run
+from conformance.faults import Fault, Proxied, Talk, faults
 from conformance.faults.__main__ import named, possible, prove
 from conformance.notation import version
 from conformance.runner import Settings
@@ -24,7 +25,7 @@ def unproved(command: str, profile: tuple[int, ...]) -> list[str]:
     """What the proof did not show; skipped cases count as unproved."""
     servers = Spawned(command)
     try:
-        results = list(prove(servers, Settings(profile, timeout=3.0)))
+        results = list(prove(servers, Settings(profile, timeout=3.0), patience=60.0))
     finally:
         servers.close()
     return [f"{fault.id if fault else 'no fault'}: {r.case.id} {r.status}" for fault, found in results for r in found]
@@ -62,6 +63,28 @@ def test_a_fault_that_changes_nothing_is_missed() -> None:
     finally:
         servers.close()
     assert [result.status for result in results] == ["passed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "status"), [(1, "passed"), (9, "failed")])
+def test_a_case_about_seconds_that_came_late_is_run_again(times: int, status: str) -> None:
+    """Two seconds of the machine's own between `flush_all 2` and the next command: its item has gone by then."""
+    late: list[bytes] = []
+
+    def delay(data: bytes, talk: Talk) -> bytes:
+        if data == b"OK\r\n" and len(late) < times:
+            late.append(data)
+            time.sleep(2.2)
+        return data
+
+    servers = Spawned(PEER)
+    fault = Fault("late", "a reply comes late", "flush", ("flush/delayed",), reply=delay)
+    try:
+        results = list(run(named(fault.found_by), Proxied(servers, fault), Settings(OLD)))
+    finally:
+        servers.close()
+    assert [result.status for result in results] == [status]
+    assert len(late) == min(times, TRIES)
 
 
 def test_faults_of_later_releases_wait_for_them() -> None:

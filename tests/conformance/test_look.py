@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -48,10 +47,8 @@ def redis(client: socket.socket) -> None:
 def test_what_is_no_use_ends_with_one_sentence(
     behaviour: Behaviour, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = time.monotonic()
     with rogue.rogue(behaviour) as where:
         assert main([str(where)]) == UNREACHABLE
-    assert time.monotonic() - begun < 5
     told = capsys.readouterr()
     assert (told.out, told.err.count("\n")) == ("", 1)
     assert sentence in told.err
@@ -70,10 +67,13 @@ def test_one_connection_at_a_time_is_no_use() -> None:
                 while client.recv(1 << 16):
                     client.sendall(b"END\r\n")
 
-    threading.Thread(target=serve, daemon=True).start()
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
     with pytest.raises(UnfitError, match="on one connection alone"):
         look(Address("127.0.0.1", listener.getsockname()[1]))
+    listener.shutdown(socket.SHUT_RDWR)
     listener.close()
+    thread.join()
 
 
 def test_memcached_is_seen_whole() -> None:

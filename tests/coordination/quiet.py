@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from mcserver.coordination.entry import Entry, decode, line
 from mcserver.coordination.ports import Change, Level
 from mcserver.coordination.settings import Settings
+from mcserver.testing.tree import Delta
 
 from .simulator.ensemble import Ensemble
 from .simulator.fleet import Fleet, Host
 from .simulator.scheduler import MS, World
-from .simulator.tree import Delta
 
 META = "/cache/invalidation/meta"
 
@@ -57,6 +58,10 @@ class Quiet(Fleet):
         nodes = self.ensemble.tree.nodes
         return [nodes[f"{path}/{name}"].data for name in sorted(nodes[path].children)]
 
+    def lines(self) -> list[bytes]:
+        """Everything that the current log says, in order."""
+        return [line(change) for entry in self.log() for change in told(entry).changes]
+
     def by_hand(self, *paths: str) -> None:
         """Deletes znodes behind everybody's back."""
         self.ensemble.change_by_hand([Delta("delete", path) for path in paths])
@@ -64,6 +69,13 @@ class Quiet(Fleet):
     def leading(self) -> Host:
         (leader,) = [host for host in self.hosts if host.node.election.is_leader]
         return leader
+
+
+def told(data: bytes) -> Entry:
+    """An entry that is readable."""
+    entry = decode(data)
+    assert entry is not None
+    return entry
 
 
 def tell(host: Host, key: bytes, level: Level = Level.COMMITTED) -> Any:

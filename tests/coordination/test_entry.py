@@ -59,7 +59,7 @@ def test_what_cannot_be_written_is_refused(change: Change) -> None:
     "data",
     [
         b"",
-        b"MI2 n 0\nd k",
+        b"MI3 n 0\nd k",
         b"MI1 n\nd k",
         b"MI1 n x\nd k",
         b"MI1 n 0\nz k",

@@ -10,7 +10,7 @@ import pytest
 
 from mcserver.coordination.fleet import Fleet
 from mcserver.coordination.notices import Notices
-from mcserver.coordination.ports import Change, Level, LockLost, Member, NotConfirmed
+from mcserver.coordination.ports import Change, Level, LockLost, Member, MemberFigures, NotConfirmed
 from mcserver.core import Engine, Session
 
 NOT_CONFIRMED = b"SERVER_ERROR invalidation not confirmed\r\n"
@@ -61,6 +61,9 @@ class ByHand:
 
     def members(self) -> tuple[int, list[Member]]:
         return 1, []
+
+    def figures(self) -> tuple[float, list[MemberFigures]]:
+        return -1.0, []
 
     def leader(self) -> str | None:
         return None

@@ -62,7 +62,7 @@ def test_records_come_back(gen: int, sequence: int) -> None:
     assert MemberRecord.decode(MemberRecord(10.0, "miss").encode()) == MemberRecord(10.0, "miss")
 
 
-@pytest.mark.parametrize("data", [b'{"format": 2, "gen": 1}', b"[]", b"nonsense"])
+@pytest.mark.parametrize("data", [b'{"format": 3, "gen": 1}', b"[]", b"nonsense"])
 def test_a_newer_meta_is_refused(data: bytes) -> None:
     with pytest.raises(Malformed, match=r"format|not readable"):
         Meta.decode(data)

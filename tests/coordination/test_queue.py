@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mcserver.coordination.layout import LATER_MAX
 from mcserver.coordination.ports import Change
-from mcserver.coordination.queue import Queue
+from mcserver.coordination.queue import PREFIXES_MAX, Queue
 
 FLUSH = Change("flush")
 
@@ -54,6 +55,21 @@ def test_overflow_by_bytes() -> None:
     queue = Queue(100, 10)
     assert queue.add(delete(b"0123456789"))[1]
     assert queue.take(9, 99)[0] == [b"F"]
+
+
+def test_many_prefixes_become_one_flush() -> None:
+    queue = Queue(100_000, 8 << 20)
+    overflows = [queue.add(Change("prefix", b"%d:" % n))[1] for n in range(PREFIXES_MAX + 1)]
+    assert overflows == [False] * PREFIXES_MAX + [True]
+    assert queue.take(9, 99)[0] == [b"F"]
+
+
+def test_of_many_delayed_flushes_the_last_stay_with_a_flush() -> None:
+    queue = Queue(100_000, 8 << 20)
+    for due in range(1, 1001):
+        queue.add(Change("flush", ttl=due))
+    queue.add(FLUSH)
+    assert queue.take(9999, 1 << 20)[0] == [b"F", *(b"F %d" % due for due in range(1001 - LATER_MAX, 1001))]
 
 
 def test_overflow_of_covered_keys_flushes_the_prefixes_only() -> None:

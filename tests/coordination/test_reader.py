@@ -152,6 +152,7 @@ def test_a_delayed_flush_survives_every_other_flush() -> None:
     one.node.flush()
     append(fleet, b"MI1 x.y.1.0 0\nwhat is this")
     append(fleet, b"MI1 x.y.1.0 0\nF 1")
+    fleet.run(60)
     three.node.reader._skip_to(3, "a gap")
     fleet.run(1300)
     for host in (two, three):

@@ -24,6 +24,7 @@ from .simulator.scheduler import MS, SECOND, Process, World
 MACHINES = [
     "acks",
     "budget",
+    "cells",
     "context",
     "entry",
     "figures",
@@ -35,7 +36,7 @@ MACHINES = [
     "membership",
     "node",
 ]
-MACHINES += ["ports", "publisher", "queue", "reader", "settings", "trim"]
+MACHINES += ["ports", "publisher", "queue", "reader", "registrar", "roll", "settings", "trim"]
 
 
 @pytest.mark.parametrize("name", MACHINES)

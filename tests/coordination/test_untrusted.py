@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from mcserver.coordination import ports
+from mcserver.coordination.context import UNREADABLE_MAX
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord, version
 from mcserver.coordination.ports import Malformed
+from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Session
-from .simulator.tree import Delta
 
 RECORDS: list[Any] = [
     Meta(3, "log-3-0a1b", "log-2-0a1b", 17),
@@ -104,6 +105,15 @@ def test_records_are_in_their_ranges_or_malformed(record: Any) -> None:
     assert refused > 1000
 
 
+def test_strange_records_without_end_are_remembered_up_to_a_bound() -> None:
+    context = Quiet(1).hosts[0].node.context
+    for number in range(3 * UNREADABLE_MAX):
+        assert context.unreadable(f"/cache/nodes/{number}", b"x", "no record")
+        assert not context.unreadable(f"/cache/nodes/{number}", b"x", "no record"), "the same bytes: no second line"
+        assert len(context._unreadable) <= UNREADABLE_MAX
+    assert context.figures.malformed == 3 * UNREADABLE_MAX
+
+
 def append(fleet: Quiet, data: bytes) -> None:
     path = f"/cache/invalidation/{fleet.meta()['log']}/e-"
     fleet.ensemble.write([ports.Create(path, data, sequence=True)], Session(-1, fleet.hosts[0].zk, 0))
@@ -171,9 +181,9 @@ def test_the_leader_mends_a_record_of_the_log_with_a_new_log(
 
 def test_the_meta_record_of_a_newer_release_is_left_alone() -> None:
     fleet = Quiet(1)
-    fleet.ensemble.change_by_hand([Delta("set", META, b'{"format": 2}')])
+    fleet.ensemble.change_by_hand([Delta("set", META, b'{"format": 3}')])
     fleet.run(1500)
-    assert fleet.ensemble.tree.nodes[META].data == b'{"format": 2}'
+    assert fleet.ensemble.tree.nodes[META].data == b'{"format": 3}'
     assert "newer release" in str(fleet.hosts[0].node.stats()["why"])
     assert fleet.hosts[0].cache.is_closed
 

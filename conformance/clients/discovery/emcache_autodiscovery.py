@@ -9,7 +9,7 @@ from typing import Any
 import emcache
 from emcache import MemcachedHostAddress
 
-from conformance.clients.harness import Client, Run, check, equal
+from ..harness import Client, Run, check, equal
 
 CLIENT = Client(
     "emcache",

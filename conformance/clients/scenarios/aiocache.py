@@ -9,7 +9,7 @@ from aiocache import MemcachedCache
 from aiocache.lock import OptimisticLock, OptimisticLockError, RedLock
 from aiocache.serializers import PickleSerializer
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon_read
+from ..harness import Client, Run, check, equal, everything, raises, soon_read
 
 CLIENT = Client(
     "aiocache",

@@ -9,7 +9,7 @@ from typing import Any
 import aiomcache
 from aiomcache import ClientException, FlagClient, ValidationException
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon_read
+from ..harness import Client, Run, check, equal, everything, raises, soon_read
 
 LIMIT = 1024 * 1024
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from memcache import AsyncMemcache, Memcache, MemcacheError, MetaCommand, MetaResult
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon_read
+from ..harness import Client, Run, check, equal, everything, raises, soon_read
 
 LIMIT = 1024 * 1024
 

@@ -12,7 +12,7 @@ from django.core.cache import caches
 from django.core.cache.backends.base import InvalidCacheKey
 from django.core.cache.backends.memcached import PyLibMCCache, PyMemcacheCache
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon
+from ..harness import Client, Run, check, equal, everything, raises, soon
 
 LIMIT = 1024 * 1024
 BACKENDS = ("PyMemcacheCache", "PyLibMCCache")

@@ -11,7 +11,7 @@ from typing import Any
 from dogpile.cache import CacheRegion, make_region
 from dogpile.cache.api import NO_VALUE
 
-from conformance.clients.harness import Client, Run, check, equal, everything, module_of
+from ..harness import Client, Run, check, equal, everything, module_of
 
 module_of("python-memcached", "memcache.py")  # the backend imports `memcache`, whichever package owns that name
 

@@ -10,7 +10,7 @@ import emcache
 from emcache import CommandError, MemcachedHostAddress, NotFoundCommandError, NotStoredStorageCommandError
 from emcache.client import _Client
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon_read
+from ..harness import Client, Run, check, equal, everything, raises, soon_read
 
 LIMIT = 1024 * 1024
 

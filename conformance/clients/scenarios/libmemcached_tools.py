@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from conformance.clients.harness import Client, Run, check, equal, everything
+from ..harness import Client, Run, check, equal, everything
 
 CAPABLE_CASES = 27
 # memcached 1.6.45 accepts whatever follows `delete KEY`, which memccapable wants refused.

@@ -6,7 +6,7 @@ import re
 import socket
 import subprocess
 
-from conformance.clients.harness import Client, Run, check, equal
+from ..harness import Client, Run, check, equal
 
 TOOL = "/usr/share/memcached/scripts/memcached-tool"
 PROGRAMS = ("display", "dump", "keys", "settings", "sizes", "stats")

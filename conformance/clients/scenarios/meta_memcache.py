@@ -24,7 +24,7 @@ from meta_memcache import (
 )
 from meta_memcache.errors import MemcacheServerError
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon
+from ..harness import Client, Run, check, equal, everything, raises, soon
 
 LIMIT = 1024 * 1024
 STALE = StalePolicy(mark_stale_on_deletion_ttl=30, mark_stale_on_cas_mismatch=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pylibmc
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon
+from ..harness import Client, Run, check, equal, everything, raises, soon
 
 LIMIT = 1024 * 1024
 

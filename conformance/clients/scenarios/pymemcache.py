@@ -20,7 +20,7 @@ from pymemcache.exceptions import (
 )
 from pymemcache.fallback import FallbackClient
 
-from conformance.clients.harness import Client, Run, check, equal, everything, raises, soon
+from ..harness import Client, Run, check, equal, everything, raises, soon
 
 LIMIT = 1024 * 1024
 

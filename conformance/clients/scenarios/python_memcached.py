@@ -6,7 +6,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
-from conformance.clients.harness import Client, Run, check, equal, everything, module_of, raises, soon
+from ..harness import Client, Run, check, equal, everything, module_of, raises, soon
 
 memcache = module_of("python-memcached", "memcache.py")
 

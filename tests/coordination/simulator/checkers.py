@@ -70,6 +70,7 @@ class Checkers:
         self.restored = 0  # true time of the last loss of data by the ensemble
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
+        self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
     # The log -------------------------------------------------------------------------------------------------------------
@@ -137,7 +138,8 @@ class Checkers:
     def _floor(self, path: str, floor: Floor, transaction: Transaction) -> None:
         self._leads(floor.token, transaction)
         self.capped |= floor.capped
-        if floor.capped or not floor.floor:
+        before, self._floors[path] = self._floors.get(path, 0), floor.floor
+        if floor.capped or floor.floor <= before:
             return
         tree = self.fleet.ensemble.tree
         gen = int(path.rsplit("/", 1)[1].split("-")[1])
@@ -224,13 +226,18 @@ class Checkers:
         """Every server is up and connected, and has had time."""
         fleet = self.fleet
         live = [host for host in fleet.hosts if host.is_live]
+        if live and all(host.released for host in live):
+            meta = fleet.ensemble.tree.nodes.get("/cache/invalidation/meta")
+            if meta is not None and Meta.decode(meta.data).format > 1:
+                return  # the first release can't take over a log of a newer format: docs/coherence.md says what to do
         for host in live:
             name, node = host.process.name, host.node
             if node.gate.is_stale:
                 raise Violation("P14", f"{name} is still stale; state {node.membership.state}")
             if len(node.publisher.queue) or host.unanswered:
                 raise Violation("P14", f"{name} has {len(node.publisher.queue)} queued, {host.unanswered} unanswered")
-            if host.locks_wanted and not self.restored:  # a backup may hold the lock of somebody who gave it up
+            # A backup may hold the lock of somebody who gave it up; the first release keeps one when it can't read the log.
+            if host.locks_wanted and not (self.restored or any(other.released for other in fleet.hosts)):
                 raise Violation("P14", f"{name} waits for {host.locks_wanted} locks")
             self._complete(host)
             if not self.restored:

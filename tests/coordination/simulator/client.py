@@ -57,9 +57,10 @@ class SimulatedZooKeeper:
         """How many answers to writes are outstanding."""
         return sum(request.kind == "write" for request in self._pending)
 
-    def waits_for(self, path: str) -> bool:
-        """Whether the answer to a read of this path is outstanding."""
-        return any(request.args == path for request in self._pending)
+    def waits_only_for(self, start: str) -> bool:
+        """Whether one answer is outstanding, to a read of a path that begins so."""
+        pending = self._pending
+        return len(pending) == 1 and isinstance(pending[0].args, str) and pending[0].args.startswith(start)
 
     # Calls ---------------------------------------------------------------------------------------------------------------
 

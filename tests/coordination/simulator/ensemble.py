@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Operation
+from mcserver.testing.tree import Delta, Tree
 
 from .scheduler import MS, SECOND, World
-from .tree import Delta, Tree
 
 if TYPE_CHECKING:
     from .client import SimulatedZooKeeper
 
 EPOCH = 1 << 32
+GONE = ports.Stat(0, 0, 0, 0, 0, 0)  # of what was made or set, and is not there any more
 
 
 class Transaction(NamedTuple):
@@ -209,7 +210,7 @@ class Connection:
         """A Stat for what a Set or Create made, as the server has it now."""
         if isinstance(item, tuple):
             node = self.server.tree.nodes.get(item[0])
-            return (item[0], node.stat() if node else None)
+            return (item[0], node.stat() if node else GONE)
         return item
 
     def _reply(self, request: Request, result: Any) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Change, Level
+from mcserver.testing.tree import Delta
 
 from .ensemble import Session
 from .fleet import WORK, Fleet, Host
 from .scheduler import MS, SECOND
-from .tree import Delta
 
 Fault = Callable[[Fleet], None]
 
@@ -238,8 +238,8 @@ def depose(fleet: Fleet) -> None:
         path = host.node.election.candidate
         if not host.is_live or path not in fleet.ensemble.tree.nodes:
             return
-        if not host.zk.waits_for("/cache/members"):
-            fleet.world.after(MS, None, look)
+        if not host.zk.waits_only_for("/cache/invalidation/log-"):
+            fleet.world.after(0.2 * MS, None, look)
             return
         _by_hand(fleet, [Delta("delete", path)])
         if fleet.world.random.random() < 0.5:
@@ -297,7 +297,7 @@ def strange_entry(fleet: Fleet) -> None:
         session = Session(-1, fleet.live()[0].zk, 0)
         try:
             path = f"/cache/invalidation/{logs[-1]}/e-"
-            fleet.ensemble.write([ports.Create(path, b"MI2 who knows", sequence=True)], session)
+            fleet.ensemble.write([ports.Create(path, b"MI9 who knows", sequence=True)], session)
         except ports.ZooKeeperError:
             pass
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from mcserver.coordination import acks, entry, leader, log, membership, queue, reader, trim
+from mcserver.coordination import acks, cells, entry, leader, log, membership, queue, reader, trim
 from mcserver.coordination.layout import Meta, head_of, version
 from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
 
@@ -72,7 +72,7 @@ def round_without_the_write() -> dict[tuple[type, str], Any]:
 
     async def one_pass(self: reader.Reader, certify: bool) -> bool:
         real = self._context.zk
-        if self._ack_wanted or not self._membership.is_verified:
+        if self._announced or self._ack_wanted or not self._membership.is_verified:
             return await original(self, certify)
         self._context.zk = Reads(real)  # type: ignore[assignment]
         try:
@@ -113,6 +113,43 @@ def applied_at_the_commit() -> dict[tuple[type, str], Any]:
     return {(acks.Acks, "add"): add}
 
 
+@breaks("P2")
+def cell_version_too_high() -> dict[tuple[type, str], Any]:
+    """A cell's writer writes for everybody what it has applied itself."""
+    original = cells.Cells._sheet
+
+    def sheet(self: cells.Cells, names: Any) -> cells.Sheet:
+        own = self._lines.get(self._membership.name)
+        lines = original(self, names).lines
+        return cells.Sheet({name: own or line for name, line in lines.items()})
+
+    def lowest(self: cells.Cells, names: Any) -> int | None:
+        own = self._lines.get(self._membership.name)
+        return own.proved if own else None
+
+    return {(cells.Cells, "_sheet"): sheet, (cells.Cells, "_lowest"): lowest}
+
+
+@breaks("P2")
+def joining_counts_in_a_cell() -> dict[tuple[type, str], Any]:
+    """A sheet's reader believes a member that is not sure of its place in the log."""
+    return {(cells.Line, "proved"): property(lambda self: (1 << 62) if self.state == "joining" else self.applied)}
+
+
+@breaks("P2")
+def lists_kept_after_their_watch() -> dict[tuple[type, str], Any]:
+    """Who waits goes by the members that it has once seen."""
+
+    async def look(self: membership.Membership) -> list[str]:
+        seen: list[str] = self.__dict__.get("once", [])
+        if not seen:
+            seen = self.__dict__["once"] = await original(self)
+        return [name for name in seen if name in self.members]
+
+    original = membership.Membership.look
+    return {(acks.Acks, "_members"): lambda self: look(self._membership)}
+
+
 # P3: nothing committed is lost ----------------------------------------------------------------------------------------------
 
 
@@ -134,11 +171,12 @@ def hole_skipped() -> dict[tuple[type, str], Any]:
 def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
     """An append does not check that its log is current."""
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
+    async def append(self: log.Log, text: log.Text, guard: Check | None = None, later: Any = ()) -> int:
         context = self._context
         if self._meta is None:
             record, _ = await context.zk.get(context.layout.meta)
             self._meta = Meta.decode(record)
+        data = entry.encode(*text, self._meta.format)
         create = Create(context.layout.entries(self._meta.log), data, sequence=True)
         try:
             results = await context.zk.multi([*([guard] if guard else []), create])
@@ -177,9 +215,9 @@ def lost_answer_counts_as_commit() -> dict[tuple[type, str], Any]:
     """After a lost answer the batch is not sent again."""
     original = log.Log.append
 
-    async def append(self: log.Log, data: bytes, guard: Check | None = None, later: Any = ()) -> int:
+    async def append(self: log.Log, text: log.Text, guard: Check | None = None, later: Any = ()) -> int:
         try:
-            return await original(self, data, guard, later)
+            return await original(self, text, guard, later)
         except Ambiguous:
             return 0
 

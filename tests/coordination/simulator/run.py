@@ -38,15 +38,17 @@ def _remember_what_is_pure() -> None:
 _remember_what_is_pure()
 
 
-def simulate(seed: int, mutation: str = "", note: Callable[[str], None] | None = None) -> Outcome:
-    """Runs one seed, with a mutation of the code under test if one is named."""
+def simulate(
+    seed: int, mutation: str = "", note: Callable[[str], None] | None = None, upgrade: bool = False
+) -> Outcome:
+    """Runs one seed, with a mutation of the code under test if one is named; `upgrade`: from the earlier release."""
     world = World(seed)
     if note is not None:
         world.note = lambda text: note(f"{world.now / SECOND:9.4f}  {text}")
     with MUTATIONS[mutation]() if mutation else nullcontext():
         fleet = Fleet(world)
         try:
-            _run(fleet, FAULTS.get(mutation) or [])
+            _run(fleet, FAULTS.get(mutation) or [], upgrade)
         except Violation as violation:
             return Outcome(seed, violation, world.events)
         finally:
@@ -54,8 +56,12 @@ def simulate(seed: int, mutation: str = "", note: Callable[[str], None] | None =
     return Outcome(seed, None, world.events)
 
 
-def _run(fleet: Fleet, chosen: list[faults.Fault]) -> None:
+def _run(fleet: Fleet, chosen: list[faults.Fault], upgrade: bool) -> None:
     world, random = fleet.world, fleet.world.random
+    if upgrade:
+        fleet.released = random.choice((0.5, 1.0))
+        for n in range(random.choice((0, 1, 2))):
+            world.at(int((0.15 + 0.25 * n) * WORK), None, _upgrade, fleet)
     for n in range(random.choice((2, 2, 3, 3))):
         world.after(random.random() ** 2 * 0.3 * SECOND, None, fleet.start, f"n{n + 1}")
     rare = random.random() < 0.3
@@ -68,6 +74,24 @@ def _run(fleet: Fleet, chosen: list[faults.Fault]) -> None:
     fleet.busy = False
     world.run(WORK + HEAL + 200 * MS)
     fleet.checkers.at_the_end()
+
+
+def _upgrade(fleet: Fleet) -> None:
+    """One server of the earlier release ends, properly or not, and starts again as the present one."""
+    fleet.released = 0.0 if fleet.world.now > WORK / 2 else fleet.released / 2
+    hosts = [host for host in fleet.live() if host.released]
+    if not hosts:
+        return
+    host = fleet.world.random.choice(hosts)
+    if fleet.world.random.random() < 0.5:
+        host.kill()
+    else:
+        host.leave()
+    node, released, fleet.released = host.node.context.settings.node_name, fleet.released, 0.0
+    if fleet.world.note:
+        fleet.world.note(f"--- {host.process.name} is upgraded")
+    fleet.start(node, host.cache)
+    fleet.released = released
 
 
 def _suffer(fleet: Fleet, fault: faults.Fault) -> None:

@@ -1,0 +1,40 @@
+"""--ephemeral: a server for the tests of programs in any language. It tells where it is, and ends with whoever started it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+
+READ_BYTES = 4096
+
+
+def tell(listeners: Sequence[socket.socket]) -> None:
+    """One line of JSON on stdout: pid, and host and port, or socket_path, of the first listener."""
+    where: dict[str, object] = {}
+    for listener in listeners[:1]:
+        address = listener.getsockname()
+        where = {"socket_path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
+    sys.stdout.write(json.dumps({**where, "pid": os.getpid()}) + "\n")
+    sys.stdout.flush()
+
+
+def end_with_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[bool], None]) -> None:
+    """Calls stop(False) on the loop when standard input is at its end: the one at its other end has gone."""
+
+    def wait() -> None:
+        try:
+            while os.read(0, READ_BYTES):
+                pass
+        except OSError:
+            pass
+        try:
+            loop.call_soon_threadsafe(stop, False)
+        except RuntimeError:
+            pass  # the server has ended before
+
+    threading.Thread(target=wait, name="stdin", daemon=True).start()

@@ -1,0 +1,112 @@
+"""A reload: what a running server takes over from a configuration that was read again, and what needs a new start.
+
+It decides by the rules of the settings alone (`live`), and reads no file itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mcserver.admin import Settings
+from mcserver.cluster_config import ClusterConfig
+from mcserver.config import Config
+from mcserver.config_file import name_of, toml
+from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
+from mcserver.process import StartError, raise_descriptor_limit
+from mcserver.rules import rules
+
+if TYPE_CHECKING:
+    from mcserver.core import Engine
+
+ENTRIES = {each.setting: each for each in (*SUBOPTIONS[::-1], *CLUSTER_OPTIONS, *OWN_OPTIONS, *OPTIONS) if each.setting}
+"""The option that sets a setting, by the setting's name."""
+
+
+class Change(NamedTuple):
+    """What a reload does: the configuration from now on, and lines for the log."""
+
+    config: Config
+    done: list[str]
+    not_done: list[str]
+
+
+def change(running: Config, wanted: Config, engine: Engine, shown: Settings) -> Change:
+    """Puts what is live and differs into the engine and into `stats settings`."""
+    done: list[str] = []
+    not_done = _need_a_start(running, wanted)
+    names = [name for name, (_, rule) in rules(Config).items() if rule.live and _differs(name, running, wanted)]
+    if refusal := _raise_limits(names, wanted, engine):
+        name, text = refusal
+        names.remove(name)
+        not_done.append(text)
+    config = replace(running, **{name: getattr(wanted, name) for name in names})
+    _tell_engine(set(names), config, engine)
+    now = Settings(config, 0)
+    for name in names:
+        done.append(f"{option_name(name)} is {_shown(name, config)} now, it was {_shown(name, running)}")
+        if name in now and name != "verbosity":
+            shown[name] = now[name]
+    return Change(config, done, not_done)
+
+
+def _raise_limits(names: list[str], wanted: Config, engine: Engine) -> tuple[str, str] | None:
+    """What the engine or the system has to allow first; the name and the reason of what they refuse."""
+    if "maxbytes" in names and not engine.set_memory_limit(wanted.maxbytes):
+        most = engine.memory_limit_most >> 20
+        return (
+            "maxbytes",
+            f"memory-limit can't be {wanted.maxbytes >> 20} while it runs: address space is there for {most}",
+        )
+    if "maxconns" in names:
+        try:
+            raise_descriptor_limit(wanted.maxconns)
+        except StartError as error:
+            return "maxconns", f"conn-limit can't be {wanted.maxconns}: {error}"
+    return None
+
+
+def _tell_engine(names: set[str], config: Config, engine: Engine) -> None:
+    if "verbosity" in names:
+        engine.verbosity = min(config.verbosity, 2)
+    if "hot_lru_pct" in names:
+        engine.tune_lru(config.hot_lru_pct, config.warm_lru_pct, config.hot_max_factor, config.warm_max_factor)
+    if names & {"temp_lru", "temporary_ttl"}:
+        engine.set_temporary_ttl(config.temporary_ttl if config.temp_lru else -1)
+    if "lru_crawler" in names:
+        engine.crawler_enabled = config.lru_crawler
+    if names & {"slab_automove", "slab_reassign"}:
+        engine.automove = config.slab_automove if config.slab_reassign else 0
+
+
+def _need_a_start(running: Config, wanted: Config) -> list[str]:
+    """One line for each difference that waits for the next start."""
+    lines = [
+        f"{option_name(name)} needs a new start to become {_shown(name, wanted) or 'none'}"
+        for name, (_, rule) in rules(Config).items()
+        if not rule.live and name != "config_file" and _differs(name, running, wanted)
+    ]
+    if (running.cluster is None) != (wanted.cluster is None):
+        lines.append("zookeeper needs a new start")
+    elif running.cluster is not None and wanted.cluster is not None:
+        lines += [
+            f"{option_name(each.name)} needs a new start"
+            for each in fields(ClusterConfig)
+            if getattr(running.cluster, each.name) != getattr(wanted.cluster, each.name)
+        ]
+    return lines
+
+
+def _differs(name: str, one: Config, other: Config) -> bool:
+    return bool(getattr(one, name) != getattr(other, name))
+
+
+def option_name(setting: str) -> str:
+    """The long name, or the suboption, that sets it."""
+    entry = ENTRIES.get("ack" if setting == "ack_prefixes" else setting)
+    return name_of(entry) if entry else setting
+
+
+def _shown(setting: str, config: Any) -> str:
+    entry = ENTRIES.get(setting)
+    return toml(entry, config) if entry else str(getattr(config, setting))

@@ -1,0 +1,137 @@
+"""Planted faults: which commands meet one, and in what order. What a fault does on the wire is conversation.py's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mcserver.testing.commands import Command
+
+OUT_OF_MEMORY = b"SERVER_ERROR out of memory storing object"
+
+
+@dataclass
+class Fault:
+    """One planted fault. `after`: matching commands that still go well; `times`: how many it still hits, None: all."""
+
+    kind: str
+    verb: str | None
+    key: str | None
+    after: int
+    times: int | None
+    seconds: float = 0.0
+    text: bytes = b""
+    rate: float = 0.0
+    hits: int = field(default=0)
+
+    def meets(self, command: Command) -> bool:
+        """Whether this command is one that it hits; counts it."""
+        if self.times == 0 or not command.matches(self.verb, self.key):
+            return False
+        if self.after:
+            self.after -= 1
+            return False
+        if self.times is not None:
+            self.times -= 1
+        self.hits += 1
+        return True
+
+
+class Faults:
+    """Plants faults; each method returns the same object, so that they can be chained.
+
+    A fault hits commands with this `verb` (None: any) and, with `key`, those with a key that fits the pattern (`user:*`).
+    `after`: so many of these still go well; `times`: how many it hits (None: all that come). Those that were planted first come
+    first; a delay goes together with another fault.
+    """
+
+    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+        self.refusing = False
+        """Whether new connections are refused."""
+        self._changed = changed
+        self._planted: list[Fault] = []
+        self._lock = threading.Lock()
+
+    def delay(
+        self, verb: str | None, seconds: float, *, key: str | None = None, times: int | None = None, after: int = 0
+    ) -> Faults:
+        """The command waits for so long before it is carried out; other connections go on."""
+        return self._plant(Fault("delay", verb, key, after, times, seconds=seconds))
+
+    def error(
+        self,
+        verb: str | None,
+        text: bytes | str = OUT_OF_MEMORY,
+        *,
+        key: str | None = None,
+        times: int | None = None,
+        after: int = 0,
+    ) -> Faults:
+        """The command has no effect and is answered with this line; one with noreply is answered with nothing."""
+        line = text.encode() if isinstance(text, str) else text
+        return self._plant(Fault("error", verb, key, after, times, text=line.rstrip(b"\r\n") + b"\r\n"))
+
+    def drop(
+        self, verb: str | None = None, *, key: str | None = None, times: int | None = None, after: int = 0
+    ) -> Faults:
+        """The connection is reset instead of an answer, and the command has no effect."""
+        return self._plant(Fault("drop", verb, key, after, times))
+
+    def half_reply(
+        self, verb: str | None = None, *, key: str | None = None, times: int | None = None, after: int = 0
+    ) -> Faults:
+        """The command takes effect, the first half of its reply is sent, and the connection is closed."""
+        return self._plant(Fault("half", verb, key, after, times))
+
+    def blackhole(
+        self, verb: str | None = None, *, key: str | None = None, times: int | None = None, after: int = 0
+    ) -> Faults:
+        """Neither this command nor any that follows it on its connection is answered or has an effect; nothing is closed."""
+        return self._plant(Fault("blackhole", verb, key, after, times))
+
+    def slow(
+        self,
+        verb: str | None = None,
+        bytes_a_second: float = 1000.0,
+        *,
+        key: str | None = None,
+        times: int | None = None,
+        after: int = 0,
+    ) -> Faults:
+        """The reply comes at this rate, in pieces of a tenth of a second."""
+        return self._plant(Fault("slow", verb, key, after, times, rate=bytes_a_second))
+
+    def refuse(self) -> Faults:
+        """New connections are refused (ECONNREFUSED), as if no server ran; those that are open go on."""
+        self.refusing = True
+        self._changed()
+        return self
+
+    def clear(self) -> None:
+        """All faults are gone; connections that a blackhole swallowed are closed."""
+        self._planted.clear()
+        self.refusing = False
+        self._changed()
+
+    @property
+    def planted(self) -> list[Fault]:
+        """Those that can still hit."""
+        return [fault for fault in list(self._planted) if fault.times != 0]
+
+    def meet(self, command: Command) -> list[Fault]:
+        """The faults that this command meets: delays, then at most one other."""
+        if not self._planted:
+            return []
+        found: list[Fault] = []
+        with self._lock:
+            for fault in self._planted:
+                if (fault.kind == "delay" or all(each.kind == "delay" for each in found)) and fault.meets(command):
+                    found.append(fault)
+        return sorted(found, key=lambda fault: fault.kind != "delay")
+
+    def _plant(self, fault: Fault) -> Faults:
+        with self._lock:
+            self._planted = [each for each in self._planted if each.times != 0]
+            self._planted.append(fault)
+        return self

@@ -1,0 +1,218 @@
+"""Several servers in a test's process that are coherent as in production: the same machines, an ensemble within the process.
+
+Owns the members and the network between them and the ensemble. What the fleet promises, and when, is docs/coherence.md; nothing
+of it is made easier here, only the timeouts are short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar, overload
+
+from mcserver.cli import configured
+from mcserver.config import ConfigError
+from mcserver.coordination.fleet import Fleet as Membership
+from mcserver.coordination.node import Node
+from mcserver.coordination.notices import Notices
+from mcserver.coordination.opening import make_settings
+from mcserver.coordination.runtime import AsyncioRuntime
+from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
+from mcserver.testing.host import Host
+from mcserver.testing.server import Server
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from mcserver.cluster_config import ClusterConfig
+
+T = TypeVar("T")
+
+IN_PROCESS = "in-process:1"
+"""Stands for ZooKeeper's address in the settings."""
+DEFAULTS = ("--max-stale", "1", "--zk-session-timeout", "1", "--ack-timeout", "2", "--zk-writes", "10000")
+"""A test should not have to wait; flags of its own go before these."""
+READY_SECONDS = 10.0
+DRAIN_SECONDS = 0.5
+
+
+class Fleet(Sequence[Server]):
+    """`Fleet(3, "--ack", "applied")`: three servers with these flags; fleet[0] is a Server like any other."""
+
+    def __init__(self, members: int, *flags: str) -> None:
+        """Raises ConfigError for flags that a server would refuse."""
+        if members < 1:
+            raise ValueError("a fleet has at least one member")
+        config = configured(["-u", "root", "--zookeeper", IN_PROCESS, *DEFAULTS, *flags])
+        assert config.cluster is not None
+        if config.cluster.zookeeper != IN_PROCESS:
+            raise ConfigError("--zookeeper is not for a fleet within a process: its members find each other")
+        self._cluster: ClusterConfig = config.cluster
+        rest = _without_fleet(flags)
+        self._servers = [Server(*rest, name=f"n{number + 1}") for number in range(members)]
+        self._parts: list[_Part] = []
+        self._host: Host | None = None
+
+    # From start to end -----------------------------------------------------------------------------------------------
+
+    def start(self) -> Fleet:
+        """Returns when all members have joined and serve."""
+        self._host = Host.join()
+        ensemble = self._host.call(Ensemble, self._host.loop, self._cluster.session_timeout)
+        for server in self._servers:
+            server.start()
+            self._parts.append(self._host.call(_Part, server, ensemble, self._cluster, self._host))
+        self._until(lambda: all(part.is_ready(len(self._servers)) for part in self._parts), "the fleet did not join")
+        return self
+
+    def stop(self) -> None:
+        """Ends all members."""
+        host, self._host = self._host, None
+        if host is None:
+            return
+        for part in self._parts:
+            host.wait(part.leave())
+        for server in self._servers:
+            server.stop()
+        host.leave()
+
+    def __enter__(self) -> Fleet:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Fleet:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # The members -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def __getitem__(self, index: int) -> Server: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Server]: ...
+    def __getitem__(self, index: int | slice) -> Server | list[Server]:
+        return self._servers[index]
+
+    def __len__(self) -> int:
+        return len(self._servers)
+
+    def partition(self, *members: Server | int) -> None:
+        """Cuts these members off from the ensemble, and so from the others (none named: all of them).
+
+        Their clients still reach them: they serve for --max-stale, and then by --on-stale.
+        """
+        for part in self._named(members):
+            self._running().call(part.zookeeper.cut)
+
+    def heal(self, *members: Server | int) -> None:
+        """Ends the partition of these members (none named: of all)."""
+        for part in self._named(members):
+            self._running().call(part.zookeeper.heal)
+
+    def settle(self, seconds: float = READY_SECONDS) -> None:
+        """Waits until every member that is not cut off has told and heard all there is; raises TimeoutError."""
+        self._until(
+            lambda: (
+                len({part.node.reader.applied for part in self._parts if not part.is_cut}) <= 1
+                and all(part.is_settled for part in self._parts if not part.is_cut)
+            ),
+            "the fleet did not settle",
+            seconds,
+        )
+
+    def until_stale(self, member: Server | int, seconds: float = READY_SECONDS) -> None:
+        """Waits until a member that is cut off answers by --on-stale; raises TimeoutError."""
+        (part,) = self._named([member])
+        self._until(lambda: part.node.gate.is_stale, "it still serves", seconds)
+
+    def stats(self, member: Server | int) -> dict[str, int | float | str]:
+        """`stats cluster` of this member."""
+        (part,) = self._named([member])
+        return self._running().call(part.membership.stats)
+
+    def _named(self, members: Sequence[Server | int]) -> list[_Part]:
+        if not members:
+            return list(self._parts)
+        return [self._parts[each if isinstance(each, int) else self._servers.index(each)] for each in members]
+
+    def _running(self) -> Host:
+        if self._host is None:
+            raise RuntimeError("this fleet does not run")
+        return self._host
+
+    def _until(self, condition: Callable[[], bool], text: str, seconds: float = READY_SECONDS) -> None:
+        host = self._running()
+        deadline = time.clock_gettime(time.CLOCK_MONOTONIC) + seconds
+        while not host.call(condition):
+            if time.clock_gettime(time.CLOCK_MONOTONIC) > deadline:
+                raise TimeoutError(text)
+            time.sleep(0.001)
+
+
+class _Part:
+    """One member's part in the fleet. Made and used on the loop's thread."""
+
+    def __init__(self, server: Server, ensemble: Ensemble, cluster: ClusterConfig, host: Host) -> None:
+        own = replace(cluster, node_name=server.name, advertise=f"127.0.0.1:{server.port}")
+        settings = replace(
+            make_settings(own, ()),
+            reply_deadline=min(0.5, own.session_timeout / 2),
+            retry_delay=0.01,
+            retry_delay_max=0.1,
+        )
+        notices = _Silent(own.on_stale, own.max_stale, own.join)
+        self.zookeeper = InProcessZooKeeper(ensemble)
+        self.node = Node(self.zookeeper, AsyncioRuntime(host.loop), server.engine, settings)
+        server.engine.broadcast(True, own.broadcast_writes)
+        server.engine.lock_prefixes(own.lock_writes)
+        server.engine.hold_off(own.hold_off)
+        self.membership = Membership(self.node, notices, DRAIN_SECONDS)
+        server.join(self.membership, own)
+        self.node.start()
+
+    @property
+    def is_cut(self) -> bool:
+        return bool(self.zookeeper.why)
+
+    def is_ready(self, members: int) -> bool:
+        """It serves, and knows of so many members."""
+        return not self.node.gate.is_stale and len(self.node.members()[1]) == members and bool(self.node.leader())
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.node.gate.is_stale and len(self.node.publisher.queue) == 0
+
+    async def leave(self) -> None:
+        """Without waiting for what can't come."""
+        if self.is_cut:
+            self.zookeeper.heal()
+        await self.membership.leave()
+
+
+class _Silent(Notices):
+    """A test knows what it does to its fleet."""
+
+    def changed(self, kind: str) -> None:
+        """Not a word."""
+
+
+def _without_fleet(flags: Sequence[str]) -> list[str]:
+    """The flags of a single server among these."""
+    from mcserver.cli import read_options
+    from mcserver.options import CLUSTER_OPTIONS, Draft
+
+    rest: list[str] = []
+    for option, written, value in read_options(flags, Draft()):
+        if option not in CLUSTER_OPTIONS:
+            rest += [written, value] if option.metavar else [written]
+    return rest

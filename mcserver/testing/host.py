@@ -1,0 +1,83 @@
+"""The thread with an event loop on which all servers of this process live: it begins with the first and ends with the last.
+
+It is nobody else's loop, and changes nothing of the process: no policy, no signal handler. Its clock is the machine's even while
+time is frozen (freezegun, time-machine), so that timers go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """A loop that frozen time doesn't stop: libraries that freeze it leave clock_gettime alone."""
+
+    def time(self) -> float:
+        return time.clock_gettime(time.CLOCK_MONOTONIC)
+
+
+class Host:
+    """`join` gives the one of this process; each `join` asks for one `leave`."""
+
+    _current: Host | None = None
+    _guard = threading.Lock()
+
+    def __init__(self) -> None:
+        self.loop = Loop()
+        self._users = 0
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="mcserver.testing", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def join(cls) -> Host:
+        """The host of this process, which is started if there is none (or only that of the process before a fork)."""
+        with cls._guard:
+            if cls._current is None or cls._current._pid != os.getpid():
+                cls._current = Host()
+            cls._current._users += 1
+            return cls._current
+
+    def leave(self) -> None:
+        """The last one to leave ends the thread."""
+        with self._guard:
+            self._users -= 1
+            if self._users or self._pid != os.getpid():
+                return
+            if Host._current is self:
+                Host._current = None
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self.loop.run_forever()
+        self.loop.run_until_complete(self.loop.shutdown_asyncgens())
+        self.loop.close()
+
+    def call(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Calls it on the loop's thread and waits for what it returns or raises."""
+        if threading.current_thread() is self._thread:
+            return function(*arguments)
+        done: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(function(*arguments))
+            except BaseException as error:  # noqa: BLE001  # it is raised where it was asked for
+                done.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return done.result()
+
+    def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs it on the loop's thread and waits for what it returns or raises. Never on the loop's thread."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()

@@ -1,0 +1,202 @@
+"""Cells: what a sheet says, who writes it, what `applied` costs in a large fleet, and what becomes of it under faults."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mcserver.coordination.cells import FIGURES, Line, Sheet, cell_of, count
+from mcserver.coordination.layout import UNKNOWN, version
+from mcserver.coordination.ports import Level, Malformed
+
+from .quiet import Quiet, tell
+from .simulator.fleet import Host
+from .simulator.tree import Delta
+
+
+def large(hosts: int, cell_size: int = 4, **settings: float) -> Quiet:
+    """A fleet that acknowledges by cells, with a writer or more in each."""
+    fleet = Quiet(hosts, direct_max=0, cell_size=cell_size, write_rate=1000.0, **settings)
+    fleet.run(800)
+    return fleet
+
+
+def writers(fleet: Quiet) -> list[Host]:
+    return [host for host in fleet.hosts if host.is_live and host.node.cells._mine()[1]]
+
+
+def test_the_number_of_cells_is_a_power_of_two_and_bounds_their_size() -> None:
+    assert [count(members, 32) for members in (0, 1, 32, 33, 64, 65, 1000, 3000)] == [1, 1, 1, 2, 2, 4, 32, 128]
+    assert {cell_of(f"n{number}", 4) for number in range(100)} == {0, 1, 2, 3}
+
+
+def test_a_sheet_says_what_was_written() -> None:
+    sheet = Sheet(
+        {"a.b.1.0": Line(version(3, 7), "ready", 17, (1, 2, 3, 4, 5, 6)), "c": Line(UNKNOWN, "joining", 0, ())}
+    )
+    assert Sheet.decode(sheet.encode()) == sheet
+    assert [line.proved for line in sheet.lines.values()] == [version(3, 7), UNKNOWN]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [None, [], {"a b": [0, -1, 0, 0]}, {"a": [0, -1, 0]}, {"a": [0, -2, 0, 0]}, {"a": [0, 0, 3, 0]}, {"a": [1 << 31, 0, 0, 0]},
+     {"a": "x"}, {"a": [0, 0, 0, -1]}, {"a": [0, 0, 0, 0] + [1] * 13}, {"a": [True, 0, 0, 0]}],
+)  # fmt: skip
+def test_a_sheet_that_nobody_of_ours_wrote_is_refused(lines: object) -> None:
+    with pytest.raises(Malformed):
+        Sheet.decode(json.dumps({"lines": lines}).encode())
+
+
+def test_each_cell_has_one_writer() -> None:
+    fleet = large(13)
+    cells = {cell_of(host.node.membership.name, fleet.hosts[0].node.cells.number()) for host in fleet.hosts}
+    assert len(writers(fleet)) == len(cells)
+
+
+def test_applied_by_cells_is_confirmed_at_the_next_certificates() -> None:
+    fleet = large(9)
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(160)  # rounds are 100 ms apart, sheets 25
+    assert answer.done()
+    assert all(host.node.reader.applied >= answer.result for host in fleet.hosts)
+
+
+@pytest.mark.parametrize("hosts", [9, 24])
+def test_a_batch_costs_a_write_for_each_cell_at_most(hosts: int) -> None:
+    """Beside its append, and the certificates, which are written all the same."""
+    fleet = large(hosts, max_stale=4.0, ack_timeout=3.0)
+    fleet.run(9000)
+    idle = {host: dict(host.node.context.budget.counts) for host in fleet.hosts}
+    fleet.run(8000)
+    before = {host: dict(host.node.context.budget.counts) for host in fleet.hosts}
+    resting = sum(before[host]["sheets"] - idle[host]["sheets"] for host in fleet.hosts)
+    for n in range(5):
+        answer = tell(fleet.hosts[0], b"k%d" % n, Level.APPLIED)
+        fleet.run(1600)
+        assert answer.done()
+        assert answer.error is None
+    after = {host: host.node.context.budget.counts for host in fleet.hosts}
+    wrote = {
+        kind: sum(after[host][kind] - before[host][kind] for host in fleet.hosts) for kind in after[fleet.hosts[0]]
+    }
+    assert wrote["acknowledgements"] == 0
+    assert wrote["appends"] == 5
+    assert wrote["sheets"] - resting <= 5 * fleet.hosts[0].node.cells.number()
+
+
+def test_a_member_that_is_stopped_is_waited_for_until_its_gate_must_be_closed() -> None:
+    fleet = large(9)
+    stopped = next(host for host in fleet.hosts[1:] if host not in writers(fleet))
+    stopped.process.pause(5e9)
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(650)
+    assert not answer.done()
+    fleet.run(400)
+    assert answer.done()
+    assert answer.error is None
+
+
+@pytest.mark.parametrize("fate", ["kill", "cut", "pause", "end_session"])
+def test_the_writer_of_a_cell_may_fail(fate: str) -> None:
+    fleet = large(9)
+    one = fleet.hosts[0]
+    writer = next(host for host in writers(fleet) if host is not one)
+    writer.cache.put(b"k")
+    if fate == "kill":
+        writer.kill()
+    elif fate == "cut":
+        writer.zk.cut()
+    elif fate == "pause":
+        writer.process.pause(5e9)
+    else:
+        fleet.ensemble.end_session(fleet.ensemble.sessions[writer.zk.session], forced=True)
+    answer = tell(one, b"k", Level.APPLIED)
+    for _ in range(1200):
+        fleet.run(1)
+        if answer.done():
+            break
+        assert writer.is_live or fate == "kill"
+    assert answer.done()
+    assert answer.error is None
+    assert fate == "kill" or writer.process.paused_until > fleet.world.now or writer.cache.get(b"k") is None
+    again = tell(one, b"k2", Level.APPLIED)
+    fleet.run(700)
+    assert again.done(), "another one writes for the cell"
+
+
+def test_a_sheet_that_nobody_writes_is_done_without() -> None:
+    fleet = large(5)
+
+    async def nothing(cell: int, names: object) -> None: ...
+
+    for host in fleet.hosts:
+        host.node.cells._write = nothing  # type: ignore[method-assign]
+    paths = [path for path in fleet.ensemble.tree.nodes if path.startswith("/cache/cells/")]
+    fleet.by_hand(*paths)
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(500)
+    assert answer.done(), "after half of max_stale the records themselves are asked"
+
+
+def test_a_spoilt_sheet_is_left_out_and_written_again() -> None:
+    fleet = large(5)
+    paths = [path for path in fleet.ensemble.tree.nodes if path.startswith("/cache/cells/")]
+    fleet.ensemble.change_by_hand([Delta("set", path, b"what") for path in paths])
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(500)
+    assert answer.done()
+
+
+# Reads ----------------------------------------------------------------------------------------------------------------------
+
+
+def idle_reads(hosts: int) -> float:
+    """A member's reads a second in an idle fleet, the busiest one's."""
+    fleet = Quiet(hosts, max_stale=4.0, direct_max=16, cell_size=8, spread=2000.0, trim_every=2.0)
+    fleet.run(12_000)
+    before = [host.node.context.reads for host in fleet.hosts]
+    fleet.run(8_000)
+    return max(host.node.context.reads - was for host, was in zip(fleet.hosts, before, strict=True)) / 8
+
+
+def test_idle_reads_do_not_grow_with_the_members() -> None:
+    few, many = idle_reads(8), idle_reads(64)
+    assert many <= 1.5 * few + 1, (few, many)
+
+
+# Figures --------------------------------------------------------------------------------------------------------------------
+
+
+def test_every_members_figures_are_there_at_any_member() -> None:
+    fleet = Quiet(5)
+    fleet.run(600)
+    one = fleet.hosts[3].node
+    one.figures()
+    reads = one.context.reads
+    fleet.run(25)
+    assert one.context.reads - reads < 5, "by sheets, not by records"
+    age, rows = one.figures()
+    assert 0 <= age < 0.1
+    assert [row.name for row in rows] == sorted(host.node.membership.name for host in fleet.hosts)
+    assert all(set(row.figures) == set(FIGURES) for row in rows)
+    assert all(0 <= row.age_ms < 800 for row in rows)
+    assert all(row.figures["writes"] > 5 and row.figures["reads"] > 5 for row in rows), "a round each 100 ms"
+
+
+def test_members_are_read_anew_when_asked_for() -> None:
+    fleet = Quiet(3)
+    tell(fleet.hosts[0], b"k")
+    fleet.run(900)
+    fleet.hosts[1].node.members()
+    fleet.run(30)
+    assert {member.applied for member in fleet.hosts[1].node.members()[1]} == {version(1, 0)}
+
+
+def test_the_fleets_unlogged_writes_are_summed_up_for_all() -> None:
+    fleet = Quiet(3, max_stale=0.8, reply_deadline=0.4)
+    for n in range(300):
+        fleet.hosts[n % 3].node.locked(b"k%d" % (n % 7), lambda: None)
+        fleet.run(15)
+    assert all(host.node.context.budget.unlogged > 10 for host in fleet.hosts)

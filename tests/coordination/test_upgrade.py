@@ -1,0 +1,103 @@
+"""From the first release to this one, server by server: both in one fleet, with the released machines as they were."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mcserver.coordination.entry import NEWEST
+from mcserver.coordination.leader import Leader
+from mcserver.coordination.ports import Level
+
+from .quiet import Quiet, tell
+from .simulator.fleet import Host
+from .simulator.run import simulate
+
+
+@pytest.fixture(autouse=True)
+def quietly() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def released(fleet: Quiet, name: str) -> Host:
+    """Starts a server of the first release."""
+    fleet.released = 1.0
+    host = fleet.start(name)
+    fleet.released = 0.0
+    return host
+
+
+def heads(fleet: Quiet) -> set[bytes]:
+    return {entry[:4] for entry in fleet.log()}
+
+
+def test_the_format_is_the_highest_that_every_member_reads() -> None:
+    fleet = Quiet()
+    old = [released(fleet, "n1"), released(fleet, "n2")]
+    fleet.run(400)
+    new = [fleet.start("n3"), fleet.start("n4")]
+    fleet.run(400)
+    assert all(host.is_live and not host.node.gate.is_stale for host in fleet.hosts)
+    answers = [tell(host, b"k%d" % n, Level.APPLIED) for n, host in enumerate(fleet.hosts)]
+    fleet.run(200)
+    assert all(answer.done() and answer.error is None for answer in answers)
+    assert (fleet.meta()["format"], heads(fleet)) == (1, {b"MI1 "})
+    for host in old:
+        host.leave()
+    fleet.run(900)
+    assert fleet.meta()["format"] == NEWEST == new[0].node.stats()["format"]
+    answers = [tell(host, b"l%d" % n, Level.APPLIED) for n, host in enumerate(new)]
+    fleet.run(200)
+    assert all(answer.done() and answer.error is None for answer in answers)
+    assert heads(fleet) == {b"MI1 ", b"MI2 "}
+
+
+def test_one_of_the_first_release_that_comes_later_brings_the_format_down() -> None:
+    fleet = Quiet(2)
+    tell(fleet.hosts[0], b"k")
+    fleet.run(100)
+    assert heads(fleet) == {b"MI2 "}
+    old = released(fleet, "n3")
+    fleet.run(900)
+    assert fleet.meta()["format"] == 1
+    assert not old.node.gate.is_stale
+    old.cache.put(b"k")
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(100)
+    assert answer.done()
+    assert old.cache.get(b"k") is None
+
+
+def test_a_member_that_does_not_understand_an_entry_flushes_once() -> None:
+    fleet = Quiet(1)
+    old = released(fleet, "n2")
+    fleet.run(900)
+    old.cache.put(b"x")
+    flushes = old.cache.flush_count
+    from mcserver.coordination.entry import encode
+
+    from .test_reader import append
+
+    append(fleet, encode("a.b.1.0", False, [b"d key-%d" % n for n in range(100)], NEWEST))
+    fleet.run(100)
+    assert old.cache.flush_count == flushes + 1
+    assert old.cache.get(b"x") is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_every_property_holds_while_servers_are_upgraded() -> None:
+    for seed in range(100):
+        replay = f"python -m tests.coordination.simulator {seed} --upgrade"
+        assert simulate(seed, upgrade=True).violation is None, replay
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_a_format_that_not_everybody_reads_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Leader, "_format", lambda self: NEWEST)
+    assert any(simulate(seed, upgrade=True).violation for seed in range(40))

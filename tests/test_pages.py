@@ -1,0 +1,101 @@
+"""What is made from the tables of options: the man page, the completions, the docs' table; they are kept, and never old."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from mcserver import cli, pages
+from mcserver.cli import ALL_OPTIONS, SUBCOMMANDS
+from mcserver.options import SUBOPTIONS
+
+ROOT = Path(__file__).parent.parent
+KEPT = {
+    "man": "packaging/mcserver.1",
+    "bash": "packaging/completions/mcserver.bash",
+    "zsh": "packaging/completions/_mcserver",
+    "fish": "packaging/completions/mcserver.fish",
+    "options": "docs/options.md",
+}
+
+
+@pytest.mark.parametrize(("name", "path"), KEPT.items())
+def test_what_is_kept_is_what_the_tables_say(name: str, path: str) -> None:
+    assert (ROOT / path).read_text() == pages.PAGES[name](), "run scripts/pages"
+
+
+def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, page in pages.PAGES.items():
+        assert cli.main(["pages", name]) == 0
+        assert capsys.readouterr().out == page()
+    assert cli.main(["pages"]) == 64
+    assert "mcserver pages man|bash" in capsys.readouterr().err
+
+
+def test_the_man_page_is_set_without_a_complaint() -> None:
+    result = subprocess.run(
+        ["groff", "-man", "-Tascii", "-ww", "-rLL=100n", "-P-cbou", ROOT / KEPT["man"]],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert result.stderr == ""
+    text = result.stdout
+    for option in ALL_OPTIONS:
+        assert (f"--{option.long}" if option.long else f"-{option.short}") in text
+    assert "SYNOPSIS" in text
+    assert all(name in text for name in SUBCOMMANDS)
+
+
+def complete(line: str) -> list[str]:
+    """What bash offers for the last word of the line."""
+    words = line.split(" ")
+    script = f"""source {ROOT / KEPT["bash"]}
+        compopt() {{ :; }}
+        COMP_WORDS=({" ".join(f"'{word}'" for word in words)}) COMP_CWORD={len(words) - 1}
+        _mcserver; printf '%s\\n' "${{COMPREPLY[@]}}" """
+    result = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=10, check=True)
+    assert result.stderr == ""
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("mcserver --memory", ["--memory-limit", "--memory-file"]),
+        ("mcserver --on-stale ", ["miss", "error", "serve"]),
+        ("mcserver --on-stale = s", ["serve"]),
+        ("mcserver -B a", ["auto", "ascii"]),
+        ("mcserver -o idle", ["idle_timeout="]),
+        ("mcserver -o track_sizes,room", ["track_sizes,room_for="]),
+        ("mcserver conf", ["config"]),
+        ("mcserver -m ", []),
+        ("mcserver -v conf", []),
+    ],
+)
+def test_bash_completes(line: str, offered: list[str]) -> None:
+    assert complete(line) == offered
+
+
+def test_bash_knows_every_option() -> None:
+    spelled = {spelling for each in ALL_OPTIONS for spelling in pages._spellings(each)}
+    assert set(complete("mcserver -")) == spelled
+    assert len(complete("mcserver -o ")) == len(SUBOPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("shell", "check"),
+    [
+        ("zsh", 'compdef() { :; }; _arguments() { shift; print -l -- "$@"; }; source {0}'),
+        ("fish", "source {0}; complete -C 'mcserver --'"),
+    ],
+)
+def test_the_other_shells_take_theirs(shell: str, check: str) -> None:
+    command = check.replace("{0}", str(ROOT / KEPT[shell]))
+    result = subprocess.run([shell, "-c", command], capture_output=True, text=True, timeout=20, check=True)
+    assert result.stderr == ""
+    for option in ALL_OPTIONS:
+        assert not option.long or f"--{option.long}" in result.stdout
