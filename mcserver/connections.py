@@ -1,7 +1,7 @@
 """The listeners, and what the workers ask of Python: cold commands, events, locks, traces. It never touches a connection's bytes.
 
-Connections belong to the core's workers (docs/architecture.md): this room hands over what a listener accepts, and hears of one only
-when a worker writes. Addresses are asked of the kernel when somebody wants to know them.
+Connections belong to the core's workers (docs/architecture.md): this room hands over what a listener accepts, and hears of one
+only when a worker writes. Addresses are asked of the kernel when somebody wants to know them.
 """
 
 from __future__ import annotations
@@ -228,7 +228,9 @@ class Connections:
         if refused:
             self._unwatched += refused
             self._figures.rejected_connections += refused
-            log.warning("can't watch a connection, which is closed: no room in the system's table (fs.epoll.max_user_watches)")
+            log.warning(
+                "can't watch a connection, which is closed: no room in the system's table (fs.epoll.max_user_watches)"
+            )
         if not self._accepting:
             self._resume()
         if self._ending and not self.workers.clients:

@@ -90,7 +90,10 @@ class Cluster(Protocol):
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""
 
     def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
-        """What a batch changed (None: it isn't known who changed it; nothing waits). True holds its replies until `session.release` (docs/architecture.md)."""
+        """What a batch changed (None: it isn't known who changed it; nothing waits).
+
+        True holds its replies until `session.release` (docs/architecture.md).
+        """
 
     def lock(self, session: Session, key: bytes) -> None:
         """A write under a locked prefix waits for `session.grant` or `session.refuse`."""

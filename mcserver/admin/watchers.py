@@ -70,7 +70,8 @@ class Watchers:
         tell_closed: Callable[[bool], None] = lambda _wanted: None,
     ) -> None:
         """buffer_size is in bytes, for each watcher (-o watcher_logbuf_size). tell_closed hears whether somebody wants to know of
-        the end of every connection."""
+        the end of every connection.
+        """
         self._engine = engine
         self._buffer_size = buffer_size
         self._call_later = call_later

@@ -63,7 +63,7 @@ class Fleet:
 
     # What clients changed ------------------------------------------------------------------------------------------------
 
-    def events(self, session: Session, events: list[Event]) -> bool:
+    def events(self, session: Session | None, events: list[Event]) -> bool:
         """Tells the peers; True when a reply of the batch has to wait for that.
 
         When one can't be told, every reply of the batch becomes an error, and the others are told all the same.
@@ -84,7 +84,7 @@ class Fleet:
                     break
         if failures:
             waits.append(Wait(_failed(), [position for _, _, position, _ in events if position >= 0]))
-        if not waits:
+        if not waits or session is None:
             return False
         self._holds[session] = _Hold(session, waits, self._holds)
         return True

@@ -194,7 +194,7 @@ class Conversation:
         if self._house.cluster is not None:
             self._house.cluster.lock(Remote(self), key)  # type: ignore[arg-type]
 
-    def trace(self, session: Session, text: bytes) -> None:
+    def trace(self, session: Session | None, text: bytes) -> None:
         """-vv's trace goes nowhere: `commands` shows the same."""
 
 

@@ -489,7 +489,7 @@ class _Hands:
     def lock(self, session: Session, key: bytes) -> None:
         session.grant()
 
-    def trace(self, session: Session, text: bytes) -> None:
+    def trace(self, session: Session | None, text: bytes) -> None:
         """Nobody looks."""
 
 

@@ -9,10 +9,10 @@ import pytest
 from mcserver.coordination.cells import FIGURES, Line, Sheet, cell_of, count
 from mcserver.coordination.layout import UNKNOWN, version
 from mcserver.coordination.ports import Level, Malformed
+from mcserver.testing.tree import Delta
 
 from .quiet import Quiet, tell
 from .simulator.fleet import Host
-from .simulator.tree import Delta
 
 
 def large(hosts: int, cell_size: int = 4, **settings: float) -> Quiet:

@@ -246,7 +246,9 @@ async def test_leaving_answers_everybody(bench: Bench) -> None:
 async def test_a_command_that_cannot_be_told_fails_and_the_rest_is_told(bench: Bench) -> None:
     session = bench.session()
     session.feed(b"delete a:1\r\nget x\r\ncluster flush bad\r\ndelete a:2\r\ndelete n:3\r\n")
-    assert [change.key for change, _ in bench.hand.told] == [b"a:1"], "a command of the server's waits for what is before it"
+    assert [change.key for change, _ in bench.hand.told] == [b"a:1"], (
+        "a command of the server's waits for what is before it"
+    )
     for number in range(2):
         await bench.hand.confirm(number)
         for _ in range(3):

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from mcserver.coordination.layout import MemberRecord
 from mcserver.coordination.ports import Level, Malformed
 from mcserver.coordination.roll import KEPT, NEWS, Listing, News, Roll, Row, next_news
+from mcserver.testing.tree import Delta
 
 from .quiet import Quiet, tell
-from .simulator.tree import Delta
 
 NEWS_PATH, LIST_PATH = "/cache/roll/news", "/cache/roll/list"
 
