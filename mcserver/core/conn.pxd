@@ -15,7 +15,7 @@ from .store cimport Store, Upload
 from .items cimport first_piece, item_release
 from .uploads cimport upload_end
 from .text cimport write_u64, write_i64
-from .values cimport Fill, Mode
+from .values cimport Fill, Mode, value_read
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:
@@ -101,6 +101,7 @@ cdef struct Conn:
     size_t scanned              # bytes of it that hold no line end
     # a store whose data is on its way
     uint8_t meta
+    uint8_t drops               # if there is no memory for it, what stood under its key goes, too
     Mode mode
     uint32_t item
     uint64_t hash
@@ -233,6 +234,24 @@ cdef inline void big_begin(Conn* c, uint32_t h, Item* it) noexcept nogil:
     c.big_piece = first_piece(it)
     c.big_at = 0
     item_at(&c.store.arena, c.big_piece).refs += 1
+
+
+cdef inline void put_value(Conn* c, uint32_t h, Item* it, bint line_end) noexcept nogil:
+    # The value, with CR LF; a big one is left for the flush, which the session then does at once.
+    if it.nbytes <= BIG:
+        value_read(c.store, it, c.shared.out + c.shared.out_len)
+        c.shared.out_len += it.nbytes
+        if line_end:
+            put(c, b"\r\n", 2)
+    else:
+        big_begin(c, h, it)
+        c.tail = line_end
+
+
+cdef inline void skip(Conn* c, uint64_t n) noexcept nogil:
+    # The next n bytes are the data of a refused store.
+    c.swallow = n
+    c.phase = P_SWALLOW
 
 
 cdef inline void big_release(Conn* c, uint32_t h) noexcept nogil:
@@ -421,14 +440,17 @@ cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nog
         event(c, EV_WRITE, key, nkey, -1)
 
 
-cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
-    # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
+cdef enum Lock:
+    LOCK_FREE                   # the write may take effect
+    LOCK_LOST                   # ... must not: c.refusal says why
+    LOCK_WAITS                  # ... not yet
+
+
+cdef inline Lock lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
     if not c.store.locks or c.granted or not c.shared.is_locked(c, key, nkey):
-        return 0
+        return LOCK_FREE
     if c.refusal_len:
-        put(c, c.refusal, c.refusal_len)
-        c.refusal_len = 0
-        return 1
+        return LOCK_LOST
     c.phase = P_LOCKED
     c.shared.on_lock(c, key, nkey)
-    return 1
+    return LOCK_WAITS

@@ -57,7 +57,7 @@ cdef inline void intake_refuse(Conn* c) noexcept nogil:
     c.swallow = it.nbytes - c.fill.done + 2
     c.phase = P_SWALLOW
     c.refused = 1
-    if c.meta or c.mode == M_SET:
+    if c.drops:
         old = item_find(s, key_of(it), it.nkey, c.hash)
         if old:
             item_unlink(s, old, c.hash)

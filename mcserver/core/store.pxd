@@ -249,7 +249,7 @@ cdef inline uint64_t boot_clock() noexcept nogil:
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
-cdef inline uint32_t expiry(Store* s, int32_t exptime) noexcept nogil:
+cdef inline uint32_t expiry(Store* s, int64_t exptime) noexcept nogil:
     # The protocol's exptime as a second of the engine's clock: 0 never, 1 already past.
     cdef int64_t at
     if exptime == 0:
