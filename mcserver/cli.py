@@ -91,8 +91,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | 
     settings = draft.settings
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
+    if settings.get("sasl"):  # as in memcached: who logs in by a protocol speaks that one alone
+        settings.setdefault("binding_protocol", "binary")
+    if "auth_file" in settings:
+        settings.setdefault("binding_protocol", "ascii")
     return Config(
         **settings,
+        sasl_file=environment.get("MEMCACHED_SASL_PWDB") or None,
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,
         cluster=cluster_config(draft, environment),
         warnings=tuple(dict.fromkeys(draft.warnings)),

@@ -38,6 +38,21 @@ CLOCK_START = 2
 """The second of the engine's clock at which the server began."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+NEW_CLIENT = {
+    "ascii": "new ascii client connection.",
+    "binary": "new binary client connection.",
+    "auto-negotiate": "new auto-negotiating client connection",
+}
+LOGIN_SECONDS = 1.0
+"""How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
+WRONG_DOORS = {
+    "binary": "it speaks the binary protocol, which -B ascii or -Y switched off",
+    "text": "it speaks the text protocol, which -B binary or -S switched off",
+    "tls": "it speaks TLS, and the port is plain",
+    "http": "it speaks HTTP",
+    "resp": "it speaks Redis's protocol",
+}
+"""What is said of a client that came to the wrong door, by the reason for which its session closed."""
 IDLE_STATES = {"conn_new_cmd", "conn_read"}
 """States in which -o idle_timeout closes: not in the middle of a value or a reply, not while watching or waiting."""
 
@@ -178,12 +193,7 @@ class Connections:
         self.figures.total_connections += 1
         self._most = max(self._most, self.connections)
         if self._engine.verbosity > 1:
-            kind = (
-                "new ascii client connection."
-                if self._config.binding_protocol == "ascii"
-                else "new auto-negotiating client connection"
-            )
-            trace(f"<{fd} {kind}".encode())
+            trace(f"<{fd} {NEW_CLIENT[self._config.binding_protocol]}".encode())
         if self.watchers.connevents:
             self.watchers.connection_event("conn_new", *event_address(fd), fd)
 
@@ -209,8 +219,9 @@ class Connections:
         self._poller.remove(session)
         del self._sessions[fd]
         self.watchers.remove(session)
-        if reason == "binary":
-            log.warning("closed %s: it speaks the binary protocol, which is not built", address_text(fd, peer=True))
+        if reason in WRONG_DOORS:
+            self.figures.wrong_protocol += 1
+            log.warning("closed %s: " + WRONG_DOORS[reason], address_text(fd, peer=True))
             reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
@@ -246,7 +257,15 @@ class Connections:
             self._proceed_soon()
 
     def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
-        return self.cluster is not None and self.cluster.events(session, events)
+        failed = [event for event in events if event[0] == "login_failed"]
+        if failed:
+            log.warning("%s: a login failed", address_text(session.fd, peer=True))
+            events = [event for event in events if event[0] != "login_failed"]
+        if events and self.cluster is not None and self.cluster.events(session, events):
+            return True
+        if failed:
+            self._loop.call_later(LOGIN_SECONDS, session.release)
+        return bool(failed)
 
     def lock(self, session: Session, key: bytes) -> None:
         if self.cluster is not None:

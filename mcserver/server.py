@@ -19,6 +19,7 @@ from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import READ_BUFFERS, Engine
 from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
+from mcserver.users import read_users
 from mcserver.process import (
     Daemon,
     StartError,
@@ -69,6 +70,7 @@ def _run(config: Config) -> int:
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
         engine = make_engine(config)
+        admit_users(config, engine)
         listeners = open_listeners(config) if need_root(config) else None
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
@@ -148,7 +150,7 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
             track_sizes=config.track_sizes,
             flush_enabled=config.flush_enabled,
             version=MEMCACHED_VERSION.encode(),
-            ascii_only=config.binding_protocol == "ascii",
+            protocol=config.binding_protocol,
             read_buffers=config.read_buf_mem_limit or READ_BUFFERS,
             manual_clock=manual_clock,
         )
@@ -159,6 +161,17 @@ def make_engine(config: Config, *, manual_clock: bool = False) -> Engine:
     engine.crawler_enabled = config.lru_crawler
     engine.automove = config.slab_automove if config.slab_reassign else 0
     return engine
+
+
+def admit_users(config: Config, engine: Engine) -> None:
+    """Whoever may log in, from the file of -Y or of -S. Raises StartError."""
+    file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
+    if file is None:
+        return
+    try:
+        engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
+    except (OSError, ValueError) as error:
+        raise StartError(f"can't read the users in {file}: {error}", EX_USAGE) from error
 
 
 class Server:
@@ -263,7 +276,15 @@ class Server:
             self._stopping.set_result(graceful)
 
     def _reload(self) -> None:
-        log.info("SIGHUP: there is no file to read again")
+        if self._config.auth_file is None and not self._config.sasl:
+            log.info("SIGHUP: there is no file to read again")
+            return
+        try:
+            admit_users(self._config, self._engine)
+        except StartError as error:
+            log.error("SIGHUP: %s; the users stay as they were", error)
+        else:
+            log.info("SIGHUP: the users are read again")
 
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""

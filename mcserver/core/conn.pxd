@@ -56,6 +56,19 @@ cdef enum Phase:
     P_CLOSED
 
 cdef enum:
+    QUIT_ASKED = 1              # how a connection ends when its replies are sent: the client wanted it
+    QUIT_ERROR = 2              # ... or it can't be understood
+
+# Whoever speaks what isn't spoken here (door.pxd).
+cdef enum Wrong:
+    WRONG_NONE
+    WRONG_BINARY
+    WRONG_TEXT
+    WRONG_TLS
+    WRONG_HTTP
+    WRONG_RESP
+
+cdef enum:
     COLD_UNKNOWN = 0
     COLD_DONE = 1
     COLD_STREAM = 2
@@ -88,7 +101,7 @@ cdef struct Conn:
     PyObject* self              # the Session
     int fd                      # -1: no socket; output goes to the sink
     Phase phase
-    uint8_t quitting               # close when everything is sent
+    uint8_t quitting               # close when everything is sent: QUIT_*
     uint8_t blocked                # the client doesn't read: input waits
     uint8_t held                   # replies wait for a confirmation: input waits
     uint8_t noreply
@@ -145,8 +158,15 @@ cdef struct Conn:
     uint32_t held_big           # the large value that follows held output
     uint8_t reading                # what the loop was last asked for
     uint8_t writing
-    uint8_t seen                   # a first byte has come
-    uint8_t binary                 # ... and it was the binary protocol's
+    uint8_t seen                   # its first bytes have come, and said what is spoken
+    uint8_t binary                 # ... the binary protocol
+    uint8_t wrong                  # ... nothing that is spoken here: Wrong
+    uint8_t stranger               # it must log in first
+    uint8_t sasl_started
+    # the running request, in the binary protocol
+    uint8_t opcode
+    uint8_t quiet
+    uint32_t opaque             # as it came
     uint8_t ended                  # the client closed, or quit
     uint8_t running             # run() is at work on its buffers
 
@@ -426,6 +446,7 @@ cdef enum:
     EV_FLUSH = 2
     EV_FLUSH_LATER = 3
     EV_WRITE = 4
+    EV_LOGIN_FAILED = 5
 
 
 cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:

@@ -30,6 +30,8 @@ from .walk cimport *
 from .text cimport *
 from .values cimport *
 from .conn cimport *
+from .binary cimport *
+from .login cimport *
 from .session cimport *
 from .wire cimport *
 
@@ -56,7 +58,10 @@ cdef enum:
     SIZES_SLICE = 65536
     PREFIXES_MOST = 65536       # that `stats detail` counts, as memcached does
 
-cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
+cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write", "login_failed")
+cdef tuple WRONG_DOORS = ("", "binary", "text", "tls", "http", "resp")
+cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII, "binary": PROTOCOL_BINARY}
+cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_mwrite", "conn_waiting",
                      "conn_waiting", "conn_watch", "conn_closing")
 cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
@@ -67,6 +72,7 @@ cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
 cdef class Engine
 
 
+include "binary_face.pxi"
 include "session_object.pxi"
 include "figures.pxi"
 include "dumps.pxi"
@@ -124,6 +130,29 @@ cdef bint engine_drop_reader(void* owner) noexcept with gil:
     return 0
 
 
+cdef Users* users_make(list users) except NULL:
+    # Names and passwords as login.pxd compares them.
+    cdef Users* u = users_new(<int> len(users), sum(len(name) + len(password) for name, password in users))
+    cdef char* at
+    cdef User* user
+    cdef bytes name, password
+    if u == NULL:
+        raise MemoryError
+    at = <char*> (u.user + len(users))
+    for name, password in users:
+        user = &u.user[u.count]
+        user.name = at
+        user.name_len = <size_t> len(name)
+        memcpy(at, PyBytes_AS_STRING(name), user.name_len)
+        at += user.name_len
+        user.password = at
+        user.password_len = <size_t> len(password)
+        memcpy(at, PyBytes_AS_STRING(password), user.password_len)
+        at += user.password_len
+        u.count += 1
+    return u
+
+
 cdef class Engine:
     """One cache: its memory, its clock, its figures. See the architecture page for every argument and method.
 
@@ -155,7 +184,7 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
+                  manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
                   read_buffers=READ_BUFFERS):
         cdef Store* s = &self.s
         cdef int power
@@ -188,7 +217,9 @@ cdef class Engine:
         s.uploads.next = &s.uploads
         s.uploads.prev = &s.uploads
         s.flush_enabled = flush_enabled
-        s.ascii_only = ascii_only
+        if protocol not in PROTOCOLS:
+            raise ValueError("protocol is auto-negotiate, ascii or binary")
+        s.protocol = PROTOCOLS[protocol]
         s.automove = 1
         s.attempt = 1
         s.hot_pct = hot_lru_pct
@@ -284,6 +315,7 @@ cdef class Engine:
         ghosts_close(&self.s.ghosts)
         free(self.s.size_count)
         free(self.s.mrc)
+        users_free(self.s.users)
         free(self.shared.inbuf)
         free(self.shared.out)
 
@@ -398,6 +430,18 @@ cdef class Engine:
         self.s.trace = level > 1
 
     # Administration
+
+    def require_login(self, kind, users=()):
+        """Who connects from now on must log in first: `ascii` (-Y) or `sasl` (-S), as one of the users, pairs of name and
+        password in bytes; None: nobody must. Connections that are there stay as they are; a new list counts for their next try."""
+        cdef Users* old = self.s.users
+        cdef Users* new = users_make(list(users))
+        if kind not in LOGINS:
+            users_free(new)
+            raise ValueError("a login is ascii, sasl or None")
+        self.s.login = LOGINS[kind]
+        self.s.users = new
+        users_free(old)
 
     def flush_all(self, delay=0):
         """Everything stored so far is dead, at once or after `delay` (an exptime as flush_all takes it)."""

@@ -40,7 +40,7 @@ cdef dict general_figures(Engine self):
         "incr_misses": n.incr_misses, "incr_hits": t.incr_hits, "decr_misses": n.decr_misses,
         "decr_hits": t.decr_hits, "cas_misses": n.cas_misses, "cas_hits": t.cas_hits, "cas_badval": t.cas_badval,
         "touch_hits": t.touch_hits, "touch_misses": n.touch_misses, "store_too_large": n.too_large,
-        "store_no_memory": n.no_memory, "bytes_read": n.bytes_read, "bytes_written": n.bytes_written,
+        "store_no_memory": n.no_memory, "auth_cmds": n.auth_cmds, "auth_errors": n.auth_errors, "bytes_read": n.bytes_read, "bytes_written": n.bytes_written,
         "limit_maxbytes": s.memory_limit, "conn_yields": n.yields,
         "hash_power_level": power_of(s.index.size),
         "hash_bytes": s.index.size * 4, "hash_is_expanding": 1 if s.index.size & (s.index.size - 1) else 0,

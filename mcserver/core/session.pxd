@@ -23,6 +23,8 @@ from .conn cimport *
 from .intake cimport *
 from .classic cimport *
 from .meta cimport *
+from .binary cimport *
+from .door cimport *
 from .wire cimport *
 
 cdef enum:
@@ -141,7 +143,7 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
         c.shared.on_cold(c, line, n)
     elif same(t, b"quit", 4):
         c.noreply = 0
-        c.quitting = 1
+        c.quitting = QUIT_ASKED
     elif t[0].len == 0 and count > 1 and same(&t[1], b"flush_all", 9):
         cmd_flush_all(c, &t[1], count - 1)      # like the owner's commands, it may stand behind spaces
     else:
@@ -172,7 +174,9 @@ cdef inline void data_done(Conn* c, bint good) noexcept nogil:
     c.start = c.shared.out_len
     c.phase = P_LINE
     data_ends(c)
-    if not good:
+    if c.binary:
+        bin_data_done(c)
+    elif not good:
         item_release(c.store, c.item)
         c.item = 0
         if c.meta:
@@ -214,7 +218,9 @@ cdef inline size_t run_data(Conn* c, const char* p, size_t n) noexcept nogil:
         take = intake_copy(c, p, n if take > n else take)
         if c.phase != P_DATA:
             return take
-    if c.fill.done == it.nbytes and n - take >= 2:
+    if c.fill.done == it.nbytes and c.binary:
+        data_done(c, 1)
+    elif c.fill.done == it.nbytes and n - take >= 2:
         data_done(c, p[take] == c'\r' and p[take + 1] == c'\n')
         take += 2
     return take
@@ -241,11 +247,46 @@ cdef inline size_t run_line(Conn* c, const char* p, size_t n) noexcept nogil:
     return raw
 
 
+cdef inline size_t run_binary(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Runs the request at p; returns its length without its value, 0 when it isn't complete.
+    cdef Request r
+    if <uint8_t> p[0] != BINARY_REQUEST:
+        close_after(c)
+        return 0
+    if not read_request(c, p, n, &r):
+        return 0
+    c.start = c.shared.out_len
+    c.noreply = 0
+    if c.store.trace:
+        c.shared.on_trace(c, 0, p, BINARY_HEADER)
+    bin_request(c, &r)
+    if c.phase == P_LOCKED:
+        c.start = c.shared.out_len
+        return 0
+    if c.phase == P_LINE or c.phase == P_SWALLOW:
+        command_done(c)
+    return r.size
+
+
+cdef inline size_t run_login(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Takes one attempt to log in; returns its length, 0 when it isn't complete.
+    cdef size_t taken
+    c.start = c.shared.out_len
+    c.noreply = 0
+    taken = login_line(c, p, n)
+    if taken:
+        command_done(c)
+    return taken
+
+
 cdef inline void tell_refusal(Conn* c) noexcept nogil:
     # A value that was on its way was given up meanwhile.
     c.refused = 0
     c.start = c.shared.out_len
-    puts(c, WIRE_NO_MEMORY_STORE)
+    if c.binary:
+        put_failure(c, V_NO_MEMORY)
+    else:
+        puts(c, WIRE_NO_MEMORY_STORE)
     if c.meta:
         c.noreply = 0
         drop_text(c)
@@ -268,17 +309,16 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0
+    cdef bint known = 1
     cdef uint64_t began = 0
     clock_update(c.store)
     c.store.log_fd = c.fd
     c.running = 1
-    if not c.seen and n:
-        c.seen = 1
-        if <uint8_t> p[0] == 0x80 and not c.store.ascii_only:      # the binary protocol: its clients would wait for ever for an answer
-            c.binary = 1
-            gone(c)
+    if not c.seen and n and not greet(c, p, n):
+        known = 0
+        if c.wrong:
             pos = n
-    while True:
+    while known:
         if c.big or c.shared.out_len >= OUT_SOFT:
             if not flush(c):
                 break
@@ -292,7 +332,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
         if c.phase == P_LINE:
             if pos == n or c.quitting:
                 break
-            taken = run_line(c, p + pos, n - pos)
+            if c.binary:
+                taken = run_binary(c, p + pos, n - pos)
+            elif c.stranger:
+                taken = run_login(c, p + pos, n - pos)
+            else:
+                taken = run_line(c, p + pos, n - pos)
             pos += taken
             if taken == 0:
                 break
@@ -347,7 +392,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n, int turn) noexcept nogi
     if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
         gone(c)
     if c.quitting and not (c.blocked or c.held or c.yielded):
-        c.ended = 1
+        c.ended = c.quitting == QUIT_ASKED
         gone(c)
     c.running = 0
     return pos
@@ -435,6 +480,9 @@ cdef inline void readable(Conn* c, int turn) noexcept nogil:
                 run(c, buf, 0, turn)
             return
         if n == 0 and c.fill.done > done:
+            if c.binary and c.fill.done == item_at(&c.store.arena, c.item).nbytes:
+                run(c, buf, 0, turn)        # nothing stands behind the value
+                return
             intake_note(c)
             if c.refused:
                 run(c, buf, 0, turn)
@@ -444,7 +492,7 @@ cdef inline void readable(Conn* c, int turn) noexcept nogil:
             if c.in_cap - have < IN_SIZE:
                 if c.shared.in_kept + c.in_cap + IN_SIZE > c.shared.in_most:    # a line without an end, among many
                     c.shared.in_refused += 1
-                    if not (c.out_len or c.big):
+                    if not (c.out_len or c.big or c.binary):
                         send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
                     gone(c)
                     return

@@ -37,6 +37,7 @@ cdef class Session:
         self.c.reading = 1
         self.c.sink_room = <uint64_t> -1
         self.c.last = engine.s.sec
+        self.c.stranger = engine.s.login != LOGIN_NONE
         self.reason = "error"
 
     def __dealloc__(self):
@@ -161,7 +162,7 @@ cdef class Session:
         conn_free(&self.c)
         if sink is not None:
             sink_write_all(&self.c, sink)
-        self.owner.closed(self, "binary" if self.c.binary else "normal" if self.c.ended else self.reason)
+        self.owner.closed(self, WRONG_DOORS[self.c.wrong] if self.c.wrong else "normal" if self.c.ended else self.reason)
 
     def close(self, str reason="normal"):
         """Drops what is unsent and tells the owner; nothing happens when it is closed already.
@@ -175,7 +176,7 @@ cdef class Session:
     def quit(self):
         """Closes as soon as everything is sent."""
         self.reason = "normal"
-        self.c.quitting = 1
+        self.c.quitting = QUIT_ASKED
         if not (self.c.blocked or self.c.held or self.c.phase == P_LOCKED):
             self.close()
 
@@ -263,7 +264,7 @@ cdef class Session:
             for position, start, end in self.spans:
                 if position in errors:
                     parts.append(out[at:start])
-                    parts.append(errors[position].rstrip(b"\r\n") + b"\r\n")
+                    parts.append(error_reply(&self.c, out[start:end], errors[position]))
                     at = end
             parts.append(out[at:])
             out = b"".join(parts)
@@ -383,6 +384,8 @@ cdef void session_trace(Conn* c, bint reply, const char* p, size_t n) noexcept w
     cdef Session self = <Session> c.self
     try:
         text = PyBytes_FromStringAndSize(p, <Py_ssize_t> (n if n < 1024 else 1024))
+        if c.binary:
+            text = header_text(text)
         self.owner.trace(self, (b">%d " if reply else b"<%d ") % c.fd + text.rstrip(b"\r\n"))
     except Exception:
         report("trace")
@@ -401,6 +404,8 @@ cdef int session_cold(Conn* c, const char* line, size_t n) noexcept with gil:
         reply = b"SERVER_ERROR internal error\r\n"
     if reply is None:
         return COLD_UNKNOWN
+    if c.binary and reply is not self.engine.version_reply:
+        reply = stat_packets(c, text, reply)
     if not isinstance(reply, bytes):
         self.stream = iter(reply)
         return COLD_STREAM

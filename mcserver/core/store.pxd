@@ -45,6 +45,12 @@ cdef enum:
     GATE_ERROR = 2
     GATE_SERVE = 3
 
+# What a connection may speak (-B).
+cdef enum:
+    PROTOCOL_AUTO = 0           # its first byte says which
+    PROTOCOL_ASCII = 1
+    PROTOCOL_BINARY = 2
+
 cdef struct Lru:
     uint32_t head
     uint32_t tail
@@ -104,6 +110,8 @@ cdef struct Counters:
     uint64_t juggles
     uint64_t readers_dropped
     uint64_t vivified           # of the gets that are counted as hits: mg made the item
+    uint64_t auth_cmds          # logins tried
+    uint64_t auth_errors        # ... that failed
     uint64_t uploads_refused    # stores that were refused in the middle, see uploads.pxd
 
 # A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
@@ -150,6 +158,17 @@ cdef struct Upload:
     void* conn
     void (*refuse)(void* conn) noexcept nogil
 
+# Who may log in (login.pxd).
+cdef struct User:
+    const char* name
+    size_t name_len
+    const char* password
+    size_t password_len
+
+cdef struct Users:
+    int count
+    User* user
+
 cdef struct Store:
     Arena arena
     Index index
@@ -166,7 +185,9 @@ cdef struct Store:
     bint use_cas
     bint segmented
     bint flush_enabled
-    bint ascii_only             # a first byte of 0x80 is text like any other
+    int protocol                # what may be spoken: PROTOCOL_*
+    int login                   # whether a connection must log in first: LOGIN_* of login.pxd
+    Users* users
     bint automove
     int hot_pct
     int warm_pct
