@@ -120,7 +120,9 @@ class Config:
     sasl: bool = setting(False, "binary connections log in by SASL (PLAIN), as a user of the file MEMCACHED_SASL_PWDB")
     sasl_file: str | None = None
     """A file of users, one `name:password` a line (MEMCACHED_SASL_PWDB)."""
-    auth_file: str | None = setting(None, "file of users, one `name:password` a line: text connections log in with a first `set`")
+    auth_file: str | None = setting(
+        None, "file of users, one `name:password` a line: text connections log in with a first `set`"
+    )
     num_threads: int = setting(
         4,
         "shown in stats; one event loop serves every connection",

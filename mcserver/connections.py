@@ -46,11 +46,11 @@ NEW_CLIENT = {
 LOGIN_SECONDS = 1.0
 """How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
 WRONG_DOORS = {
-    "binary": "it speaks the binary protocol, which -B ascii or -Y switched off",
-    "text": "it speaks the text protocol, which -B binary or -S switched off",
-    "tls": "it speaks TLS, and the port is plain",
-    "http": "it speaks HTTP",
-    "resp": "it speaks Redis's protocol",
+    "binary": "closed %s: it speaks the binary protocol, which -B ascii or -Y switched off",
+    "text": "closed %s: it speaks the text protocol, which -B binary or -S switched off",
+    "tls": "closed %s: it speaks TLS, and the port is plain",
+    "http": "closed %s: it speaks HTTP",
+    "resp": "closed %s: it speaks Redis's protocol",
 }
 """What is said of a client that came to the wrong door, by the reason for which its session closed."""
 IDLE_STATES = {"conn_new_cmd", "conn_read"}
@@ -221,7 +221,7 @@ class Connections:
         self.watchers.remove(session)
         if reason in WRONG_DOORS:
             self.figures.wrong_protocol += 1
-            log.warning("closed %s: " + WRONG_DOORS[reason], address_text(fd, peer=True))
+            log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
             reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)

@@ -19,7 +19,6 @@ from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import READ_BUFFERS, Engine
 from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
-from mcserver.users import read_users
 from mcserver.process import (
     Daemon,
     StartError,
@@ -32,6 +31,7 @@ from mcserver.process import (
     switch_user,
     write_pid_file,
 )
+from mcserver.users import read_users
 
 if TYPE_CHECKING:
     import pwd
@@ -49,6 +49,7 @@ TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
+EX_FAILURE = 1
 EX_USAGE = 64
 
 
@@ -171,7 +172,8 @@ def admit_users(config: Config, engine: Engine) -> None:
     try:
         engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
     except (OSError, ValueError) as error:
-        raise StartError(f"can't read the users in {file}: {error}", EX_USAGE) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
 
 
 class Server:

@@ -390,7 +390,6 @@ cdef inline const char* stat_words(const char* key, size_t n) noexcept nogil:
     if n == 5 and begins(key, n, b"items"): return b" items"
     if n == 5 and begins(key, n, b"slabs"): return b" slabs"
     if n == 5 and begins(key, n, b"sizes"): return b" sizes"
-    if n == 5 and begins(key, n, b"conns"): return b" conns"
     if n == 3 and begins(key, n, b"mrc"): return b" mrc"
     if n == 7 and begins(key, n, b"cluster"): return b" cluster"
     return NULL

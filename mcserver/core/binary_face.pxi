@@ -1,10 +1,11 @@
 # The binary protocol as Python has a part in it: statistics as packets, errors in the place of held replies, the trace of -vv.
 # Included by engine.pyx. Must never decide what a request does.
 
-from struct import Struct
+from struct import Struct as _Struct
 
-HEADER_OF_REPLY = Struct(">BBHBBHI4sQ")
-PACKETS_MOST = 60000            # bytes of statistics that go out at once
+cdef object HEADER_OF_REPLY = _Struct(">BBHBBHI4sQ")
+cdef enum:
+    PACKETS_MOST = 60000        # bytes of statistics that go out at once
 
 
 cdef bytes packet(int opcode, bytes opaque, int status, bytes key, bytes value):
@@ -20,17 +21,17 @@ cdef object stat_packets(Conn* c, bytes line, reply):
         if not text.startswith(b"CLIENT_ERROR"):
             return packet(c.opcode, opaque, BIN_OK, b"detailed", text) + packet(c.opcode, opaque, BIN_OK, b"", b"")
     elif not isinstance(reply, bytes):
-        return packets_of_lines(c.opcode, opaque, reply)
+        return _packets_of_lines(c.opcode, opaque, reply)
     else:
         text = reply
     if text.startswith((b"STAT ", b"END\r\n")):
-        return b"".join(packets_of_lines(c.opcode, opaque, (text,)))
+        return b"".join(_packets_of_lines(c.opcode, opaque, (text,)))
     if text in (b"RESET\r\n", b"OK\r\n"):
         return packet(c.opcode, opaque, BIN_OK, b"", b"")
     return packet(c.opcode, opaque, BIN_NOT_FOUND, b"", bytes(WIRE_BIN_NOT_FOUND))
 
 
-def packets_of_lines(int opcode, bytes opaque, pieces):
+def _packets_of_lines(int opcode, bytes opaque, pieces):
     """Packets of `STAT key value` lines, for each piece of them, up to END."""
     for piece in pieces:
         out = []

@@ -111,12 +111,12 @@ cdef inline size_t login_line(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef size_t raw, line
     if end == NULL:
         if n > LINE_MOST:
-            c.phase = P_CLOSED
+            c.quitting = QUIT_ERROR
         return 0
     line = <size_t> (end - p)
     raw = line + 1
     if raw < LOGIN_LINE_LEAST:
-        c.phase = P_CLOSED
+        c.quitting = QUIT_ERROR
         return 0
     if line and p[line - 1] == c'\r':
         line -= 1

@@ -15,14 +15,33 @@ HEADER = Struct("!BBHBBHIIQ")
 ARITHMETIC = Struct("!QQI")
 STORE = Struct("!II")
 
-GET, SET, ADD, REPLACE, DELETE, INCREMENT, DECREMENT, QUIT, FLUSH, GETQ, NOOP, VERSION, GETK, GETKQ, APPEND, PREPEND = range(16)
-STAT, SETQ, ADDQ, REPLACEQ, DELETEQ, INCREMENTQ, DECREMENTQ, QUITQ, FLUSHQ, APPENDQ, PREPENDQ, VERBOSITY, TOUCH = range(16, 29)
+GET, SET, ADD, REPLACE, DELETE, INCREMENT, DECREMENT, QUIT, FLUSH, GETQ, NOOP, VERSION, GETK, GETKQ, APPEND, PREPEND = (
+    range(16)
+)
+STAT, SETQ, ADDQ, REPLACEQ, DELETEQ, INCREMENTQ, DECREMENTQ, QUITQ, FLUSHQ, APPENDQ, PREPENDQ, VERBOSITY, TOUCH = range(
+    16, 29
+)
 GAT, GATQ = 29, 30
 SASL_LIST, SASL_AUTH, SASL_STEP, GATK, GATKQ = range(0x20, 0x25)
 
 KEYS = (b"a", b"b", b"n", b"k" * 250, b"p:1", b"\x00\xff\r\n ", b"get")
 VALUES = (
-    *(b"", b"0", b"1", b"9", b"99", b" 7", b"7 ", b"-1", b"007", b"1x", b"abc", b"\0", b"\r\nx", b"18446744073709551615"),
+    *(
+        b"",
+        b"0",
+        b"1",
+        b"9",
+        b"99",
+        b" 7",
+        b"7 ",
+        b"-1",
+        b"007",
+        b"1x",
+        b"abc",
+        b"\0",
+        b"\r\nx",
+        b"18446744073709551615",
+    ),
     *(b"18446744073709551616", b"x" * 100, b"y" * 2048, b"\x80" * 24, b"12 a"),
 )
 NUMBERS = (0, 1, 2, 9, 10, 99, 2**31, 2**32 - 1, 2**63, 2**64 - 1)
@@ -144,7 +163,9 @@ class Requests:
         if what == 3:
             return request(opcode, pick((b"", key)), b"x" * pick((0, 4, 8, 20, 255)), b"", opaque)
         if what == 4:
-            return request(pick((SET, APPEND)), key, b"x" * pick((0, 8)), b"", opaque, bodylen=pick((2**31 + 1000, 2**32 - 1)))
+            return request(
+                pick((SET, APPEND)), key, b"x" * pick((0, 8)), b"", opaque, bodylen=pick((2**31 + 1000, 2**32 - 1))
+            )
         if what == 5:
             wrong = request(opcode, key, b"", b"", opaque, magic=pick((0x81, 0x00, 0x67)))
             return request(NOOP, opaque=opaque) + wrong  # as a first byte it would say that the client speaks text

@@ -1,5 +1,6 @@
 """Random requests of the binary protocol to the core and to Debian's memcached: the replies are the same, byte for byte but for
-the numbers of CAS uniques; and the same again when every byte comes alone."""
+the numbers of CAS uniques; and the same again when every byte comes alone.
+"""
 
 from __future__ import annotations
 
