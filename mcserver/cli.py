@@ -176,8 +176,13 @@ def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
     if settings.get("ephemeral"):
         settings.setdefault("tcpport", -1)
         settings.setdefault("inter", "127.0.0.1")
+    if settings.get("sasl"):  # as in memcached: who logs in by a protocol speaks that one alone
+        settings.setdefault("binding_protocol", "binary")
+    if "auth_file" in settings:
+        settings.setdefault("binding_protocol", "ascii")
     return Config(
         **settings,
+        sasl_file=environment.get("MEMCACHED_SASL_PWDB") or None,
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,
         cluster=cluster_config(draft, environment),
         warnings=tuple(dict.fromkeys(draft.warnings)),

@@ -124,7 +124,13 @@ class Config:
         "Number of requests per event must be greater than 0",
         engine="requests_per_event",
     )
-    binding_protocol: str = setting("auto-negotiate", "auto or ascii: both speak the text protocol only")
+    binding_protocol: str = setting("auto-negotiate", "auto: a connection's first byte says which; or ascii, or binary")
+    sasl: bool = setting(False, "binary connections log in by SASL (PLAIN), as a user of the file MEMCACHED_SASL_PWDB")
+    sasl_file: str | None = None
+    """A file of users, one `name:password` a line (MEMCACHED_SASL_PWDB)."""
+    auth_file: str | None = setting(
+        None, "file of users, one `name:password` a line: text connections log in with a first `set`"
+    )
     num_threads: int = setting(
         4,
         "threads that serve connections, 1 to 64; the event loop, which accepts and administers, is one more",
@@ -362,7 +368,19 @@ class Config:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
             )
+        self.check_logins()
         self.listeners()
+
+    def check_logins(self) -> None:
+        """A login belongs to one protocol: the other must not be a way around it."""
+        if self.sasl and self.binding_protocol != "binary":
+            raise ConfigError("You cannot allow the ASCII protocol while using SASL: remove -S, or write -B binary")
+        if self.sasl and not self.sasl_file:
+            raise ConfigError("-S needs users: set MEMCACHED_SASL_PWDB to a file with a line name:password for each")
+        if self.auth_file is not None and self.binding_protocol != "ascii":
+            raise ConfigError(
+                "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"
+            )
 
     def check_sizes(self) -> None:
         """The limits between -m, -I and the sizes of chunks; any -I within its range will do, unlike memcached."""
@@ -398,7 +416,7 @@ class Config:
         arguments = {rule.engine: getattr(self, name) for name, (_, rule) in rules(Config).items() if rule.engine}
         arguments["segmented"] = self.lru_segmented and self.lru_maintainer_thread
         arguments["temporary_ttl"] = self.temporary_ttl if self.temp_lru else -1
-        arguments["ascii_only"] = self.binding_protocol == "ascii"
+        arguments["protocol"] = self.binding_protocol
         arguments["log_buffer"] = self.worker_logbuf_size * self.num_threads
         if self.read_buf_mem_limit:
             arguments["read_buffers"] = self.read_buf_mem_limit

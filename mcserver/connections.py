@@ -40,6 +40,21 @@ FULL = -1
 """What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+NEW_CLIENT = {
+    "ascii": "new ascii client connection.",
+    "binary": "new binary client connection.",
+    "auto-negotiate": "new auto-negotiating client connection",
+}
+LOGIN_SECONDS = 1.0
+"""How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
+WRONG_DOORS = {
+    "binary": "closed %s: it speaks the binary protocol, which -B ascii or -Y switched off",
+    "text": "closed %s: it speaks the text protocol, which -B binary or -S switched off",
+    "tls": "closed %s: it speaks TLS, and the port is plain",
+    "http": "closed %s: it speaks HTTP",
+    "resp": "closed %s: it speaks Redis's protocol",
+}
+"""What is said of a client that came to the wrong door, by the reason for which its session closed."""
 
 
 class Connections:
@@ -160,12 +175,7 @@ class Connections:
 
     def _tell_new(self, fd: int) -> None:
         if self._engine.verbosity > 1:
-            kind = (
-                "new ascii client connection."
-                if self._config.binding_protocol == "ascii"
-                else "new auto-negotiating client connection"
-            )
-            trace(f"<{fd} {kind}".encode())
+            trace(f"<{fd} {NEW_CLIENT[self._config.binding_protocol]}".encode())
         if self.watchers.connevents:
             self.watchers.connection_event("conn_new", *event_address(fd), fd)
 
@@ -212,8 +222,9 @@ class Connections:
         """Its descriptor stays open until this returns."""
         fd = session.fd
         self.watchers.remove(session)
-        if reason == "binary":
-            log.warning("closed %s: it speaks the binary protocol, which is not built", address_text(fd, peer=True))
+        if reason in WRONG_DOORS:
+            self._figures.wrong_protocol += 1
+            log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
             reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
@@ -266,8 +277,16 @@ class Connections:
             self._proceeding = False
             self._proceed_soon()
 
-    def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
-        return self.cluster is not None and self.cluster.events(session, events)
+    def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
+        failed = [event for event in events if event[0] == "login_failed"]
+        if failed and session is not None:
+            log.warning("%s: a login failed", address_text(session.fd, peer=True))
+            events = [event for event in events if event[0] != "login_failed"]
+        if events and self.cluster is not None and self.cluster.events(session, events):
+            return True
+        if failed and session is not None:
+            self._loop.call_later(LOGIN_SECONDS, session.release)
+        return bool(failed)
 
     def lock(self, session: Session, key: bytes) -> None:
         if self.cluster is not None:

@@ -194,11 +194,9 @@ def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
 
 
 def protocol(draft: Draft, option: str, value: str) -> None:
-    if value == "binary":
-        raise ConfigError("The binary protocol is not built: use -B auto or -B ascii, and clients in text mode")
-    if value not in ("auto", "ascii"):
+    if value not in ("auto", "ascii", "binary"):
         raise ConfigError(f"Invalid value for binding protocol: {value}\n -- should be one of auto, binary, or ascii")
-    draft.settings["binding_protocol"] = "ascii" if value == "ascii" else "auto-negotiate"
+    draft.settings["binding_protocol"] = "auto-negotiate" if value == "auto" else value
 
 
 def slab_automove(draft: Draft, option: str, value: str) -> None:
@@ -292,8 +290,6 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
 # The tables -------------------------------------------------------------------------------------------------------------
 
 NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
-SASL = refused("This server is not built with SASL support.")
-AUTH_FILE = refused("Authentication is not built: remove -Y, and keep the port away from strangers (-l 127.0.0.1)")
 MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
 
 OPTIONS = (
@@ -333,6 +329,8 @@ OPTIONS = (
     Option("C", "disable-cas", "", "cas_enabled", switch(cas_enabled=False), "keep no CAS uniques"),
     Option("b", "listen-backlog", "num", "tcp_backlog", number("tcp_backlog")),
     Option("B", "protocol", "name", "binding_protocol", protocol),
+    Option("S", "enable-sasl", "", "sasl", switch(sasl=True)),
+    Option("Y", "auth-file", "file", "auth_file", text("auth_file")),
     Option("I", "max-item-size", "size", "item_size_max", item_size),
     Option(
         "F",
@@ -404,8 +402,6 @@ CLUSTER_OPTIONS = (
 )
 
 REFUSED = (
-    Option("S", "enable-sasl", "", "", SASL, "SASL"),
-    Option("Y", "auth-file", "file", "", AUTH_FILE, "authentication by password"),
     Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),
     Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
 )

@@ -32,6 +32,7 @@ from mcserver.process import (
     write_pid_file,
 )
 from mcserver.rules import ConfigError
+from mcserver.users import read_users
 
 if TYPE_CHECKING:
     import pwd
@@ -48,6 +49,7 @@ TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
+EX_FAILURE = 1
 EX_USAGE = 64
 
 
@@ -72,6 +74,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
         engine = make_engine(config)
+        admit_users(config, engine)
         listeners = open_listeners(config) if need_root(config) else None
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
@@ -141,6 +144,18 @@ def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | No
     engine.crawler_enabled = config.lru_crawler
     engine.automove = config.slab_automove if config.slab_reassign else 0
     return engine
+
+
+def admit_users(config: Config, engine: Engine) -> None:
+    """Whoever may log in, from the file of -Y or of -S. Raises StartError."""
+    file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
+    if file is None:
+        return
+    try:
+        engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
 
 
 class Server:
@@ -253,13 +268,27 @@ class Server:
 
     def _reload(self) -> None:
         """What can change in a running server does, and the rest is named; an error changes nothing."""
-        if self._config.config_file is None or self._reread is None:
+        users = self._config.auth_file is not None or self._config.sasl
+        if users:
+            self._reread_users()
+        if self._config.config_file is not None and self._reread is not None:
+            self._reread_file(self._reread)
+        elif not users:
             log.info("SIGHUP: there is no file to read again")
-            return
+
+    def _reread_users(self) -> None:
+        try:
+            admit_users(self._config, self._engine)
+        except StartError as error:
+            log.error("SIGHUP: %s; the users stay as they were", error)
+        else:
+            log.info("SIGHUP: the users are read again")
+
+    def _reread_file(self, reread: Callable[[], Config]) -> None:
         from mcserver.reload import change
 
         try:
-            wanted = self._reread()
+            wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
             return

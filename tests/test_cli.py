@@ -173,11 +173,12 @@ def test_an_empty_list_of_suboptions_is_nothing() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        ("-S", 64, "This server is not built with SASL support."),
+        ("-S", 64, "set MEMCACHED_SASL_PWDB"),
+        ("-S -B ascii", 64, "You cannot allow the ASCII protocol while using SASL"),
+        ("-S -B auto", 64, "You cannot allow the ASCII protocol while using SASL"),
         ("-Z", 64, "TLS is not built"),
-        ("-Y /etc/passwords", 64, "Authentication is not built"),
+        ("-Y /etc/hosts -B binary", 64, "You cannot allow the BINARY protocol while using ascii authentication tokens"),
         ("-e /mnt/cache", 64, "restartable cache is not built"),
-        ("-B binary", 64, "binary protocol is not built"),
         ("-U 11211", 64, "UDP is not built yet: remove -U 11211"),
         ("-B foo", 64, "should be one of auto, binary, or ascii"),
         ("-o ssl_chain_cert=/x", 1, 'Illegal suboption "ssl_chain_cert=/x": TLS is not built'),

@@ -99,23 +99,6 @@ def test_idle_timeout_spares_unix_sockets(start: Start, tmp_path) -> None:  # ty
     assert client.command(b"mn") == b"MN\r\n"
 
 
-@pytest.mark.parametrize("magic", [b"\x80", b"\x80\x00\x00\x00" + bytes(20)])
-def test_binary_protocol_is_closed_at_once_with_one_log_line(server: Server, client: Client, magic: bytes) -> None:
-    binary = server.connect()
-    binary.send(magic)
-    assert binary.is_closed()
-    eventually(lambda: "binary protocol" in server.log())
-    assert server.log().count("binary protocol") == 1
-    assert client.command(b"mn") == b"MN\r\n"
-
-
-def test_http_is_closed(server: Server, client: Client) -> None:
-    browser = server.connect()
-    browser.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-    assert browser.is_closed()
-    assert client.command(b"mn") == b"MN\r\n"
-
-
 def test_long_line_without_an_end_is_closed(server: Server, client: Client) -> None:
     liar = server.connect()
     liar.send(b"x" * 3000)

@@ -29,6 +29,8 @@ class Figures:
     idle_kicks: int = 0
     listen_disabled_num: int = 0
     time_in_listen_disabled_us: int = 0
+    wrong_protocol: int = 0
+    """Connections that spoke what is not spoken here: HTTP, TLS, Redis's protocol, one that -B switched off."""
 
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""

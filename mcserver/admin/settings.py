@@ -51,8 +51,8 @@ def _listening(config: Config, tcpport: int) -> dict[str, object]:
         "cas_enabled": yes(config.cas_enabled),
         "tcp_backlog": config.tcp_backlog,
         "binding_protocol": config.binding_protocol,
-        "auth_enabled_sasl": "no",
-        "auth_enabled_ascii": "no",
+        "auth_enabled_sasl": yes(config.sasl),
+        "auth_enabled_ascii": config.auth_file or "no",
     }
 
 

@@ -46,7 +46,10 @@ _GENERAL = """
 GENERAL = tuple(_GENERAL.split())
 """All that `stats` can print without TLS, in memcached's order."""
 
-OWN = ("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes")
+OWN = (
+    *("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes"),
+    "wrong_protocol",
+)
 """What memcached does not have; it stands behind."""
 
 WITH_IDLE_TIMEOUT = {"idle_kicks"}
@@ -65,7 +68,7 @@ SCALED = {"page_worth": 1_000_000, "hits_share": 10}
 
 _NOTHING_TO_COUNT = """
     response_obj_oom response_obj_count response_obj_bytes read_buf_count read_buf_bytes read_buf_bytes_free
-    read_buf_oom auth_cmds auth_errors malloc_fails unexpected_napi_ids round_robin_fallback
+    read_buf_oom malloc_fails unexpected_napi_ids round_robin_fallback
     slab_reassign_inline_reclaim slab_reassign_busy_deletes slab_reassign_busy_nomem lrutail_reflocked lru_bumps_dropped
 """
 

@@ -14,7 +14,7 @@ from cpython.ref cimport PyObject
 from libc.errno cimport errno, EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, strlen
+from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from .memory cimport HEADER, Item, item_at
 from .store cimport Prefixed, Reader, Store, Upload
 from .items cimport first_piece, item_release
@@ -24,7 +24,7 @@ from .journal cimport *
 from .lock cimport *
 from .mail cimport *
 from .text cimport write_u64, write_i64
-from .values cimport Fill, Mode
+from .values cimport Fill, Mode, value_read
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:
@@ -68,9 +68,23 @@ cdef enum Phase:
     P_WATCH                     # a watcher: input is ignored
     P_CLOSED
 
+cdef enum:
+    QUIT_ASKED = 1              # how a connection ends when its replies are sent: the client wanted it
+    QUIT_ERROR = 2              # ... or it can't be understood
+
+# Whoever speaks what isn't spoken here (door.pxd).
+cdef enum Wrong:
+    WRONG_NONE
+    WRONG_BINARY
+    WRONG_TEXT
+    WRONG_TLS
+    WRONG_HTTP
+    WRONG_RESP
+
 # What threads write to each other. From a connection to its owner:
 cdef enum Told:
-    M_COLD                      # an administrative command; a: noreply, b: bytes of replies before it that are not sent
+    M_COLD                      # an administrative command; a: noreply, or (a binary one) its opcode << 8 | 2; b: bytes of replies
+                                # before it that are not sent, or its opaque
     M_EVENTS                    # what a batch changed (EventHead); a: its replies wait for Session.release
     M_LOCK                      # a write that waits for the lock of this key
     M_MORE                      # the client has taken a piece of a long reply
@@ -104,8 +118,7 @@ cdef enum Why:
     WHY_NORMAL
     WHY_ERROR
     WHY_IDLE
-    WHY_SHUTDOWN
-    WHY_BINARY
+    WHY_SHUTDOWN                # above it: Wrong
 
 cdef enum Foreign:              # bits
     F_REFUSED = 1               # its upload was given up
@@ -164,7 +177,7 @@ cdef struct Conn:
     Conn* poked_next
     Why why                     # it closes
     Phase phase
-    uint8_t quitting               # close when everything is sent
+    uint8_t quitting               # close when everything is sent: QUIT_*
     uint8_t blocked                # the client doesn't read: input waits
     uint8_t held                   # replies wait for a confirmation: input waits
     uint8_t noreply
@@ -177,6 +190,7 @@ cdef struct Conn:
     size_t scanned              # bytes of it that hold no line end
     # a store whose data is on its way
     uint8_t meta
+    uint8_t drops               # if there is no memory for it, what stood under its key goes, too
     Mode mode
     uint32_t item
     uint64_t hash
@@ -227,7 +241,15 @@ cdef struct Conn:
     uint32_t held_big           # the large value that follows held output
     uint8_t reading                # what the loop was last asked for
     uint8_t writing
-    uint8_t seen                   # a first byte has come
+    uint8_t seen                   # its first bytes have come, and said what is spoken
+    uint8_t binary                 # ... the binary protocol
+    uint8_t wrong                  # ... nothing that is spoken here: Wrong
+    uint8_t stranger               # it must log in first
+    uint8_t sasl_started
+    # the running request, in the binary protocol
+    uint8_t opcode
+    uint8_t quiet
+    uint32_t opaque             # as it came
     uint8_t ended                  # the client closed, or quit
     # of a worker (worker.pxd)
     void* worker
@@ -387,6 +409,24 @@ cdef inline void big_begin(Conn* c, uint32_t h, Item* it) noexcept nogil:
     c.reader.conn = c
     c.reader.drop = drop_reader
     reader_begin(c.store, &c.reader)
+
+
+cdef inline void put_value(Conn* c, uint32_t h, Item* it, bint line_end) noexcept nogil:
+    # The value, with CR LF; a big one is left for the flush, which the session then does at once.
+    if it.nbytes <= BIG:
+        value_read(c.store, it, c.shared.out + c.shared.out_len)
+        c.shared.out_len += it.nbytes
+        if line_end:
+            put(c, b"\r\n", 2)
+    else:
+        big_begin(c, h, it)
+        c.tail = line_end
+
+
+cdef inline void skip(Conn* c, uint64_t n) noexcept nogil:
+    # The next n bytes are the data of a refused store.
+    c.swallow = n
+    c.phase = P_SWALLOW
 
 
 cdef inline void big_release(Conn* c, uint32_t h) noexcept nogil:
@@ -602,6 +642,7 @@ cdef enum:
     EV_FLUSH = 2
     EV_FLUSH_LATER = 3
     EV_WRITE = 4
+    EV_LOGIN_FAILED = 5
 
 
 cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
@@ -698,6 +739,27 @@ cdef inline void tell_events(Conn* c) noexcept nogil:
     sh.events_len = 0
 
 
+cdef inline bint keep_error(Conn* c, const char* reply, const char* text, size_t n) noexcept nogil:
+    # An error of the text protocol in the place of a reply that was held. 0: out of memory.
+    cdef unsigned char head[24]
+    if not c.binary:
+        return keep(c, text, n)
+    while n and (text[n - 1] == c'\n' or text[n - 1] == c'\r'):
+        n -= 1
+    if n > 13 and memcmp(text, b"SERVER_ERROR ", 13) == 0:
+        text += 13
+        n -= 13
+    memset(head, 0, 24)
+    memcpy(head, reply, 2)                  # magic and opcode
+    head[7] = 0x86                          # a temporary failure
+    head[8] = <uint8_t> (n >> 24)
+    head[9] = <uint8_t> (n >> 16)
+    head[10] = <uint8_t> (n >> 8)
+    head[11] = <uint8_t> n
+    memcpy(head + 12, reply + 12, 4)        # opaque
+    return keep(c, <char*> head, 24) and keep(c, text, n)
+
+
 cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
     # The held replies become output, but for those in whose place the letter has an error (in their order). 0: out of memory.
     cdef Hold* h = c.hold
@@ -713,7 +775,7 @@ cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
         e = <ErrorHead*> (m.data + read)
         if e.position == h.span[i].position:
             good = good and keep(c, h.out + at, h.span[i].start - at) \
-                and keep(c, <char*> e + sizeof(ErrorHead), <size_t> e.n)
+                and keep_error(c, h.out + h.span[i].start, <char*> e + sizeof(ErrorHead), <size_t> e.n)
             at = h.span[i].end
     good = good and keep(c, h.out + at, h.n - at)
     free(h)
@@ -739,19 +801,22 @@ cdef inline void write_event(Conn* c, const char* key, size_t nkey) noexcept nog
         event(c, EV_WRITE, key, nkey, -1)
 
 
-cdef inline bint lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
-    # True when a write must not take effect now: it waits for its lock, or was refused (and is answered so).
+cdef enum Lock:
+    LOCK_FREE                   # the write may take effect
+    LOCK_LOST                   # ... must not: c.refusal says why
+    LOCK_WAITS                  # ... not yet
+
+
+cdef inline Lock lock_stops(Conn* c, const char* key, size_t nkey) noexcept nogil:
     if not c.store.locks or c.granted or not has_prefix(&c.store.locked_prefixes, key, nkey):
-        return 0
+        return LOCK_FREE
     if c.refusal_len:
-        put(c, c.refusal, c.refusal_len)
-        c.refusal_len = 0
-        return 1
+        return LOCK_LOST
     c.phase = P_LOCKED
     c.mail = mail_with(M_LOCK, c, key, nkey)
     if c.mail == NULL:
         c.phase = P_CLOSED
-    return 1
+    return LOCK_WAITS
 
 
 cdef inline void ask_for_lock(Conn* c) noexcept nogil:
@@ -764,8 +829,25 @@ cdef inline void ask_for_lock(Conn* c) noexcept nogil:
 
 # What -vv shows
 
+cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
+    # A cold command's line, whose reply comes by letter; it is posted when what stands before it is sent. 0: out of memory.
+    cdef Mail* m = mail_with(M_COLD, c, line, n)
+    if m == NULL:
+        return 0
+    if c.binary:
+        m.a = c.opcode << 8 | 2
+        m.b = c.opaque
+    else:
+        m.a = c.noreply
+        m.b = c.shared.out_len + c.out_len + (1 if c.big else 0)
+    c.then_watch = 0
+    c.mail = m
+    c.phase = P_COLD
+    return 1
+
+
 cdef inline void trace(Conn* c, int kind, const char* p, size_t n) noexcept nogil:
     cdef Record* r = journal_add(&c.store.journal, p, n if n < SHOWN_MOST else SHOWN_MOST)
     if r != NULL:
-        r.kind = kind
+        r.kind = kind | (J_BINARY if c.binary else 0)
         r.fd = c.fd

@@ -1,6 +1,6 @@
 # The types of the compiled core. What each thing does stands in engine.pyx; scripts/lint compares the two.
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol, Self, final
 
 ERROR: Final[bytes]
@@ -92,7 +92,7 @@ class Engine:
         version: bytes = b"1.6.45",
         manual_clock: bool = False,
         flush_enabled: bool = True,
-        ascii_only: bool = False,
+        protocol: str = "auto-negotiate",
         maintained: bool = True,
         room_for: str = "requests",
         read_buffers: int = ...,
@@ -128,6 +128,7 @@ class Engine:
     @property
     def prefixes_left_out(self) -> int: ...
     def prefix_stats(self) -> Iterator[tuple[bytes, int, int, int, int]]: ...
+    def require_login(self, kind: str | None, users: Iterable[tuple[bytes, bytes]] = ()) -> None: ...
     def flush_all(self, delay: int = 0) -> None: ...
     def set_memory_limit(self, limit: int) -> bool: ...
     def tune_lru(self, hot_pct: int, warm_pct: int, hot_factor: float, warm_factor: float) -> None: ...

@@ -32,6 +32,8 @@ from .walk cimport *
 from .text cimport *
 from .values cimport *
 from .conn cimport *
+from .binary cimport *
+from .login cimport *
 from .session cimport *
 from .worker cimport *
 from .wire cimport *
@@ -65,10 +67,12 @@ cdef enum:
     SIZES_SLICE = 65536
     WATCHED_BYTES = 65536       # of lines for watchers that nobody has spelled yet
 
-cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write")
+cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write", "login_failed")
+cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII, "binary": PROTOCOL_BINARY}
+cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_parse_cmd", "conn_mwrite", "conn_mwrite",
                      "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
-cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary")
+cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp")
 cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
 cdef dict GATES = {None: GATE_OPEN, "miss": GATE_MISS, "error": GATE_ERROR, "serve": GATE_SERVE}
 cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
@@ -87,6 +91,7 @@ cdef extern from "<semaphore.h>" nogil:
 cdef class Engine
 
 
+include "binary_face.pxi"
 include "session_object.pxi"
 include "figures.pxi"
 include "dumps.pxi"
@@ -148,6 +153,29 @@ cdef int set_prefixed(Store* s, Prefixed* list, prefixes) except -1:
     return 0
 
 
+cdef Users* users_make(list users) except NULL:
+    # Names and passwords as login.pxd compares them.
+    cdef Users* u = users_new(<int> len(users), sum(len(name) + len(password) for name, password in users))
+    cdef char* at
+    cdef User* user
+    cdef bytes name, password
+    if u == NULL:
+        raise MemoryError
+    at = <char*> (u.user + len(users))
+    for name, password in users:
+        user = &u.user[u.count]
+        user.name = at
+        user.name_len = <size_t> len(name)
+        memcpy(at, PyBytes_AS_STRING(name), user.name_len)
+        at += user.name_len
+        user.password = at
+        user.password_len = <size_t> len(password)
+        memcpy(at, PyBytes_AS_STRING(password), user.password_len)
+        at += user.password_len
+        u.count += 1
+    return u
+
+
 cdef class Engine:
     """One cache: its memory, its clock, its figures. See the architecture page for every argument and method.
 
@@ -178,7 +206,7 @@ cdef class Engine:
                   chunk_size=48, slab_chunk_max=512 << 10, slab_sizes=None, segmented=True, hot_lru_pct=20,
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
-                  manual_clock=False, flush_enabled=True, ascii_only=False, maintained=True, room_for="requests",
+                  manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
                   read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None):
         cdef Store* s = &self.s
         cdef int power
@@ -215,7 +243,9 @@ cdef class Engine:
         pthread_mutex_init(&s.mutex, NULL)
         self.opened = 1
         s.flush_enabled = flush_enabled
-        s.ascii_only = ascii_only
+        if protocol not in PROTOCOLS:
+            raise ValueError("protocol is auto-negotiate, ascii or binary")
+        s.protocol = PROTOCOLS[protocol]
         s.automove = 1
         s.attempt = 1
         s.hot_pct = hot_lru_pct
@@ -317,6 +347,7 @@ cdef class Engine:
         if self.opened:
             box_close(&self.outbox)
             pthread_mutex_destroy(&self.s.mutex)
+        users_free(self.s.users)
 
     # Time
 
@@ -405,7 +436,9 @@ cdef class Engine:
             try:
                 if r.kind & (J_COMMAND | J_REPLY):
                     text = PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey)
-                    owner.trace(session, (b">%d " if r.kind == J_REPLY else b"<%d ") % r.fd + text.rstrip(b"\r\n"))
+                    if r.kind & J_BINARY:
+                        text = header_text(text)
+                    owner.trace(session, (b">%d " if r.kind & J_REPLY else b"<%d ") % r.fd + text.rstrip(b"\r\n"))
                 elif self.log_callback is not None:
                     self.log_callback(*item_event(r))
             except Exception:
@@ -555,6 +588,23 @@ cdef class Engine:
         engine_unlock(&self.s)
 
     # Administration
+
+    def require_login(self, kind, users=()):
+        """Who connects from now on must log in first: `ascii` (-Y) or `sasl` (-S), as one of the users, pairs of name and
+        password in bytes; None: nobody must. Connections that are there stay as they are; a new list counts for their next try."""
+        cdef Users* old
+        cdef Users* new
+        cdef int login
+        if kind not in LOGINS:
+            raise ValueError("a login is ascii, sasl or None")
+        login = LOGINS[kind]
+        new = users_make(list(users))
+        engine_lock(&self.s)
+        old = self.s.users
+        self.s.login = login
+        self.s.users = new
+        engine_unlock(&self.s)
+        users_free(old)
 
     def flush_all(self, delay=0):
         """Everything stored so far is dead, at once or after `delay` (an exptime as flush_all takes it)."""

@@ -74,7 +74,7 @@ cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
     if exptime <= 0:
         flush_now(s)
         return
-    at = expiry(s, <int32_t> exptime)
+    at = expiry(s, exptime)
     s.flush_at = at - 1 if at > 1 else 1
     s.flush_again = at
     if s.sec >= s.flush_at:

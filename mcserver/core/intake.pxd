@@ -31,6 +31,11 @@ cdef inline void data_begins(Conn* c, uint32_t h) noexcept nogil:
     c.phase = P_DATA
 
 
+cdef inline int block_end(Conn* c) noexcept nogil:
+    # Bytes that stand behind a value: CR LF in the text protocols.
+    return 0 if c.binary else 2
+
+
 cdef inline void data_ends(Conn* c) noexcept nogil:
     # All of it is there, or never will be.
     upload_end(c.store, &c.up)
@@ -55,9 +60,9 @@ cdef inline void intake_refuse(Conn* c) noexcept nogil:
     data_ends(c)
     s.n.no_memory += 1
     s.cls[it.cls].outofmemory += 1
-    c.swallow = it.nbytes - c.fill.done + 2
+    c.swallow = it.nbytes - c.fill.done + block_end(c)
     c.refused = 1
-    if c.meta or c.mode == M_SET:
+    if c.drops:
         old = item_find(s, key_of(it), it.nkey, c.hash)
         if old:
             item_unlink(s, old, c.hash)

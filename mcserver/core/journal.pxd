@@ -14,6 +14,7 @@ cdef enum:
 cdef enum JournalKind:          # beyond store.pxd's LOG_*
     J_COMMAND = 256
     J_REPLY = 512
+    J_BINARY = 1024             # ... in the binary protocol
 
 cdef struct Record:
     uint32_t length             # of all, a multiple of 8

@@ -1,21 +1,18 @@
 # Meta commands: mg, ms, md, ma, mn, me.
 #
-# Each verb's whole behaviour in one place (protocol page, 1.4). Must never look at the socket or at input beyond its
-# line (and, for ms, its data).
+# How each is asked for and answered (protocol page, 1.4); what it does is verbs.pxd's. Must never look at the socket or at input
+# beyond its line (and, for ms, its data).
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from .memory cimport *
-from .index cimport index_hash
-from .store cimport *
+from .store cimport TICKS, Store, expiry, ttl_left
 from .items cimport *
 from .text cimport *
 from .values cimport *
-from .arith cimport *
 from .conn cimport *
-from .intake cimport data_begins
+from .verbs cimport *
 from .wire cimport *
-from .classic cimport LENGTH_MOST, log_store, log_stored, pinned_full, put_value, refuse_alloc, swallow
 
 cdef enum:
     META_TOKENS = 20            # tokens of a meta command, verb and key included
@@ -204,6 +201,21 @@ cdef inline void put_echo(Conn* c, Meta* m, const char* code) noexcept nogil:
     puts(c, WIRE_CRLF)
 
 
+cdef inline const char* meta_code(Result r) noexcept nogil:
+    if r == V_OK: return b"HD"
+    if r == V_NOT_STORED: return b"NS"
+    if r == V_EXISTS: return b"EX"
+    return b"NF"
+
+
+cdef inline void put_trouble(Conn* c, Result r) noexcept nogil:
+    # What is answered in words; nothing for the other results.
+    if r == V_NON_NUMERIC: puts(c, WIRE_NON_NUMERIC)
+    elif r == V_NO_MEMORY: puts(c, WIRE_NO_MEMORY)
+    elif r == V_STALE: puts(c, WIRE_STALE)
+    elif r == V_REFUSED: put(c, c.refusal, c.refusal_len)
+
+
 cdef inline void put_flag(Conn* c, char f, int64_t value) noexcept nogil:
     put_char(c, c' ')
     put_char(c, f)
@@ -216,18 +228,6 @@ cdef inline void put_cas(Conn* c, uint64_t cas) noexcept nogil:
 
 
 # mg
-
-cdef inline uint32_t vivify(Conn* c, Meta* m, uint64_t hv, int* error) noexcept nogil:
-    # The empty item that N makes on a miss: whoever sees W now holds the lease.
-    cdef Store* s = c.store
-    cdef Item* it
-    cdef uint32_t h = item_alloc(s, m.key, m.nkey, 0, 0, 0, error)
-    if h:
-        it = item_at(&s.arena, h)
-        it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
-        item_replace(s, 0, h, hv)       # not S_BINARY, whatever b says: as memcached
-    return h
-
 
 cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nogil:
     cdef Store* s = c.store
@@ -265,32 +265,26 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
             if created:
                 set_expiry(s, it, expiry(s, m.vivify))
         elif f == c'R':
-            if not was_sent and not created and it.exptime and it.exptime < expiry(s, m.recache):
+            if not was_sent and not created and lease_due(s, it, m.recache):
                 won = 1
     if was_sent:
         put(c, b" Z", 2)
     if it.state & S_STALE:
         put(c, b" X", 2)
-        if not was_sent:
-            won = 1
-    if won:
+    if lease_won(it, was_sent, won):
         put(c, b" W", 2)
-        it.seg |= G_TOKEN
     puts(c, WIRE_CRLF)
     if with_value:
-        put_value(c, h, it)
+        put_value(c, h, it, 1)
     if not m.no_bump:
         item_bump(s, h, it)
 
 
 cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
-    cdef Store* s = c.store
     cdef const char* error
-    cdef uint64_t hv
-    cdef uint32_t h = 0
-    cdef int failed = 0
-    cdef bint created = 0
-    cdef Item* it
+    cdef uint32_t h
+    cdef Lease lease
+    cdef Result r
     if m.count < 2:
         puts(c, WIRE_BAD_FORMAT)
         return
@@ -298,44 +292,21 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
     if error != NULL:
         puts(c, error)
         return
-    if s.gate == GATE_ERROR:
-        puts(c, WIRE_STALE)
-        return
-    hv = index_hash(&s.index, m.key, m.nkey)
-    if s.detail:
-        s.prefix(s.owner, 0, m.key, m.nkey)
-    if s.gate != GATE_MISS:
-        h = item_find(s, m.key, m.nkey, hv)
-    curve_get(s, hv, h, not m.no_bump)
-    if h == 0 and m.has_vivify and s.gate != GATE_MISS:
-        h = vivify(c, m, hv, &failed)
-        created = 1
-        if h == 0:
-            puts(c, WIRE_NO_MEMORY_ITEM)
-            return
-    if h == 0:
-        s.n.cmd_get += 1
-        s.n.get_misses += 1
+    lease.no_bump = m.no_bump
+    lease.touches = m.has_ttl
+    lease.makes = m.has_vivify
+    lease.explicit = m.explicit
+    r = fetch_lease(c, m.key, m.nkey, &lease, &h)
+    if r == V_OK:
+        mg_hit(c, m, h, lease.created)
+        curve_expiry(c.store, item_at(&c.store.arena, h), lease.hash)
+    elif r == V_NOT_FOUND:
         if m.long_opaque:
             puts(c, WIRE_FLAG_OPAQUE)
         elif not m.quiet:
             put_echo(c, m, WIRE_EN)
-        return
-    it = item_at(&s.arena, h)
-    if pinned_full(it):
-        puts(c, WIRE_REFCOUNT)
-        return
-    if s.detail and not created:
-        s.prefix(s.owner, 1, m.key, m.nkey)
-    if m.has_ttl:                       # what N made counts as found
-        s.n.cmd_touch += 1
-        s.cls[it.cls].touch_hits += 1
     else:
-        s.n.cmd_get += 1
-        s.cls[it.cls].hits_to[it.seg & SEG_MASK] += 1
-    s.n.vivified += created
-    mg_hit(c, m, h, created)
-    curve_expiry(s, it, hv)
+        puts(c, WIRE_STALE if r == V_STALE else WIRE_REFCOUNT if r == V_PINNED else WIRE_NO_MEMORY_ITEM)
 
 
 # ms
@@ -354,165 +325,89 @@ cdef inline bint set_mode(Meta* m, Mode* mode) noexcept nogil:
     return 1
 
 
+cdef inline void ms_refused(Conn* c, Meta* m, Result r) noexcept nogil:
+    # Its data is not wanted.
+    if r == V_STALE: puts(c, WIRE_STALE)
+    elif r == V_TOO_LARGE: puts(c, WIRE_TOO_LARGE)
+    elif r == V_NO_MEMORY: puts(c, WIRE_NO_MEMORY_STORE)
+    elif m.long_opaque: puts(c, WIRE_FLAG_OPAQUE)
+    else: put_echo(c, m, meta_code(r))
+
+
 cdef inline void cmd_ms(Conn* c, Meta* m, const char* line, size_t n) noexcept nogil:
-    # The command line of ms: makes the item that the data will fill.
-    cdef Store* s = c.store
+    # The command line of ms.
     cdef const char* error
     cdef int32_t length
-    cdef uint64_t hv
     cdef uint32_t h
-    cdef int failed = 0
     cdef Mode mode
+    cdef Result r
     cdef bint vivifies
-    cdef Item* it
     if m.count < 3 or not read_i32(m.t[2].at, m.t[2].len, &length) or length < 0 or length > LENGTH_MOST:
         puts(c, WIRE_BAD_FORMAT)
         return
     error = read_meta(m, 3)
     if error == NULL and not set_mode(m, &mode):
         error = WIRE_MODE_SET
-    if error == NULL and s.gate == GATE_ERROR:
-        error = WIRE_STALE
     if error != NULL:
-        swallow(c, error, <uint64_t> length)
+        puts(c, error)
+        skip(c, <uint64_t> length + 2)
         return
-    if s.gate == GATE_MISS:
-        if m.long_opaque:
-            puts(c, WIRE_FLAG_OPAQUE)
-        else:
-            put_echo(c, m, b"NS")
-        swallow(c, b"", <uint64_t> length)
-        return
-    hv = index_hash(&s.index, m.key, m.nkey)
-    if s.detail:
-        s.prefix(s.owner, 2, m.key, m.nkey)
     vivifies = m.has_vivify and (mode == M_APPEND or mode == M_PREPEND)
-    h = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.vivify if vivifies else m.ttl), <uint64_t> length, &failed)
-    if h == 0:
-        refuse_alloc(c, m.key, m.nkey, hv, failed, <uint64_t> length, 1, mode)
+    r = store_begin(c, m.key, m.nkey, m.flags, expiry(c.store, m.vivify if vivifies else m.ttl), <uint64_t> length, mode, 1, &h)
+    if r != V_OK:
+        ms_refused(c, m, r)
+        skip(c, <uint64_t> length + 2)
         return
     if m.long_opaque:
-        item_release(s, h)
-        swallow(c, WIRE_FLAG_OPAQUE, <uint64_t> length)
+        item_release(c.store, h)
+        puts(c, WIRE_FLAG_OPAQUE)
+        skip(c, <uint64_t> length + 2)
         return
-    it = item_at(&s.arena, h)
-    s.cls[it.cls].cmd_set += 1
     if m.binary:
-        it.state |= S_BINARY
+        item_at(&c.store.arena, h).state |= S_BINARY
     c.meta = 1
-    c.mode = mode
-    c.hash = hv
     c.text = line
     c.text_len = n
-    data_begins(c, h)
-
-
-cdef inline const char* set_code(Status r) noexcept nogil:
-    if r == R_STORED: return b"HD"
-    if r == R_NOT_STORED: return b"NS"
-    if r == R_EXISTS: return b"EX"
-    return b"NF"
+    store_takes(c, h, mode, 1)
 
 
 cdef inline void finish_ms(Conn* c, Meta* m) noexcept nogil:
     # The data is there (m was read again from the kept line): store it and answer.
-    cdef Store* s = c.store
-    cdef uint32_t h = c.item, stored = 0
-    cdef uint32_t nbytes = item_at(&s.arena, h).nbytes
-    cdef int cls = item_at(&s.arena, h).cls
+    cdef uint32_t stored
+    cdef uint32_t nbytes = item_at(&c.store.arena, c.item).nbytes
     cdef How how
-    cdef Status r = R_NOT_STORED
+    cdef Result r
     cdef int i
     cdef char f
-    if lock_stops(c, m.key, m.nkey):
-        return
-    c.item = 0
     how.cas_given = m.has_cas
     how.cas = m.cas
     how.explicit = m.explicit
     how.invalidate = m.invalidate
     how.vivify = m.has_vivify
-    if s.gate == GATE_OPEN or s.gate == GATE_SERVE:
-        if not m.has_cas and held_off(s, c.hash):
-            item_release(s, h)
-        else:
-            r = store_item(s, h, c.hash, c.mode, &how, &stored)
-    else:
-        item_release(s, h)
-    if s.log_mask & LOG_MUTATE:
-        if r == R_STORED:               # with append and prepend another item than the one that was sent
-            nbytes = item_at(&s.arena, stored).nbytes
-            cls = item_at(&s.arena, stored).cls
-        log_stored(c, cls, m.key, m.nkey, r, c.mode, m.ttl, nbytes)
-    if r == R_STORED:
-        write_event(c, m.key, m.nkey)
-        nbytes = item_at(&s.arena, stored).nbytes
+    r = store_end(c, &how, &stored)
+    if r == V_STALE or r == V_REFUSED or r == V_WAITS:
+        put_trouble(c, r)
+        return
+    if r == V_OK:
+        nbytes = item_at(&c.store.arena, stored).nbytes
         if m.quiet:
             return
-    put(c, set_code(r), 2)
+    put(c, meta_code(r), 2)
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
         if f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_key(c, m)
-        elif f == c'c': put_cas(c, item_at(&s.arena, stored).cas if stored else 0)
+        elif f == c'c': put_cas(c, item_at(&c.store.arena, stored).cas if stored else 0)
         elif f == c's': put_flag(c, f, nbytes)
     puts(c, WIRE_CRLF)
 
 
 # md
 
-cdef inline bint drop_value(Store* s, Meta* m, uint32_t* h, uint64_t hv) noexcept nogil:
-    # md x: the item stays with no value, client flags F, expiry T, and its cas. 0: out of memory.
-    cdef Item* it
-    cdef Item* old = item_at(&s.arena, h[0])
-    cdef int failed = 0
-    cdef uint32_t new
-    old.refs += 1
-    new = item_alloc(s, m.key, m.nkey, m.flags, expiry(s, m.ttl), 0, &failed)
-    if new and not old.state & S_LINKED:    # a set of its key, on its way in, was refused to make room
-        item_release(s, new)
-        new = 0
-    item_release(s, h[0])
-    if new == 0:
-        return 0
-    it = item_at(&s.arena, new)
-    # In a fleet whoever held a lease on the old value must not store under it; alone it keeps its CAS, as in memcached.
-    it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s) if s.tell_deletes else old.cas
-    item_replace(s, h[0], new, hv)      # not S_BINARY any more: only ms marks, as in memcached
-    h[0] = new
-    return 1
-
-
-cdef inline void md_hit(Conn* c, Meta* m, uint32_t h, uint64_t hv) noexcept nogil:
-    cdef Store* s = c.store
-    cdef Item* it = item_at(&s.arena, h)
-    if not m.invalidate:
-        s.cls[it.cls].delete_hits += 1
-    if m.remove_value and not drop_value(s, m, &h, hv):
-        puts(c, WIRE_NO_MEMORY)
-        return
-    it = item_at(&s.arena, h)
-    if s.log_mask & LOG_DELETE and not m.invalidate:
-        s.log(s.owner, LOG_DELETE, m.key, m.nkey, it, NULL, b"md", 0, it.nbytes, it.cls)
-    if m.invalidate:
-        it = item_at(&s.arena, h)
-        mark_item_stale(s, it, <int64_t> expiry(s, m.ttl) if m.has_ttl else -1)
-        if m.explicit and s.use_cas:
-            it.cas = m.explicit
-    elif not m.remove_value:
-        item_unlink(s, h, hv)
-    if s.gate == GATE_MISS:
-        put_echo(c, m, b"NF")
-    elif not m.quiet:
-        put_echo(c, m, b"HD")
-
-
 cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
-    cdef Store* s = c.store
     cdef const char* error
-    cdef uint64_t hv
-    cdef uint32_t h
-    cdef bint missed
+    cdef Removal how
+    cdef Result r
     if m.count < 2:
         puts(c, WIRE_BAD_FORMAT)
         return
@@ -522,42 +417,34 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     if error != NULL:
         puts(c, error)
         return
-    if lock_stops(c, m.key, m.nkey):    # done and told whatever the gate says: a delete can only make fresher
-        return
-    if s.detail:
-        s.prefix(s.owner, 3, m.key, m.nkey)
-    hv = index_hash(&s.index, m.key, m.nkey)
-    h = item_find(s, m.key, m.nkey, hv)
-    missed = h == 0 or (m.has_cas and item_at(&s.arena, h).cas != m.cas)
-    if not (m.has_cas and missed):
-        if m.invalidate and not m.remove_value and not (m.has_ttl and m.ttl < 0):   # T-1: gone at once, here and there
-            event(c, EV_STALE, m.key, m.nkey, m.ttl if m.has_ttl else -1)
-        else:
-            event(c, EV_DELETE, m.key, m.nkey, -1)
-        if not m.invalidate and not m.remove_value:
-            curve_delete(s, hv)
-    if not missed:
-        md_hit(c, m, h, hv)
-    elif h:
-        put_echo(c, m, b"EX")
+    how.name = b"md"
+    how.cas_given = m.has_cas
+    how.cas = m.cas
+    how.stale = m.invalidate
+    how.empties = m.remove_value
+    how.flags = m.flags
+    how.has_ttl = m.has_ttl
+    how.ttl = m.ttl
+    how.explicit = m.explicit
+    r = delete_key(c, m.key, m.nkey, &how)
+    if r == V_EXISTS or r == V_NOT_FOUND or r == V_OK and not m.quiet:
+        put_echo(c, m, meta_code(r))
     else:
-        s.n.delete_misses += 1
-        put_echo(c, m, b"NF")
+        put_trouble(c, r)
 
 
 # ma
 
-cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint created, bint grown) noexcept nogil:
+cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
     # The reply of a success. T and N take effect here, in their place among the flags. As in memcached, T is shown
     # and lost when the number has grown: it is set on the item that a longer one has replaced.
     cdef Store* s = c.store
-    cdef Item* it = item_at(&s.arena, h)
+    cdef Item* it = item_at(&s.arena, sum.item)
     cdef uint32_t kept = it.exptime
     cdef char digits[24]
-    cdef int n = write_u64(digits, number), i
+    cdef int n = write_u64(digits, sum.number), i
     cdef char f
     cdef size_t start = c.shared.out_len
-    write_event(c, m.key, m.nkey)
     if m.value:
         put(c, b"VA ", 3)
         put_u64(c, <uint64_t> n)
@@ -572,13 +459,13 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint cre
         elif f == c'k': put_key(c, m)
         elif f == c'T': set_expiry(s, it, expiry(s, m.ttl))
         elif f == c'N':
-            if created:
+            if sum.created:
                 set_expiry(s, it, expiry(s, m.vivify))
     puts(c, WIRE_CRLF)
     if m.value:
         put(c, digits, <size_t> n)
         puts(c, WIRE_CRLF)
-    if grown:
+    if sum.grown:
         set_expiry(s, it, kept)
     if m.long_opaque or m.quiet:
         c.shared.out_len = start
@@ -586,91 +473,46 @@ cdef inline void ma_done(Conn* c, Meta* m, uint32_t h, uint64_t number, bint cre
         puts(c, WIRE_FLAG_OPAQUE)
 
 
-cdef inline void ma_missing(Conn* c, Meta* m, uint64_t hv, bint incr) noexcept nogil:
-    # The key is not there: N makes it with J's number, else NF.
-    cdef Store* s = c.store
-    cdef char digits[24]
-    cdef int n, failed = 0
-    cdef uint32_t h
-    cdef Item* it
-    if m.has_vivify and s.gate != GATE_MISS:
-        if held_off(s, hv):
-            if m.long_opaque:
-                puts(c, WIRE_FLAG_OPAQUE)
-            else:
-                put_echo(c, m, b"NS")
-            return
-        n = write_u64(digits, m.initial)
-        h = item_alloc(s, m.key, m.nkey, 0, 0, <uint64_t> n, &failed)
-        if h == 0:
-            puts(c, WIRE_NO_MEMORY)
-            return
-        it = item_at(&s.arena, h)
-        memcpy(value_of(it), digits, <size_t> n)
-        it.cas = m.explicit if m.explicit and s.use_cas else new_cas(s)
-        item_replace(s, 0, h, hv)
-        if s.log_mask & LOG_MUTATE:
-            log_stored(c, it.cls, m.key, m.nkey, R_STORED, M_ADD, 0, <uint64_t> n)
-        ma_done(c, m, h, m.initial, 1, 0)
-        return
-    if incr:
-        s.n.incr_misses += 1
-    else:
-        s.n.decr_misses += 1
-    if m.long_opaque:
-        puts(c, WIRE_FLAG_OPAQUE)
-    else:
-        put_echo(c, m, b"NF")
-
-
 cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
-    cdef Store* s = c.store
-    cdef uint64_t hv, number
-    cdef uint32_t h = 0, found
-    cdef Delta d
-    cdef bint incr = 1
+    cdef Sum sum
+    cdef Result r
     if m.count < 2:
         puts(c, WIRE_BAD_FORMAT)
         return
     if read_meta(m, 2) != NULL:
         puts(c, WIRE_MA_FLAG)
         return
+    sum.incr = 1
     if m.has_mode:
-        incr = m.mode == c'I' or m.mode == c'+'
-        if not incr and m.mode != c'D' and m.mode != c'-':
+        sum.incr = m.mode == c'I' or m.mode == c'+'
+        if not sum.incr and m.mode != c'D' and m.mode != c'-':
             puts(c, WIRE_MODE_ARITH)
             return
-    if s.gate == GATE_ERROR:
-        puts(c, WIRE_STALE)
-        return
-    if lock_stops(c, m.key, m.nkey):
-        return
-    hv = index_hash(&s.index, m.key, m.nkey)
-    if s.gate != GATE_MISS:
-        h = item_find(s, m.key, m.nkey, hv)
-    if h == 0:
-        ma_missing(c, m, hv, incr)
-        return
-    found = h
-    d = add_delta(s, &h, hv, incr, m.delta, m.has_cas, m.cas, m.explicit, &number)
-    if d == D_OK:
-        ma_done(c, m, h, number, 0, h != found)
-    elif d == D_EXISTS and m.long_opaque:
+    sum.delta = m.delta
+    sum.cas_given = m.has_cas
+    sum.cas = m.cas
+    sum.explicit = m.explicit
+    sum.makes = m.has_vivify
+    sum.initial = m.initial
+    sum.expires = 0
+    r = add_up(c, m.key, m.nkey, &sum)
+    if r == V_OK:
+        ma_done(c, m, &sum)
+    elif r != V_EXISTS and r != V_NOT_FOUND and r != V_NOT_STORED:
+        put_trouble(c, r)
+    elif m.long_opaque:
         puts(c, WIRE_FLAG_OPAQUE)
-    elif d == D_EXISTS:
-        put_echo(c, m, b"EX")
-    elif d == D_NON_NUMERIC:
-        puts(c, WIRE_NON_NUMERIC)
     else:
-        puts(c, WIRE_NO_MEMORY)
+        put_echo(c, m, meta_code(r))
 
 
 # me
 
 cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     cdef Store* s = c.store
-    cdef uint32_t h = 0
+    cdef uint32_t h
     cdef Item* it
+    cdef Result r
     cdef int64_t left
     cdef int i
     s.n.cmd_meta += 1
@@ -685,13 +527,9 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
             if m.nkey == 0:
                 puts(c, WIRE_FLAG_KEY)
                 return
-    if s.gate == GATE_ERROR:
-        puts(c, WIRE_STALE)
-        return
-    if s.gate != GATE_MISS:
-        h = item_find(s, m.key, m.nkey, index_hash(&s.index, m.key, m.nkey))
-    if h == 0:
-        puts(c, WIRE_EN)
+    r = peek(c, m.key, m.nkey, &h)
+    if r != V_OK:
+        puts(c, WIRE_STALE if r == V_STALE else WIRE_EN)
         return
     it = item_at(&s.arena, h)
     left = ttl_left(s, it)

@@ -24,6 +24,8 @@ from .conn cimport *
 from .intake cimport *
 from .classic cimport *
 from .meta cimport *
+from .binary cimport *
+from .door cimport *
 from .wire cimport *
 
 cdef extern from "<semaphore.h>" nogil:
@@ -95,18 +97,11 @@ cdef inline void command_done(Conn* c) noexcept nogil:
 
 cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
     # The owner's command: its reply comes by letter.
-    cdef Mail* m = mail_with(M_COLD, c, line, n)
-    if m == NULL:
-        puts(c, WIRE_NO_MEMORY)
-        return
     if same(t, b"stats", 5) or same(t, b"watch", 5):
         c.noreply = 0
     c.bad_http = count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0
-    c.then_watch = 0
-    m.a = c.noreply
-    m.b = c.shared.out_len + c.out_len + (1 if c.big else 0)
-    c.mail = m                  # written when what stands before it is sent
-    c.phase = P_COLD
+    if not ask_owner(c, line, n):
+        puts(c, WIRE_NO_MEMORY)
 
 
 cdef inline void answer(Conn* c) noexcept nogil:
@@ -115,7 +110,9 @@ cdef inline void answer(Conn* c) noexcept nogil:
     c.start = c.shared.out_len
     c.phase = P_WATCH if c.then_watch else P_LINE
     if m.a == A_UNKNOWN:
-        if c.bad_http:
+        if c.binary:
+            put_status(c, BIN_NOT_FOUND)
+        elif c.bad_http:
             gone(c)
         else:
             puts(c, WIRE_ERROR)
@@ -184,7 +181,7 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
         put(c, c.shared.version, c.shared.version_len)
     elif same(t, b"quit", 4):
         c.noreply = 0
-        c.quitting = 1
+        c.quitting = QUIT_ASKED
     elif t[0].len == 0 and count > 1 and same(&t[1], b"flush_all", 9):
         cmd_flush_all(c, &t[1], count - 1)      # like the owner's commands, it may stand behind spaces
     else:
@@ -215,7 +212,9 @@ cdef inline void data_done(Conn* c, bint good) noexcept nogil:
     c.start = c.shared.out_len
     c.phase = P_LINE
     data_ends(c)
-    if not good:
+    if c.binary:
+        bin_data_done(c)
+    elif not good:
         item_release(c.store, c.item)
         c.item = 0
         if c.meta:
@@ -257,7 +256,9 @@ cdef inline size_t run_data(Conn* c, const char* p, size_t n) noexcept nogil:
         take = intake_copy(c, p, n if take > n else take)
         if c.phase != P_DATA:
             return take
-    if c.fill.done == it.nbytes and n - take >= 2:
+    if c.fill.done == it.nbytes and c.binary:
+        data_done(c, 1)
+    elif c.fill.done == it.nbytes and n - take >= 2:
         data_done(c, p[take] == c'\r' and p[take + 1] == c'\n')
         take += 2
     return take
@@ -284,11 +285,46 @@ cdef inline size_t run_line(Conn* c, const char* p, size_t n) noexcept nogil:
     return raw
 
 
+cdef inline size_t run_binary(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Runs the request at p; returns its length without its value, 0 when it isn't complete.
+    cdef Request r
+    if <uint8_t> p[0] != BINARY_REQUEST:
+        close_after(c)
+        return 0
+    if not read_request(c, p, n, &r):
+        return 0
+    c.start = c.shared.out_len
+    c.noreply = 0
+    if c.store.trace:
+        trace(c, J_COMMAND, p, BINARY_HEADER)
+    bin_request(c, &r)
+    if c.phase == P_LOCKED:
+        c.start = c.shared.out_len
+        return 0
+    if c.phase == P_LINE or c.phase == P_SWALLOW:
+        command_done(c)
+    return r.size
+
+
+cdef inline size_t run_login(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Takes one attempt to log in; returns its length, 0 when it isn't complete.
+    cdef size_t taken
+    c.start = c.shared.out_len
+    c.noreply = 0
+    taken = login_line(c, p, n)
+    if taken:
+        command_done(c)
+    return taken
+
+
 cdef inline void tell_refusal(Conn* c) noexcept nogil:
     # A value that was on its way was given up meanwhile.
     c.refused = 0
     c.start = c.shared.out_len
-    puts(c, WIRE_NO_MEMORY_STORE)
+    if c.binary:
+        put_failure(c, V_NO_MEMORY)
+    else:
+        puts(c, WIRE_NO_MEMORY_STORE)
     if c.meta:
         c.noreply = 0
         drop_text(c)
@@ -325,16 +361,15 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0
+    cdef bint known = 1
     cdef uint64_t began = 0, entered = 0
     enter(c)
     set32(&c.last, c.store.sec)
-    if not c.seen and n:
-        c.seen = 1
-        if <uint8_t> p[0] == 0x80 and not c.store.ascii_only:      # the binary protocol: its clients would wait for ever for an answer
-            c.why = WHY_BINARY
-            gone(c)
+    if not c.seen and n and c.phase == P_LINE and not greet(c, p, n):
+        known = 0
+        if c.wrong:
             pos = n
-    while True:
+    while known:
         if c.big or c.shared.out_len >= OUT_SOFT:
             if not flush(c):
                 break
@@ -348,7 +383,12 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
         if c.phase == P_LINE:
             if pos == n or c.quitting:
                 break
-            taken = run_line(c, p + pos, n - pos)
+            if c.binary:
+                taken = run_binary(c, p + pos, n - pos)
+            elif c.stranger:
+                taken = run_login(c, p + pos, n - pos)
+            else:
+                taken = run_line(c, p + pos, n - pos)
             pos += taken
             if taken == 0:
                 break
@@ -407,7 +447,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
 cdef inline void run_ends(Conn* c) noexcept nogil:
     # What follows when the replies of a batch are on their way.
     if c.quitting and not (stopped(c) or c.yielded):
-        c.ended = 1
+        c.ended = c.quitting == QUIT_ASKED
         gone(c)
     elif c.phase == P_LOCKED:
         ask_for_lock(c)
@@ -496,7 +536,7 @@ cdef inline bint more_room(Conn* c) noexcept nogil:
         return 1
     if get64(&c.store.in_kept) + c.in_cap + IN_SIZE > c.store.in_most:      # a line without an end, among many
         add64(&c.store.in_refused, 1)
-        if not c.out_len and not c.blocked:
+        if not (c.out_len or c.blocked or c.binary):
             send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
         gone(c)
         return 0
@@ -513,19 +553,21 @@ cdef inline bint receive_value(Conn* c, ssize_t* n) noexcept nogil:
     # A value is on its way: reads it straight into its item. 1: that was all for now; 0: n bytes (or none, or an error) are in the
     # shared buffer, or (n: -2) it is no longer so.
     cdef uint64_t done
-    cdef bint over = 0, refused
+    cdef bint over = 0, goes_on = 0
     n[0] = -2
     enter(c)
     if c.phase == P_DATA and c.fill.done < item_at(&c.store.arena, c.item).nbytes:
         done = c.fill.done
         n[0] = intake_receive(c)
         if n[0] == -2 or n[0] == 0 and c.fill.done > done:
-            if n[0] == 0:
+            if n[0] == 0 and c.binary and c.fill.done == item_at(&c.store.arena, c.item).nbytes:
+                goes_on = 1                 # nothing stands behind the value
+            elif n[0] == 0:
                 intake_note(c)
             over = 1
-    refused = c.refused
+    goes_on = goes_on or c.refused
     leave(c)
-    if over and refused:
+    if over and goes_on:
         run(c, c.shared.inbuf, 0)
     return over
 
@@ -564,6 +606,10 @@ cdef inline void readable(Conn* c) noexcept nogil:
     used = run(c, buf, have)
     if not stash(c, buf + used, have - used):
         gone(c)
+
+
+cdef inline int why_closed(Conn* c) noexcept nogil:
+    return WHY_SHUTDOWN + c.wrong if c.wrong else WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why
 
 
 # Letters from the owner
@@ -631,7 +677,7 @@ cdef inline void take_mail(Conn* c, Mail* m) noexcept nogil:
         take_push(c, m)
     elif m.kind == W_QUIT:
         c.why = WHY_NORMAL
-        c.quitting = 1
+        c.quitting = QUIT_ASKED
         if not stopped(c):
             gone(c)
     elif m.kind == W_CLOSE:

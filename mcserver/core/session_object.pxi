@@ -53,6 +53,7 @@ cdef class Session:
         self.c.self = <PyObject*> self
         engine_lock(&engine.s)
         self.c.last = engine.s.sec
+        self.c.stranger = engine.s.login != LOGIN_NONE
         engine_unlock(&engine.s)
 
     def __dealloc__(self):
@@ -164,7 +165,7 @@ cdef class Session:
         if sink:
             c.sink_room = <uint64_t> -1
             sink_write(c, PyBytes_AS_STRING(sink), <size_t> PyBytes_GET_SIZE(sink))
-        self.owner.closed(self, REASONS[WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why])
+        self.owner.closed(self, REASONS[why_closed(c)])
 
     # Without a socket
 
@@ -313,7 +314,7 @@ cdef class Session:
         if self.gone_told:
             return
         if m.kind == M_COLD:
-            self.take_command(PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n), m.a, m.b)
+            self.take_command(PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n), m)
         elif m.kind == M_EVENTS:
             self.take_events(m)
         elif m.kind == M_LOCK:
@@ -332,10 +333,11 @@ cdef class Session:
             self.kept = None
             self.owner.closed(self, REASONS[m.a])
 
-    cdef take_command(self, bytes line, bint silent, uint64_t before):
+    cdef take_command(self, bytes line, Mail* m):
+        cdef bint silent = m.a == 1
         self.pending = None
         self.watches = 0
-        self.before = before
+        self.before = 0 if m.a & 2 else m.b
         self.in_command = 1
         try:
             reply = self.owner.command(self, line)
@@ -345,6 +347,8 @@ cdef class Session:
             reply = INTERNAL
         self.in_command = 0
         self.before = 0
+        if m.a & 2 and reply is not None:
+            reply = stat_packets(m.a >> 8, <uint32_t> m.b, line, reply)
         if self.pending is None or self.gone_told:
             self.answer(reply)
             return

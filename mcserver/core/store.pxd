@@ -48,6 +48,12 @@ cdef enum:
     GATE_ERROR = 2
     GATE_SERVE = 3
 
+# What a connection may speak (-B).
+cdef enum:
+    PROTOCOL_AUTO = 0           # its first byte says which
+    PROTOCOL_ASCII = 1
+    PROTOCOL_BINARY = 2
+
 cdef struct Lru:
     uint32_t head
     uint32_t tail
@@ -107,6 +113,8 @@ cdef struct Counters:
     uint64_t juggles
     uint64_t readers_dropped
     uint64_t vivified           # of the gets that are counted as hits: mg made the item
+    uint64_t auth_cmds          # logins tried
+    uint64_t auth_errors        # ... that failed
     uint64_t uploads_refused    # stores that were refused in the middle, see uploads.pxd
     uint64_t lock_waits         # times that a thread had to wait for the lock, and how long
     uint64_t lock_wait_ns
@@ -169,6 +177,17 @@ cdef struct Reader:
     bint busy                   # data of it is being sent, without the lock
     bint stuck                  # the client takes no more
 
+# Who may log in (login.pxd).
+cdef struct User:
+    const char* name
+    size_t name_len
+    const char* password
+    size_t password_len
+
+cdef struct Users:
+    int count
+    User* user
+
 cdef struct Store:
     pthread_mutex_t mutex       # of all that follows (lock.pxd)
     uint32_t waiting            # threads that wait for it; atomic
@@ -188,7 +207,9 @@ cdef struct Store:
     bint use_cas
     bint segmented
     bint flush_enabled
-    bint ascii_only             # a first byte of 0x80 is text like any other
+    int protocol                # what may be spoken: PROTOCOL_*
+    int login                   # whether a connection must log in first: LOGIN_* of login.pxd
+    Users* users
     int turn                    # -R: commands after which a connection may have to give up its turn
     bint automove
     int hot_pct
@@ -280,7 +301,7 @@ cdef inline uint64_t boot_clock() noexcept nogil:
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 
-cdef inline uint32_t expiry(Store* s, int32_t exptime) noexcept nogil:
+cdef inline uint32_t expiry(Store* s, int64_t exptime) noexcept nogil:
     # The protocol's exptime as a second of the engine's clock: 0 never, 1 already past.
     cdef int64_t at
     if exptime == 0:

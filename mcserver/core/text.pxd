@@ -8,6 +8,7 @@ from libc.string cimport memcmp
 cdef enum:
     MAX_TOKENS = 24             # tokens that are indexed; further ones are ignored
     KEY_MAX = 250
+    LENGTH_MOST = 2147483645    # of a value
 
 cdef struct Token:
     const char* at

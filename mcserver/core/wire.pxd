@@ -38,6 +38,32 @@ cdef extern from *:
     #define WIRE_MODE_SET "CLIENT_ERROR invalid mode for ms M token\\r\\n"
     #define WIRE_MODE_ARITH "CLIENT_ERROR invalid mode for ma M token\\r\\n"
     #define WIRE_MA_FLAG "CLIENT_ERROR invalid or duplicate flag\\r\\n"
+    /* -Y */
+    #define WIRE_LOGIN_FIRST "CLIENT_ERROR unauthenticated\\r\\n"
+    #define WIRE_LOGIN_LONG "CLIENT_ERROR auth token too long\\r\\n"
+    #define WIRE_LOGIN_END "CLIENT_ERROR bad command line termination\\r\\n"
+    #define WIRE_LOGIN_FORMAT "CLIENT_ERROR bad authentication token format\\r\\n"
+    #define WIRE_LOGIN_WRONG "CLIENT_ERROR authentication failure\\r\\n"
+    /* the binary protocol */
+    #define WIRE_BIN_NOT_FOUND "Not found"
+    #define WIRE_BIN_EXISTS "Data exists for key."
+    #define WIRE_BIN_TOO_LARGE "Too large."
+    #define WIRE_BIN_INVALID "Invalid arguments"
+    #define WIRE_BIN_NOT_STORED "Not stored."
+    #define WIRE_BIN_NON_NUMERIC "Non-numeric server-side value for incr or decr"
+    #define WIRE_BIN_AUTH_ERROR "Auth failure."
+    #define WIRE_BIN_AUTHENTICATED "Authenticated"
+    #define WIRE_BIN_UNKNOWN "Unknown command"
+    #define WIRE_BIN_NO_MEMORY_ITEM "Out of memory allocating item"
+    #define WIRE_BIN_NO_MEMORY_NEW "Out of memory allocating new item"
+    #define WIRE_BIN_NO_MEMORY_ADD "Out of memory incrementing value"
+    /* wrong doors: memcached has none of these */
+    #define WIRE_WRONG_BINARY "the binary protocol is switched off here"
+    #define WIRE_WRONG_TEXT "CLIENT_ERROR only the binary protocol is spoken here\\r\\n"
+    #define WIRE_WRONG_RESP "-ERR this is a memcached server: it doesn't speak Redis's protocol\\r\\n"
+    #define WIRE_WRONG_HTTP "HTTP/1.0 400 Bad Request\\r\\nContent-Type: text/plain\\r\\nContent-Length: 52\\r\\n" \
+        "Connection: close\\r\\n\\r\\nThis is a memcached server: it doesn't speak HTTP.\\r\\n"
+    #define WIRE_WRONG_TLS "\\x15\\x03\\x01\\x00\\x02\\x02\\x28"   /* a fatal alert: handshake_failure */
     """
     const char* WIRE_ERROR
     const char* WIRE_OK
@@ -75,3 +101,25 @@ cdef extern from *:
     const char* WIRE_MODE_SET
     const char* WIRE_MODE_ARITH
     const char* WIRE_MA_FLAG
+    const char* WIRE_LOGIN_FIRST
+    const char* WIRE_LOGIN_LONG
+    const char* WIRE_LOGIN_END
+    const char* WIRE_LOGIN_FORMAT
+    const char* WIRE_LOGIN_WRONG
+    const char* WIRE_BIN_NOT_FOUND
+    const char* WIRE_BIN_EXISTS
+    const char* WIRE_BIN_TOO_LARGE
+    const char* WIRE_BIN_INVALID
+    const char* WIRE_BIN_NOT_STORED
+    const char* WIRE_BIN_NON_NUMERIC
+    const char* WIRE_BIN_AUTH_ERROR
+    const char* WIRE_BIN_AUTHENTICATED
+    const char* WIRE_BIN_UNKNOWN
+    const char* WIRE_BIN_NO_MEMORY_ITEM
+    const char* WIRE_BIN_NO_MEMORY_NEW
+    const char* WIRE_BIN_NO_MEMORY_ADD
+    const char* WIRE_WRONG_BINARY
+    const char* WIRE_WRONG_TEXT
+    const char* WIRE_WRONG_RESP
+    const char* WIRE_WRONG_HTTP
+    const char* WIRE_WRONG_TLS

@@ -191,8 +191,8 @@ cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
             at = &at[0].poked_next
         at[0] = c.poked_next
     pthread_mutex_unlock(&w.box.mutex)
-    if told or c.known or c.why == WHY_BINARY or get32(&w.pool.tell_closed):
-        write_to_owner(c, M_CLOSED, WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why, NULL, 0)
+    if told or c.known or c.wrong or get32(&w.pool.tell_closed):
+        write_to_owner(c, M_CLOSED, why_closed(c), NULL, 0)
     else:
         conn_forgotten(w, c)
 
@@ -284,7 +284,7 @@ cdef inline void close_each(Worker* w, bint at_once) noexcept nogil:
     while c != &w.ends:
         after = next_of(w, c)
         if has_to_send(c) and not at_once:
-            c.quitting = 1
+            c.quitting = QUIT_ASKED
             c.why = WHY_NORMAL
         else:
             c.why = WHY_SHUTDOWN
@@ -435,6 +435,7 @@ cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
     c.worker = w
     engine_lock(c.store)
     c.last = c.store.sec
+    c.stranger = c.store.login != 0
     engine_unlock(c.store)
     conns_add(w, c)
     add32(&w.pool.clients, 1)

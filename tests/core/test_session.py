@@ -95,16 +95,11 @@ def test_quit_ends_after_what_came_before() -> None:
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/1.1\r\n", b"POST / HTTP/1.0\r\n", b"x HTTP/2\r\n"])
-def test_http_is_shown_the_door(line: bytes) -> None:
+def test_http_among_commands_is_shown_the_door(line: bytes) -> None:
     client = fresh()
+    assert client.send(b"mn\r\n") == b"MN\r\n"
     assert client.send(line + b"Host: a\r\n\r\n") == b""
     assert client.close_reason == "error"
-
-
-def test_the_binary_protocol_is_closed_at_once() -> None:
-    client = fresh()
-    assert client.send(b"\x80") == b""
-    assert client.is_closed
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ Step = tuple[Literal["send", "recv", "sleep", "closed"], bytes | float | bool]
 
 # Where this server answers otherwise than the recording, and why.
 DEVIATIONS = {
-    "framing/line/38": "the binary protocol's magic byte closes the connection: that protocol is not spoken",
+    "framing/line/28": "who begins with HTTP is told in HTTP that this is another protocol, then closed",
 }
 
 
@@ -247,6 +247,8 @@ def play(case: Case, address: tuple[str, int], last_cas: int = 1) -> None:
                 wait = connection.patience if value else connection.silence
                 got = connection.take(lambda data, want=value: bool(want) and same(numbers, want, data), wait)  # type: ignore[misc]
                 log.append(f"< {got[:200]!r}")
+                if case.id in DEVIATIONS and connection.ended:
+                    return
                 if not same(numbers, value, got):
                     raise MismatchError(case, log, value, got)
             elif kind == "sleep":

@@ -1,0 +1,96 @@
+"""Random requests of the binary protocol to the core and to Debian's memcached: the replies are the same, byte for byte but for
+the numbers of CAS uniques; and the same again when every byte comes alone.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from contextlib import closing
+from random import Random
+
+import pytest
+
+from tests.core.harness import Client, fresh
+from tests.peer import memcached
+from tests.stateful.packets import END, NOOP, Reply, Requests, Uniques, replies, request
+
+REQUESTS = 1500
+AS_OLD = {"version": b"1.6.18"}
+FENCE = request(NOOP, opaque=END)
+
+
+class Other:
+    """A connection to memcached; each answer is what came before the fence's, and whether it closed."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.address = address
+        self.socket = socket.create_connection(address, 5)
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def answer(self, data: bytes) -> tuple[list[Reply], bool]:
+        self.socket.sendall(data + FENCE)
+        got: list[Reply] = []
+        rest = b""
+        while not got or got[-1].opaque != END:
+            try:
+                received = self.socket.recv(1 << 20)
+            except ConnectionResetError:
+                received = b""
+            if not received:
+                assert not rest
+                self.socket.close()
+                self.socket = socket.create_connection(self.address, 5)
+                return got, True
+            more, rest = replies(rest + received)
+            got += more
+        return got[:-1], False
+
+
+def ours(client: Client, data: bytes, *, dribbled: bool) -> tuple[list[Reply], bool, Client]:
+    """The same of the core; a connection that was closed is followed by a new one."""
+    answer = client.dribble(data + FENCE) if dribbled else client.send(data + FENCE)
+    got, rest = replies(answer)
+    assert not rest
+    if client.is_closed:
+        return got, True, Client(client.engine)
+    assert got.pop().opaque == END
+    return got, False, client
+
+
+def same(key_of: dict[int, bytes], uniques: Uniques, mine: list[Reply], theirs: list[Reply]) -> bool:
+    """Whether they say the same."""
+    if [each._replace(cas=0) for each in mine] != [each._replace(cas=0) for each in theirs]:
+        return False
+    return all(uniques.bind(key_of.get(a.opaque, b""), a.cas, b.cas) for a, b in zip(mine, theirs, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "settings", "seed"),
+    [((), {}, 1), ((), {}, 2), (("-C",), {"cas": False}, 3), (("-F",), {"flush_enabled": False}, 4)],
+)
+def test_replies_are_memcacheds(options: tuple[str, ...], settings: dict[str, object], seed: int) -> None:
+    # memcached's flush takes along what was stored in its second, or leaves it, by its settings: so that nothing is.
+    with memcached(*options) as address, closing(Other(address)) as other:
+        client, slow = fresh(**settings, **AS_OLD), fresh(**settings, **AS_OLD)
+        uniques = Uniques()
+        made = Requests(Random(seed), uniques.pairs)
+        key_of: dict[int, bytes] = {}
+        for _ in range(REQUESTS):
+            sent = made.any()
+            mine, theirs = sent.packet(sent.cas[0]), sent.packet(sent.cas[1])
+            key_of[made.opaque] = mine[24 + mine[4] :][: int.from_bytes(mine[2:4], "big")]
+            flushes = mine[1] in (0x08, 0x18)
+            if flushes:
+                time.sleep(1.1)
+            answer, closed, client = ours(client, mine, dribbled=False)
+            expected = other.answer(theirs)
+            if flushes:
+                time.sleep(1.1)
+            assert closed == expected[1], (mine[:400], answer, expected)
+            assert same(key_of, uniques, answer, expected[0]), (mine[:400], answer, expected)
+            slowly, slowly_closed, slow = ours(slow, mine, dribbled=len(mine) < 5000)
+            assert (slowly, slowly_closed) == (answer, closed), mine[:400]

@@ -1,0 +1,114 @@
+"""Whoever speaks what is not spoken at a port is told so in a way that its own library shows, is closed, and is counted."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+import urllib.error
+import urllib.request
+
+import pytest
+
+from tests.conftest import Start
+from tests.serving import Client, Server, eventually
+from tests.stateful import packets as b
+from tests.stateful.packets import replies, request
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+
+
+def turned_away(server: Server, data: bytes) -> bytes:
+    """All that it answers until it closes."""
+    stranger = server.connect()
+    stranger.send(data)
+    return stranger.to_end()
+
+
+def test_http_is_answered_in_http(server: Server) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="400") as error:
+        urllib.request.urlopen(f"http://127.0.0.1:{server.port}/index.html", timeout=5)
+    assert b"memcached" in error.value.read()
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+    connection.request("POST", "/", body=b"x" * 1000)
+    answer = connection.getresponse()
+    assert (answer.status, answer.will_close) == (400, True)
+    connection.close()
+
+
+def test_tls_is_answered_with_an_alert(server: Server) -> None:
+    with (
+        socket.create_connection(("127.0.0.1", server.port), 5) as plain,
+        pytest.raises(ssl.SSLError, match=r"(?i)handshake.failure"),
+    ):
+        ssl.create_default_context().wrap_socket(plain, server_hostname="localhost")
+
+
+def test_redis_is_answered_with_an_error_of_its_own(server: Server) -> None:
+    assert turned_away(server, PING) == b"-ERR this is a memcached server: it doesn't speak Redis's protocol\r\n"
+
+
+@pytest.mark.parametrize("options", [("-B", "ascii"), ("-Y", "USERS")])
+def test_binary_where_it_is_switched_off(start: Start, tmp_path, options: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+    users = tmp_path / "users"
+    users.write_text("alice:secret\n")
+    server = start(*(option.replace("USERS", str(users)) for option in options))
+    (reply,), rest = replies(turned_away(server, request(b.GET, b"a", opaque=77)))
+    assert (reply.opcode, reply.status, reply.opaque, rest) == (b.GET, 0x83, 77, b"")
+    assert b"switched off" in reply.value
+
+
+@pytest.mark.parametrize("data", [b"get a\r\n", b"\x00\x01", b"version\r\n"])
+def test_text_where_only_binary_is_spoken(start: Start, data: bytes) -> None:
+    server = start("-B", "binary")
+    assert turned_away(server, data) == b"CLIENT_ERROR only the binary protocol is spoken here\r\n"
+    client = server.connect()
+    client.send(request(b.NOOP))
+    client.until(b"\x81\x0a")
+
+
+def test_they_are_counted_and_told_once(server: Server, client: Client) -> None:
+    for _ in range(3):
+        turned_away(server, PING)
+        turned_away(server, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert client.stats()["wrong_protocol"] == "6"
+    eventually(lambda: "it speaks HTTP" in server.log())
+    assert server.log().count("it speaks Redis's protocol") == server.log().count("it speaks HTTP") == 1
+    client.command(b"stats reset")
+    assert client.stats()["wrong_protocol"] == "0"
+
+
+def test_the_first_bytes_may_come_one_by_one(server: Server, client: Client) -> None:
+    for data in (PING, b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x00\x05hello"):
+        whole = turned_away(server, data)
+        slow = server.connect()
+        for at in range(len(data)):
+            try:
+                slow.send(data[at : at + 1])
+            except OSError:
+                break  # it has heard enough
+        try:
+            assert whole.startswith(slow.to_end())
+        except ConnectionResetError:
+            pass
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+def test_what_only_begins_like_that_is_text(client: Client) -> None:
+    assert client.command(b"*1 a") == b"ERROR\r\n"
+    assert client.command(b"GET a") == b"ERROR\r\n"
+    assert client.command(b"mn") == b"MN\r\n"
+
+
+def test_the_binary_protocol_on_a_unix_socket(start: Start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    client = start("-s", str(tmp_path / "socket")).connect()
+    client.send(
+        request(b.SET, b"a", b.STORE.pack(7, 0), b"hello") + request(b.GETK, b"a") + request(b.STAT) + request(b.QUIT)
+    )
+    got, rest = replies(client.to_end())
+    assert rest == b""
+    assert (got[1].extras, got[1].key, got[1].value) == (b"\0\0\0\7", b"a", b"hello")
+    figures = {reply.key: reply.value for reply in got[2:-2]}
+    assert figures[b"cmd_set"] == b"1"
+    assert figures[b"version"] == b"1.6.45"
+    assert (got[-2].key, got[-2].value, got[-1].opcode) == (b"", b"", b.QUIT)
