@@ -20,12 +20,13 @@ BLOCKING = {
     "server_version", "set", "set_acls", "start", "stop", "sync",
 }  # fmt: skip
 """Methods of kazoo's client that wait for an answer."""
+FUNCTION = re.compile(r"cdef (inline )?[\w *]+\(")
 KAZOO_CLIENT = re.compile(r"client|kazoo|^zk$", re.IGNORECASE)
 SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|raise SkipTest")
 
 
 def main() -> int:
-    complaints = [*core_arrows(ROOT), *circles(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
+    complaints = [*core_arrows(ROOT), *no_interpreter(ROOT), *circles(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return 1 if complaints else 0
 
@@ -44,6 +45,24 @@ def core_arrows(root: Path) -> Iterator[str]:
                 name = match[1] or match[2] or match[3]
                 if name in level and level[name] >= level[path.stem] and name != path.stem:
                     yield f"{path.relative_to(root)}:{number}: {path.stem} is not above {name} (core-layers)"
+
+
+def no_interpreter(root: Path) -> Iterator[str]:
+    """The rooms below engine.pyx never take the GIL: every function there is `nogil`, and none takes it for a while.
+
+    Cython refuses a call from such a function to one that needs it, so nothing that a worker reaches can.
+    """
+    for path in sorted((root / "mcserver/core").glob("*.pxd")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            where = f"{path.relative_to(root)}:{number}"
+            if "with gil" in line:
+                yield f"{where}: a worker never takes the GIL"
+            elif FUNCTION.match(line) and not line.rstrip().endswith(("nogil:", ",", "(")):
+                yield f"{where}: not nogil"
+    for path in sorted((root / "mcserver/core").glob("*.px[iy]")):
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            if "with gil" in line:
+                yield f"{path.relative_to(root)}:{number}: a worker never takes the GIL"
 
 
 def circles(root: Path) -> Iterator[str]:

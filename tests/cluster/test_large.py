@@ -78,7 +78,7 @@ def test_the_writer_of_a_cell_fails_under_load(ensemble: Ensemble, name: str, fa
             time.sleep(1.5 * SESSION)
             for link in fleet.links(writer):
                 link.heal()
-        fleet.wait_fresh(20)
+        fleet.wait_fresh(seconds=20)
         time.sleep(1)
         fleet.verify(work)
 
@@ -95,7 +95,7 @@ def test_a_rolling_upgrade_from_the_first_release(ensemble: Ensemble, name: str)
             work.restarted(server)
             server.module = "mcserver"
             server.start()
-            fleet.wait_fresh(20)
+            fleet.wait_fresh(seconds=20)
             if server is not fleet.servers[-1]:
                 assert server.stats()["format"] == "1", "one of the first release is still there"
         until(lambda: all(server.stats()["format"] == "2" for server in fleet.servers), 30)

@@ -1,0 +1,347 @@
+"""Workers: threads that serve connections, beside a Python thread that answers their letters, acts on the engine and ends them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from mcserver.core import Engine, Session, Workers
+from tests.core.harness import MIB, Event
+
+
+class Owner:
+    """Answers letters on a thread of its own, as the server's loop does."""
+
+    def __init__(self, engine: Engine, threads: int) -> None:
+        self.engine = engine
+        self.workers = Workers(engine, self, threads)
+        self.commands: dict[bytes, Callable[[Session, bytes], Any]] = {}
+        self.told: list[Event] = []
+        self.closes: list[str] = []
+        self.locks: list[tuple[Session, bytes]] = []
+        self.traces: list[bytes] = []
+        self.peers: list[Peer] = []
+        self.hold = False
+        self.on_events: Callable[[Session, list[Event]], None] = lambda session, events: None
+        self._waiting: list[Session] = []
+        self._jobs: list[Callable[[], None]] = []
+        self._wake, self._woken = os.pipe()
+        self._ending = False
+        self._thread = threading.Thread(target=self._loop)
+
+    def __enter__(self) -> Owner:
+        self.workers.start()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for peer in self.peers:
+            peer.sock.close()
+        os.close(self._wake)
+        os.close(self._woken)
+
+    def stop(self) -> None:
+        """Ends the threads; the clients see the end of their connections."""
+        if not self._ending:
+            self._ending = True
+            os.write(self._woken, b".")
+            self._thread.join()
+            self.workers.close()
+
+    def _loop(self) -> None:
+        while not self._ending:
+            select.select([self.workers.fileno(), self._wake], [], [], None if not self._waiting else 0)
+            if select.select([self._wake], [], [], 0)[0]:
+                os.read(self._wake, 1)
+            while self._jobs:
+                self._jobs.pop(0)()
+            self.workers.turn()
+            waiting, self._waiting = self._waiting, []
+            for session in waiting:
+                session.proceed()
+
+    def do(self, job: Callable[[], None]) -> None:
+        """Runs it on the thread that may touch sessions."""
+        self._jobs.append(job)
+        os.write(self._woken, b".")
+
+    def connect(self) -> Peer:
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+        self.peers.append(Peer(ours))
+        assert self.workers.open(theirs.detach())
+        return self.peers[-1]
+
+    def command(self, session: Session, line: bytes) -> Any:
+        verb = line.split(b" ", 1)[0]
+        return self.commands[verb](session, line) if verb in self.commands else None
+
+    def events(self, session: Session, events: list[Event]) -> bool:
+        self.told += events
+        self.on_events(session, events)
+        return self.hold
+
+    def lock(self, session: Session, key: bytes) -> None:
+        self.locks.append((session, key))
+
+    def closed(self, session: Session, reason: str) -> None:
+        self.closes.append(reason)
+
+    def later(self, session: Session) -> None:
+        self._waiting.append(session)
+
+    def trace(self, session: Session | None, text: bytes) -> None:
+        self.traces.append(text)
+
+    def interest(self, session: Session, read: bool, write: bool) -> None:
+        raise AssertionError
+
+    def gone(self) -> None: ...
+
+    def unknown_change(self) -> None:
+        raise AssertionError
+
+
+class Peer:
+    """The client's end of a connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        sock.settimeout(60)
+        self.buffer = b""
+
+    def send(self, data: bytes) -> None:
+        self.sock.sendall(data)
+
+    def until(self, end: bytes) -> bytes:
+        while end not in self.buffer:
+            data = self.sock.recv(1 << 16)
+            assert data, (self.buffer, "closed")
+            self.buffer += data
+        reply, _, self.buffer = self.buffer.partition(end)
+        return reply + end
+
+    def ask(self, line: bytes, end: bytes = b"\r\n") -> bytes:
+        self.send(line + b"\r\n")
+        return self.until(end)
+
+    def is_closed(self) -> bool:
+        with contextlib.suppress(ConnectionError):
+            return self.sock.recv(1) == b""
+        return True
+
+
+@pytest.fixture(params=[1, 4])
+def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
+    with Owner(Engine(), request.param) as owner:
+        yield owner
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def test_connections_share_one_cache(owner: Owner) -> None:
+    peers = [owner.connect() for _ in range(9)]
+    for number, peer in enumerate(peers):
+        assert peer.ask(b"set k%d 0 0 2\r\nv%d" % (number, number)) == b"STORED\r\n"
+    for peer in peers:
+        assert peer.ask(b"get " + b" ".join(b"k%d" % number for number in range(9)), b"END\r\n").count(b"VALUE") == 9
+    assert owner.workers.clients == 9
+    assert {state for _, state, _, _ in owner.workers.sockets()} == {"conn_new_cmd"}
+    for peer in peers:
+        peer.sock.close()
+    eventually(lambda: owner.workers.clients == 0)
+    assert owner.engine.stats()["bytes_read"] > 0
+    assert owner.closes == [], "Python hears only of connections with which it had to do"
+
+
+def test_cold_commands_keep_their_place_and_others_go_on(owner: Owner) -> None:
+    release = threading.Event()
+
+    def slow(_session: Session, _line: bytes) -> bytes:
+        release.wait(60)
+        return b"SLOW\r\n"
+
+    owner.commands[b"slow"] = slow
+    owner.commands[b"many"] = lambda _session, _line: (b"line %d\r\n" % number for number in range(300))
+    peer, other = owner.connect(), owner.connect()
+    peer.send(b"set a 0 0 1\r\n1\r\nslow\r\nget a\r\nmany\r\nbogus\r\nmn\r\n")
+    assert peer.until(b"STORED\r\n")
+    assert other.ask(b"get a", b"END\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n", "while Python is busy"
+    release.set()
+    lines = b"".join(b"line %d\r\n" % number for number in range(300))
+    assert peer.until(b"MN\r\n") == b"SLOW\r\nVALUE a 0 1\r\n1\r\nEND\r\n" + lines + b"ERROR\r\nMN\r\n"
+
+
+def test_events_come_in_the_order_in_which_they_happened(owner: Owner) -> None:
+    """Each counts up a key before it deletes the other's: what was told must fit some order of what the counter said."""
+    owner.engine.broadcast(True, (b"n",))
+    peers = [owner.connect() for _ in range(4)]
+    peers[0].ask(b"set n 0 0 1\r\n0")
+    values: list[list[int]] = [[] for _ in peers]
+
+    def work(number: int) -> None:
+        for _ in range(100):
+            peers[number].send(b"delete d%d\r\nincr n 1\r\ndelete e%d\r\n" % (number, number))
+            peers[number].until(b"FOUND\r\n")
+            values[number].append(int(peers[number].until(b"\r\n")))
+            peers[number].until(b"FOUND\r\n")
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(sum(values, [])) == list(range(1, 401))
+    eventually(lambda: len(owner.told) == 1 + 4 * 300)
+    counts = dict.fromkeys(range(4), 0)
+    order = []
+    for kind, key, _, _ in owner.told[1:]:
+        if kind == "delete" and key.startswith(b"d"):
+            number = int(key[1:])
+            order.append(values[number][counts[number]])
+            counts[number] += 1
+    assert order == sorted(order), "a batch's events are told before those of a batch that ran later"
+
+
+def test_held_replies_wait_and_others_do_not(owner: Owner) -> None:
+    owner.engine.broadcast(True)
+    owner.hold = True
+    waiting: list[Session] = []
+    owner.on_events = lambda session, events: waiting.append(session)
+    peer, other = owner.connect(), owner.connect()
+    peer.send(b"mn\r\ndelete a\r\nget a\r\nmd b\r\n")
+    assert peer.until(b"MN\r\n")
+    eventually(lambda: waiting)
+    assert other.ask(b"mn") == b"MN\r\n"
+    owner.do(lambda: waiting[0].release({3: b"SERVER_ERROR no"}))
+    assert peer.until(b"no\r\n") == b"NOT_FOUND\r\nEND\r\nSERVER_ERROR no\r\n"
+
+
+def test_a_granted_write_has_taken_effect_when_grant_returns(owner: Owner) -> None:
+    owner.engine.lock_prefixes((b"l:",))
+    peer = owner.connect()
+    for number in range(50):
+        peer.send(b"mn\r\nset l:k 0 0 2\r\n%02d\r\nmn\r\n" % number)
+        eventually(lambda number=number: len(owner.locks) == number + 1)
+        session, key = owner.locks[-1]
+        assert key == b"l:k"
+        seen: list[bool] = []
+        owner.do(lambda session=session, seen=seen: (session.grant(), seen.append(owner.engine.delete(b"l:k"))))
+        eventually(lambda seen=seen: seen)
+        assert seen == [True]
+        assert peer.until(b"STORED\r\nMN\r\n") == b"MN\r\nSTORED\r\nMN\r\n"
+
+
+def test_a_lock_is_asked_for_when_nothing_else_keeps_the_connection(owner: Owner) -> None:
+    """Else its write could take effect long after the lock was there."""
+    owner.engine.lock_prefixes((b"l:",))
+    owner.engine.broadcast(True)
+    owner.hold = True
+    waiting: list[Session] = []
+    owner.on_events = lambda session, events: waiting.append(session)
+    peer = owner.connect()
+    peer.send(b"delete a\r\nset l:k 0 0 1\r\n1\r\n")
+    eventually(lambda: waiting)
+    assert peer.sock.fileno() >= 0
+    time.sleep(0.05)
+    assert owner.locks == []
+    owner.do(lambda: waiting[0].release())
+    eventually(lambda: owner.locks)
+    owner.do(lambda: owner.locks[0][0].refuse(b"SERVER_ERROR lock lost"))
+    assert peer.until(b"lost\r\n") == b"NOT_FOUND\r\nSERVER_ERROR lock lost\r\n"
+
+
+def test_what_is_pushed_and_who_watches(owner: Owner) -> None:
+    watching: list[Session] = []
+
+    def watch(session: Session, _line: bytes) -> bytes:
+        session.watch()
+        watching.append(session)
+        return b"OK\r\n"
+
+    owner.commands[b"watch"] = watch
+    peer = owner.connect()
+    assert peer.ask(b"watch") == b"OK\r\n"
+    taken: list[int] = []
+    owner.do(lambda: taken.append(watching[0].push(b"x" * 4_000_000)))
+    owner.do(lambda: taken.append(watching[0].push(b"more")))
+    eventually(lambda: len(taken) == 2)
+    assert taken == [4_000_000, 0], "one at a time"
+    left = 4_000_000
+    while left:
+        left -= len(peer.sock.recv(left))
+
+    def pushed() -> bool:
+        before = len(taken)
+        owner.do(lambda: taken.append(watching[0].push(b"end\r\n")))
+        eventually(lambda: len(taken) > before)
+        return taken[-1] > 0
+
+    eventually(pushed)
+    assert peer.until(b"end\r\n") == b"end\r\n"
+    peer.sock.close()
+    eventually(lambda: owner.closes == ["normal"])
+
+
+def test_a_slow_reader_of_another_thread_gives_way() -> None:
+    with Owner(Engine(memory_limit=4 * MIB, item_size_max=2 * MIB, evictions=False), 4) as owner:
+        peers = [owner.connect() for _ in range(4)]
+        value = b"x" * 1_500_000
+        peers[0].send(b"set big 0 0 %d\r\n%b\r\n" % (len(value), value))
+        assert peers[0].until(b"STORED\r\n")
+        for peer in peers[1:]:
+            peer.send(b"get big\r\n" * 50)  # more than the kernel's buffers hold
+        eventually(lambda: sum(state == "conn_mwrite" for _, state, _, _ in owner.workers.sockets()) == 3)
+        assert peers[0].ask(b"delete big") == b"DELETED\r\n"
+        for number in range(250):
+            peers[0].send(b"set k%d 0 0 15000\r\n%b\r\n" % (number, b"y" * 15_000))
+            if peers[0].until(b"\r\n") != b"STORED\r\n":
+                break
+        assert owner.engine.stats()["slow_readers_dropped"] == 3
+        assert number > 200, "their memory was there for others"
+        eventually(lambda: owner.workers.clients == 1)
+
+
+def test_an_upload_of_another_thread_gives_way() -> None:
+    with Owner(Engine(memory_limit=16 * MIB, item_size_max=2 * MIB), 4) as owner:
+        peers = [owner.connect() for _ in range(12)]
+        for number, peer in enumerate(peers):
+            peer.send(b"set u%d 0 0 1500000\r\n" % number + b"x" * 1_000_000)
+        eventually(lambda: owner.engine.stats()["unfinished_refused"])
+        stats = owner.engine.stats()
+        assert stats["unfinished_bytes"] <= stats["unfinished_limit"]
+        for peer in peers:
+            peer.send(b"x" * 500_000 + b"\r\nmn\r\n")
+        replies = [peer.until(b"MN\r\n") for peer in peers]
+        assert {reply.split(b"\r\n")[0] for reply in replies} <= {
+            b"STORED",
+            b"SERVER_ERROR out of memory storing object",
+        }
+        assert sum(b"SERVER_ERROR" in reply for reply in replies) == owner.engine.stats()["unfinished_refused"]
+
+
+def test_the_end_closes_everybody_and_frees_everything(owner: Owner) -> None:
+    owner.commands[b"many"] = lambda _session, _line: iter(lambda: b"line\r\n" * 1000, b"")
+    peers = [owner.connect() for _ in range(20)]
+    peers[0].send(b"many\r\n")
+    peers[1].send(b"set a 0 0 1000\r\n123")
+    peers[2].send(b"get a\r\nget")
+    assert peers[3].ask(b"mn") == b"MN\r\n"
+    owner.stop()
+    for peer in peers[1:2] + peers[4:]:
+        assert peer.is_closed()
+    assert owner.workers.clients == 0
