@@ -26,7 +26,13 @@ SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|rai
 
 
 def main() -> int:
-    complaints = [*core_arrows(ROOT), *no_interpreter(ROOT), *circles(ROOT), *blocking_kazoo(ROOT), *skipped_tests(ROOT)]
+    complaints = [
+        *core_arrows(ROOT),
+        *no_interpreter(ROOT),
+        *circles(ROOT),
+        *blocking_kazoo(ROOT),
+        *skipped_tests(ROOT),
+    ]
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return 1 if complaints else 0
 
