@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import HealthCheck, settings
+from hypothesis.internal.conjecture import providers
 
 from tests.peer import memcached
 from tests.serving import Client, Server
@@ -20,8 +21,17 @@ settings.register_profile(
 settings.register_profile("soak", deadline=None, database=None, print_blob=True)
 settings.load_profile("soak" if "MCSERVER_SOAK" in os.environ else "tests")
 """Nothing is left to chance: each run of the tests makes the same examples. `scripts/soak --tests` makes new ones."""
+if "MCSERVER_SOAK" not in os.environ:
+    # Hypothesis tries numbers and texts that it finds in the sources of the modules that are loaded: which those are depends on
+    # the tests that ran before in the same process.
+    providers._get_local_constants = lambda: providers._local_constants  # none, and nobody adds to them now
 
 Start = Callable[..., Server]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest begin first: workers end together."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
 
 
 @pytest.fixture

@@ -151,6 +151,7 @@ def test_traces_are_read(tmp_path: Path) -> None:
         traces.gather(tmp_path / "nowhere", 2)
 
 
+@pytest.mark.slow
 def test_loads_are_made_where_no_traces_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(traces, "BESIDE", tmp_path / "nowhere")
     loads = traces.gather(None, 3000)
@@ -223,6 +224,7 @@ def test_an_unknown_trace_is_named(tmp_path: Path) -> None:
         Hits(Contest(peer(), peer()), Choice(small_folder(tmp_path), names=["large"], bare=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("suffix", "magic"), [("svg", b"<?xml"), ("png", b"\x89PNG")])
 def test_a_plot_is_drawn_the_same_again(tmp_path: Path, suffix: str, magic: bytes) -> None:
     panels = {
@@ -243,7 +245,7 @@ def test_the_script_prints_tables_and_draws(tmp_path: Path) -> None:
     report, picture = tmp_path / "report.json", tmp_path / "hits.svg"
     command = [ROOT / "scripts/bench", "--quick", "--only=hits", f"--traces={small_folder(tmp_path)}", "-m", "8"]
     command += [f"--json={report}", f"--plot={picture}"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100, env=os.environ)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=290, env=os.environ)
     assert done.returncode == 0, done.stderr
     tables = json.loads(report.read_text())["tables"]
     cell = next(iter(tables.values()))["small spread 0.2"]

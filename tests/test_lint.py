@@ -36,6 +36,7 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_lint_passes() -> None:
     result = subprocess.run([ROOT / "scripts/lint"], capture_output=True, text=True, timeout=100, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
@@ -92,6 +93,7 @@ def test_skipped_tests_are_found(rules: ModuleType, project: Path, call: str) ->
     assert list(rules.skipped_tests(project)) == ["tests/test_x.py:2: tests are not skipped"]
 
 
+@pytest.mark.slow
 def test_the_rules_are_a_program_too() -> None:
     result = subprocess.run(
         [sys.executable, ROOT / "scripts/lint_rules.py"], capture_output=True, timeout=60, check=False

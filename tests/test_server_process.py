@@ -144,7 +144,7 @@ def test_daemon(tmp_path: Path) -> None:
             *("-d", "-P", str(pid_file)),
         ],
         env={**os.environ, "MEMCACHED_PORT_FILENAME": str(ports)},
-        timeout=15,
+        timeout=60,
         check=True,
         capture_output=True,
     )

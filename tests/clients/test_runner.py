@@ -70,7 +70,7 @@ async def test_a_relay_answers_and_a_mute_one_does_not(memcached: Target) -> Non
         writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", second.port)
         writer.write(b"get k\r\n")
-        assert await asyncio.wait_for(reader.readuntil(b"END\r\n"), 5) == b"VALUE k 0 1\r\nv\r\nEND\r\n"
+        assert await asyncio.wait_for(reader.readuntil(b"END\r\n"), 60) == b"VALUE k 0 1\r\nv\r\nEND\r\n"
         writer.close()
 
 

@@ -222,8 +222,8 @@ class Ensemble:
     @contextlib.contextmanager
     def client(self) -> Iterator[Any]:
         """A connected kazoo client, for looking and for meddling."""
-        client = KazooClient(self.hosts, timeout=4.0)
-        client.start(10)
+        client = KazooClient(self.hosts, timeout=10.0)
+        client.start(60)
         try:
             yield client
         finally:
@@ -233,9 +233,9 @@ class Ensemble:
     def kill_session(self, session: int) -> None:
         """End a session from outside: a second client takes it over and closes it; its ephemeral znodes go at once."""
         client = KazooClient(
-            self.hosts, client_id=(session, session_password(session)), timeout=4.0, randomize_hosts=False
+            self.hosts, client_id=(session, session_password(session)), timeout=10.0, randomize_hosts=False
         )
-        client.start(10)
+        client.start(60)
         client.stop()
         client.close()
 

@@ -143,9 +143,9 @@ def test_throttle(network: Network, echo: int) -> None:
 def test_ensemble_faults(network: Network) -> None:
     with Ensemble(network) as ensemble:
         states: list[str] = []
-        client = KazooClient(ensemble.hosts_for("a", order=(1,)), timeout=4.0)
+        client = KazooClient(ensemble.hosts_for("a", order=(1,)), timeout=10.0)
         client.add_listener(lambda state: states.append(state))  # noqa: PLW0108
-        client.start(10)
+        client.start(60)
         link = ensemble.peer_links["a"][0]
         cut_then_committed(client, link)
         bad_reply_kills_kazoo_thread(ensemble, network)
@@ -185,7 +185,7 @@ def cut_then_committed(client: KazooClient, link: Link) -> None:
 
 def bad_reply_kills_kazoo_thread(ensemble: Ensemble, network: Network) -> None:
     """An error code that kazoo does not know ends its connection thread for good."""
-    client = KazooClient(ensemble.hosts_for("b", order=(2,)), timeout=4.0)
+    client = KazooClient(ensemble.hosts_for("b", order=(2,)), timeout=10.0)
     link = ensemble.peer_links["b"][1]
 
     def spoil(frame: Frame) -> bytes:
@@ -194,7 +194,7 @@ def bad_reply_kills_kazoo_thread(ensemble: Ensemble, network: Network) -> None:
         return frame.body
 
     link.tamper(spoil)
-    client.start(10)
+    client.start(60)
     asked = client.get_async("/")
     until(lambda: client.client_state == "CLOSED")
     assert not asked.ready() or asked.exception is not None

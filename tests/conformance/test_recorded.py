@@ -16,7 +16,7 @@ from .recorded import Replayer
 @pytest.mark.parametrize(("release", "at_least"), [("1.6.45", 90), ("1.6.18", 85)])
 def test_no_case_contradicts_the_records(release: str, at_least: int) -> None:
     replayer = Replayer(release)
-    settings = Settings(version(release), timeout=5.0)
+    settings = Settings(version(release), timeout=60.0)
     confirmed = 0
     for case in library.cases():
         steps = case.exchange(settings.profile)

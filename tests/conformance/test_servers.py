@@ -66,6 +66,7 @@ def test_a_given_server_is_left_unharmed(tmp_path: Path) -> None:
     assert sum(status == "passed" for status in statuses.values()) >= 500
 
 
+@pytest.mark.slow
 def test_a_given_server_with_destructive(tmp_path: Path) -> None:
     with memcached() as where:
         code, statuses = outcome(

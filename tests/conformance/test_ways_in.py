@@ -91,6 +91,7 @@ def test_a_user_of_sasl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert main([*spawn, "--user", "alice:wrong"]) == UNREACHABLE
 
 
+@pytest.mark.slow
 def test_datagrams(tmp_path: Path) -> None:
     code, counts, failed = outcome(tmp_path, "--spawn", "memcached -u root -t 1", "--udp", "--only", "classic/")
     assert (code, failed) == (PASSED, [])

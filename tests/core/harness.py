@@ -75,12 +75,12 @@ class Client:
 
     def settle(self) -> bytes:
         """Lets the session go on until it no longer asks to; returns what it sent."""
-        out = b""
+        out = []
         while self.session in self.owner.waiting:
             self.owner.waiting.remove(self.session)
             self.session.proceed()
-            out += self.session.drain()
-        return out
+            out.append(self.session.drain())
+        return b"".join(out)
 
     def dribble(self, data: bytes) -> bytes:
         """Feeds the bytes one by one."""

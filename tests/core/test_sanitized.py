@@ -9,6 +9,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.xdist_group("sanitized")  # both wait for one build
 @pytest.mark.timeout(900)  # the first to come builds the core with the sanitizers
 @pytest.mark.parametrize("program", ["asan", "fuzz"])
 def test_nothing_is_found(program: str) -> None:

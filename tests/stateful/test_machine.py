@@ -6,6 +6,7 @@ The memory is ample here; test_pressure.py is about what must hold when it is no
 import os
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
@@ -172,7 +173,7 @@ class CacheMachine(RuleBasedStateMachine):
             self.check(0, command, command)
 
 
-TestCache = CacheMachine.TestCase
+TestCache = pytest.mark.slow(CacheMachine.TestCase)
 TestCache.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 

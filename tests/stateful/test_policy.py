@@ -174,6 +174,9 @@ class OneClassMachine(RuleBasedStateMachine):
 
     @rule()
     def flush(self) -> None:
+        """A flush meets a share of the items and frees the dead among them; the model does not know which: none are left."""
+        if any(self.model.dead(item) for item in self.model.classes[0].items()):
+            self.crawl()
         self.engine.flush()
         self.model.flush()
 
