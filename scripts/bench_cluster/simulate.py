@@ -214,30 +214,28 @@ def quietly() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def measure(members: int, service: Service, *, writes: float, servers: int, seconds: float) -> str:
-    """One fleet; a table in Markdown."""
+def measure(members: int, service: Service, *, writes: float, servers: int, seconds: float) -> Iterator[str]:
+    """One fleet; a table in Markdown, line by line as they are found."""
     with quietly():
+        yield f"**{members:,} members, {servers} servers of ZooKeeper, --zk-writes {writes:g}** (simulated)\n"
+        yield "| what | of all servers, a second: reads, writes, events, MB sent | busiest server | committed p50, p99 |"
+        yield "|---|---|---|---|"
         fleet = Simulated(members, service, writes=writes, servers=servers)
-        lines = [
-            f"**{members:,} members, {servers} servers of ZooKeeper, --zk-writes {writes:g}** (simulated)",
-            "",
-            "| what | of all servers, a second: reads, writes, events, MB sent | busiest server | committed p50, p99 |",
-            "|---|---|---|---|",
-        ]
-        lines.append(_row("idle", flow(fleet, 0, 10)))
+        yield _row("idle", flow(fleet, 0, 10))
         one = alone(fleet)
-        lines += [_row(f"{rate:,} deletes a second", flow(fleet, rate, seconds)) for rate in RATES]
+        for rate in RATES:
+            yield _row(f"{rate:,} deletes a second", flow(fleet, rate, seconds))
+        yield (
+            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms, gone at the last member {one.gone:.1f} ms, "
+            f"applied {one.applied:.0f} ms."
+        )
         seen = changes(fleet)
-        lines += [
-            "",
-            f"One delete in the idle fleet: committed {one.committed:.1f} ms, gone at the last member {one.gone:.1f} ms, "
-            f"applied {one.applied:.0f} ms.",
+        yield (
             f"One joins: everybody sees it after {seen.join:.1f} s, {seen.join_reads:,} reads. A third loses its sessions: "
             f"all back, and seen by all, after {seen.lost:.1f} s, {seen.lost_reads:,} reads, busiest server "
-            f"{seen.busiest:.0%}.",
-        ]
+            f"{seen.busiest:.0%}.\n"
+        )
         fleet.world.close()
-    return "\n".join(lines) + "\n"
 
 
 def _row(what: str, seen: Flow) -> str:
