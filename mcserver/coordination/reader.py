@@ -29,6 +29,7 @@ from .trim import History
 log = logging.getLogger("mcserver.coordination")
 
 T = TypeVar("T")
+SEVERAL = 0.03  # s; in a gap of so long several entries come
 FAST_STEPS = 4  # entries read one by one before a look at the head
 
 
@@ -88,7 +89,8 @@ class Reader:
                 await self._round(certify=False)
             elif self._woken and (early := self._early(now)) > 0:
                 await self._context.sleep(early)
-                self._behind = True
+                self._behind = self._gap >= SEVERAL  # then a look at the head costs less than one for each entry
+                self._looked = 0
             elif self._woken:
                 self._looked = now
                 await self._fast()
@@ -116,11 +118,13 @@ class Reader:
 
         After a rest it never waits. So what one append costs ZooKeeper is little more than one read for each member.
         """
-        context, live = self._context, self._membership.live
-        if live <= JITTER_FROM:
-            return 0.0
-        gap = min(live / context.settings.trips, context.settings.max_stale / 16)
-        return gap - (now - self._looked) / SECOND
+        return self._gap - (now - self._looked) / SECOND
+
+    @property
+    def _gap(self) -> float:
+        """Seconds between two looks in a flow of entries."""
+        settings, live = self._context.settings, self._membership.live
+        return min(live / settings.trips, settings.max_stale / 16) if live > JITTER_FROM else 0.0
 
     def _forget_watches(self) -> None:
         self._armed, self._meta_armed, self._behind = "", False, True
