@@ -47,6 +47,7 @@ class Settings:
     member_margin: float = 10.0  # a dead member's record stays so much longer than it may have served
     direct_max: int = 64  # members of a fleet in which each acknowledges at once; above, by cells
     cell_size: int = 32  # members of a cell, at most on average
+    trips: float = 5000.0  # looks at the log a second of the whole fleet that watches may cause
     spread: float = 200.0  # members a second that look at what has changed for all
     lock_buckets: int = 64
     lock_window: float = 0.8  # a commit answered later proves no lock; below any session timeout

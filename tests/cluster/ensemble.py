@@ -136,10 +136,19 @@ class Ensemble:
     """Three ZooKeeper servers. Use it as a context manager: start() on entry, close() on exit."""
 
     def __init__(
-        self, network: Network | None = None, *, size: int = 3, fsync: bool = False, settings: tuple[str, ...] = ()
+        self,
+        network: Network | None = None,
+        *,
+        size: int = 3,
+        observers: int = 0,
+        fsync: bool = False,
+        settings: tuple[str, ...] = (),
     ) -> None:
-        """`fsync` as in production; `settings` are further lines for each server's zoo.cfg."""
+        """`observers`: so many of the `size` servers, the last ones, have no vote. `fsync` as in production; `settings` are
+        further lines for each server's zoo.cfg.
+        """
         self.network, self.fsync, self._settings = network, fsync, settings
+        self._voters = size - observers
         self.directory = Path(tempfile.mkdtemp(prefix="zk-ensemble-"))
         ports = iter(free_ports(3 * size))
         self.servers = [
@@ -287,9 +296,12 @@ class Ensemble:
             "clientPortAddress=127.0.0.1",
             *self._settings,
         ]
+        if server.number > self._voters:
+            lines.append("peerType=observer")
         for other in self.servers if len(self.servers) > 1 else []:
             quorum, election = other.quorum_port, other.election_port
             if other is not server and self.network is not None:
                 quorum, election = (link.port for link in self.server_links[server.number, other.number])
-            lines.append(f"server.{other.number}=127.0.0.1:{quorum}:{election}")
+            role = "" if other.number <= self._voters else ":observer"
+            lines.append(f"server.{other.number}=127.0.0.1:{quorum}:{election}{role}")
         (server.directory / "zoo.cfg").write_text("\n".join(lines) + "\n")

@@ -83,6 +83,33 @@ def test_the_writer_of_a_cell_fails_under_load(ensemble: Ensemble, name: str, fa
         fleet.verify(work)
 
 
+def test_members_at_an_observer(name: str) -> None:
+    """Two members whose only ZooKeeper server is an observer, one at a voter: every promise as before, also when the observer
+    is away for a while.
+    """
+    with Ensemble(size=4, observers=1) as ensemble:
+        observer = ensemble.servers[3]
+        assert observer.role() == "observer"
+        near, voter = f"127.0.0.1:{observer.client_port}/{name}", f"127.0.0.1:{ensemble.servers[0].client_port}/{name}"
+        fleet = Fleet(ensemble, name, hosts=near.partition("/")[0])
+        fleet.servers[2] = CacheServer(voter, "--ack", "a:=applied", "--ack", "n:=async", name="s2")
+        with fleet, Workload(fleet.servers, seed=5) as work:
+            assert fleet.servers[0].stats()["server"] == f"127.0.0.1:{observer.client_port}"
+            started = time.monotonic()
+            fleet.servers[2].set(b"a:x", b"x")
+            assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
+            assert time.monotonic() - started < MAX_STALE
+            assert fleet.servers[2].get(b"a:x") is None
+            observer.end()
+            time.sleep(0.5)
+            observer.start()
+            ensemble.wait_quorum()
+            fleet.wait_fresh(20)
+            time.sleep(0.5)
+            fleet.verify(work)
+            assert fleet.total("gaps") + fleet.total("holes") == 0, "replayed, not flushed"
+
+
 def test_a_rolling_upgrade_from_the_first_release(ensemble: Ensemble, name: str) -> None:
     """Both in one fleet, under load: nothing is served that must not be, and at the end the log has the newer format."""
     fleet = Fleet(ensemble, name)

@@ -64,3 +64,13 @@ def test_a_seed_replays() -> None:
     assert simulate(7, note=lines.append) == simulate(7, note=again.append)
     assert lines == again
     assert len(lines) > 50
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_property_holds_with_many_members() -> None:
+    """Cells, the roll, and jitter: what two or three servers never need."""
+    for seed in range(2):
+        assert simulate(seed, members=40).violation is None, (
+            f"python -m tests.coordination.simulator {seed} --members 40"
+        )

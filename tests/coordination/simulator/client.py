@@ -218,7 +218,7 @@ class SimulatedZooKeeper:
         if self._session is None:
             self._session = self.ensemble.open_session(self)
         self._session.heard = self.world.now
-        self._wire = Connection(self, server, self._session)
+        self._wire = self.ensemble.connect(self, server, self._session)
         self.session = self._session.id
         self.connection += 1
         self._become(SessionState.CONNECTED)

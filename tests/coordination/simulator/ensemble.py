@@ -269,6 +269,9 @@ class Ensemble:
         self.world.after(self.timeout, None, self._check, session)
         return session
 
+    def connect(self, client: SimulatedZooKeeper, server: Server, session: Session) -> Connection:
+        return Connection(client, server, session)
+
     def _in_contact(self, session: Session) -> bool:
         connection = session.connection
         return (

@@ -113,7 +113,7 @@ def applied_at_the_commit() -> dict[tuple[type, str], Any]:
     return {(acks.Acks, "add"): add}
 
 
-@breaks("P2")
+@breaks("P2", faults.lag, faults.isolate, faults.pause, faults.cut_off)
 def cell_version_too_high() -> dict[tuple[type, str], Any]:
     """A cell's writer writes for everybody what it has applied itself."""
     original = cells.Cells._sheet
@@ -130,7 +130,7 @@ def cell_version_too_high() -> dict[tuple[type, str], Any]:
     return {(cells.Cells, "_sheet"): sheet, (cells.Cells, "_lowest"): lowest}
 
 
-@breaks("P2")
+@breaks("P2", faults.drop_connection, faults.flap, faults.end_session, faults.lag)
 def joining_counts_in_a_cell() -> dict[tuple[type, str], Any]:
     """A sheet's reader believes a member that is not sure of its place in the log."""
     return {(cells.Line, "proved"): property(lambda self: (1 << 62) if self.state == "joining" else self.applied)}

@@ -1,0 +1,81 @@
+"""How long a request takes a real ZooKeeper server, and a client: processor time and waiting, apart."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from kazoo.client import KazooClient
+
+from tests.cluster.ensemble import Ensemble, ZooKeeperServer
+from tests.coordination.simulator.costs import Service
+
+MANY = 3000  # requests of a kind
+WINDOW = 100  # of them under way at once
+ROUNDS = 200  # requests one by one
+TICK = os.sysconf("SC_CLK_TCK")
+
+
+def measure(ensemble: Ensemble) -> Service:
+    """Takes some ten seconds; the ensemble should have nothing else to do."""
+    leader, (follower, other) = ensemble.leader, ensemble.followers
+    client = KazooClient(f"127.0.0.1:{follower.client_port}")
+    client.start(10)
+    try:
+        client.ensure_path("/calibrate")
+        client.set("/calibrate", b"x" * 100)
+        for _ in range(2):  # the first time warms the servers up
+            own = time.process_time()
+            (read,) = _spent(lambda: _pipelined(lambda n: client.get_async("/calibrate")), follower)
+            own = (time.process_time() - own) / MANY
+            both, write, apply = _spent(
+                lambda: _pipelined(lambda n: client.set_async("/calibrate", b"%0100d" % n)), follower, leader, other
+            )
+        read_wait = _one_by_one(lambda: client.get("/calibrate"))
+        write_wait = _one_by_one(lambda: client.set("/calibrate", b"y" * 100))
+        event = read  # a watch that fires is looked up, and sent, as an answer is
+    finally:
+        client.stop()
+        client.close()
+    call = own / 2
+    hop = max(20e-6, (read_wait - read - own) / 2)
+    commit = max(100e-6, write_wait - own - 2 * hop - both - write)
+    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, call, hop, commit)
+    return Service(*(round(part * 1e6, 1) for part in parts))
+
+
+def _pipelined(ask: Callable[[int], Any]) -> None:
+    under_way = []
+    for number in range(MANY):
+        under_way.append(ask(number))
+        if len(under_way) >= WINDOW:
+            under_way.pop(0).get(timeout=30)
+    for each in under_way:
+        each.get(timeout=30)
+
+
+def _one_by_one(ask: Callable[[], Any]) -> float:
+    taken = []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        ask()
+        taken.append(time.perf_counter() - started)
+        time.sleep(0.005)
+    return median(taken)
+
+
+def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, ...]:
+    """Seconds of a processor that each server took for one of MANY requests."""
+    before = [cpu_of(server) for server in servers]
+    work()
+    return tuple((cpu_of(server) - was) / MANY for server, was in zip(servers, before, strict=True))
+
+
+def cpu_of(server: ZooKeeperServer) -> float:
+    assert server.process is not None
+    with open(f"/proc/{server.process.pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK

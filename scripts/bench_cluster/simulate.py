@@ -1,0 +1,249 @@
+"""A fleet of any size: the server's own machines in the simulated world, with ZooKeeper's costs counted and timed.
+
+The service times are those of a real ensemble, measured by `calibrate` (`SERVICE`: the last measurement; `--calibrate` makes
+one for this run). `compare` holds the model against real members on this machine, where everything shares two processors.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, NamedTuple
+
+from mcserver.coordination.ports import Change, Level
+from mcserver.coordination.settings import Settings
+from tests.coordination.simulator.costs import CostedEnsemble, Service
+from tests.coordination.simulator.fleet import Fleet, Host
+from tests.coordination.simulator.scheduler import MS, SECOND, World
+
+from .stage import percentile
+
+# The lowest of five measurements: ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
+SERVICE = Service(
+    read=173.3, forward=183.3, write=136.7, apply=113.3, event=173.3, call=143.4, hop=430.3, commit=1316.1
+)
+PROCESSORS = 4  # of each of ZooKeeper's servers
+SETTLE = 25  # s of a world until it is measured
+RATES = (100, 1_000, 20_000)  # deletes a second, of the whole fleet
+
+
+class NoCache:
+    """Holds nothing: what an invalidation costs a real cache is not what is measured here."""
+
+    def delete(self, key: bytes) -> bool:
+        return False
+
+    def mark_stale(self, key: bytes, ttl: int) -> bool:
+        return False
+
+    def flush(self) -> None: ...
+    def flush_prefix(self, prefix: bytes) -> None: ...
+    def refresh_prefix(self, prefix: bytes, ttl: int) -> None: ...
+    def set_gate(self, policy: str | None, fresh_until: int = 0) -> None: ...
+
+
+class Simulated(Fleet):
+    """`members` servers that join within some seconds, on an ensemble with costs."""
+
+    def __init__(self, members: int, service: Service, *, writes: float, servers: int = 3, shared: int = 0) -> None:
+        super().__init__(World(members))
+        self.hiccups, self.busy = 0.0, False
+        self.ensemble: CostedEnsemble = CostedEnsemble(
+            self.world, service, servers=servers, processors=PROCESSORS, timeout=10.0, shared=shared
+        )
+        self.settings = Settings(write_rate=writes)
+        for number in range(members):
+            self.world.at(number * 4 * SECOND // members, None, self.start, f"n{number}")
+        self.run(SETTLE)
+
+    def start(self, node: str, old: Any = None) -> Host:
+        host = super().start(node, old)
+        host.node.context.cache = NoCache()
+        host.node.context.trace = lambda kind, *details: None
+        return host
+
+    def run(self, seconds: float) -> None:
+        self.world.run(self.world.now + int(seconds * SECOND))
+
+    def until(self, done: Any, most: float = 60.0) -> float:
+        """ms until that holds, looked at each 0.2 ms; `most` seconds."""
+        began = self.world.now
+        while not done() and self.world.now - began < most * SECOND:
+            self.world.run(self.world.now + MS // 5)
+        return (self.world.now - began) / MS
+
+    def delete(self, host: Host, key: bytes, level: Level = Level.COMMITTED) -> Any:
+        return host.node.submit([Change("delete", key)], level)
+
+
+class Flow(NamedTuple):
+    """What a second costs ZooKeeper, of all servers; and what a delete took, in ms."""
+
+    reads: float
+    writes: float
+    events: float
+    sent: float  # MB
+    busiest: float  # share of its processors that the busiest server works
+    p50: float
+    p99: float
+    unconfirmed: float  # share
+
+
+def flow(fleet: Simulated, rate: int, seconds: float) -> Flow:
+    """`rate` deletes a second, evenly over the members, each of another key."""
+    began, before = fleet.world.now, fleet.ensemble.count()
+    worked = [server.cpu.worked for server in fleet.ensemble.costed]
+    taken: list[float] = []
+    failed = [0]
+    live = [host for host in fleet.hosts if host.is_live]
+    many = max(1, rate // 2000)  # a pipeline of deletes is one submit
+
+    def submit(number: int) -> None:
+        host, sent = live[number % len(live)], fleet.world.now
+        answer: Any = host.node.submit(
+            [Change("delete", b"key:%d:%d" % (number, each)) for each in range(many)], Level.COMMITTED
+        )
+
+        def done() -> None:
+            failed[0] += answer.error is not None
+            taken.append((fleet.world.now - sent) / MS)
+
+        answer.add_done_callback(done)
+
+    count = int(rate * seconds) // many
+    for number in range(count):
+        fleet.world.at(began + int(number * seconds * SECOND / max(1, count)), None, submit, number * 7919)
+    fleet.run(seconds)
+    after, span = fleet.ensemble.count(), seconds
+    busy = [server.cpu.worked - was for server, was in zip(fleet.ensemble.costed, worked, strict=True)]
+    fleet.run(6)
+    return Flow(
+        (after.reads - before.reads) / span,
+        (after.writes - before.writes) / span,
+        (after.events - before.events) / span,
+        (after.sent - before.sent) / span / 1e6,
+        max(busy) / (span * SECOND * PROCESSORS),
+        percentile(taken, 0.5) if taken else 0.0,
+        percentile(taken, 0.99) if taken else 0.0,
+        failed[0] / max(1, len(taken)),
+    )
+
+
+class Alone(NamedTuple):
+    """Deletes one by one, in an idle fleet; ms."""
+
+    committed: float
+    gone: float  # at the last member
+    applied: float
+
+
+def alone(fleet: Simulated, rounds: int = 5) -> Alone:
+    committed, gone, applied = [], [], []
+    for number in range(rounds):
+        host = fleet.hosts[number * 37 % len(fleet.hosts)]
+        answer = fleet.delete(host, b"c%d" % number)
+        began = fleet.world.now
+        committed.append(fleet.until(answer.done))
+        version = answer.result
+
+        def everywhere(version: int = version) -> bool:
+            return all(each.node.reader.applied >= version for each in fleet.hosts if each.is_live)
+
+        fleet.until(everywhere)
+        gone.append((fleet.world.now - began) / MS)
+        fleet.run(0.3 + 0.1 * number)
+        answer = fleet.delete(host, b"a%d" % number, Level.APPLIED)
+        applied.append(fleet.until(answer.done))
+        fleet.run(0.2)
+    return Alone(median(committed), median(gone), median(applied))
+
+
+class Changes(NamedTuple):
+    """A join, and the loss of a third: seconds until everybody sees it, and reads that it cost ZooKeeper."""
+
+    join: float
+    join_reads: int
+    lost: float
+    lost_reads: int
+    busiest: float
+
+
+def changes(fleet: Simulated) -> Changes:
+    before = fleet.ensemble.count()
+    fleet.start("newcomer")
+    members = len([host for host in fleet.hosts if host.is_live])
+    join = fleet.until(lambda: _all_see(fleet, members)) / 1000
+    join_reads = fleet.ensemble.count().reads - before.reads
+    fleet.run(5)
+    before, began = fleet.ensemble.count(), fleet.world.now
+    worked = [server.cpu.worked for server in fleet.ensemble.costed]
+    lost = [host for host in fleet.hosts if host.is_live][: max(1, members // 3)]
+    for host in lost:
+        session = fleet.ensemble.sessions.get(host.zk.session)
+        assert session is not None
+        fleet.ensemble.end_session(session, forced=True)
+    fleet.run(0.05)
+    back = fleet.until(lambda: _all_see(fleet, members) and _all_fresh(fleet)) / 1000
+    span = fleet.world.now - began
+    busy = [server.cpu.worked - was for server, was in zip(fleet.ensemble.costed, worked, strict=True)]
+    return Changes(join, join_reads, back, fleet.ensemble.count().reads - before.reads, max(busy) / (span * PROCESSORS))
+
+
+def _all_see(fleet: Simulated, members: int) -> bool:
+    return all(host.node.membership.live == members for host in fleet.hosts if host.is_live)
+
+
+def _all_fresh(fleet: Simulated) -> bool:
+    live = [host for host in fleet.hosts if host.is_live]
+    names = {host.node.membership.name for host in live}
+    return all(host.node.membership.is_registered for host in live) and all(
+        set(host.node.membership.nodes) == names and not host.node.gate.is_stale for host in live
+    )
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """No log lines, and no collector: a world leaves little behind, and is large."""
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
+        logging.disable(logging.NOTSET)
+
+
+def measure(members: int, service: Service, *, writes: float, servers: int, seconds: float) -> Iterator[str]:
+    """One fleet; a table in Markdown, line by line as they are found."""
+    with quietly():
+        yield f"**{members:,} members, {servers} servers of ZooKeeper, --zk-writes {writes:g}** (simulated)\n"
+        yield "| what | of all servers, a second: reads, writes, events, MB sent | busiest server | committed p50, p99 |"
+        yield "|---|---|---|---|"
+        fleet = Simulated(members, service, writes=writes, servers=servers)
+        yield _row("idle", flow(fleet, 0, 10))
+        one = alone(fleet)
+        for rate in RATES:
+            yield _row(f"{rate:,} deletes a second", flow(fleet, rate, seconds))
+        yield (
+            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms, gone at the last member {one.gone:.1f} ms, "
+            f"applied {one.applied:.0f} ms."
+        )
+        seen = changes(fleet)
+        yield (
+            f"One joins: everybody sees it after {seen.join:.1f} s, {seen.join_reads:,} reads. A third loses its sessions: "
+            f"all back, and seen by all, after {seen.lost:.1f} s, {seen.lost_reads:,} reads, busiest server "
+            f"{seen.busiest:.0%}.\n"
+        )
+        fleet.world.close()
+
+
+def _row(what: str, seen: Flow) -> str:
+    costs = f"{seen.reads:,.0f}, {seen.writes:,.0f}, {seen.events:,.0f}, {seen.sent:.2f}"
+    took = f"{seen.p50:,.0f}, {seen.p99:,.0f} ms" if seen.p50 else ""
+    if seen.unconfirmed:
+        took += f"; {seen.unconfirmed:.1%} not confirmed"
+    return f"| {what} | {costs} | {seen.busiest:.0%} | {took} |"

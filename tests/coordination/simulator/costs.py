@@ -1,0 +1,200 @@
+"""What ZooKeeper's servers do, counted, and how long it takes them: the simulated world with service times.
+
+Each server, and each host, has processors; every request, reply and event takes one for as long as it was measured to on a
+real ensemble (scripts/bench --cluster --simulate). With `shared`, all of them run on the same few processors, as the real
+members do that the model is compared with. Nothing here decides anything: the machines, and the order of the world, are those
+of the other tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from mcserver.coordination.ports import Create, Operation, Set, Stat
+
+from .client import SimulatedZooKeeper
+from .ensemble import Connection, Ensemble, Request, Server, Session
+from .scheduler import Process, World
+
+REPLY, STAT, EVENT = 24, 68, 36  # bytes around what a reply, a Stat and an event carry
+
+
+@dataclass(frozen=True)
+class Service:
+    """Microseconds of a processor; `hop` and `commit` are microseconds of waiting: on the wire, and for a majority's disks."""
+
+    read: float
+    forward: float  # a write at the server that its client is connected to
+    write: float  # at the one that leads
+    apply: float  # at every server
+    event: float
+    call: float  # at a member, for what it asks or is told
+    hop: float
+    commit: float
+
+
+class Processors:
+    """A few of them; work is done in the order in which it comes."""
+
+    def __init__(self, count: int) -> None:
+        self._free = [0] * count
+        self.worked = 0  # ns
+
+    def work(self, now: int, microseconds: float) -> int:
+        """When it is done (ns)."""
+        cost = int(microseconds * 1000)
+        first = min(range(len(self._free)), key=self._free.__getitem__)
+        self.worked += cost
+        self._free[first] = max(now, self._free[first]) + cost
+        return self._free[first]
+
+
+@dataclass
+class Count:
+    """Of one server."""
+
+    reads: int = 0
+    writes: int = 0  # that its clients asked for
+    events: int = 0
+    received: int = 0  # bytes
+    sent: int = 0
+
+
+def _size(value: Any) -> int:
+    """Bytes of an answer."""
+    if isinstance(value, Stat):
+        return STAT
+    if isinstance(value, tuple | list):
+        return 4 + sum(_size(each) for each in value)
+    if isinstance(value, bytes | str):
+        return 4 + len(value)
+    return 0
+
+
+class CostedConnection(Connection):
+    """Takes the time that it takes."""
+
+    server: CostedServer
+    _last = 0  # ns; what the client gets, it gets in order
+
+    @property
+    def _ensemble(self) -> CostedEnsemble:
+        ensemble = self.server.ensemble
+        assert isinstance(ensemble, CostedEnsemble)
+        return ensemble
+
+    def _hop(self) -> int:
+        """Longer now and then, by chance."""
+        roll = self._chance()
+        return int(1000 * self._ensemble.service.hop * (0.6 + 0.5 * roll + 2 * roll**16))
+
+    def send(self, request: Request) -> None:
+        if self.blackholed or not self.alive:
+            return
+        sent = self._ensemble.host(self.client.process).work(self.world.now, self._ensemble.service.call)
+        self._to_server = max(self._to_server, sent + self._hop())
+        self.world.at(self._to_server, None, self._arrive, request)
+
+    def _work(self) -> None:
+        ensemble = self._ensemble
+        while self._queue and self.alive:
+            request = self._queue.popleft()
+            if request.kind != "write":
+                self.server.count.reads += 1
+                self.server.count.received += REPLY + len(request.args)
+                self._read(request)
+                continue
+            self.server.count.writes += 1
+            self.server.count.received += REPLY + sum(_written(operation) for operation in request.args)
+            self._busy = True
+            forwarded = self.server.cpu.work(self.world.now, ensemble.service.forward)
+            self.world.at(forwarded, None, self._propose, request)
+            return
+
+    def _propose(self, request: Request) -> None:
+        service = self._ensemble.service
+        done = self._ensemble.costed[0].cpu.work(self.world.now, service.write)
+        wait = service.commit * (0.7 + 0.4 * self._chance() + 2 * self._chance() ** 16)
+        self.world.at(done + int(wait * 1000), None, self._commit, request)
+
+    def _latency(self) -> int:
+        return int(1000 * self._ensemble.service.hop / 4)  # between servers
+
+    def _reply(self, request: Request, result: Any) -> None:
+        if self.blackholed or not self.alive:
+            return
+        service = self._ensemble.service
+        self.server.count.sent += REPLY + _size(result)
+        cost = 0.0 if request.kind == "write" else service.read
+        self._tell(self.server.cpu.work(self.world.now, cost), self.client.receive, request, result, self.server.zxid)
+
+    def event(self, kind: str, path: str) -> None:
+        if self.blackholed or not self.alive:
+            return
+        self.server.count.events += 1
+        self.server.count.sent += EVENT + len(path)
+        done = self.server.cpu.work(self.world.now, self._ensemble.service.event)
+        self._tell(done, self.client.watch_event, kind, path)
+
+    def _tell(self, ready: int, call: Callable[..., None], *args: Any) -> None:
+        self._to_client = max(self._to_client, ready + self._hop())
+        self.world.at(self._to_client, None, self._handle, call, *args)
+
+    def _handle(self, call: Callable[..., None], *args: Any) -> None:
+        process = self.client.process
+        done = self._ensemble.host(process).work(self.world.now, self._ensemble.service.call)
+        self._last = max(self._last, done)
+        self.world.at(self._last, process, call, self, *args)
+
+
+def _written(operation: Operation) -> int:
+    return 8 + len(operation.path) + (len(operation.data) if isinstance(operation, Create | Set) else 0)
+
+
+class CostedServer(Server):
+    def __init__(self, ensemble: Ensemble, number: int, cpu: Processors) -> None:
+        super().__init__(ensemble, number)
+        self.count = Count()
+        self.cpu = cpu
+
+    def catch_up(self, index: int) -> None:
+        behind = min(index, len(self.ensemble.log)) - self.tree.applied
+        if behind > 0 and isinstance(self.ensemble, CostedEnsemble):
+            self.cpu.work(self.ensemble.world.now, behind * self.ensemble.service.apply)
+        super().catch_up(index)
+
+
+class CostedEnsemble(Ensemble):
+    """`servers` with `processors` each; or everything, members included, on `shared` processors."""
+
+    def __init__(
+        self, world: World, service: Service, *, servers: int = 3, processors: int = 4, timeout: float, shared: int = 0
+    ) -> None:
+        super().__init__(world, servers, session_timeout=timeout)
+        self.service = service
+        self._shared = Processors(shared) if shared else None
+        self._hosts: dict[Process, Processors] = {}
+        self.costed = [CostedServer(self, n, self._shared or Processors(processors)) for n in range(servers)]
+        self.servers = list(self.costed)
+        self.lag = 0.05
+
+    def host(self, process: Process) -> Processors:
+        """A member's processor."""
+        if self._shared is not None:
+            return self._shared
+        if process not in self._hosts:
+            self._hosts[process] = Processors(1)
+        return self._hosts[process]
+
+    def connect(self, client: SimulatedZooKeeper, server: Server, session: Session) -> Connection:
+        return CostedConnection(client, server, session)
+
+    def count(self) -> Count:
+        """Of all servers."""
+        total = Count()
+        for server in self.costed:
+            for name, value in vars(server.count).items():
+                setattr(total, name, getattr(total, name) + value)
+        return total
