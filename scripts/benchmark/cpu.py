@@ -27,6 +27,8 @@ WORKLOADS = {
     "set 32 B": Workload("set", 32),
     "9:1 mix 32 B": Workload("mix", 32),
     "mg 32 B": Workload("meta", 32),
+    "binary get 32 B": Workload("binary-get", 32),
+    "binary set 32 B": Workload("binary-set", 32),
     "get of 100 keys, 32 B": Workload("multiget", 32, (1,)),
     "get 1 KiB": Workload("get", 1024),
     "set 1 KiB": Workload("set", 1024),

@@ -11,10 +11,12 @@ import re
 import signal
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import mcserver.core.engine
 from tests.core.harness import MIB, Client, fresh
+from tests.stateful.packets import Requests, replies, request
 from tests.stateful.streams import Commands
 from tests.transcripts.replay import cases
 
@@ -28,11 +30,13 @@ WORDS = (
     b"k" * 250, b"k" * 251, b"a", b"n", b"\r\n\r\n", b"YQ==", b"====", b" x", b" s s", b"!" * 40, b"set big 0 0 70000\r\n",
 )  # fmt: skip
 KNOWN = re.compile(
-    rb"(?:STORED|NOT_STORED|EXISTS|NOT_FOUND|DELETED|TOUCHED|END|OK|MN|ERROR|\d+|VERSION \S+"
+    rb"(?:STORED|NOT_STORED|EXISTS|NOT_FOUND|DELETED|TOUCHED|END|STAT a 1|OK|MN|ERROR|\d+|VERSION \S+"
     rb"|CLIENT_ERROR (?:bad command line format|bad data chunk|invalid exptime argument|invalid numeric delta argument"
     rb"|cannot increment or decrement non-numeric value|options flags are too long|duplicate flag|invalid flag"
     rb"|bad token in command line format|invalid numeric initial value|invalid numeric delta value|error decoding key"
-    rb"|opaque token too long|invalid mode for m[sa] M token|invalid or duplicate flag)"
+    rb"|opaque token too long|invalid mode for m[sa] M token|invalid or duplicate flag"
+    rb"|unauthenticated|auth token too long|bad command line termination|bad authentication token format|authentication failure"
+    rb"|only the binary protocol is spoken here)|-ERR this is a memcached server[^\n]*"
     rb"|SERVER_ERROR (?:object too large for cache|out of memory storing object|out of memory|Out of memory during read"
     rb"|Out of memory allocating new item)"
     rb"|(?:HD|EN|NS|EX|NF)(?: [^\n]*)?|ME [^\n]* exp=-?\d+ la=\d+ cas=\d+ fetch=(?:yes|no) cls=\d+ size=\d+|)\r\n",
@@ -74,13 +78,19 @@ class Inputs:
         self.random = rng
         self.commands = Commands(rng, lambda _key: rng.choice((0, 1, 2, 3, 4, 2**63)))
         sent = [value for case in cases() for kind, value in case.exchange if kind == "send"]
+        self.requests = Requests(rng, {})
+        self.packets = [request(opcode, b"a", b"", b"", opcode) for opcode in range(0x26)]
+        self.packets += [request(0x21, b"PLAIN", b"", said) for said in (b"\0alice\0secret", b"\0a\0b", b"")]
         self.corpus = [value for value in sent if isinstance(value, bytes) and len(value) < MOST]
         if folder:
             self.corpus += [path.read_bytes() for path in sorted(folder.iterdir())]
 
     def make(self) -> bytes:
         chance = self.random.random()
-        if chance < 0.2:
+        if chance < 0.35:
+            parts = [self.packet() for _ in range(self.random.randint(1, 8))]
+            data = b"".join(part for part in parts if len(part) < MOST)
+        elif chance < 0.5:
             parts = [self.commands.any() for _ in range(self.random.randint(1, 8))]
             data = b"".join(part for part in parts if len(part) < MOST)
         else:
@@ -89,9 +99,20 @@ class Inputs:
             data = self.mutate(data)
         return data[:MOST]
 
+    def packet(self) -> bytes:
+        """A request of the binary protocol."""
+        if self.random.random() < 0.3:
+            return self.random.choice(self.packets)
+        return self.requests.any().packet(self.random.choice((0, 0, 2, 3)))
+
     def mutate(self, data: bytes) -> bytes:
         rng = self.random
         at = rng.randint(0, len(data))
+        if data[:1] == b"\x80" and rng.random() < 0.6:
+            at = 24 * rng.randint(0, len(data) // 24) + rng.randrange(24)  # about the fields of a header
+            return (
+                data[:at] + bytes([rng.choice((0, 1, 4, 8, 20, 0x7F, 0x80, 0xFF, rng.randrange(256)))]) + data[at + 1 :]
+            )
         what = rng.randrange(8)
         if what == 0:
             return data[:at] + rng.choice(WORDS) + data[at:]
@@ -118,6 +139,14 @@ class Inputs:
 
 def check_known(reply: bytes) -> None:
     """Every reply must be one that the protocol knows. Raw keys may hold any byte, so what stands behind one is not looked at."""
+    if reply.startswith(b"\x81"):
+        got, rest = replies(reply)
+        wrong = [each for each in got if each.status not in STATUSES]
+        if rest or wrong:
+            raise FindingError(f"an unknown reply: {(rest[:100], wrong[:1])}")
+        return
+    if reply.startswith((b"HTTP/1.0 400 Bad Request\r\n", b"\x15\x03\x01\x00\x02\x02")):
+        return
     at = 0
     while at < len(reply):
         head = re.compile(rb"VALUE [^ \n]+ \d+ (\d+)(?: \d+)?\r\n|VA (\d+)(?: [^\n]*)?\r\n").match(reply, at)
@@ -142,15 +171,30 @@ def splits_matter(data: bytes) -> bool:
     return any(len(line) > 2000 for line in data.split(b"\n"))
 
 
+STATUSES = {0, 1, 2, 3, 4, 5, 6, 0x20, 0x21, 0x81, 0x82, 0x83, 0x86}
+
+
+def door(data: bytes) -> Client:
+    """A connection to a new engine, which by the input's checksum wants a login or speaks one protocol only."""
+    kind = zlib.crc32(data) % 10
+    client = fresh(
+        memory_limit=8 * MIB, item_size_max=200_000, protocol={0: "ascii", 1: "binary"}.get(kind, "auto-negotiate")
+    )
+    if kind in (2, 3):
+        client.engine.require_login("sasl" if kind == 2 else "ascii", [(b"alice", b"secret")])
+    client.owner.commands[b"stats"] = lambda _session, _line: b"STAT a 1\r\nEND\r\n"
+    return Client(client.engine, client.owner)
+
+
 def run_whole(data: bytes) -> tuple[bytes, bool]:
-    client = fresh(memory_limit=8 * MIB, item_size_max=200_000)
+    client = door(data)
     reply = client.send(data)
     finish(client)
     return reply, client.is_closed
 
 
 def run_in_pieces(data: bytes, rng: random.Random) -> tuple[bytes, bool]:
-    client = fresh(memory_limit=8 * MIB, item_size_max=200_000)
+    client = door(data)
     reply, at = b"", 0
     steps = rng.choice(((1,), (1, 2, 3), (1, 50, 400), (700,)))
     while at < len(data):
@@ -163,8 +207,13 @@ def run_in_pieces(data: bytes, rng: random.Random) -> tuple[bytes, bool]:
 
 def finish(client: Client) -> None:
     """Whatever it got, the engine must go on for others, within its memory."""
+    client.engine.require_login(None)
     other = Client(client.engine)
-    if other.send(b"set other 0 0 2\r\nhi\r\nget other\r\n") != b"STORED\r\nVALUE other 0 2\r\nhi\r\nEND\r\n":
+    answer = other.send(b"set other 0 0 2\r\nhi\r\nget other\r\n")
+    if answer not in (
+        b"STORED\r\nVALUE other 0 2\r\nhi\r\nEND\r\n",
+        b"CLIENT_ERROR only the binary protocol is spoken here\r\n",
+    ):
         raise FindingError("another connection was harmed")
     if client.engine.slab_stats()[2] > 8 * MIB:
         raise FindingError("more memory than allowed")

@@ -15,6 +15,7 @@ from soak_values import ValueRound
 from mcserver.core import Engine
 from tests.core.harness import MIB, Client, RecordingOwner, crawl
 from tests.stateful.invariants import check_figures
+from tests.stateful.packets import APPEND, GET, GETKQ, PREPEND, SET, SETQ, STORE, Requests, request
 from tests.stateful.streams import CLASSIC_KEYS, Commands
 
 SIZES = (0, 1, 40, 200, 1000, 5000, 20_000, 65_535, 65_536, 65_537, 200_000, 524_288, 1_000_000)
@@ -40,7 +41,12 @@ class Round:
         self.engine.lock_prefixes([b"n"] if self.random.random() < 0.3 else [])
         self.engine.observe(pick((0, 0, 15)), lambda _kind, _fields: None)
         self.owner = RecordingOwner(self.engine)
-        self.clients = [Client(self.engine, self.owner) for _ in range(6)]
+        self.owner.commands[b"stats"] = lambda _session, _line: pick(
+            (b"STAT a 1\r\nEND\r\n", iter((b"STAT a 1\r\n", b"END\r\n")))
+        )
+        self.binary: set[Client] = set()  # who speaks the binary protocol
+        self.requests = Requests(self.random, {})
+        self.clients = [self.join() for _ in range(6)]
         self.commands = Commands(self.random, lambda _key: pick((0, 2, 3, 50, 2**63)), lifetimes=(0, 0, 1, 60, -1))
         self.left: list[Client] = []
         self.walk = self.engine.walk(None)
@@ -56,11 +62,23 @@ class Round:
         self.owner.batches.clear()
         self.owner.traces.clear()
 
+    def join(self) -> Client:
+        """A new connection, of either protocol; some must log in first, and do, or don't."""
+        login = self.random.random() < 0.1
+        self.engine.require_login("sasl" if login else None, [(b"alice", b"secret")])
+        client = Client(self.engine, self.owner)
+        if login or self.random.random() < 0.4:
+            self.binary.add(client)
+        if login:
+            said = self.random.choice((b"\0alice\0secret", b"\0alice\0secret", b"\0alice\0", b"", b"x" * 5000))
+            client.send(request(0x21, self.random.choice((b"PLAIN", b"PLAIN", b"OTHER")), b"", said))
+        return client
+
     def client(self) -> Client:
         return self.random.choice(self.clients)
 
     def feed(self, client: Client, data: bytes) -> None:
-        self.sent += data.count(b"\n")
+        self.sent += data.count(b"\n") + (data.count(b"\x80") if client in self.binary else 0)
         at = 0
         while at < len(data) and not client.is_closed:
             step = self.random.choice((len(data), len(data), 1, 7, 100, 5000, 70_000))
@@ -70,24 +88,43 @@ class Round:
             client.settle()
 
     def talk(self) -> None:
-        data = b"".join(self.commands.any() for _ in range(self.random.randint(1, 20)))
+        client = self.client()
+        count = self.random.randint(1, 20)
+        if client in self.binary:
+            cas = self.random.choice((0, 0, 2, 3, 50))
+            data = b"".join(self.requests.any().packet(cas) for _ in range(count))
+        else:
+            data = b"".join(self.commands.any() for _ in range(count))
         if self.random.random() < 0.1:
             data = data[: self.random.randint(0, len(data))]
-        self.feed(self.client(), data)
+        self.feed(client, data)
 
     def store_large(self) -> None:
         size = self.random.choice(SIZES)
         verb = self.random.choice((b"set", b"append", b"prepend", b"add", b"replace"))
         key = self.random.choice((*CLASSIC_KEYS, b"k%d" % self.random.randint(0, 300)))
         end = b"\r\n" if self.random.random() < 0.95 else b"xx"
-        self.feed(self.client(), b"%b %b 0 0 %d\r\n%b%b" % (verb, key, size, b"v" * size, end))
+        client = self.client()
+        if client in self.binary:
+            opcode = self.random.choice((SET, SETQ, APPEND, PREPEND))
+            extras = b"" if opcode in (APPEND, PREPEND) else STORE.pack(0, 0)
+            self.feed(client, request(opcode, key, extras, b"v" * size) + request(GET, key))
+            return
+        self.feed(client, b"%b %b 0 0 %d\r\n%b%b" % (verb, key, size, b"v" * size, end))
 
     def scan(self) -> None:
         size, start = self.random.choice(SIZES[:7]), self.random.randint(0, 5000)
         count = min(1000, 600_000 // (size + 50))
+        client = self.client()
+        if client in self.binary:
+            self.feed(
+                client, b"".join(request(SETQ, b"s:%d" % (start + i), bytes(8), b"s" * size) for i in range(count))
+            )
+            self.feed(client, b"".join(request(GETKQ, b"s:%d" % (start + i)) for i in range(200)))
+            return
         lines = (b"set s:%d 0 0 %d noreply\r\n%b\r\n" % (start + i, size, b"s" * size) for i in range(count))
-        self.feed(self.client(), b"".join(lines))
-        self.feed(self.client(), b"get " + b" ".join(b"s:%d" % (start + i) for i in range(200)) + b"\r\n")
+        self.feed(client, b"".join(lines))
+        self.feed(client, b"get " + b" ".join(b"s:%d" % (start + i) for i in range(200)) + b"\r\n")
 
     def read_slowly(self) -> None:
         client = self.client()
@@ -111,7 +148,7 @@ class Round:
         index = self.random.randrange(len(self.clients))
         self.clients[index].session.close() if self.random.random() < 0.7 else self.clients[index].session.quit()
         self.left.append(self.clients[index])  # after quit it may still wait for its reader
-        self.clients[index] = Client(self.engine, self.owner)
+        self.clients[index] = self.join()
 
     def pass_time(self) -> None:
         self.engine.advance(self.random.choice((0.1, 1, 5, 61, 1000)))

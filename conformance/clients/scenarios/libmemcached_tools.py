@@ -68,6 +68,16 @@ def memccapable(run: Run) -> None:
 
 
 @CLIENT.scenario
+def memccapable_of_the_binary_protocol(run: Run) -> None:
+    run.called("memccapable")
+    command = ["memccapable", "-b", "-t", "30", "-h", run.server.host, "-p", str(run.server.port)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    cases = dict(re.findall(r"(binary \w+) +(\[pass\])?", done.stdout))
+    equal(len(cases), CAPABLE_CASES, f"cases in {done.stdout!r}")
+    equal({case for case, result in cases.items() if not result}, set(), "cases that fail")
+
+
+@CLIENT.scenario
 def copy_and_print(run: Run) -> None:
     key, binary = name(run, "text"), name(run, "binary")
     put(run, (key, b"text"), (binary, everything() * 1000))

@@ -32,6 +32,8 @@ static void queue_any(struct closed *loop, struct connection *connection) {
     uint32_t key = any_key(loop), length = value_length(loop->options, key);
     if (workload == WORKLOAD_MIX) workload = random_below(&loop->random, 10) ? WORKLOAD_GET : WORKLOAD_SET;
     if (workload == WORKLOAD_SET) queue_set(connection, key, length, 0);
+    else if (workload == WORKLOAD_BINARY_GET) queue_binary_get(connection, key, length);
+    else if (workload == WORKLOAD_BINARY_SET) queue_binary_set(connection, key, length);
     else if (workload == WORKLOAD_META) queue_meta_get(connection, key, length);
     else queue_get(connection, key, length, false, 0);
 }

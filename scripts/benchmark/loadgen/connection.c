@@ -108,6 +108,16 @@ void queue_quiet_set(struct connection *c, uint32_t key, uint32_t length) {
     c->out_end += wire_set(room(c, WIRE_OVERHEAD + length), key, length, true);
 }
 
+void queue_binary_get(struct connection *c, uint32_t key, uint32_t length) {
+    c->out_end += wire_binary_get(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_BINARY_VALUE, .last = true, .key = key, .length = length});
+}
+
+void queue_binary_set(struct connection *c, uint32_t key, uint32_t length) {
+    c->out_end += wire_binary_set(room(c, WIRE_OVERHEAD + length), key, length);
+    owe(c, (struct piece){PIECE_BINARY_STORED, .last = true, .key = key, .length = length});
+}
+
 void queue_nothing(struct connection *c) {
     c->out_end += wire_nothing(room(c, WIRE_OVERHEAD));
     owe(c, (struct piece){PIECE_NOTHING, .last = true});
@@ -135,7 +145,7 @@ void connection_send(struct connection *c) {
 }
 
 static _Noreturn void die_of_reply(const struct piece *piece, const uint8_t *in, size_t n) {
-    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN", "HD or EN"};
+    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN", "a binary value", "a binary success", "HD or EN"};
     char shown[81];
     uint8_t key[KEY_LENGTH];
     if (n > sizeof shown - 1) n = sizeof shown - 1;

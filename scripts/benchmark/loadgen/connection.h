@@ -31,6 +31,8 @@ void queue_meta_get(struct connection *connection, uint32_t key, uint32_t length
 void queue_ask(struct connection *connection, uint32_t key);
 void queue_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
 void queue_quiet_set(struct connection *connection, uint32_t key, uint32_t length);
+void queue_binary_get(struct connection *connection, uint32_t key, uint32_t length);
+void queue_binary_set(struct connection *connection, uint32_t key, uint32_t length);
 void queue_nothing(struct connection *connection);
 
 void connection_send(struct connection *connection);

@@ -9,14 +9,14 @@
 static const struct { const char *name; void (*run)(const struct options *); } modes[] = {
     {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"replay", run_replay},
 };
-static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget"};   /* in the order of enum workload */
+static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget", "binary-get", "binary-set"};   /* in the order of enum workload */
 
 static const char usage[] =
     "usage: loadgen closed|open|fill|count|replay --port PORT [options]\n"
     "  --pid PID            of the server, for its CPU time\n"
     "  --connections N      1 to 1000 (1)\n"
     "  --depth N            requests in one write, 1 to 1000 (1)\n"
-    "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget (get)\n"
+    "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget, binary-get, binary-set (get)\n"
     "  --first N, --keys N  which keys (0, 10000)\n"
     "  --value N[-M]        bytes of a value, up to 1048576 (32)\n"
     "  --seconds S, --warm-up S   (1, 0.1)\n"

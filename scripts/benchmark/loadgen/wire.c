@@ -72,6 +72,28 @@ size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply) {
 
 size_t wire_nothing(uint8_t *out) { return put(out, "mn\r\n", 4); }
 
+enum { HEADER = 24, MAGIC_REQUEST = 0x80, MAGIC_REPLY = 0x81, OPCODE_GET = 0, OPCODE_SET = 1, FLAGS = 4, FLAGS_AND_EXPTIME = 8 };
+
+static size_t put_header(uint8_t *out, uint8_t magic, uint8_t opcode, uint8_t key, uint8_t extras, uint32_t body) {
+    memset(out, 0, HEADER);
+    out[0] = magic, out[1] = opcode, out[3] = key, out[4] = extras;
+    for (int i = 0; i < 4; i++) out[11 - i] = (uint8_t)(body >> 8 * i);
+    return HEADER;
+}
+
+size_t wire_binary_get(uint8_t *out, uint32_t key) {
+    size_t n = put_header(out, MAGIC_REQUEST, OPCODE_GET, KEY_LENGTH, 0, KEY_LENGTH);
+    return n + put_key(out + n, key);
+}
+
+size_t wire_binary_set(uint8_t *out, uint32_t key, uint32_t length) {
+    size_t n = put_header(out, MAGIC_REQUEST, OPCODE_SET, KEY_LENGTH, FLAGS_AND_EXPTIME, KEY_LENGTH + FLAGS_AND_EXPTIME + length);
+    memset(out + n, 0, FLAGS_AND_EXPTIME);
+    n += FLAGS_AND_EXPTIME;
+    n += put_key(out + n, key);
+    return n + put(out + n, value_of(key), length);
+}
+
 /* Is `in` (n bytes, perhaps too few) a start of, or all of, these bytes? */
 static enum verdict compare(const uint8_t *in, size_t n, const void *bytes, size_t length) {
     if (memcmp(in, bytes, n < length ? n : length)) return WRONG;
@@ -113,11 +135,27 @@ static enum verdict check_value(const struct piece *piece, const uint8_t *in, si
     return verdict;
 }
 
+static enum verdict check_binary(const struct piece *piece, const uint8_t *in, size_t n, size_t *used) {
+    static const uint8_t no_flags[FLAGS];
+    uint8_t head[HEADER];
+    bool value = piece->kind == PIECE_BINARY_VALUE;
+    uint32_t extras = value ? FLAGS : 0, length = value ? piece->length : 0;
+    put_header(head, MAGIC_REPLY, value ? OPCODE_GET : OPCODE_SET, 0, (uint8_t)extras, extras + length);
+    *used = HEADER + extras + length;
+    if (compare(in, n, head, HEADER - 8) == WRONG) return WRONG;   /* the last eight are the CAS unique */
+    if (n < HEADER) return INCOMPLETE;
+    enum verdict verdict = compare(in + HEADER, n - HEADER, no_flags, extras);
+    if (verdict == RIGHT) verdict = compare(in + HEADER + extras, n - HEADER - extras, value_of(piece->key), length);
+    return verdict;
+}
+
 enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, size_t *used) {
     switch (piece->kind) {
     case PIECE_END: return check_line(in, n, "END\r\n", used);
     case PIECE_STORED: return check_line(in, n, "STORED\r\n", used);
     case PIECE_NOTHING: return check_line(in, n, "MN\r\n", used);
+    case PIECE_BINARY_VALUE:
+    case PIECE_BINARY_STORED: return check_binary(piece, in, n, used);
     case PIECE_HELD: return check_held(in, n, used);
     default: return check_value(piece, in, n, used);
     }

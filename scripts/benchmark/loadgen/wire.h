@@ -15,6 +15,8 @@ enum piece_kind {
     PIECE_STORED,    /* STORED\r\n */
     PIECE_META,      /* VA <length>\r\n<value>\r\n */
     PIECE_NOTHING,   /* MN\r\n */
+    PIECE_BINARY_VALUE,   /* the binary protocol's answer to a get, whatever its CAS unique */
+    PIECE_BINARY_STORED,  /* ... to a set */
     PIECE_HELD,      /* HD\r\n, or EN\r\n: then it is MISSED */
 };
 
@@ -41,6 +43,8 @@ size_t wire_meta_get(uint8_t *out, uint32_t key);
 size_t wire_ask(uint8_t *out, uint32_t key);   /* is it there? Without its value */
 size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply);
 size_t wire_nothing(uint8_t *out);
+size_t wire_binary_get(uint8_t *out, uint32_t key);
+size_t wire_binary_set(uint8_t *out, uint32_t key, uint32_t length);
 
 /* Compares the start of `in` with what `piece` expects. *used: the bytes of the reply, when it is complete. */
 enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, size_t *used);
