@@ -18,7 +18,7 @@ from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
-from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
+from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
 from mcserver.process import (
     Daemon,
     StartError,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import pwd
 
     from mcserver.config import Config
+    from mcserver.observe.http import Observer
 
 log = logging.getLogger("mcserver")
 
@@ -79,6 +80,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         become(user, config)
         if listeners is None:
             listeners = open_listeners(config)
+        metrics = open_metrics(config.metrics) if config.metrics else None
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
@@ -96,7 +98,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, reread).serve())
+        runner.run(Server(config, engine, listeners, loop_name, reread, metrics).serve())
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -154,9 +156,12 @@ class Server:
         listeners: list[socket.socket],
         loop_name: str,
         reread: Callable[[], Config] | None = None,
+        metrics: socket.socket | None = None,
     ) -> None:
         self._config = config
         self._reread = reread
+        self._metrics = metrics
+        self._observer: Observer | None = None
         self._context: Context
         self._engine = engine
         self._listeners = listeners
@@ -183,6 +188,8 @@ class Server:
             cluster=self._cluster,
         )
         self._connections.admin = Admin(self._context)
+        if self._metrics is not None:
+            await self._observe(self._metrics)
         self._handle_signals()
         if self._cluster is not None:
             self._cluster.start()
@@ -210,6 +217,13 @@ class Server:
         from mcserver.coordination import open_cluster
 
         return open_cluster(self._config, self._engine, self._listeners)
+
+    async def _observe(self, listener: socket.socket) -> None:
+        from mcserver.observe import open_observer
+
+        names = (self._config.metrics.rpartition(":")[0], *self._config.metrics_names)
+        self._observer = open_observer(listener, names, self._context)
+        await self._observer.start(own_address(self._listeners))
 
     def _announce(self) -> None:
         log.info(
@@ -280,6 +294,8 @@ class Server:
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
         connections = self._connections
+        if self._observer is not None:
+            self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
         connections.close_listeners()
         connections.stop_reading()
@@ -291,3 +307,5 @@ class Server:
             async with asyncio.timeout_at(deadline):
                 await connections.all_closed.wait()
         connections.close_all()
+        if self._observer is not None:
+            self._observer.close()
