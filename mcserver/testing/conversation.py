@@ -103,9 +103,11 @@ class Conversation:
             waits = self.session.state == "conn_waiting" or self.session.resps_waiting > 0
             found = None if self.is_hole or waits else self._framing.next()
             if found is None:
-                if not (waits or self.is_hole) and (head := self._framing.head()):
+                head = None if self.is_hole or waits else self._framing.head()
+                if head is None or house.faults.may_meet(head[0]):
+                    yield None
+                else:
                     yield from self._piecemeal(*head)
-                yield None
                 continue
             data, command = found
             if command is not None:
@@ -124,9 +126,7 @@ class Conversation:
             yield from self._sent(self._feed(data))
 
     def _piecemeal(self, command: Command, size: int, rest: int) -> Iterator[Step | None]:
-        """A line whose value has not come: the engine says whether it waits for one, unless a fault is to meet all of it."""
-        if self._house.faults.may_meet(command):
-            return
+        """A line whose value has not come yet and that no fault is to meet: the engine says whether it waits for one."""
         yield from self._sent(self._feed(self._framing.take(size)))
         value = bytearray()
         while len(value) < rest and self.session.state in {"conn_nread", "conn_swallow"}:

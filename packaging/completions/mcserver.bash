@@ -20,7 +20,7 @@ _mcserver() {
     esac
     case $cur in
         -*) COMPREPLY=($(compgen -W "-p --port -U --udp-port -s --unix-socket -a --unix-mask -A --enable-shutdown -l --listen -d --daemon -r --enable-coredumps -u --user -m --memory-limit -M --disable-evictions -c --conn-limit -k --lock-memory -v --verbose -h --help -i --license -V --version -P --pidfile -f --slab-growth-factor -n --slab-min-size -L --enable-largepages -D -t --threads -R --max-reqs-per-event -C --disable-cas -b --listen-backlog -B --protocol -I --max-item-size -F --disable-flush-all -X --disable-dumping -W --disable-watch -N --napi-ids -o --extended -S --enable-sasl -Y --auth-file -Z --enable-ssl -e --memory-file --config --loop --metrics --metrics-name --log-json --ephemeral --debug-clock --zookeeper --cluster-path --node-name --advertise --zk-session-timeout --max-stale --on-stale --ack --ack-timeout --join --hold-off --soft --broadcast-writes --lock-writes --zk-auth-file --zk-writes --zk-acl --disable-cluster-leave --disable-cluster-refresh --zk-ca --zk-cert --zk-key" -- "$cur")) ;;
-        *) [ "$COMP_CWORD" -ne 1 ] || COMPREPLY=($(compgen -W "config pages" -- "$cur")) ;;
+        *) [ "$COMP_CWORD" -ne 1 ] || COMPREPLY=($(compgen -W "config top ping stats dump load bench pages" -- "$cur")) ;;
     esac
 }
 complete -F _mcserver mcserver

@@ -1,5 +1,11 @@
 # fish completion of mcserver, made by `mcserver pages fish`
 complete -c mcserver -n __fish_use_subcommand -f -a config -d 'print the effective settings as a configuration file, each with its origin'
+complete -c mcserver -n __fish_use_subcommand -f -a top -d 'show what servers do now, on a terminal; any memcached'
+complete -c mcserver -n __fish_use_subcommand -f -a ping -d 'ask whether servers answer, and how fast'
+complete -c mcserver -n __fish_use_subcommand -f -a stats -d 'print a server\'s statistics, as a table or JSON'
+complete -c mcserver -n __fish_use_subcommand -f -a dump -d 'write a server\'s items as lines of JSON, with their expiry'
+complete -c mcserver -n __fish_use_subcommand -f -a load -d 'store what dump wrote'
+complete -c mcserver -n __fish_use_subcommand -f -a bench -d 'check a server\'s latency and rate quickly'
 complete -c mcserver -n __fish_use_subcommand -f -a pages -d 'print the man page, a shell\'s completions, or the table of options'
 complete -c mcserver -s p -l port -x -d 'TCP port to listen on; 0: none, -1: any that is free'
 complete -c mcserver -s U -l udp-port -x -d 'UDP is not built: only 0 is taken [approximated]'

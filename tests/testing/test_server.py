@@ -249,6 +249,13 @@ def test_a_line_that_is_wrong_is_answered_before_its_value(memcached: Server, li
     assert Plain(memcached.address).command(line) == reply
 
 
+def test_what_follows_a_value_in_pieces_is_answered(memcached: Server) -> None:
+    plain = Plain(memcached.address)
+    for size in (200_000, 2 * MEBIBYTE):
+        plain.send(b"set a 0 0 %d\r\n%s\r\nmn\r\n" % (size, b"x" * size))
+        assert plain.until(b"MN\r\n").startswith((b"STORED", b"SERVER_ERROR object too large"))
+
+
 def test_a_value_that_comes_later_is_remembered_whole(memcached: Server) -> None:
     plain = Plain(memcached.address)
     for piece in (b"set a 0 0 4\r\n", b"ab", b"cd\r\nget a\r", b"\n"):
