@@ -7,9 +7,9 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mcserver")
 
+PYTHON = sys.version.split()[0]
 SLICE_MICROSECONDS = 1000
 """Background work of the engine between two turns of the loop."""
 SHORTEST_REST = 0.001
@@ -119,7 +120,7 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
 
         version = uvloop.__version__
         return uvloop.new_event_loop, f"uvloop-{version}"
-    return asyncio.new_event_loop, f"asyncio-{platform.python_version()}"
+    return asyncio.new_event_loop, f"asyncio-{PYTHON}"
 
 
 def load_cluster(config: Config) -> None:
@@ -234,7 +235,7 @@ class Server:
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,
-            platform.python_version(),
+            PYTHON,
             os.getpid(),
         )
         if self._engine.verbosity > 1:

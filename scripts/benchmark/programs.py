@@ -97,7 +97,7 @@ class Server:
             try:
                 self.version()
             except OSError:
-                time.sleep(0.02)
+                time.sleep(0.002)
             else:
                 return
         raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
