@@ -93,7 +93,13 @@ def subcommand(name: str, arguments: Sequence[str]) -> int:
     from importlib import import_module
 
     module, function, _ = SUBCOMMANDS[name]
-    return int(getattr(import_module(module), function)(arguments))
+    try:
+        code = int(getattr(import_module(module), function)(arguments))
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
 
 
 def show_config(arguments: Sequence[str]) -> int:

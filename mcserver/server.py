@@ -32,6 +32,7 @@ from mcserver.process import (
     write_pid_file,
 )
 from mcserver.rules import ConfigError
+from mcserver.systemd import Manager, inherited
 
 if TYPE_CHECKING:
     import pwd
@@ -75,13 +76,17 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
         engine = make_engine(config)
-        listeners = open_listeners(config) if need_root(config) else None
+        manager = Manager(os.environ)
+        listeners, metrics = inherited(os.environ) or (None, None)
+        if listeners is None and need_root(config):
+            listeners = open_listeners(config)
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
         become(user, config)
         if listeners is None:
             listeners = open_listeners(config)
-        metrics = open_metrics(config.metrics) if config.metrics else None
+        if metrics is None and config.metrics:
+            metrics = open_metrics(config.metrics)
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
@@ -99,7 +104,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, reread, metrics).serve())
+        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics).serve())
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -156,10 +161,12 @@ class Server:
         engine: Engine,
         listeners: list[socket.socket],
         loop_name: str,
+        manager: Manager,
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
     ) -> None:
         self._config = config
+        self._manager = manager
         self._reread = reread
         self._metrics = metrics
         self._observer: Observer | None = None
@@ -207,6 +214,7 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
+        self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
         graceful = await self._stopping
         if graceful:
             log.info("Gracefully stopping")
@@ -222,7 +230,8 @@ class Server:
     async def _observe(self, listener: socket.socket) -> None:
         from mcserver.observe import open_observer
 
-        names = (self._config.metrics.rpartition(":")[0], *self._config.metrics_names)
+        host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
+        names = (*([host] if host else []), *self._config.metrics_names)
         self._observer = open_observer(listener, names, self._context)
         await self._observer.start(own_address(self._listeners))
 
@@ -280,10 +289,12 @@ class Server:
             return
         from mcserver.reload import change
 
+        self._manager.reloading()
         try:
             wanted = self._reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
+            self._manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
             return
         new = change(self._config, wanted, self._engine, self._context.settings)
         self._config = self._context.config = new.config
@@ -291,10 +302,12 @@ class Server:
         log.info("SIGHUP: read %s again; %s", self._config.config_file, "; ".join(new.done) or "nothing to change")
         for line in new.not_done:
             log.warning("SIGHUP: %s", line)
+        self._manager.reloaded("; ".join(new.not_done) or "serving")
 
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
         connections = self._connections
+        self._manager.stopping()
         if self._observer is not None:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
