@@ -65,6 +65,13 @@ def parse_listener(text: str) -> Listener:
     return Listener(None if host in ("*", "") else host, int(port) if port else None, tag)
 
 
+def is_host_port(address: str) -> bool:
+    """HOST:PORT, with an IPv6 address in brackets."""
+    host, colon, port = address.rpartition(":")
+    plain = ":" not in host or (host.startswith("[") and host.endswith("]"))
+    return bool(host and colon and plain) and port.isascii() and port.isdigit() and int(port) <= 65535
+
+
 def below_80(percent: int) -> bool:
     return 1 <= percent < 80
 
@@ -340,6 +347,16 @@ class Config:
         status=EX_USAGE,
     )
     log_json: bool = setting(False, "log one JSON object a line")
+    metrics: str = setting(
+        "",
+        "HOST:PORT for HTTP: /metrics for Prometheus, /healthz, /readyz, and a page at /; whoever reaches it reads all figures",
+        is_host_port,
+        "--metrics takes HOST:PORT, such as 127.0.0.1:9150, a port from 0 to 65535, an IPv6 address in [], not '{}'",
+        status=EX_USAGE,
+    )
+    metrics_names: tuple[str, ...] = setting(
+        (), "a further name by which browsers and scrapers may ask for --metrics; repeatable"
+    )
     ephemeral: bool = setting(
         False,
         "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
@@ -364,6 +381,8 @@ class Config:
             )
         if self.num_threads > 64:
             raise ConfigError("Number of threads can be at most 64: lower -t.")
+        if self.metrics_names and not self.metrics:
+            raise ConfigError("--metrics-name needs --metrics HOST:PORT")
         if self.num_napi_ids > self.num_threads:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"

@@ -38,7 +38,7 @@ from .rules import ConfigError, rules
 FILE_BYTES = 1 << 20
 EXTENDED = "extended"
 NOT_IN_A_FILE = ("help", "license", "version", "config", EXTENDED)
-REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes")
+REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes", "metrics-name")
 """Options that add up when they are repeated: a file may give them a list."""
 COUNTED = ("verbose",)
 """Options whose number of repetitions counts: a file gives the number."""

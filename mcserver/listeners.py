@@ -12,6 +12,7 @@ from pathlib import Path
 from mcserver.config import Config
 from mcserver.process import StartError, others_may_replace, write_atomically
 
+METRICS_BACKLOG = 16
 FIRST_UNPRIVILEGED_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 
 
@@ -73,6 +74,24 @@ def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
     if not listeners:
         raise StartError(f"can't listen on {where}: no usable address; give another with -l")
     return listeners
+
+
+def open_metrics(address: str) -> socket.socket:
+    """The socket of --metrics, listening and non-blocking. Raises StartError (71)."""
+    host, _, port = address.rpartition(":")
+    try:
+        (family, kind, protocol, _, where), *_ = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(f"can't listen on {address} for --metrics: {error.strerror}") from error
+    try:
+        _bind(listener, where, METRICS_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise StartError(f"can't listen on {address} for --metrics: {error.strerror}; choose another") from error
+    return listener
 
 
 def _bind(listener: socket.socket, address: object, backlog: int) -> None:
@@ -140,6 +159,17 @@ def _clear_the_way(path: str) -> None:
             "or choose a path with -s in a directory of the server's own"
         )
     Path(path).unlink()
+
+
+def own_address(listeners: list[socket.socket]) -> tuple[str, int] | str | None:
+    """How this process reaches its first listener: host and port, or the path of a Unix socket; None without one."""
+    for listener in listeners:
+        address = listener.getsockname()
+        if isinstance(address, str):
+            return address
+        loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+        return loopback.get(address[0], address[0]), address[1]
+    return None
 
 
 def write_port_file(path: str, listeners: list[socket.socket]) -> None:

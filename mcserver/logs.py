@@ -7,7 +7,6 @@ worth a line, only how often: whatever a client or a peer can cause is said at o
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -53,6 +52,8 @@ class JsonFormatter(logging.Formatter):
     """One object a line: time, level, logger, message; and traceback, where there is one."""
 
     def format(self, record: logging.LogRecord) -> str:
+        import json
+
         entry = {
             "time": timestamp(record.created),
             "level": record.levelname.lower(),

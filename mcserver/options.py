@@ -272,6 +272,12 @@ def ack(draft: Draft, option: str, value: str) -> None:
     draft.cluster["ack_prefixes"] = tuple(levels.items())
 
 
+def metrics_name(draft: Draft, option: str, value: str) -> None:
+    """Names add up."""
+    draft.settings.forget_others("metrics_names")
+    draft.settings["metrics_names"] = (*draft.settings.get("metrics_names", ()), value)
+
+
 def config_file(draft: Draft, option: str, value: str) -> None:
     """Only its name: config_file.py reads it, before the rest of the command line."""
     if not value:
@@ -363,6 +369,8 @@ OPTIONS = (
 OWN_OPTIONS = (
     Option("", "config", "file", "config_file", config_file),
     Option("", "loop", "name", "loop", text("loop")),
+    Option("", "metrics", "addr", "metrics", text("metrics")),
+    Option("", "metrics-name", "name", "metrics_names", metrics_name),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
     Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),

@@ -8,7 +8,6 @@ import os
 import pwd
 import resource
 import stat
-import tempfile
 from pathlib import Path
 
 EX_NOUSER = 67
@@ -138,6 +137,8 @@ def others_may_replace(path: Path) -> bool:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own."""
+    import tempfile  # with what it brings it takes longer than all of a start's own work
+
     descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", suffix=".lck", dir=path.parent)
     try:
         with open(descriptor, "w") as file:

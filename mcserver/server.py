@@ -7,9 +7,9 @@ import contextlib
 import gc
 import logging
 import os
-import platform
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
-from mcserver.listeners import need_root, open_listeners, tcp_port, write_port_file
+from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
 from mcserver.process import (
     Daemon,
     StartError,
@@ -32,15 +32,18 @@ from mcserver.process import (
     write_pid_file,
 )
 from mcserver.rules import ConfigError
+from mcserver.systemd import Manager, inherited
 from mcserver.users import read_users
 
 if TYPE_CHECKING:
     import pwd
 
     from mcserver.config import Config
+    from mcserver.observe.http import Observer
 
 log = logging.getLogger("mcserver")
 
+PYTHON = sys.version.split()[0]
 SLICE_MICROSECONDS = 1000
 """Background work of the engine between two turns of the loop."""
 SHORTEST_REST = 0.001
@@ -75,12 +78,17 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         user = find_user(config.user)
         engine = make_engine(config)
         admit_users(config, engine)
-        listeners = open_listeners(config) if need_root(config) else None
+        manager = Manager(os.environ)
+        listeners, metrics = inherited(os.environ) or (None, None)
+        if listeners is None and need_root(config):
+            listeners = open_listeners(config)
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
         become(user, config)
         if listeners is None:
             listeners = open_listeners(config)
+        if metrics is None and config.metrics:
+            metrics = open_metrics(config.metrics)
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
@@ -98,7 +106,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, reread).serve())
+        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics).serve())
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -119,7 +127,7 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
 
         version = uvloop.__version__
         return uvloop.new_event_loop, f"uvloop-{version}"
-    return asyncio.new_event_loop, f"asyncio-{platform.python_version()}"
+    return asyncio.new_event_loop, f"asyncio-{PYTHON}"
 
 
 def load_cluster(config: Config) -> None:
@@ -167,10 +175,15 @@ class Server:
         engine: Engine,
         listeners: list[socket.socket],
         loop_name: str,
+        manager: Manager,
         reread: Callable[[], Config] | None = None,
+        metrics: socket.socket | None = None,
     ) -> None:
         self._config = config
+        self._manager = manager
         self._reread = reread
+        self._metrics = metrics
+        self._observer: Observer | None = None
         self._context: Context
         self._engine = engine
         self._listeners = listeners
@@ -197,6 +210,8 @@ class Server:
             cluster=self._cluster,
         )
         self._connections.admin = Admin(self._context)
+        if self._metrics is not None:
+            await self._observe(self._metrics)
         self._handle_signals()
         if self._cluster is not None:
             self._cluster.start()
@@ -212,6 +227,7 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
+        self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
         graceful = await self._stopping
         if graceful:
             log.info("Gracefully stopping")
@@ -224,6 +240,14 @@ class Server:
 
         return open_cluster(self._config, self._engine, self._listeners)
 
+    async def _observe(self, listener: socket.socket) -> None:
+        from mcserver.observe import open_observer
+
+        host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
+        names = (*([host] if host else []), *self._config.metrics_names)
+        self._observer = open_observer(listener, names, self._context)
+        await self._observer.start(own_address(self._listeners))
+
     def _announce(self) -> None:
         log.info(
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
@@ -233,7 +257,7 @@ class Server:
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,
-            platform.python_version(),
+            PYTHON,
             os.getpid(),
         )
         if self._engine.verbosity > 1:
@@ -287,10 +311,12 @@ class Server:
     def _reread_file(self, reread: Callable[[], Config]) -> None:
         from mcserver.reload import change
 
+        self._manager.reloading()
         try:
             wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
+            self._manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
             return
         new = change(self._config, wanted, self._engine, self._context.settings)
         self._config = self._context.config = new.config
@@ -298,10 +324,14 @@ class Server:
         log.info("SIGHUP: read %s again; %s", self._config.config_file, "; ".join(new.done) or "nothing to change")
         for line in new.not_done:
             log.warning("SIGHUP: %s", line)
+        self._manager.reloaded("; ".join(new.not_done) or "serving")
 
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
         connections = self._connections
+        self._manager.stopping()
+        if self._observer is not None:
+            self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
         connections.close_listeners()
         connections.stop_reading()
@@ -313,3 +343,5 @@ class Server:
             async with asyncio.timeout_at(deadline):
                 await connections.all_closed.wait()
         connections.close_all()
+        if self._observer is not None:
+            self._observer.close()

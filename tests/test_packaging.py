@@ -55,9 +55,9 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     for each in (path for path in tree.rglob("*") if path.is_file()):
         assert (source / each.relative_to(tree)).exists(), f"{each.relative_to(tree)} is not in the source distribution"
 
+    run(["env", f"PYTHONS={sys.executable}", "scripts/wheels"], source, 390)
+    (wheel,) = (source / "dist").glob("mcserver-*-manylinux*.whl")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    run([*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source], tmp_path)
-    (wheel,) = tmp_path.glob("mcserver-*.whl")
     run([sys.executable, "-m", "venv", "--without-pip", "venv"], tmp_path)
     run([*pip, "--python", tmp_path / "venv", "install", "--no-deps", wheel], tmp_path)
     binaries = tmp_path / "venv/bin"
@@ -73,6 +73,25 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
         "x",
         "END",
     ]
+
+
+def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None:
+    """In its first line: the rest of pip's page is long."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; backend.build_wheel(sys.argv[2])"
+    backend = ROOT / "packaging/backend"
+    for environment, missing in (
+        ({"PATH": str(tmp_path)}, "a C compiler (gcc)"),
+        ({"HEADERS": "none"}, "the headers of Python"),
+    ):
+        fake = "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'; " if "HEADERS" in environment else ""
+        result = subprocess.run(
+            [sys.executable, "-c", fake + code, backend, tmp_path],
+            env={**os.environ, "CC": "", **environment}, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert result.returncode == 1
+        first, second, *_ = result.stderr.splitlines()
+        assert missing in first
+        assert "apt-get install gcc" in second
 
 
 @pytest.mark.slow

@@ -106,9 +106,14 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
 
 def general(context: Context) -> bytes:
     """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer; then those of OWN."""
-    values = {**NOTHING_TO_COUNT, **context.engine.stats(), **_process(context), **_network(context)}
+    values = general_values(context)
     left_out = _left_out(context)
     return stat_lines((key, values[key]) for key in (*GENERAL, *OWN) if key not in left_out)
+
+
+def general_values(context: Context) -> dict[str, object]:
+    """Everything that `stats` can print, by its key."""
+    return {**NOTHING_TO_COUNT, **context.engine.stats(), **_process(context), **_network(context)}
 
 
 def _left_out(context: Context) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import overload
 
@@ -97,6 +97,27 @@ class Framing:
     def receive(self, data: bytes) -> None:
         self._buffer += data
 
+    def head(self) -> tuple[Command, int, int] | None:
+        """Of a command whose value has not come yet: what is known of it, and how many bytes its line and its value take."""
+        end = self._buffer.find(b"\n")
+        if self._binary is not False or end < 0:
+            return None
+        command, rest = self._parse(end)
+        return command, end + 1, rest
+
+    def take(self, count: int) -> bytes:
+        """So many bytes, or those that are there, out of the order of commands."""
+        return self._take(min(count, len(self._buffer)))
+
+    def _parse(self, end: int) -> tuple[Command, int]:
+        """The command of the line that ends there, without its value, and how long that is with its line end; 0: it has none."""
+        line = bytes(self._buffer[:end]).removesuffix(b"\r")
+        words = line.split()
+        verb = words[0].decode("latin-1") if words else ""
+        length = _value_length(verb, words)
+        command = Command(verb, _keys(verb, words), line, None, bool(words) and words[-1] == b"noreply")
+        return command, 0 if length is None else length + 2
+
     def next(self) -> tuple[bytes, Command | None] | None:
         """The next whole command with its bytes; None as the command: bytes that can't be told apart; None: nothing whole yet."""
         if not self._buffer:
@@ -108,16 +129,11 @@ class Framing:
         end = self._buffer.find(b"\n")
         if end < 0:
             return (self._take(len(self._buffer)), None) if len(self._buffer) > LINE_BYTES else None
-        line = bytes(self._buffer[:end]).removesuffix(b"\r")
-        words = line.split()
-        verb = words[0].decode("latin-1") if words else ""
-        length = _value_length(verb, words)
-        total = end + 1 + (0 if length is None else length + 2)
-        if len(self._buffer) < total:
+        command, rest = self._parse(end)
+        if len(self._buffer) < end + 1 + rest:
             return None
-        data = self._take(total)
-        value = None if length is None else data[end + 1 : end + 1 + length]
-        return data, Command(verb, _keys(verb, words), line, value, bool(words) and words[-1] == b"noreply")
+        data = self._take(end + 1 + rest)
+        return data, replace(command, value=data[end + 1 : -2]) if rest else command
 
     def _next_binary(self) -> tuple[bytes, Command | None] | None:
         if len(self._buffer) < BINARY_HEADER:

@@ -6,6 +6,7 @@ Owns the session's part in the engine, and is its owner (docs/architecture.md). 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from mcserver.core import Session
@@ -102,7 +103,11 @@ class Conversation:
             waits = self.session.state == "conn_waiting" or self.session.resps_waiting > 0
             found = None if self.is_hole or waits else self._framing.next()
             if found is None:
-                yield None
+                head = None if self.is_hole or waits else self._framing.head()
+                if head is None or house.faults.may_meet(head[0]):
+                    yield None
+                else:
+                    yield from self._piecemeal(*head)
                 continue
             data, command = found
             if command is not None:
@@ -119,6 +124,19 @@ class Conversation:
                         return
                     continue
             yield from self._sent(self._feed(data))
+
+    def _piecemeal(self, command: Command, size: int, rest: int) -> Iterator[Step | None]:
+        """A line whose value has not come yet and that no fault is to meet: the engine says whether it waits for one."""
+        yield from self._sent(self._feed(self._framing.take(size)))
+        value = bytearray()
+        while len(value) < rest and self.session.state in {"conn_nread", "conn_swallow"}:
+            piece = self._framing.take(rest - len(value))
+            if not piece:
+                yield None
+                continue
+            value += piece
+            yield from self._sent(self._feed(piece))
+        self._house.commands.add(replace(command, value=bytes(value[:-2])) if value else command)
 
     def _meet(self, fault: Fault, command: Command, data: bytes) -> Generator[Step, None, bool]:
         """What a command that meets this fault gets. Returns whether the connection is at its end."""

@@ -25,9 +25,12 @@ class Fault:
     rate: float = 0.0
     hits: int = field(default=0)
 
+    def matches(self, command: Command) -> bool:
+        return command.matches(self.verb, self.key)
+
     def meets(self, command: Command) -> bool:
         """Whether this command is one that it hits; counts it."""
-        if self.times == 0 or not command.matches(self.verb, self.key):
+        if self.times == 0 or not self.matches(command):
             return False
         if self.after:
             self.after -= 1
@@ -118,6 +121,10 @@ class Faults:
     def planted(self) -> list[Fault]:
         """Those that can still hit."""
         return [fault for fault in list(self._planted) if fault.times != 0]
+
+    def may_meet(self, command: Command) -> bool:
+        """Whether one of them is for such a command; counts nothing."""
+        return any(fault.times != 0 and fault.matches(command) for fault in list(self._planted))
 
     def meet(self, command: Command) -> list[Fault]:
         """The faults that this command meets: delays, then at most one other."""

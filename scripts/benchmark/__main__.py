@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, stall
+from . import cpu, hits, latency, memory, stall, start
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -26,6 +26,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
     "memory": memory.measure,
     "hits": hits.measure,
     "stall": stall.measure,
+    "start": start.measure,
 }
 
 

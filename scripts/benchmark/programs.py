@@ -72,7 +72,7 @@ class Program:
                 server = Server(self.name, int(found[1]), process.pid)
                 server.version()
                 return server
-            time.sleep(0.02)
+            time.sleep(0.002)
         raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
 
 

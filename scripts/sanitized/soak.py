@@ -22,6 +22,9 @@ SIZES = (0, 1, 40, 200, 1000, 5000, 20_000, 65_535, 65_536, 65_537, 200_000, 524
 PREFIXES = (b"", b"k", b"p:", b"s:1", b"none")
 STEPS = 400  # of a round
 
+TELL_SECONDS = 30.0
+"""Between two lines of progress."""
+
 
 class Round:
     """One engine and what is done to it."""
@@ -228,6 +231,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the first round; each round takes the next (1)")
     arguments = parser.parse_args()
     began, seed, commands = time.monotonic(), arguments.seed, 0
+    told = began
     while seed == arguments.seed or time.monotonic() - began < arguments.seconds:
         running = Round(seed) if seed % 2 else ValueRound(seed)
         try:
@@ -241,6 +245,13 @@ def main() -> int:
             raise
         commands += running.sent
         seed += 1
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            print(
+                f"{seed - arguments.seed} engines, {told - began:.0f} of {arguments.seconds:.0f} s",
+                file=sys.stderr,
+                flush=True,
+            )
     seconds = time.monotonic() - began
     print(f"{seed - arguments.seed} engines, {commands} lines, {seconds:.0f} s, seeds {arguments.seed} to {seed - 1}")
     return 0

@@ -7,6 +7,7 @@ import logging
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ PROMISES = {
     "P10": "nothing of an earlier life",
     "P14": f"fresh within {FRESH_WITHIN:g} s of healing",
 }
+
+
+TELL_SECONDS = 30.0  # between two lines of progress
 
 
 @dataclass
@@ -90,6 +94,18 @@ def soak(seconds: float, seed: int) -> Outcome:
     return outcome
 
 
+def tell(seconds: float) -> None:
+    """A line every half minute, until the process ends: nobody should wonder whether it still runs."""
+
+    def work() -> None:
+        began = time.monotonic()
+        while True:
+            time.sleep(TELL_SECONDS)
+            print(f"soaking: {time.monotonic() - began:.0f} of {seconds:.0f} s", file=sys.stderr, flush=True)
+
+    threading.Thread(target=work, daemon=True).start()
+
+
 def check(outcome: Outcome, ensemble: Ensemble) -> None:
     for anomaly in outcome.history.anomalies():
         outcome.found(anomaly.promise, anomaly.text)
@@ -111,6 +127,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1 << 31) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", file=sys.stderr, flush=True)
     logging.getLogger("kazoo").setLevel(logging.CRITICAL)  # the client that ends sessions tells each of them
+    tell(arguments.seconds)
     outcome = soak(arguments.seconds, seed)
     print(outcome.page())
     if outcome.is_clean:

@@ -237,6 +237,37 @@ def test_any_stream_gets_what_the_engine_answers(memcached: Server) -> None:
     assert memcached.ask(stream) == reply
 
 
+@pytest.mark.parametrize(
+    ("line", "reply"),
+    [
+        (b"set a abc 0 1", b"CLIENT_ERROR bad command line format\r\n"),
+        (b"set a 0 0 9999999", b"SERVER_ERROR object too large for cache\r\n"),
+        (b"ms a 5 FX", b"CLIENT_ERROR bad command line format\r\n"),
+    ],
+)
+def test_a_line_that_is_wrong_is_answered_before_its_value(memcached: Server, line: bytes, reply: bytes) -> None:
+    assert Plain(memcached.address).command(line) == reply
+
+
+def test_what_follows_a_value_in_pieces_is_answered(memcached: Server) -> None:
+    plain = Plain(memcached.address)
+    for size in (200_000, 2 * MEBIBYTE):
+        plain.send(b"set a 0 0 %d\r\n%s\r\nmn\r\n" % (size, b"x" * size))
+        assert plain.until(b"MN\r\n").startswith((b"STORED", b"SERVER_ERROR object too large"))
+
+
+def test_a_value_that_comes_later_is_remembered_whole(memcached: Server) -> None:
+    plain = Plain(memcached.address)
+    for piece in (b"set a 0 0 4\r\n", b"ab", b"cd\r\nget a\r", b"\n"):
+        plain.send(piece)
+        Plain(memcached.address).command(b"mn")
+    assert plain.until(b"END\r\n") == b"STORED\r\nVALUE a 0 4\r\nabcd\r\nEND\r\n"
+    assert [(str(each), each.value) for each in memcached.commands if each.verb != "mn"] == [
+        ("set a 0 0 4", b"abcd"),
+        ("get a", None),
+    ]
+
+
 # The cold commands -----------------------------------------------------------------------------------------------------
 
 
@@ -378,7 +409,7 @@ def test_ten_servers_reserve_no_more_than_twice_what_they_use_and_give_it_back()
     reserved, used, left, _ = result.stdout.split()
     assert int(used) > 500
     assert int(reserved) <= 2 * int(used)
-    assert int(left) <= 16
+    assert int(left) <= 96  # the C library keeps an arena of 64 MiB for a thread that ended
 
 
 def test_stats_of_what_a_test_did(memcached: Server, client: Client) -> None:

@@ -1,0 +1,109 @@
+"""The service manager's protocols: sockets that it opened (LISTEN_FDS), and telling it how things are (NOTIFY_SOCKET).
+
+Without its variables in the environment nothing here does anything. See sd_listen_fds(3), sd_notify(3), sd_watchdog_enabled(3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+import time
+from collections.abc import MutableMapping
+
+from mcserver.process import StartError
+
+log = logging.getLogger("mcserver")
+
+FIRST_DESCRIPTOR = 3
+METRICS = "metrics"
+"""FileDescriptorName= of the socket that stands for --metrics; all others are the cache's."""
+
+
+def inherited(environment: MutableMapping[str, str]) -> tuple[list[socket.socket], socket.socket | None] | None:
+    """The cache's listeners and that of --metrics which the manager opened, non-blocking; None without any.
+
+    The variables are taken out, so that no child believes them. Raises StartError for a socket that can't be served.
+    """
+    pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
+    names = environment.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdigit() or not int(count):
+        return None
+    listeners: list[socket.socket] = []
+    metrics: socket.socket | None = None
+    for number in range(int(count)):
+        listener = _listener(FIRST_DESCRIPTOR + number)
+        if number < len(names) and names[number] == METRICS:
+            metrics = listener
+        else:
+            listeners.append(listener)
+    return listeners, metrics
+
+
+def _listener(descriptor: int) -> socket.socket:
+    listener: socket.socket | None = None
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            raise OSError("it is no socket")
+        listener = socket.socket(fileno=descriptor)
+        if listener.type != socket.SOCK_STREAM or not listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            raise OSError("it is no listening stream socket")
+        if listener.family in {socket.AF_INET, socket.AF_INET6}:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    except OSError as error:
+        if listener is not None:
+            listener.detach()  # it is the manager's
+        raise StartError(
+            f"the service manager's socket {descriptor} can't be served: {error.strerror or error}; "
+            "use ListenStream= and Accept=no in the socket unit"
+        ) from error
+    os.set_inheritable(descriptor, False)
+    listener.setblocking(False)
+    return listener
+
+
+class Manager:
+    """Tells the service manager: ready, alive, reloading, ending. Nothing that goes wrong with it stops the server."""
+
+    def __init__(self, environment: MutableMapping[str, str]) -> None:
+        self._address = environment.pop("NOTIFY_SOCKET", "")
+        interval, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
+        ours = pid in {"", str(os.getpid())} and interval.isdigit()
+        self._interval = int(interval) / 1e6 if ours else 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def ready(self, loop: asyncio.AbstractEventLoop, status: str) -> None:
+        """The server serves; from now on the loop says that it turns, twice within the manager's time."""
+        self._tell(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
+        if self._interval and self._address and self._loop is None:
+            self._loop = loop
+            self._alive()
+
+    def _alive(self) -> None:
+        assert self._loop is not None
+        self._tell("WATCHDOG=1")
+        self._loop.call_later(self._interval / 2, self._alive)
+
+    def reloading(self) -> None:
+        """`ready` or `status` follows."""
+        self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+
+    def reloaded(self, status: str) -> None:
+        self._tell(f"READY=1\nSTATUS={status}")
+
+    def stopping(self) -> None:
+        self._tell("STOPPING=1")
+
+    def _tell(self, text: str) -> None:
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+                told.setblocking(False)
+                told.sendto(text.encode(), address)
+        except OSError as error:
+            log.warning("the service manager can't be told: %s", error.strerror)

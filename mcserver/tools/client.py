@@ -1,0 +1,156 @@
+"""A small blocking client of the text protocol for the tools. It knows no server but by what it answers."""
+
+from __future__ import annotations
+
+import argparse
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
+SECONDS = 5.0
+READ_BYTES = 1 << 18
+LINE_MOST = 1 << 16
+
+
+class ToolError(Exception):
+    """What stops a tool, as a sentence for its user; the exit code is 1."""
+
+
+def parse_address(text: str) -> tuple[str, int] | str:
+    """`host`, `host:port`, `[v6]:port`, `v6`, or the path of a Unix socket (with a slash in it). Raises ToolError."""
+    if "/" in text:
+        return text
+    host, port = text, ""
+    if text.startswith("["):
+        host, _, port = text[1:].partition("]")
+        port = port.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port = text.partition(":")
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+        raise ToolError(f"'{text}' is no address: write HOST, HOST:PORT, [IPv6]:PORT, or the path of a Unix socket")
+    return host, int(port or DEFAULT_PORT)
+
+
+class Client:
+    """One connection. Every wait ends after `seconds`, with a ToolError that names the server."""
+
+    def __init__(self, address: str, seconds: float = SECONDS) -> None:
+        self.name = address
+        where = parse_address(address)
+        try:
+            if isinstance(where, str):
+                self.socket = socket.socket(socket.AF_UNIX)
+                self.socket.settimeout(seconds)
+                self.socket.connect(where)
+            else:
+                self.socket = socket.create_connection(where, seconds)
+                self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError as error:
+            raise ToolError(f"{address}: {error.strerror or error}") from None
+        self._unread = bytearray()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise ToolError(f"{self.name}: {error.strerror or error}") from None
+
+    def _fill(self) -> None:
+        try:
+            received = self.socket.recv(READ_BYTES)
+        except TimeoutError:
+            raise ToolError(f"{self.name}: no answer in time") from None
+        except OSError as error:
+            raise ToolError(f"{self.name}: {error.strerror or error}") from None
+        if not received:
+            raise ToolError(f"{self.name}: the server closed the connection")
+        self._unread += received
+
+    def line(self) -> bytes:
+        """The next line, without its end."""
+        while (end := self._unread.find(b"\n")) < 0:
+            if len(self._unread) > LINE_MOST:
+                raise ToolError(f"{self.name}: this is no memcached: a line without an end")
+            self._fill()
+        line = bytes(self._unread[:end])
+        del self._unread[: end + 1]
+        return line.removesuffix(b"\r")
+
+    def data(self, length: int) -> bytes:
+        """A value of so many bytes, with its line end taken off."""
+        while len(self._unread) < length + 2:
+            self._fill()
+        data = bytes(self._unread[:length])
+        del self._unread[: length + 2]
+        return data
+
+    def command(self, line: bytes) -> bytes:
+        """Sends a line; its answer of one line."""
+        self.send(line + b"\r\n")
+        return self.line()
+
+    def lines(self, line: bytes) -> Iterator[bytes]:
+        """Sends a line; the lines of the answer up to END. Raises ToolError for an answer that is an error."""
+        self.send(line + b"\r\n")
+        while (answer := self.line()) != b"END":
+            if answer in {b"ERROR", b"RESET"} or answer.startswith(
+                (b"CLIENT_ERROR", b"SERVER_ERROR", b"BUSY", b"locked")
+            ):
+                raise ToolError(f"{self.name}: {line.decode()}: {answer.decode('utf-8', 'replace')}")
+            yield answer
+
+    def stats(self, words: str = "") -> dict[str, str]:
+        """`stats`, or `stats WORDS`."""
+        found: dict[str, str] = {}
+        for answer in self.lines(f"stats {words}".strip().encode()):
+            parts = answer.decode("utf-8", "replace").split(" ", 2)
+            if parts[0] == "STAT" and len(parts) >= 2:
+                found[parts[1]] = parts[2] if len(parts) > 2 else ""
+        return found
+
+
+def parser(name: str, meaning: str) -> argparse.ArgumentParser:
+    """The parser of `mcserver NAME`."""
+    made = argparse.ArgumentParser(prog=f"mcserver {name}", description=meaning)
+    made.add_argument(
+        "--timeout", type=positive, default=SECONDS, metavar="S", help="seconds to wait for an answer (5)"
+    )
+    return made
+
+
+def positive(text: str) -> float:
+    """A number above 0 for argparse."""
+    value = float(text)
+    if not 0 < value < 1e9:
+        raise ValueError
+    return value
+
+
+def run(tool: Callable[[argparse.Namespace], int], known: argparse.ArgumentParser, arguments: Sequence[str]) -> int:
+    """Runs a tool: 0 or what it returns; 1 with a sentence on stderr; 64 for its arguments; 130 after ctrl-C."""
+    try:
+        options = known.parse_args(list(arguments))
+    except SystemExit as stop:
+        return 64 if stop.code else 0
+    try:
+        return tool(options)
+    except ToolError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+ADDRESS = f"{DEFAULT_HOST}:{DEFAULT_PORT}"

@@ -1,0 +1,62 @@
+"""`mcserver stats`: a server's statistics as a table, as JSON, or what changes in a second."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping, Sequence
+
+from mcserver.tools.client import ADDRESS, Client, parser, positive, run
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0, or 1 when the server can't be asked."""
+    known = parser("stats", "Prints a server's statistics.")
+    known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
+    known.add_argument(
+        "words", nargs="*", metavar="WORD", help="settings, items, slabs, sizes, conns, mrc, cluster, ..."
+    )
+    known.add_argument("--json", action="store_true", help="one object; numbers are numbers")
+    known.add_argument(
+        "--changes", type=positive, metavar="S", help="only what changes within so many seconds, and by how much"
+    )
+    known.add_argument("--only", default="", metavar="TEXT", help="only names with this text in them")
+    return run(stats, known, arguments)
+
+
+def stats(options: argparse.Namespace) -> int:
+    words = " ".join(options.words)
+    with Client(options.server, options.timeout) as client:
+        found: Mapping[str, object] = client.stats(words)
+        if options.changes:
+            time.sleep(options.changes)
+            found = changes(found, client.stats(words))
+    found = {key: value for key, value in found.items() if options.only in key}
+    if options.json:
+        print(json.dumps({key: number(value) for key, value in found.items()}, indent=1))
+    else:
+        width = max(map(len, found), default=0)
+        for key, value in found.items():
+            print(f"{key:<{width}}  {value}")
+    return 0
+
+
+def number(value: object) -> object:
+    """As a number, where it is one."""
+    for kind in (int, float):
+        try:
+            return kind(str(value))
+        except ValueError:
+            continue
+    return value
+
+
+def changes(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
+    """The difference of every number that changed."""
+    found: dict[str, object] = {}
+    for key, value in after.items():
+        new, old = number(value), number(before.get(key, 0))
+        if isinstance(new, int | float) and isinstance(old, int | float) and new != old:
+            found[key] = round(new - old, 6)
+    return found

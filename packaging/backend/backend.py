@@ -1,0 +1,37 @@
+"""The build backend: setuptools', behind one question. Its own error without a compiler names neither gcc nor the headers."""
+
+import os
+import shlex
+import shutil
+import sys
+import sysconfig
+
+from setuptools import build_meta
+from setuptools.build_meta import *  # noqa: F403  # the hooks that are not below
+
+
+def check() -> None:
+    """Ends the build, with what to install, when nothing can be compiled."""
+    missing = []
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    if not any(map(shutil.which, (compiler, "cc", "gcc", "clang"))):
+        missing.append("a C compiler (gcc)")
+    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):  # noqa: PTH110, PTH118
+        missing.append(f"the headers of Python {sys.version_info.major}.{sys.version_info.minor}")
+    if missing:
+        sys.exit(
+            f"mcserver is compiled here, and {' and '.join(missing)} can't be found.\n"
+            "Debian, Ubuntu: apt-get install gcc libc6-dev python3-dev.  Fedora: dnf install gcc python3-devel.  "
+            "Alpine: apk add gcc musl-dev python3-dev.\n"
+            "Or install a wheel, which needs neither: pip install --only-binary mcserver mcserver"
+        )
+
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):  # type: ignore[no-untyped-def]
+    check()
+    return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
+
+
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):  # type: ignore[no-untyped-def]
+    check()
+    return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)

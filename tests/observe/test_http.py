@@ -1,0 +1,214 @@
+"""The HTTP side of --metrics: what it answers, what it refuses, and that nobody who uses it badly is noticed by a get."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mcserver import cli
+from mcserver.config import Config, ConfigError
+from tests.conftest import Start
+from tests.serving import Server, eventually, run_to_end
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Observed:
+    """A server with --metrics."""
+
+    def __init__(self, start: Start, *arguments: str) -> None:
+        self.port = free_port()
+        self.server: Server = start("--metrics", f"127.0.0.1:{self.port}", *arguments)
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        connection.request(method, path, headers=headers)
+        reply = connection.getresponse()
+        body = reply.read().decode()
+        connection.close()
+        return reply.status, body, dict(reply.headers)
+
+    def raw(self, data: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+            connection.sendall(data)
+            received = b""
+            while piece := connection.recv(65536):
+                received += piece
+            return received
+
+
+@pytest.fixture
+def observed(start: Start) -> Observed:
+    return Observed(start)
+
+
+def test_the_paths(observed: Observed) -> None:
+    status, body, headers = observed.ask("/metrics")
+    assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
+    assert "memcached_up 1.0\n" in body
+    assert observed.ask("/healthz")[:2] == (200, "ok\n")
+    assert observed.ask("/readyz?x=1")[:2] == (200, "ready\n")
+    status, body, headers = observed.ask("/")
+    assert (status, headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'; script-src 'sha256-" in headers["Content-Security-Policy"]
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert "http://" not in body.replace("http://www.w3.org/", "")  # nothing from elsewhere
+    assert "https://" not in body
+    assert json.loads(observed.ask("/figures.json")[1])["totals"]["limit_maxbytes"] == 64 << 20
+
+
+def test_head_has_no_body(observed: Observed) -> None:
+    status, body, headers = observed.ask("/metrics", "HEAD")
+    assert (status, body) == (200, "")
+    assert int(headers["Content-Length"]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status"),
+    [
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello", 405),
+        (b"DELETE /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"GET /etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET / HTTP/1.1\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+        (b"get foo\r\n\r\n", 400),
+        (b"\x80\x0b\r\n\r\n", 400),
+        (b"GET / SPDY/9\r\n\r\n", 400),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20000 + b"\r\n\r\n", 431),
+    ],
+)
+def test_bad_requests(observed: Observed, request_line: bytes, status: int) -> None:
+    reply = observed.raw(request_line)
+    assert reply.startswith(b"HTTP/1.1 %d " % status)
+    assert b"xxxx" not in reply
+    assert b"passwd" not in reply
+    assert observed.ask("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200), ("127.0.0.1:9150", 200), ("[::1]", 200), ("[::1]:9150", 200), ("10.1.2.3", 200), ("localhost:1", 200),
+        ("LOCALHOST", 200), ("app.localhost", 200), ("cache.example", 200), ("Cache.Example:9150", 200), ("localhost.", 200),
+        ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("localhost.evil.example", 421), ("", 421), ("a:b:c", 421),
+    ],
+)  # fmt: skip
+def test_a_strange_host_is_refused(observed_by_name: Observed, host: str, status: int) -> None:
+    found, body, _ = observed_by_name.ask("/metrics", Host=host)
+    assert found == status
+    assert "evil" not in body
+    assert (status == 200) == ("memcached_up" in body)
+
+
+@pytest.fixture(scope="module")
+def observed_by_name() -> Iterator[Observed]:
+    from contextlib import ExitStack
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    with ExitStack() as running:
+
+        def start_server(*args: str) -> Server:
+            server = Server(Path(running.enter_context(TemporaryDirectory())), args)
+            running.callback(server.stop)
+            return server
+
+        yield Observed(start_server, "--metrics-name", "cache.example")
+
+
+def test_who_is_slow_is_cut_off_and_too_many_are_closed(observed: Observed) -> None:
+    client = observed.server.connect()
+    slow = [socket.create_connection(("127.0.0.1", observed.port), 8) for _ in range(40)]
+    try:
+        for each in slow:
+            each.sendall(b"GET / HTTP/1.1\r\n")
+        assert client.command(b"mn") == b"MN\r\n"
+        closed = 0
+        for each in slow[32:]:
+            try:
+                closed += each.recv(1) == b""
+            except ConnectionResetError:
+                closed += 1
+        assert closed == 8
+        assert slow[0].recv(1) == b""  # after five seconds
+        eventually(lambda: observed.ask("/healthz")[0] == 200)
+    finally:
+        for each in slow:
+            each.close()
+
+
+def test_a_scraper_that_asks_all_the_time_gets_the_last_answer(observed: Observed) -> None:
+    first = observed.ask("/metrics")[1]
+    client = observed.server.connect()
+    for _ in range(10):
+        client.command(b"get a")
+    bodies = {observed.ask("/metrics")[1] for _ in range(20)}
+    assert len(bodies | {first}) <= 3  # at most one collection a second; twenty requests take less than two
+    time.sleep(1)
+    assert observed.ask("/metrics")[1] != first
+
+
+def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
+    observed = Observed(start, "-c", "1", "-o", "no_maxconns_fast")
+    client = observed.server.connect()
+    client.command(b"mn")
+    waiting = observed.server.connect()
+    eventually(lambda: observed.ask("/readyz")[0] == 503)
+    assert "accepts no connections" in observed.ask("/readyz")[1]
+    assert observed.ask("/healthz")[0] == 200
+    client.close()
+    assert waiting.command(b"mn") == b"MN\r\n"
+    waiting.close()
+    eventually(lambda: observed.ask("/readyz")[0] == 200)
+
+
+def test_a_member_without_zookeeper_is_alive_and_not_ready(start: Start) -> None:
+    observed = Observed(start, "--zookeeper", "127.0.0.1:1")
+    assert observed.ask("/healthz")[0] == 200
+    status, body, _ = observed.ask("/readyz")
+    assert (status, "not proved fresh" in body) == (503, True)
+    assert "mcserver_cluster_stale 1.0" in observed.ask("/metrics")[1]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "9150", ":9150", "h:x", "h:70000", "::1:9150", ""])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="--metrics takes HOST:PORT"):
+        cli.parse(["--metrics", address], {})
+
+
+def test_addresses_and_names() -> None:
+    config = cli.parse(["--metrics", "[::1]:0", "--metrics-name", "a", "--metrics-name", "b"], {})
+    assert isinstance(config, Config)
+    assert (config.metrics, config.metrics_names) == ("[::1]:0", ("a", "b"))
+    with pytest.raises(ConfigError, match="--metrics-name needs"):
+        cli.parse(["--metrics-name", "a"], {})
+
+
+def test_a_port_that_is_taken_stops_the_start() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = run_to_end("-u", "root", "-p", "0", "--metrics", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert result.returncode == 71
+    assert "for --metrics: Address already in use" in result.stderr
+
+
+def test_without_it_nothing_of_it_is_loaded(start: Start) -> None:
+    server = start()
+    assert "/healthz" not in server.log()
+    code = "import sys; import mcserver.server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True).stdout
+    assert not {"prometheus_client", "mcserver.observe.http", "http.client"} & set(loaded.split())

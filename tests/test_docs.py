@@ -1,0 +1,78 @@
+"""The docs: a site without a broken link, a README of a page whose links and commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcserver.cli import SUBCOMMANDS
+
+ROOT = Path(__file__).parent.parent
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+BESIDE_THE_SITE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGES.md")
+
+
+def anchors(path: Path) -> set[str]:
+    """The names of a page's headings, as forges and mkdocs spell them."""
+    headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).strip().replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("name", BESIDE_THE_SITE)
+def test_links_of_the_files_beside_the_site(name: str) -> None:
+    for target in LINK.findall((ROOT / name).read_text()):
+        if target.startswith("https://"):
+            continue
+        path, _, anchor = target.partition("#")
+        found = ROOT / path if path else ROOT / name
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found), target
+
+
+def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert (tmp_path / "site/testing/index.html").exists()
+
+
+def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    settings = (ROOT / "mkdocs.yml").read_text()
+    (tmp_path / "mkdocs.yml").write_text(settings[: settings.index("nav:\n  -")])
+    (tmp_path / "docs/index.md").write_text("# Start\n\n[there](nowhere.md) [here](#nothing)\n")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 1
+    assert "nowhere.md" in result.stderr
+    assert "#nothing" in result.stderr
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(LINK.findall((ROOT / "README.md").read_text()))
+    pages = {f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")} - {"docs/index.md"}
+    assert pages - linked == set()
+
+
+def test_the_readme_is_a_page_and_its_commands_exist() -> None:
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 130
+    for script in set(re.findall(r"\bscripts/(\w+)", text)):
+        assert (ROOT / "scripts" / script).exists()
+    for file in re.findall(r"`python ([\w/]+\.py)`", text):
+        assert (ROOT / file).exists()
+    for name in SUBCOMMANDS:
+        assert name == "pages" or f"`{name}`" in text or f"mcserver {name}" in text, name
+    for heading in (
+        "Two commands",
+        "A telnet session",
+        "Five figures",
+        "A test that uses it",
+        "Deploy it",
+        "Where everything is",
+    ):
+        assert f"\n## {heading}\n" in text
