@@ -259,7 +259,7 @@ def test_a_lock_is_asked_for_when_nothing_else_keeps_the_connection(owner: Owner
     assert peer.sock.fileno() >= 0
     time.sleep(0.05)
     assert owner.locks == []
-    owner.do(lambda: waiting[0].release())
+    owner.do(waiting[0].release)
     eventually(lambda: owner.locks)
     owner.do(lambda: owner.locks[0][0].refuse(b"SERVER_ERROR lock lost"))
     assert peer.until(b"lost\r\n") == b"NOT_FOUND\r\nSERVER_ERROR lock lost\r\n"
