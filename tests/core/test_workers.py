@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import select
 import socket
@@ -205,7 +206,7 @@ def test_events_come_in_the_order_in_which_they_happened(owner: Owner) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(sum(values, [])) == list(range(1, 401))
+    assert sorted(itertools.chain(*values)) == list(range(1, 401))
     eventually(lambda: len(owner.told) == 1 + 4 * 300)
     counts = dict.fromkeys(range(4), 0)
     order = []
