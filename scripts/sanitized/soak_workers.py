@@ -30,7 +30,10 @@ class WorkersRound:
         pick = self.random.choice
         self.evictions = pick((True, True, False))
         self.engine = Engine(
-            memory_limit=pick((4, 8, 24)) * MIB, item_size_max=1 * MIB, evictions=self.evictions, slab_chunk_max=pick((512, 64)) * 1024
+            memory_limit=pick((4, 8, 24)) * MIB,
+            item_size_max=1 * MIB,
+            evictions=self.evictions,
+            slab_chunk_max=pick((512, 64)) * 1024,
         )
         self.engine.detail = pick((True, False))
         self.engine.broadcast(pick((True, False)), [b"k1"] if pick((True, False)) else [])
@@ -39,7 +42,9 @@ class WorkersRound:
         self.engine.observe(pick((0, 15)), lambda _kind, _fields: None)
         self.owner = Owner(self.engine, pick((1, 2, 4)))
         self.owner.commands[b"stats"] = lambda _session, _line: b"STAT x %d\r\nEND\r\n" % len(self.engine.stats())
-        self.owner.commands[b"dump"] = lambda _session, _line: (b"i %d\r\n" % len(items) for items in self.engine.walk(None))
+        self.owner.commands[b"dump"] = lambda _session, _line: (
+            b"i %d\r\n" % len(items) for items in self.engine.walk(None)
+        )
         self.owner.hold = pick((True, False))
         self.owner.on_events = lambda session, _events: self.owner.do(session.release) if self.owner.hold else None
         self.ended = threading.Event()
@@ -138,7 +143,9 @@ class WorkersRound:
         time.sleep(0.002)
         for session, _ in self.owner.locks[:]:
             self.owner.locks.pop(0)
-            self.owner.do(session.grant if chance.random() < 0.8 else lambda session=session: session.refuse(b"SERVER_ERROR lost"))
+            self.owner.do(
+                session.grant if chance.random() < 0.8 else lambda session=session: session.refuse(b"SERVER_ERROR lost")
+            )
         chance.choice((
             engine.maintain, engine.stats, engine.item_stats, engine.slab_stats, engine.mrc_stats, self.owner.workers.sockets,
             lambda: engine.delete(chance.choice(KEYS)), lambda: engine.mark_stale(chance.choice(KEYS)), engine.crawl,

@@ -21,7 +21,9 @@ GENERAL = """
     expired_unfetched evicted_unfetched evicted_active evictions reclaimed crawler_reclaimed crawler_items_checked
     lrutail_reflocked moves_to_cold moves_to_warm moves_within_lru direct_reclaims lru_bumps_dropped
 """
-OWN = "unfinished_bytes unfinished_limit unfinished_refused slow_readers_dropped ghost_bytes lock_waits lock_wait_us wrong_protocol"
+OWN = """
+    unfinished_bytes unfinished_limit unfinished_refused slow_readers_dropped ghost_bytes lock_waits lock_wait_us wrong_protocol
+"""
 ITEMS = """
     number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted evicted_nonzero evicted_time
     outofmemory tailrepairs reclaimed expired_unfetched evicted_unfetched evicted_active crawler_reclaimed

@@ -1,4 +1,4 @@
-"""Workers: threads that serve connections, beside a Python thread that answers their letters, acts on the engine and ends them."""
+"""Workers: threads that serve connections, beside a Python thread that answers their letters and acts on the engine."""
 
 from __future__ import annotations
 
