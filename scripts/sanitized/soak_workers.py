@@ -151,7 +151,8 @@ class WorkersRound:
             lambda: engine.delete(chance.choice(KEYS)), lambda: engine.mark_stale(chance.choice(KEYS)), engine.crawl,
             lambda: engine.flush_prefix(b"k1"), lambda: engine.refresh_prefix(b"k2", 5), lambda: list(engine.walk(None)),
             lambda: [list(engine.cachedump(cls, 0)) for cls in range(1, engine.classes + 1)], lambda: list(engine.prefix_stats()),
-            lambda: engine.set_memory_limit(chance.choice((4, 8, 24)) * MIB), lambda: engine.reassign_page(-1, chance.randrange(1, 9)),
+            lambda: engine.set_memory_limit(chance.choice((4, 8, 24)) * MIB),
+            lambda: engine.reassign_page(-1, chance.randrange(1, 9)),
             lambda: engine.set_segmented(chance.choice((True, False))), engine.reset_stats, lambda: engine.set_gate(None),
         ))()  # fmt: skip
 
