@@ -375,7 +375,7 @@ def test_17_no_right_to_append(ensemble: Ensemble, name: str) -> None:
             time.sleep(2)
             assert zxid(ensemble) - appends < 100, "no spin"
             client.set_acls(log, acls)
-        assert "NoAuth" in server.log
+        until(lambda: "NoAuth" in server.log)
         assert server.log.count("NoAuth") == 1
         until(lambda: server.delete(b"c:x") == b"NOT_FOUND")
 
