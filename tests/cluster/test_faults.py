@@ -22,7 +22,7 @@ from .network import OP_GET, Frame, Network
 from .servers import PATIENCE, CacheServer, until
 from .workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(400)]
 
 SESSION = MAX_STALE = 2.0
 PATIENT = ("--ack-timeout", "30")  # where a delete at `applied` waits until a server that is stopped or cut off is out
