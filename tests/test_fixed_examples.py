@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 EXAMPLES = """
 import importlib, sys
@@ -30,6 +32,7 @@ def examples(*modules: str) -> list[str]:
     ).stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_other_modules_change_no_example() -> None:
     alone = examples()
     assert len(alone) == 100

@@ -251,7 +251,7 @@ def test_no_descriptors_left(start: Start) -> None:
     eventually(lambda: witness.stats()["accepting_conns"] == "0")
     time.sleep(0.5)
     assert witness.stats()["listen_disabled_num"] == "1"
-    assert server.log().count("can't accept connections: Too many open files") == 1
+    eventually(lambda: server.log().count("can't accept connections: Too many open files") == 1)
     for client in clients:
         client.close()
     assert server.connect().command(b"mn") == b"MN\r\n"

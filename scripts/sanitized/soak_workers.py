@@ -1,7 +1,7 @@
-"""Random work on workers, seeded: clients on several threads, the owner's thread answering letters, the engine worked on meanwhile.
+"""Random work on workers, seeded: clients on several threads, a thread that answers letters, the engine worked on meanwhile.
 
-Made to run under ThreadSanitizer and AddressSanitizer (scripts/tsan). A round is one engine with one to four workers; each client's
-replies must be in step, and at its end nothing may be left in the memory.
+Made to run under ThreadSanitizer and AddressSanitizer (scripts/tsan). A round is one engine with one to four workers;
+each client's replies must be in step, and at its end nothing may be left in the memory.
 """
 
 import argparse
@@ -133,7 +133,8 @@ class WorkersRound:
             return b"%b %b 0 %d %d\r\n%b\r\n" % (verb, key, chance.choice((0, 0, 1, 60)), len(value), value)
         return chance.choice((
             b"get %b\r\n" % key, b"get %b %b\r\n" % (key, chance.choice(KEYS)), b"mg %b v t f s\r\n" % key,
-            b"delete %b\r\n" % key, b"incr %b 1\r\n" % key, b"touch %b 60\r\n" % key, b"md %b I\r\n" % key, b"ma %b N60\r\n" % key, b"stats\r\n", b"dump\r\n",
+            b"delete %b\r\n" % key, b"incr %b 1\r\n" % key, b"touch %b 60\r\n" % key, b"md %b I\r\n" % key,
+            b"ma %b N60\r\n" % key, b"stats\r\n", b"dump\r\n",
             b"gat 30 %b\r\n" % key, b"ms %b 2 T9\r\nab\r\n" % key, b"set c 0 0 1\r\n1\r\n", b"bogus\r\n",
         ))  # fmt: skip
 

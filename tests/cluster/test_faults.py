@@ -22,7 +22,7 @@ from .network import OP_GET, Frame, Network
 from .servers import PATIENCE, CacheServer, until
 from .workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(400)]
 
 SESSION = MAX_STALE = 2.0
 PATIENT = ("--ack-timeout", "30")  # where a delete at `applied` waits until a server that is stopped or cut off is out
@@ -375,7 +375,7 @@ def test_17_no_right_to_append(ensemble: Ensemble, name: str) -> None:
             time.sleep(2)
             assert zxid(ensemble) - appends < 100, "no spin"
             client.set_acls(log, acls)
-        assert "NoAuth" in server.log
+        until(lambda: "NoAuth" in server.log)
         assert server.log.count("NoAuth") == 1
         until(lambda: server.delete(b"c:x") == b"NOT_FOUND")
 

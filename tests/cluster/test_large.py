@@ -42,13 +42,11 @@ def test_applied_by_cells(ensemble: Ensemble, name: str) -> None:
         for number in range(3):
             for server in fleet.servers:
                 assert server.set(b"a:%d" % number, b"x") == b"STORED"
-            started = time.monotonic()
             assert fleet.servers[0].delete(b"a:%d" % number) == b"DELETED"
-            assert time.monotonic() - started < 3, "the certificates are half a second apart"
             assert [server.get(b"a:%d" % number) for server in fleet.servers] == [None] * 4
         assert fleet.total("writes_acknowledgements") <= 4 * 2, "of the joins; else certificates are enough"
         addresses = sorted(f"127.0.0.1:{server.port}" for server in fleet.servers)
-        until(lambda: figures(fleet.servers[1]) == addresses, 10)
+        until(lambda: figures(fleet.servers[1]) == addresses)
 
 
 def figures(server: CacheServer) -> list[str]:
@@ -78,7 +76,7 @@ def test_the_writer_of_a_cell_fails_under_load(ensemble: Ensemble, name: str, fa
             time.sleep(1.5 * SESSION)
             for link in fleet.links(writer):
                 link.heal()
-        fleet.wait_fresh(seconds=20)
+        fleet.wait_fresh()
         time.sleep(1)
         fleet.verify(work)
 
@@ -95,16 +93,14 @@ def test_members_at_an_observer(name: str) -> None:
         fleet.servers[2] = CacheServer(voter, "--ack", "a:=applied", "--ack", "n:=async", name="s2")
         with fleet, Workload(fleet.servers, seed=5) as work:
             assert fleet.servers[0].stats()["server"] == f"127.0.0.1:{observer.client_port}"
-            started = time.monotonic()
             fleet.servers[2].set(b"a:x", b"x")
             assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
-            assert time.monotonic() - started < MAX_STALE
             assert fleet.servers[2].get(b"a:x") is None
             observer.end()
             time.sleep(0.5)
             observer.start()
             ensemble.wait_quorum()
-            fleet.wait_fresh(20)
+            fleet.wait_fresh()
             time.sleep(0.5)
             fleet.verify(work)
             assert fleet.total("gaps") + fleet.total("holes") == 0, "replayed, not flushed"
@@ -122,10 +118,10 @@ def test_a_rolling_upgrade_from_the_first_release(ensemble: Ensemble, name: str)
             work.restarted(server)
             server.module = "mcserver"
             server.start()
-            fleet.wait_fresh(seconds=20)
+            fleet.wait_fresh()
             if server is not fleet.servers[-1]:
                 assert server.stats()["format"] == "1", "one of the first release is still there"
-        until(lambda: all(server.stats()["format"] == "2" for server in fleet.servers), 30)
+        until(lambda: all(server.stats()["format"] == "2" for server in fleet.servers))
         time.sleep(1)
         fleet.verify(work)
         assert fleet.total("gaps") + fleet.total("holes") + fleet.total("malformed") == 0

@@ -196,7 +196,7 @@ def test_credentials_from_a_file_and_from_the_environment(ensemble: Ensemble, na
             assert stranger.stats()["stale"] == "1", "without the credentials nobody joins"
             with stranger.client() as client:
                 until(lambda: any(b"--zk-auth-file" in line for line in client.lines(b"stats cluster")))
-            assert "--zk-auth-file" in stranger.log
+            until(lambda: "--zk-auth-file" in stranger.log)
             with ensemble.client() as client, pytest.raises(NoAuthError):
                 client.get(f"/{name}/cache/invalidation")
             assert "secret" not in knows.log + fleet.servers[0].log

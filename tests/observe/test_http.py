@@ -15,13 +15,8 @@ import pytest
 from mcserver import cli
 from mcserver.config import Config, ConfigError
 from tests.conftest import Start
+from tests.ports import free_port
 from tests.serving import Server, eventually, run_to_end
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Observed:
