@@ -1,7 +1,7 @@
-"""Whether a history of concurrent operations on one key fits some order in which each took effect between its call and its reply.
+"""Whether concurrent operations on one key fit some order in which each took effect between its call and its reply.
 
-The search of Wing and Gong with what was seen before remembered (Lowe). A register holds a value and, once a `gets` has seen it, its CAS
-unique; each operation says which reply and which next register it allows.
+The search of Wing and Gong with what was seen before remembered (Lowe). A register holds a value and, once a `gets` has
+seen it, its CAS unique; each operation says which reply and which next register it allows.
 """
 
 from __future__ import annotations
