@@ -163,7 +163,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first round (1)")
     arguments = parser.parse_args()
-    deadline, seed, sent = time.monotonic() + arguments.seconds, arguments.seed, 0
+    began, seed, sent = time.monotonic(), arguments.seed, 0
+    deadline = began + arguments.seconds
     while time.monotonic() < deadline:
         work = WorkersRound(seed)
         try:
@@ -173,7 +174,8 @@ def main() -> int:
             raise
         sent += work.sent
         seed += 1
-    print(f"{seed - arguments.seed} rounds, seeds {arguments.seed} to {seed - 1}, {sent >> 20} MiB of commands")
+    rounds = f"{seed - arguments.seed} rounds, seeds {arguments.seed} to {seed - 1}"
+    print(f"{time.monotonic() - began:.0f} s, {rounds}, {sent >> 20} MiB of commands: no fault")
     return 0
 
 

@@ -1,18 +1,21 @@
-"""Short runs of the soak and of the fuzzer under AddressSanitizer and UndefinedBehaviorSanitizer."""
+"""Short runs of the soak and of the fuzzer under AddressSanitizer and UndefinedBehaviorSanitizer, of workers under ThreadSanitizer."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+PROGRAMS = ["asan", "fuzz", *(["tsan"] if "MCSERVER_SOAK" in os.environ else [])]
+"""ThreadSanitizer needs a build of its own: scripts/soak --tests."""
 
 
 @pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.xdist_group("sanitized")  # both wait for one build
 @pytest.mark.timeout(900)  # the first to come builds the core with the sanitizers
-@pytest.mark.parametrize("program", ["asan", "fuzz"])
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_nothing_is_found(program: str) -> None:
     command = [f"scripts/{program}", "--seconds", "10", "--seed", "1"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=880, check=False)
