@@ -1,4 +1,4 @@
-"""Short runs of the soak and of the fuzzer under AddressSanitizer and UndefinedBehaviorSanitizer, of workers under ThreadSanitizer."""
+"""Short runs of the soak and of the fuzzer under sanitizers: address, undefined behaviour, and threads in the soak."""
 
 import os
 import subprocess
