@@ -66,9 +66,13 @@ def forbidden(config: Config) -> set[bytes]:
 
 
 def members(fleet: Cluster) -> bytes:
-    """`MEMBER address state applied-version name`, and `self` or `leader` where it is so; the version of the list; END."""
+    """`MEMBER address state applied-version name`, and `self` or `leader` where it is so; the version of the list; END.
+
+    States and versions are those that were read last, and are read again: nothing is read while nobody asks.
+    """
     from mcserver.coordination.node import show
 
+    fleet.figures()
     version, listed = fleet.members()
     leader = fleet.leader()
     lines = [f"VERSION {version}"]

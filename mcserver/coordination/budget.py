@@ -37,6 +37,8 @@ class Budget:
         self.unlogged = 0.0  # writes a second of the fleet that the log does not show: the leader's sum
         self._seen: deque[tuple[int, int]] = deque()  # of the last second: when, and how many acknowledgements
         self._acks = 0
+        self._own: deque[int] = deque()  # versions of our appends that we have not seen yet
+        self._read = 0  # the last one that we have seen
         self._mine: deque[int] = deque()  # writes of ours in the last second that the log does not show
         self._writers: set[str] = set()
         self._earlier: set[str] = set()
@@ -55,8 +57,16 @@ class Budget:
         """Writes of this server that the log does not show, since it started."""
         return sum(self.counts[kind] for kind in UNLOGGED)
 
-    def saw(self, writer: str, acknowledgements: int, now: int) -> None:
+    def appended(self, version: int) -> None:
+        """This server's append got a version: what lies between that and what we have seen was appended, too."""
+        if version > self._read:
+            self._own.append(version)
+
+    def saw(self, writer: str, acknowledgements: int, now: int, version: int = 0) -> None:
         """The log shows an entry, by this server or another, and so many will acknowledge it at once."""
+        self._read = version
+        while self._own and self._own[0] <= version:
+            self._own.popleft()
         self._seen.append((now, acknowledgements))
         self._acks += acknowledgements
         self._turn(now)
@@ -72,13 +82,24 @@ class Budget:
         """How many servers have appended lately."""
         return len(self._writers | self._earlier)
 
+    @property
+    def _unseen(self) -> int:
+        """Entries that were appended for certain, though we have not read them yet."""
+        unseen = self._own[-1] - self._read if self._own else 0
+        return unseen if unseen < 1 << 31 else 0  # more than that is another log's
+
+    def _sharers(self, name: str) -> int:
+        """How many share the budget with us, and we; of those that we have not seen yet we know how much they appended."""
+        seen = self.writers + (name not in self._writers | self._earlier)
+        return max(seen, self._unseen // len(self._own) if self._own else 0)
+
     def _parts(self, members: int, now: int) -> tuple[int, float, float]:
         """Of the last second: appends, acknowledgements, and all the rest."""
         while self._seen and self._seen[0][0] <= now - SECOND:
             self._acks -= self._seen.popleft()[1]
         while self._mine and self._mine[0] <= now - SECOND:
             self._mine.popleft()
-        appends = len(self._seen)
+        appends = len(self._seen) + self._unseen
         rest = max(self.unlogged, len(self._mine)) + members * self._certificates
         most = max(FREE * self.rate - rest - appends, ACKS * (self.rate - rest), 0.0)  # beyond it they are held back
         return appends, min(self._acks, most), rest
@@ -92,7 +113,7 @@ class Budget:
         appends, acks, rest = self._parts(members, now)
         left = max(self.rate - acks - rest, LEAST * self.rate)  # for the appends of all
         self._turn(now)
-        share = left / max(1, self.writers + (name not in self._writers | self._earlier))
+        share = left / self._sharers(name)
         return self._tokens.take(share, now, appends < FREE * left)
 
     def wait_to_acknowledge(self, members: int, now: int) -> float:

@@ -29,16 +29,14 @@ class Rates:
 
     def __init__(self, now: int, *counts: int) -> None:
         self._base = self._next = (now, counts)
-        self._rates = tuple(0.0 for _ in counts)
 
     def at(self, now: int, *counts: int) -> tuple[float, ...]:
         """The rates of the counters, which are at `counts` now (ns)."""
         if now - self._next[0] >= SPAN:
             self._base, self._next = self._next, (now, counts)
         since, before = self._base
-        if now > since:
-            self._rates = tuple((mine - then) * 1e9 / (now - since) for mine, then in zip(counts, before, strict=True))
-        return self._rates
+        span = max(now - since, SPAN)  # a start is no flow
+        return tuple((mine - then) * 1e9 / span for mine, then in zip(counts, before, strict=True))
 
 
 class Figures:

@@ -196,7 +196,6 @@ class Node:
 
     def members(self) -> tuple[int, list[Member]]:
         """See Coordinator.members."""
-        self.cells.ask_figures()
         return self.membership.version, self.membership.listing()
 
     def leader(self) -> str | None:

@@ -328,7 +328,10 @@ class Coordinator(Protocol):
         """Announces `draining`, drains the queue in that time (else appends one flush), closes the gate, signs off."""
 
     def members(self) -> tuple[int, list[Member]]:
-        """The membership's version (rises with each change, the same at every server), and the live servers by name."""
+        """The membership's version (rises with each change, the same at every server), and the live servers by name.
+
+        Reads nothing: states and applied versions are as `figures` has found them last.
+        """
 
     def figures(self) -> tuple[float, list[MemberFigures]]:
         """How many seconds ago everybody's figures were read here (-1: not yet), and those figures, by name.

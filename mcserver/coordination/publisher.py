@@ -113,6 +113,7 @@ class Publisher:
             await context.sleep(context.settings.retry_delay_max)
             raise
         context.settled("append")
+        context.budget.appended(version)
         self._batch = None
         self._batch_keys = min(self._batch_keys * 2, context.settings.batch_keys)
         context.figures.appends += 1

@@ -277,7 +277,7 @@ class Reader:
             writer = entry.name.rsplit(".", 2)[0]
             direct = entry.need_ack and not self._membership.is_large
             acknowledgements = max(0, self._membership.live - 1) if direct else 0
-            self._context.budget.saw(writer, acknowledgements, self._context.now())
+            self._context.budget.saw(writer, acknowledgements, self._context.now(), version(self.gen, sequence))
         self.next = sequence + 1
         self._last = (sequence, stat.czxid)
         self.applied = version(self.gen, sequence)

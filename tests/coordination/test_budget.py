@@ -32,7 +32,10 @@ class Member:
 class Fleet:
     """`flows`: deletes a second at each member."""
 
-    def __init__(self, flows: list[float], rate: float, *, max_stale: float = 1e6, seed: int = 1) -> None:
+    def __init__(
+        self, flows: list[float], rate: float, *, max_stale: float = 1e6, seed: int = 1, seen: float = SEEN
+    ) -> None:
+        self.seen = seen
         self.members = [Member(f"m{n}", rate, max_stale) for n in range(len(flows))]
         self.random = random.Random(seed)
         self.now = 0.0
@@ -68,15 +71,16 @@ class Fleet:
         self.appended.append(self.now)
         member.appends += 1
         member.took += [self.now - when for when in batch]
-        self._at(self.now + SEEN, self._seen, (member.name,))
+        member.budget.appended(len(self.appended))
+        self._at(self.now + self.seen, self._seen, (member.name, len(self.appended)))
         if member.arrived:
             self._try(member)
         else:
             member.busy = False
 
-    def _seen(self, name: str) -> None:
+    def _seen(self, name: str, version: int) -> None:
         for member in self.members:
-            member.budget.saw(name, 0, int(self.now * SECOND))
+            member.budget.saw(name, 0, int(self.now * SECOND), version)
 
     def rate(self, since: float) -> float:
         return sum(when >= since for when in self.appended) / (self.now - since)
@@ -109,6 +113,14 @@ def steady_rate(count: int) -> float:
 @pytest.mark.parametrize("count", [3, 50, 300])
 def test_above_the_budget_it_is_kept_and_used(count: int) -> None:
     assert 80 <= steady_rate(count) <= 115
+
+
+@pytest.mark.parametrize("count", [10, 50])
+def test_readers_that_lag_do_not_exceed_it(count: int) -> None:
+    """A flow that begins at once: from the versions of its own appends each learns how many it has not seen yet."""
+    fleet = Fleet([1000 / count] * count, 100.0, seed=count, seen=0.8)
+    fleet.run(2)
+    assert 150 <= len(fleet.appended) <= 200 + 100 + count, "two seconds' worth, one of a burst, one of each"
 
 
 @pytest.mark.parametrize("count", [5, 50, 300])

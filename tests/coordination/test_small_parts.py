@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import mcserver.coordination
 from mcserver.coordination.context import Signal
-from mcserver.coordination.figures import Quantiles
+from mcserver.coordination.figures import Quantiles, Rates
 from mcserver.coordination.layout import version
 from mcserver.coordination.node import show
 from mcserver.coordination.settings import Settings
@@ -201,3 +201,11 @@ def test_all_figures_of_stats_are_there_and_true() -> None:
 @pytest.mark.parametrize(("number", "text"), [(-1, "none"), (version(3, 7), "3:7"), (version(1, -1), "1:-1")])
 def test_versions_for_people(number: int, text: str) -> None:
     assert show(number) == text
+
+
+def test_rates_are_those_of_the_last_seconds() -> None:
+    rates = Rates(0, 0, 0)
+    assert rates.at(SECOND // 10, 5, 10) == (1.0, 2.0), "a start is no flow"
+    assert rates.at(5 * SECOND, 50, 10) == (10.0, 2.0)
+    assert rates.at(10 * SECOND, 50, 60) == (0.0, 10.0)
+    assert rates.at(12 * SECOND, 50, 60)[0] == 0.0
