@@ -58,6 +58,12 @@ def test_binary_where_it_is_switched_off(start: Start, tmp_path, options: tuple[
     assert b"switched off" in reply.value
 
 
+def test_text_that_begins_like_binary_where_that_is_switched_off(start: Start) -> None:
+    client = start("-B", "ascii").connect()
+    assert client.command(b"\x80bogus") == b"ERROR\r\n"
+    assert client.command(b"mn") == b"MN\r\n"
+
+
 @pytest.mark.parametrize("data", [b"get a\r\n", b"\x00\x01", b"version\r\n"])
 def test_text_where_only_binary_is_spoken(start: Start, data: bytes) -> None:
     server = start("-B", "binary")
