@@ -28,7 +28,8 @@ def turned_away(server: Server, data: bytes) -> bytes:
 def test_http_is_answered_in_http(server: Server) -> None:
     with pytest.raises(urllib.error.HTTPError, match="400") as error:
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/index.html", timeout=5)
-    assert b"memcached" in error.value.read()
+    with error.value as answered:
+        assert b"memcached" in answered.read()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("POST", "/", body=b"x" * 1000)
     answer = connection.getresponse()
