@@ -62,6 +62,8 @@ class Process:
         self.command = command
         self.stopped = False  # the suite ended it, not a case
         self.errors = directory / "stderr"
+        users = directory / "sasl-users"
+        users.write_text("mcconform:mcconform\n")
         path = str(directory / "server.sock")
         options = [option.replace("{socket}", path) for option in options]
         if "-s" in options or any("{socket}" in word for word in command):
@@ -83,8 +85,8 @@ class Process:
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     start_new_session=True,
-                    # memcached -S does not start without a folder for the settings of its SASL library
-                    env={"SASL_CONF_PATH": str(directory), **os.environ},
+                    # -S does not start without a folder for the settings of a SASL library, or a file of users
+                    env={"SASL_CONF_PATH": str(directory), "MEMCACHED_SASL_PWDB": str(users), **os.environ},
                 )
         except OSError as error:
             raise UnreachableError(f"cannot start {shlex.join(words)}: {error.strerror}") from error

@@ -28,7 +28,8 @@ def turned_away(server: Server, data: bytes) -> bytes:
 def test_http_is_answered_in_http(server: Server) -> None:
     with pytest.raises(urllib.error.HTTPError, match="400") as error:
         urllib.request.urlopen(f"http://127.0.0.1:{server.port}/index.html", timeout=5)
-    assert b"memcached" in error.value.read()
+    with error.value as answered:
+        assert b"memcached" in answered.read()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("POST", "/", body=b"x" * 1000)
     answer = connection.getresponse()
@@ -56,6 +57,12 @@ def test_binary_where_it_is_switched_off(start: Start, tmp_path, options: tuple[
     (reply,), rest = replies(turned_away(server, request(b.GET, b"a", opaque=77)))
     assert (reply.opcode, reply.status, reply.opaque, rest) == (b.GET, 0x83, 77, b"")
     assert b"switched off" in reply.value
+
+
+def test_text_that_begins_like_binary_where_that_is_switched_off(start: Start) -> None:
+    client = start("-B", "ascii").connect()
+    assert client.command(b"\x80bogus") == b"ERROR\r\n"
+    assert client.command(b"mn") == b"MN\r\n"
 
 
 @pytest.mark.parametrize("data", [b"get a\r\n", b"\x00\x01", b"version\r\n"])

@@ -9,7 +9,7 @@ from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .text cimport MAX_TOKENS, Token, read_i32, tokenise
 from .conn cimport *
 from .login cimport *
-from .binary cimport BINARY_HEADER, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
+from .binary cimport BINARY_HEADER, BINARY_OPCODES, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
 from .wire cimport *
 
 cdef enum:
@@ -43,9 +43,10 @@ cdef inline bint is_resp(const char* line, size_t n) noexcept nogil:
 
 
 cdef inline bint binary_comes(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Where it is switched off, a second byte that is no opcode says that it is text like any other.
     cdef Request r
-    if c.store.protocol != PROTOCOL_ASCII:
-        c.binary = 1
+    if c.store.protocol != PROTOCOL_ASCII or (n > 1 and <uint8_t> p[1] >= BINARY_OPCODES):
+        c.binary = c.store.protocol != PROTOCOL_ASCII
         c.seen = 1
         return 1
     if n >= BINARY_HEADER:

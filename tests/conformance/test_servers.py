@@ -47,11 +47,7 @@ def test_mcserver_passes_in_full(tmp_path: Path, split: list[str]) -> None:
     left = {case.id for case in library.cases() if case.applies(version("1.6.45"))}
     left -= {name for name, status in statuses.items() if status == "passed"}
     assert code == PASSED
-    # -Y is refused at the start, and the binary protocol is not built
-    binary = {case.id for case in library.cases() if case.suite == "binary"}
-    assert not any(statuses.get(name) == "failed" for name in binary)
-    whole = {case.id for case in library.cases() if split and "whole" in case.needs}
-    assert left - binary == {case.id for case in library.cases() if "-Y" in case.options} | whole - binary
+    assert left == {case.id for case in library.cases() if split and "whole" in case.needs}
 
 
 @pytest.mark.slow

@@ -113,16 +113,18 @@ class ModelSession:
         self.model = model
         self.closed = False
         self._buffer = b""
-        self._virgin = True
+        self._binary: bool | None = None  # unknown before the first byte
         self._swallow = 0
         self._block: tuple[int, Callable[[bytes], bytes]] | None = None
 
     # framing
 
     def feed(self, data: bytes) -> bytes:
-        """What the server answers to these bytes."""
-        if self._virgin and data:
-            self._virgin, self.closed = False, data[0] == 0x80  # the binary protocol is not spoken
+        """What the server answers to these bytes. The binary protocol is not modelled: its clients get nothing here."""
+        if self._binary is None and data:
+            self._binary = data[0] == 0x80
+        if self._binary:
+            return b""
         self._buffer += data
         out = b""
         while not self.closed:
