@@ -11,6 +11,7 @@ from .cluster_config import ClusterConfig
 from .config import Config
 from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Option, Suboption, effect_of
 from .rules import rules
+from .subcommands import SUBCOMMANDS
 
 WIDTH = 100
 COLUMN = 32
@@ -39,6 +40,9 @@ def help_page() -> str:
     parts = [
         version_page(),
         "usage: mcserver [options], the options being memcached's; [only accepted] ones are taken and have no effect\n",
+        "or: mcserver COMMAND [arguments]; each tells its arguments with --help:",
+        *(two_columns(f"   {name}", meaning) for name, (_, _, meaning) in SUBCOMMANDS.items()),
+        "",
         *(option_lines(each) for each in OPTIONS),
         *(suboption_lines(each) for each in SUBOPTIONS),
         "\nnot in memcached:",

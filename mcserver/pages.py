@@ -9,12 +9,13 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from . import MEMCACHED_VERSION, __version__
-from .cli import ALL_OPTIONS, SUBCOMMANDS
+from .cli import ALL_OPTIONS
 from .cluster_config import ClusterConfig
 from .config import Config
 from .help import describe, show_default
 from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Option, Suboption, effect_of
 from .rules import EX_USAGE, ConfigError, rules
+from .subcommands import SUBCOMMANDS
 
 FILES = ("file",)
 """Units of options whose value is the path of a file."""

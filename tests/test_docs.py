@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.cli import SUBCOMMANDS
+from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mcserver import cli, pages
-from mcserver.cli import ALL_OPTIONS, SUBCOMMANDS
+from mcserver.cli import ALL_OPTIONS
 from mcserver.options import SUBOPTIONS
+from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
 KEPT = {

@@ -1,10 +1,11 @@
 """The answers to the few paths of --metrics, made at most once a second each: who asks more often gets the last one.
 
-A scraper, however often it asks, costs the server's loop no more than one collection a second.
+A scraper, however often it asks, costs the server's loop no more than one collection a second, and that in slices.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from mcserver.admin import Context
 
 FRESH_SECONDS = 0.9
+SLICE_SECONDS = 0.0002
+"""How long a collection works before clients have their turn."""
 TEXT = "text/plain; charset=utf-8"
 
 
@@ -47,18 +50,17 @@ class Answers:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._registry = metrics.registry(context)
         self._snapshots = Snapshots(context)
         page = files("mcserver.observe").joinpath("page.html").read_bytes()
         self._page = Answer(200, "text/html; charset=utf-8", page, policy_of(page))
-        self._kept: dict[str, tuple[float, Answer]] = {}
+        self._figures_kept: tuple[float, Answer] | None = None
+        self._metrics_kept: tuple[float, asyncio.Task[Answer]] | None = None
         self.ending = False
         """Set when the server takes no further connections: it is alive, but not ready."""
         self.watched = 0.0
         """When somebody last asked for the page's figures, on the monotonic clock."""
         self._paths: dict[str, Callable[[], Answer]] = {
             "/": lambda: self._page,
-            "/metrics": self._metrics,
             "/healthz": lambda: Answer(200, TEXT, b"ok\n"),
             "/readyz": self._ready,
             "/figures.json": self._figures,
@@ -68,26 +70,36 @@ class Answers:
         """What a round trip through the server's own port took last; None: there is none to be had."""
         self._snapshots.latency = seconds
 
-    def answer(self, path: str) -> Answer:
+    async def answer(self, path: str) -> Answer:
         """404 for a path that is not there."""
+        if path == "/metrics":
+            return await self._metrics()
         make = self._paths.get(path)
-        if make is None:
-            return Answer(404, TEXT, b"there is /, /metrics, /healthz and /readyz\n")
-        now = time.monotonic()
-        if path == "/figures.json":
-            self.watched = now
-        if path in {"/metrics", "/figures.json"}:
-            kept = self._kept.get(path)
-            if kept is None or now - kept[0] > FRESH_SECONDS:
-                kept = self._kept[path] = (now, make())
-            return kept[1]
-        return make()
+        return make() if make else Answer(404, TEXT, b"there is /, /metrics, /healthz and /readyz\n")
 
-    def _metrics(self) -> Answer:
-        return Answer(200, "text/plain; version=0.0.4; charset=utf-8", metrics.text(self._registry))
+    async def _metrics(self) -> Answer:
+        now = time.monotonic()
+        if self._metrics_kept is None or now - self._metrics_kept[0] > FRESH_SECONDS:
+            self._metrics_kept = now, asyncio.get_running_loop().create_task(self._collect(), name="metrics")
+        return await asyncio.shield(self._metrics_kept[1])
+
+    async def _collect(self) -> Answer:
+        """In slices: between two of them clients have their turn."""
+        parts: list[bytes] = []
+        began = time.perf_counter()
+        for piece in metrics.pieces(self._context):
+            parts.append(piece)
+            if time.perf_counter() - began > SLICE_SECONDS:
+                await asyncio.sleep(0)
+                began = time.perf_counter()
+        return Answer(200, "text/plain; version=0.0.4; charset=utf-8", b"".join(parts))
 
     def _figures(self) -> Answer:
-        return Answer(200, "application/json", json.dumps(self._snapshots.take()).encode())
+        self.watched = now = time.monotonic()
+        if self._figures_kept is None or now - self._figures_kept[0] > FRESH_SECONDS:
+            body = json.dumps(self._snapshots.take()).encode()
+            self._figures_kept = now, Answer(200, "application/json", body)
+        return self._figures_kept[1]
 
     def _ready(self) -> Answer:
         why = self._why_not_ready()

@@ -46,7 +46,7 @@ class Source(Protocol):
     ending: bool
     watched: float
 
-    def answer(self, path: str) -> Answer: ...
+    async def answer(self, path: str) -> Answer: ...
     def latency(self, seconds: float | None) -> None: ...
 
 
@@ -107,7 +107,7 @@ class Observer:
         method, policy = "GET", ""
         try:
             method, path = self._read(await self._head(reader))
-            answer = self._source.answer(path)
+            answer = await self._source.answer(path)
             status, kind, body, policy = answer
         except RefusedError as refused:
             status, kind, body = refused.status, "text/plain; charset=utf-8", f"{refused}\n".encode()

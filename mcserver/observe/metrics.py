@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.admin.stats import general_values
@@ -155,7 +154,7 @@ def number(value: object) -> float:
     return float(value == "yes") if value in {"yes", "no"} else float(value)  # type: ignore[arg-type]
 
 
-class ServerCollector(Collector):
+class ServerCollector:
     """Asks for every figure anew at each scrape."""
 
     def __init__(self, context: Context) -> None:
@@ -266,16 +265,20 @@ def _commands(values: Mapping[str, Any]) -> Metric:
     return family
 
 
-def registry(context: Context) -> CollectorRegistry:
-    """Of this server's figures alone: nothing of the process's own collectors is in it."""
-    found = CollectorRegistry(auto_describe=False)
-    found.register(ServerCollector(context))
-    return found
+class _One:
+    """A registry of one family, for the library's formatter."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> list[Metric]:
+        return [self._family]
 
 
-def text(known: CollectorRegistry) -> bytes:
-    """Prometheus' text format, version 0.0.4."""
-    return generate_latest(known)
+def pieces(context: Context) -> Iterator[bytes]:
+    """Prometheus' text format, version 0.0.4, a family at a time: whoever takes it can let others have their turn between."""
+    for family in ServerCollector(context).collect():
+        yield generate_latest(_One(family))
 
 
 def names() -> dict[str, str]:

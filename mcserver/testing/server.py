@@ -50,6 +50,9 @@ OLD = 1 << 27
 """Seconds of the engine's clock after which a reset begins anew, long before its ages run out of bits."""
 
 
+ENDED = "this server has ended, and its memory is given back"
+
+
 class Clock:
     """The server's time. It can only go forward.
 
@@ -163,6 +166,7 @@ class Server(MutableMapping[str | bytes, bytes]):
         self._timer: asyncio.TimerHandle | None = None
         self.most_connections = 0
         self._numbers = 0
+        self._ended = False
         self._make()
 
     def _make(self) -> None:
@@ -187,8 +191,8 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def start(self, port: int = 0) -> Server:
         """Serves on this port of 127.0.0.1 (0: any that is free) when it returns."""
-        if self._host is not None:
-            raise RuntimeError("this server has been started")
+        if self._host is not None or self._ended:
+            raise RuntimeError("this server was started before: make another one")
         self._holder = socket.socket()
         self._holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         try:
@@ -214,6 +218,7 @@ class Server(MutableMapping[str | bytes, bytes]):
         host, self._host = self._host, None
         if host is None:
             return
+        self._ended = True
         host.call(self._detach, host)
         if self._holder is not None:
             self._holder.close()
@@ -255,15 +260,16 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def reset(self) -> None:
         """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself."""
-        if self.engine.now() > OLD:
+        if self._ended:
+            raise RuntimeError(ENDED)
+        if self.engine.now() > OLD and self.cluster is None:
             self._renew()
         with self.lock:
             engine = self.engine
             self.clock.reset()
             engine.flush()
             engine.maintain(RESET_MICROSECONDS)
-            if engine.verbosity or engine.detail:
-                engine.verbosity, engine.detail = 0, self.config.detail_enabled
+            engine.verbosity, engine.detail = min(self.config.verbosity, 2), self.config.detail_enabled
             engine.reset_stats()
             self.figures.reset()
             self.commands.clear()
@@ -344,6 +350,8 @@ class Server(MutableMapping[str | bytes, bytes]):
     def ask(self, data: bytes) -> bytes:
         """What the engine answers to these bytes of the protocol: no fault is met, and nothing is remembered."""
         with self.lock:
+            if self._ended:
+                raise RuntimeError(ENDED)
             self.clock.catch_up()
             return self._own.feed(data)
 
@@ -373,6 +381,8 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def __iter__(self) -> Iterator[str]:
         with self.lock:
+            if self._ended:
+                raise RuntimeError(ENDED)
             self.clock.catch_up()
             now = int(self.engine.wall(self.engine.now()))
             items = [item for piece in self.engine.walk() for item in piece]

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import random
 import shutil
 import socket
 import sys
@@ -76,21 +77,23 @@ class Shown:
 
 
 class Load(threading.Thread):
-    """Gets and sets of a few hundred keys, some of which are never there, until it is told to stop."""
+    """Gets of keys some of which are asked for much more often, and a set after each miss, until it is told to stop."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, batch: int = 20) -> None:
+        """batch: gets in a hundredth of a second."""
         super().__init__(daemon=True)
         self._server = server
+        self._batch = batch
         self._end = threading.Event()
 
     def run(self) -> None:
-        number = 0
+        chance = random.Random(1)
         while not self._end.wait(0.01):
-            for _ in range(20):
-                number += 1
-                key = f"key:{number * number % 1009}"
-                if self._server.ask(b"get %s\r\n" % key.encode()) == b"END\r\n" and number % 10:
-                    self._server[key] = b"x" * (number * 37 % 3000)
+            for _ in range(self._batch):
+                number = int(chance.paretovariate(0.35)) % 30011
+                key = f"key:{number}"
+                if self._server.ask(b"get %s\r\n" % key.encode()) == b"END\r\n":
+                    self._server[key] = b"x" * (50 + number * 37 % 5000)
 
     def stop(self) -> None:
         self._end.set()
@@ -273,7 +276,7 @@ def told(server: Server, key: bytes) -> None:
 def take_screenshots(folder: Path) -> None:
     """page-light.png and page-dark.png of a fleet under load, page-phone.png."""
     with Fleet(3, "-m", "8", "-I", "64k") as fleet, sync_playwright() as playwright:
-        shown, load = Shown(fleet[0]), Load(fleet[0])
+        shown, load = Shown(fleet[0]), Load(fleet[0], 60)
         load.start()
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         for name, context in {

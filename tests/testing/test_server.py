@@ -61,6 +61,11 @@ def test_it_can_be_started_once_and_stopped_often() -> None:
     address = server.address
     server.stop()
     server.stop()
+    with pytest.raises(RuntimeError, match="make another"):
+        server.start()
+    for use in (lambda: server["a"], lambda: list(server), server.reset):
+        with pytest.raises(RuntimeError, match="has ended"):
+            use()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
 

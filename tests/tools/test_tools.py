@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import io
 import json
@@ -279,10 +280,9 @@ def test_top_on_a_terminal_ends_with_q(filled: str) -> None:
     )
     os.close(slave)
     client = Client(parse_address(filled))
-    seen, deadline = "", time.monotonic() + 20
+    seen = ""
     try:
         while "user:*" not in seen or "Connection refused" not in seen or "paused" not in seen:
-            assert time.monotonic() < deadline, seen[-2000:]
             client.send(b"get user:1 user:2\r\n")
             client.until(b"END\r\n")
             if "user:*" in seen:
@@ -290,13 +290,10 @@ def test_top_on_a_terminal_ends_with_q(filled: str) -> None:
             if select.select([master], [], [], 0.05)[0]:
                 seen += os.read(master, 65536).decode("utf-8", "replace")
         os.write(master, b"q")
-        while process.poll() is None and time.monotonic() < deadline:
-            if select.select([master], [], [], 0.05)[0]:
-                try:
-                    os.read(master, 65536)
-                except OSError:
-                    break
-        assert process.wait(10) == 0
+        with contextlib.suppress(OSError):  # the terminal's other end is closed when it has ended
+            while os.read(master, 65536):
+                pass
+        assert process.wait(30) == 0
     finally:
         process.kill()
         process.wait()
