@@ -15,7 +15,7 @@ from .workload import Workload
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster 2"), pytest.mark.timeout(180)]
 
-MAX_STALE = SESSION = 2.0
+SESSION = 2.0  # s
 
 
 def in_cells(fleet: Fleet) -> Fleet:
@@ -44,7 +44,6 @@ def test_applied_by_cells(ensemble: Ensemble, name: str) -> None:
                 assert server.set(b"a:%d" % number, b"x") == b"STORED"
             assert fleet.servers[0].delete(b"a:%d" % number) == b"DELETED"
             assert [server.get(b"a:%d" % number) for server in fleet.servers] == [None] * 4
-        assert fleet.total("writes_acknowledgements") <= 4 * 2, "of the joins; else certificates are enough"
         addresses = sorted(f"127.0.0.1:{server.port}" for server in fleet.servers)
         until(lambda: figures(fleet.servers[1]) == addresses)
 
