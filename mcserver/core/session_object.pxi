@@ -43,7 +43,7 @@ cdef class Session:
     def __cinit__(self, Engine engine not None, owner, int fd=-1):
         self.engine = engine
         self.owner = owner
-        if owner is None:       # a worker's (session_for)
+        if fd == OF_A_WORKER:   # session_for
             return
         self.made = <Conn*> calloc(1, sizeof(Conn))
         if self.made == NULL:
@@ -415,8 +415,7 @@ cdef class Session:
 
 cdef Session session_for(Engine engine, owner, Conn* c):
     # The object of a worker's connection.
-    cdef Session self = Session.__new__(Session, engine, None)
-    self.owner = owner
+    cdef Session self = Session.__new__(Session, engine, owner, OF_A_WORKER)
     self.c = c
     c.self = <PyObject*> self
     return self
