@@ -4,7 +4,8 @@
 # session.pxd's. A worker's connection has a Session only since Python has to do with it; one that is driven by hand has no thread.
 
 cdef enum:
-    LETTER_MOST = OUT_ROOM - 1024    # bytes of a reply in one letter
+    LETTER_MOST = OUT_ROOM - 1024   # bytes of a reply in one letter
+    OF_A_WORKER = -2                # in the place of a descriptor
 
 cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
 cdef bytes INTERNAL = b"SERVER_ERROR internal error\r\n"
