@@ -155,7 +155,10 @@ def top(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Gives pressed(seconds): the key that was pressed within that time, or "" ("q" at the terminal's end). Without a terminal it only waits."""
+    """Gives pressed(seconds): the key that was pressed within that time, or ""; "q" at the terminal's end.
+
+    Without a terminal it only waits.
+    """
     if not sys.stdin.isatty():
 
         def wait(seconds: float) -> str:
