@@ -58,9 +58,7 @@ SMALL = {
 """Those that delete leave gaps, so values are stored anew before each."""
 MANY = {"get of 100 keys, 32 B": Workload("multiget", "32")}
 LARGE_COLUMNS = (Column(1, 1), Column(8, 1), Column(8, 4))
-LARGE = {
-    f"{verb} {size} KiB": Workload(verb, str(size * 1024)) for size in (4, 10, 32, 100) for verb in ("get", "set")
-}
+LARGE = {f"{verb} {size} KiB": Workload(verb, str(size * 1024)) for size in (4, 10, 32, 100) for verb in ("get", "set")}
 LARGE_KEYS = 1_000
 
 
@@ -74,7 +72,9 @@ class Cost(NamedTuple):
 def measure(contest: Contest) -> list[Table]:
     """Three tables: the ratio, and microseconds an operation of both."""
     where = f"{contest.names()}, in µs"
-    small = table(contest, f"Server CPU time an operation (connections x requests in one write): {where}", SMALL, COLUMNS)
+    small = table(
+        contest, f"Server CPU time an operation (connections x requests in one write): {where}", SMALL, COLUMNS
+    )
     many = table(contest, f"... of a get of many keys: {where}", MANY, (Column(50, 1),))
     large = table(contest, f"... of large values: {where}", LARGE, LARGE_COLUMNS, LARGE_KEYS)
     return [small, many, large]
@@ -99,9 +99,9 @@ def table(
                 )
                 cells[column.name] = Cell([(ours.operation, theirs.operation) for ours, theirs in pairs])
             result.add_ratios(name, cells, ".2f")
-    result.add_means({
-        column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns
-    })
+    result.add_means(
+        {column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns}
+    )
     return result
 
 
