@@ -171,6 +171,7 @@ class Leader:
         head = head_of(log_stat)
         if head + 1 >= self._context.settings.rotate_at:
             await self._make_log(meta, stat.version, kept, log_stat.version)
+            self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
         await self._membership.look()
         form = self._format()

@@ -153,3 +153,13 @@ def test_the_version_of_the_membership_rises_with_each_change_and_is_shared() ->
     assert len(versions) == 1
     assert versions.pop() > before
     assert isinstance(fleet.ensemble.tree.nodes["/cache/nodes"], ZNode)
+
+
+def test_a_log_that_fills_up_at_once_puts_nothing_off() -> None:
+    fleet = Quiet(3, rotate_at=2)
+    gone = next(host for host in fleet.hosts if not host.node.election.is_leader)
+    gone.kill()
+    for n in range(70):
+        tell(fleet.leading(), b"k%d" % n)
+        fleet.run(20)
+    assert f"/cache/members/{gone.node.membership.name}" not in fleet.ensemble.tree.nodes
