@@ -186,7 +186,7 @@ class Config:
     ssl_ca_cert: str | None = setting(None, "PEM file of the authorities that may have signed a client's certificate")
     ssl_wbuf_size: int = setting(
         16 << 10,
-        "a thread's buffer for encrypted output, in KiB, eight times: more is sent in several writes; below 16 also the largest record",
+        "a thread encrypts up to eight times this, in KiB, before it sends; below 16 it is the largest record, too",
         lambda size: 1 << 10 <= size <= 16 << 20,
         "ssl_wbuf_size must be from 1 to 16384 KiB",
     )

@@ -423,9 +423,7 @@ CLUSTER_OPTIONS = (
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
 )
 
-REFUSED = (
-    Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
-)
+REFUSED = (Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),)
 """memcached's options that are not built: the server does not start with them."""
 
 
@@ -510,7 +508,9 @@ SUBOPTIONS = (
         "",
         "Missing read_buf_mem_limit argument",
     ),
-    Suboption("ssl_chain_cert", "file", "ssl_chain_cert", path("ssl_chain_cert"), "", "Missing ssl_chain_cert argument"),
+    Suboption(
+        "ssl_chain_cert", "file", "ssl_chain_cert", path("ssl_chain_cert"), "", "Missing ssl_chain_cert argument"
+    ),
     Suboption("ssl_key", "file", "ssl_key", path("ssl_key"), "", "Missing ssl_key argument"),
     sub("ssl_verify_mode", "0..3"),
     Suboption("ssl_keyformat", "num", "ssl_keyformat", key_format, "", "Missing ssl_keyformat argument"),

@@ -252,7 +252,9 @@ class Server:
         host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
         names = (*([host] if host else []), *self._config.metrics_names)
         self._observer = open_observer(listener, names, self._context)
-        await self._observer.start(own_address([each for each in self._listeners if not tls.security(self._config, each)]))
+        await self._observer.start(
+            own_address([each for each in self._listeners if not tls.security(self._config, each)])
+        )
 
     def _announce(self) -> None:
         log.info(

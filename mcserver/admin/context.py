@@ -30,7 +30,7 @@ class Figures:
     listen_disabled_num: int = 0
     time_in_listen_disabled_us: int = 0
     wrong_protocol: int = 0
-    """Connections that spoke what is not spoken here: HTTP, TLS, none where it is wanted, Redis's protocol, one that -B switched off."""
+    """Connections that spoke what is not spoken here: HTTP, TLS or none of it, Redis's protocol, one that -B switched off."""
     ssl_new_sessions: int = 0
     ssl_handshake_errors: int = 0
     ssl_proto_errors: int = 0

@@ -35,8 +35,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
         pass
     ctypedef struct SSL_CTX:
         pass
-    ctypedef struct SSL_SESSION:
-        pass
     ctypedef struct BIO:
         pass
     ctypedef struct BIO_METHOD:
@@ -51,8 +49,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_set0_wbio(SSL* ssl, BIO* bio)
     BIO* SSL_get_rbio(const SSL* ssl)
     BIO* SSL_get_wbio(const SSL* ssl)
-    void SSL_set_app_data(SSL* ssl, void* data)
-    void* SSL_get_app_data(const SSL* ssl)
+    int SSL_session_reused(const SSL* ssl)
     void SSL_set_verify(SSL* ssl, int mode, void* callback)
     int SSL_set_session_id_context(SSL* ssl, const unsigned char* name, unsigned int n)
     int SSL_accept(SSL* ssl)
@@ -179,14 +176,6 @@ cdef inline BIO_METHOD* tls_method() noexcept nogil:
     return m
 
 
-cdef inline int tls_new_session(SSL* ssl, SSL_SESSION* session) noexcept nogil:
-    # A session was made that a client may resume. 0: nobody keeps it here.
-    cdef Tls* t = <Tls*> SSL_get_app_data(ssl)
-    if t != NULL:
-        add64(&t.counts.new_sessions, 1)
-    return 0
-
-
 # Beginning and ending
 
 cdef inline Tls* tls_new(SSL_CTX* ctx, bint kernel, const BIO_METHOD* method, TlsRoom* room, TlsCounts* counts,
@@ -238,7 +227,6 @@ cdef inline bint tls_begin(Tls* t, int fd) noexcept nogil:
     t.ctx = NULL
     if t.ssl == NULL:
         return 0
-    SSL_set_app_data(t.ssl, t)
     if t.security == TLS_BASIC:
         SSL_set_verify(t.ssl, SSL_VERIFY_NONE, NULL)
     elif t.security == TLS_MUTUAL:
@@ -384,6 +372,8 @@ cdef inline bint tls_shake(Tls* t, int fd) noexcept nogil:
     r = SSL_accept(t.ssl)
     if r == 1:
         t.shaking = 0
+        if not SSL_session_reused(t.ssl):
+            add64(&t.counts.new_sessions, 1)
         if t.kernel_in and not tls_settle_kernel(t):
             t.failed = 1
         return not t.failed

@@ -20,7 +20,6 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_CTX_load_verify_locations(SSL_CTX* ctx, const char* file, const char* directory)
     X509_NAMES* SSL_load_client_CA_file(const char* file)
     void SSL_CTX_set_client_CA_list(SSL_CTX* ctx, X509_NAMES* names)
-    void SSL_CTX_sess_set_new_cb(SSL_CTX* ctx, int (*made)(SSL*, SSL_SESSION*) noexcept nogil)
     long SSL_CTX_set_session_cache_mode(SSL_CTX* ctx, long mode)
     long SSL_CTX_sess_set_cache_size(SSL_CTX* ctx, long n)
     int SSL_CTX_set_num_tickets(SSL_CTX* ctx, size_t n)
@@ -42,6 +41,7 @@ cdef extern from "<openssl/x509err.h>" nogil:
     enum: X509_R_KEY_VALUES_MISMATCH, X509_R_KEY_TYPE_MISMATCH
 
 cdef extern from "<openssl/err.h>" nogil:
+    unsigned long ERR_peek_error()
     int ERR_GET_REASON(unsigned long error)
     int ERR_GET_LIB(unsigned long error)
     bint ERR_SYSTEM_ERROR(unsigned long error)
@@ -60,7 +60,7 @@ cdef BIO_METHOD* tls_way = NULL
 
 cdef int no_password(char* buf, int size, int writes, void* data) noexcept nogil:
     # Nobody is there to be asked.
-    return 0
+    return -1
 
 
 @cython.final
@@ -97,7 +97,6 @@ cdef class TlsRules:
             ERR_clear_error()
             if not SSL_CTX_set_cipher_list(self.ctx, text):
                 raise ValueError(f"Error setting the provided cipher(s): {ciphers}")
-        SSL_CTX_sess_set_new_cb(self.ctx, tls_new_session)
         SSL_CTX_set_session_cache_mode(self.ctx, SSL_SESS_CACHE_SERVER if session_cache else SSL_SESS_CACHE_OFF)
         SSL_CTX_sess_set_cache_size(self.ctx, SESSIONS_MOST)
         SSL_CTX_set_num_tickets(self.ctx, 1)
@@ -139,8 +138,8 @@ cdef bint mismatch():
 
 
 cdef str openssl_error():
-    # The last one, in OpenSSL's words, or the system's.
-    cdef unsigned long error = ERR_peek_last_error()
+    # The first one, which led to the others, in OpenSSL's words, or the system's.
+    cdef unsigned long error = ERR_peek_error()
     cdef const char* text = ERR_reason_error_string(error)
     if ERR_SYSTEM_ERROR(error):
         return os.strerror(ERR_GET_REASON(error))
