@@ -308,7 +308,7 @@ cdef inline Conn* next_of(Worker* w, Conn* c) noexcept nogil:
 
 cdef inline bint has_to_send(Conn* c) noexcept nogil:
     return c.out_len or c.blocked or c.held or c.phase == P_COLD or c.phase == P_ANSWER or c.phase == P_PIECE \
-        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED or c.phase == P_KEYS or c.tail
+        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED or c.phase == P_KEYS or c.tail != NULL
 
 
 cdef inline void drain(Worker* w) noexcept nogil:
