@@ -229,6 +229,9 @@ class Config:
         effect=Effect.ACCEPTED,
     )
     track_sizes: bool = setting(False, "keep the histogram of `stats sizes`", engine="track_sizes")
+    memory_file: str | None = setting(
+        None, "keep items in this file, on a tmpfs: the next start serves them after SIGUSR1 or `shutdown graceful`"
+    )
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
     lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
 

@@ -34,8 +34,6 @@ FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 """How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
 PROCEED_SECONDS = 0.0005
 """How long long replies may go on before those get their turn for which something came."""
-CLOCK_START = 2
-"""The second of the engine's clock at which the server began."""
 FULL = -1
 """What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
@@ -79,6 +77,7 @@ class Connections:
         """Set when the last connection has gone after the listeners."""
         self._config = config
         self._engine = engine
+        self._began = int(engine.now())
         self._loop = loop
         self._stop = stop
         self._figures = Figures()
@@ -346,7 +345,7 @@ class Connections:
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         now = self._engine.now()
-        rows = sorted([*((fd, "conn_listening", 0, CLOCK_START) for fd in self._listeners), *self.workers.sockets()])
+        rows = sorted([*((fd, "conn_listening", 0, self._began) for fd in self._listeners), *self.workers.sockets()])
         for fd, state, waiting, last in rows:
             if state == "conn_listening":
                 yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))

@@ -285,6 +285,12 @@ def config_file(draft: Draft, option: str, value: str) -> None:
     draft.settings["config_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
+def memory_file(draft: Draft, option: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
+    draft.settings["memory_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
@@ -296,7 +302,6 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
 # The tables -------------------------------------------------------------------------------------------------------------
 
 NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
-MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
 
 OPTIONS = (
     Option("p", "port", "num", "tcpport", number("tcpport")),
@@ -320,6 +325,7 @@ OPTIONS = (
         "refuse stores when memory is full, do not evict",
     ),
     Option("c", "conn-limit", "num", "maxconns", number("maxconns")),
+    Option("e", "memory-file", "file", "memory_file", memory_file),
     Option("k", "lock-memory", "", "lock_memory", switch(lock_memory=True)),
     Option("v", "verbose", "", "verbosity", verbose),
     Option("h", "help", "", "", nothing, "print this and exit"),
@@ -409,10 +415,7 @@ CLUSTER_OPTIONS = (
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
 )
 
-REFUSED = (
-    Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),
-    Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
-)
+REFUSED = (Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),)
 """memcached's options that are not built: the server does not start with them."""
 
 

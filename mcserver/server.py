@@ -12,13 +12,14 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
 from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
+from mcserver.memory_file import Kept, MemoryFile, UnusableError
 from mcserver.process import (
     Daemon,
     StartError,
@@ -76,8 +77,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             allow_core_dumps()
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
-        engine = make_engine(config)
-        admit_users(config, engine)
+        users = read_logins(config)
         manager = Manager(os.environ)
         listeners, metrics = inherited(os.environ) or (None, None)
         if listeners is None and need_root(config):
@@ -89,6 +89,10 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             listeners = open_listeners(config)
         if metrics is None and config.metrics:
             metrics = open_metrics(config.metrics)
+        memory = MemoryFile(config.memory_file) if config.memory_file is not None else None
+        engine, kept = open_memory(config, memory)
+        if users is not None:
+            engine.require_login(*users)
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
@@ -105,8 +109,11 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     if daemon is not None:
         logs.finish()
         daemon.ready()
+    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, kept)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics).serve())
+        runner.run(server.serve())
+    if memory is not None and server.graceful:
+        keep(memory, engine, server.place)
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -136,14 +143,21 @@ def load_cluster(config: Config) -> None:
         import mcserver.coordination.opening  # noqa: F401
 
 
-def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | None = None) -> Engine:
+def make_engine(
+    config: Config, *, manual_clock: bool = False, reserve: int | None = None, memory_fd: int = -1
+) -> Engine:
     """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
 
     reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
+    memory_fd: the file that they lie in, whose descriptor is the engine's from then on; -1: none.
     """
     try:
         engine = Engine(
-            **config.engine_arguments(), version=MEMCACHED_VERSION.encode(), manual_clock=manual_clock, reserve=reserve
+            **config.engine_arguments(),
+            version=MEMCACHED_VERSION.encode(),
+            manual_clock=manual_clock,
+            reserve=reserve,
+            memory_fd=memory_fd,
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
@@ -154,13 +168,41 @@ def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | No
     return engine
 
 
-def admit_users(config: Config, engine: Engine) -> None:
-    """Whoever may log in, from the file of -Y or of -S. Raises StartError."""
+def open_memory(config: Config, memory: MemoryFile | None) -> tuple[Engine, Kept | None]:
+    """The engine, and what of it another process left (-e), if that can be served. Raises StartError."""
+    if memory is None:
+        return make_engine(config), None
+    try:
+        kept = memory.read()
+        if kept is None:
+            return make_engine(config, memory_fd=os.dup(memory.fd)), None
+        engine = make_engine(config, memory_fd=os.dup(memory.fd))
+        engine.resume(kept.record, kept.away)
+    except (UnusableError, ValueError) as reason:
+        log.warning("-e %s: starting empty: %s", memory.path, reason)
+        memory.clear()
+        return make_engine(config, memory_fd=os.dup(memory.fd)), None
+    log.info("-e %s: %d items go on, after %.1f s", memory.path, engine.stats()["curr_items"], kept.away)
+    return engine, kept
+
+
+def keep(memory: MemoryFile, engine: Engine, place: dict[str, Any] | None) -> None:
+    """Leaves everything to the next process."""
+    try:
+        memory.write(engine.keep(), place)
+    except OSError as error:
+        log.error("-e %s: nothing is kept: can't write %s: %s", memory.path, memory.meta, error.strerror)
+        return
+    log.info("-e %s: %d items are kept", memory.path, engine.stats()["curr_items"])
+
+
+def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+    """Who may log in, and how, from the file of -Y or of -S; None: everybody may do everything. Raises StartError."""
     file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
     if file is None:
-        return
+        return None
     try:
-        engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
+        return "sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
@@ -178,7 +220,14 @@ class Server:
         manager: Manager,
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        """kept: what of the engine's memory another process left."""
+        self.graceful = False
+        """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
+        self.place: dict[str, Any] | None = None
+        """At the end: the memory's place in the fleet's log."""
+        self._kept = kept
         self._config = config
         self._manager = manager
         self._reread = reread
@@ -228,8 +277,8 @@ class Server:
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
         self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
-        graceful = await self._stopping
-        if graceful:
+        self.graceful = await self._stopping
+        if self.graceful:
             log.info("Gracefully stopping")
         await self._end()
 
@@ -238,7 +287,10 @@ class Server:
             return None
         from mcserver.coordination import open_cluster
 
-        return open_cluster(self._config, self._engine, self._listeners)
+        cluster: Cluster = open_cluster(self._config, self._engine, self._listeners)
+        if self._kept is not None:
+            cluster.resume(self._kept.fleet)
+        return cluster
 
     async def _observe(self, listener: socket.socket) -> None:
         from mcserver.observe import open_observer
@@ -302,7 +354,9 @@ class Server:
 
     def _reread_users(self) -> None:
         try:
-            admit_users(self._config, self._engine)
+            users = read_logins(self._config)
+            if users is not None:
+                self._engine.require_login(*users)
         except StartError as error:
             log.error("SIGHUP: %s; the users stay as they were", error)
         else:
@@ -338,6 +392,7 @@ class Server:
         if self._cluster is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cluster.leave(), DRAIN_SECONDS)
+            self.place = self._cluster.place()
         connections.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):

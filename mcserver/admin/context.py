@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
@@ -87,6 +87,12 @@ class Cluster(Protocol):
 
     def start(self) -> None:
         """Joins in the background, on the running loop."""
+
+    def place(self) -> dict[str, Any] | None:
+        """Where the cache stands in what the peers tell each other, for the process that serves it next (-e)."""
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """Before start: the cache has what another process left there; it is served when it is proved fresh, or flushed."""
 
     async def leave(self) -> None:
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""

@@ -98,7 +98,7 @@ def _rest(config: Config) -> dict[str, object]:
         "track_sizes": yes(config.track_sizes),
         "inline_ascii_response": "no",
         "num_napi_ids": config.num_napi_ids,
-        "memory_file": "(null)",
+        "memory_file": config.memory_file or "(null)",
         "client_flags_size": CLIENT_FLAGS_BYTES,
         "mcserver_version": __version__,
     }
