@@ -90,9 +90,9 @@ class Config:
     )
     udpport: int = setting(
         0,
-        "UDP port to listen on; 0: none",
-        lambda port: port == 0,
-        "UDP is not built yet: remove -U {}, or write -U 0",
+        "UDP port to listen on; 0: none, -1: any that is free",
+        lambda port: -1 <= port <= 65535,
+        "ERROR: Invalid port number {}. It must be from -1 (any that is free) to 65535.",
         status=EX_USAGE,
     )
     inter: str | None = setting(
@@ -399,6 +399,10 @@ class Config:
             raise ConfigError("You cannot allow the ASCII protocol while using SASL: remove -S, or write -B binary")
         if self.sasl and not self.sasl_file:
             raise ConfigError("-S needs users: set MEMCACHED_SASL_PWDB to a file with a line name:password for each")
+        if self.sasl and self.udpport:
+            raise ConfigError("ERROR: Cannot enable UDP while using binary SASL authentication.")
+        if self.auth_file is not None and self.udpport:
+            raise ConfigError("Cannot use UDP with ascii authentication enabled (-U 0 to disable)")
         if self.auth_file is not None and self.binding_protocol != "ascii":
             raise ConfigError(
                 "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"

@@ -305,9 +305,7 @@ NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
 
 OPTIONS = (
     Option("p", "port", "num", "tcpport", number("tcpport")),
-    Option(
-        "U", "udp-port", "num", "udpport", number("udpport"), "UDP is not built: only 0 is taken", Effect.APPROXIMATED
-    ),
+    Option("U", "udp-port", "num", "udpport", number("udpport")),
     Option("s", "unix-socket", "file", "domain_socket", text("domain_socket")),
     Option("a", "unix-mask", "mode", "umask", unix_mask),
     Option("A", "enable-shutdown", "", "shutdown_command", switch(shutdown_command=True)),

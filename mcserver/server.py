@@ -18,7 +18,15 @@ from mcserver import MEMCACHED_VERSION, __version__, logs
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
-from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
+from mcserver.listeners import (
+    need_root,
+    open_datagrams,
+    open_listeners,
+    open_metrics,
+    own_address,
+    tcp_port,
+    write_port_file,
+)
 from mcserver.memory_file import Kept, MemoryFile, UnusableError
 from mcserver.process import (
     Daemon,
@@ -87,6 +95,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         become(user, config)
         if listeners is None:
             listeners = open_listeners(config)
+        datagrams = open_datagrams(config)
         if metrics is None and config.metrics:
             metrics = open_metrics(config.metrics)
         memory = MemoryFile(config.memory_file) if config.memory_file is not None else None
@@ -94,7 +103,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         if users is not None:
             engine.require_login(*users)
         if config.port_file is not None and config.domain_socket is None:
-            write_port_file(config.port_file, listeners)
+            write_port_file(config.port_file, listeners + datagrams)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
     except StartError as error:
         log.error("%s", error)
@@ -104,12 +113,12 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return error.code
     for warning in filter(None, (*config.warnings, pid_warning)):
         log.warning("%s", warning)
-    if not listeners:
+    if not (listeners or datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
     if daemon is not None:
         logs.finish()
         daemon.ready()
-    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, kept)
+    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, kept, datagrams)
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(server.serve())
     if memory is not None and server.graceful:
@@ -221,6 +230,7 @@ class Server:
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
         kept: Kept | None = None,
+        datagrams: list[socket.socket] | None = None,
     ) -> None:
         """kept: what of the engine's memory another process left."""
         self.graceful = False
@@ -228,6 +238,7 @@ class Server:
         self.place: dict[str, Any] | None = None
         """At the end: the memory's place in the fleet's log."""
         self._kept = kept
+        self._datagrams = datagrams or []
         self._config = config
         self._manager = manager
         self._reread = reread
@@ -246,7 +257,9 @@ class Server:
         """Returns when the server was asked to end and has drained."""
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
-        self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
+        self._connections = Connections(
+            self._config, self._engine, self._loop, self._listeners, self._stop, self._datagrams
+        )
         self._cluster = self._open_cluster()
         self._connections.cluster = self._cluster
         self._context = Context(
@@ -276,7 +289,7 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
-        self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
+        self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
         self.graceful = await self._stopping
         if self.graceful:
             log.info("Gracefully stopping")
@@ -305,7 +318,7 @@ class Server:
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners) or "nothing",
+            ", ".join(address_text(each.fileno()) for each in self._listeners + self._datagrams) or "nothing",
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,

@@ -32,6 +32,11 @@ class Figures:
     wrong_protocol: int = 0
     """Connections that spoke what is not spoken here: HTTP, TLS, Redis's protocol, one that -B switched off."""
 
+    udp_requests: int = 0
+    """Datagrams that came."""
+    udp_dropped: int = 0
+    """Those of them that were no request, or came from another server's port, and were not answered."""
+
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""
         self.__init__()  # type: ignore[misc]
@@ -46,6 +51,7 @@ class Socket(NamedTuple):
     state: str
     resps_waiting: int
     secs_since_last_cmd: int
+    udp: bool = False
 
 
 class Network(Protocol):

@@ -36,6 +36,7 @@ from .conn cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *
+from .datagrams cimport *
 from .worker cimport *
 from .wire cimport *
 from .mail cimport *

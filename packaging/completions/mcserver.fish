@@ -8,7 +8,7 @@ complete -c mcserver -n __fish_use_subcommand -f -a load -d 'store what dump wro
 complete -c mcserver -n __fish_use_subcommand -f -a bench -d 'check a server\'s latency and rate quickly'
 complete -c mcserver -n __fish_use_subcommand -f -a pages -d 'print the man page, a shell\'s completions, or the table of options'
 complete -c mcserver -s p -l port -x -d 'TCP port to listen on; 0: none, -1: any that is free'
-complete -c mcserver -s U -l udp-port -x -d 'UDP is not built: only 0 is taken [approximated]'
+complete -c mcserver -s U -l udp-port -x -d 'UDP port to listen on; 0: none, -1: any that is free'
 complete -c mcserver -s s -l unix-socket -r -d 'Unix socket to listen on, instead of TCP'
 complete -c mcserver -s a -l unix-mask -x -d 'mode of the Unix socket, in octal'
 complete -c mcserver -s A -l enable-shutdown -f -d 'allow the `shutdown` command'
