@@ -374,6 +374,8 @@ cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
         else:
             turn_add(w, c)
         return
+    if c.phase == P_DATA:               # it never comes: the request has no reply
+        reply_is_none(c)
     answer_datagram(c, 1)
     datagram_ends(w, c)
 
