@@ -162,9 +162,6 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
     cdef Token t[MAX_TOKENS]
     cdef int count
     cdef const char* v = line
-    if c.datagram != NULL:
-        c.datagram.keys = 0
-        reply_begins(c, 1)
     if is_get(line, n):
         cmd_get(c, line + 4, n - 4, 0)
         return
@@ -203,6 +200,9 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     # Runs one line; raw is its length with the line end.
     c.start = c.shared.out_len
     c.noreply = 0
+    if c.datagram != NULL:
+        c.datagram.keys = 0
+        reply_begins(c, 1)
     if c.store.trace:
         trace(c, J_COMMAND, line, n)
     if raw < 4:
