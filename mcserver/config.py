@@ -100,9 +100,9 @@ class Config:
     )
     udpport: int = setting(
         0,
-        "UDP port to listen on; 0: none",
-        lambda port: port == 0,
-        "UDP is not built yet: remove -U {}, or write -U 0",
+        "UDP port to listen on; 0: none, -1: any that is free",
+        lambda port: -1 <= port <= 65535,
+        "ERROR: Invalid port number {}. It must be from -1 (any that is free) to 65535.",
         status=EX_USAGE,
     )
     inter: str | None = setting(
@@ -282,6 +282,9 @@ class Config:
         effect=Effect.ACCEPTED,
     )
     track_sizes: bool = setting(False, "keep the histogram of `stats sizes`", engine="track_sizes")
+    memory_file: str | None = setting(
+        None, "keep items in this file, on a tmpfs: the next start serves them after SIGUSR1 or `shutdown graceful`"
+    )
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
     lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
 
@@ -449,6 +452,10 @@ class Config:
             raise ConfigError("You cannot allow the ASCII protocol while using SASL: remove -S, or write -B binary")
         if self.sasl and not self.sasl_file:
             raise ConfigError("-S needs users: set MEMCACHED_SASL_PWDB to a file with a line name:password for each")
+        if self.sasl and self.udpport:
+            raise ConfigError("ERROR: Cannot enable UDP while using binary SASL authentication.")
+        if self.auth_file is not None and self.udpport:
+            raise ConfigError("Cannot use UDP with ascii authentication enabled (-U 0 to disable)")
         if self.auth_file is not None and self.binding_protocol != "ascii":
             raise ConfigError(
                 "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"

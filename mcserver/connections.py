@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
 from mcserver.core import Engine, Session, TlsRules, Workers
+from mcserver.listeners import is_loopback
 from mcserver.logs import lost, trace, trace_lines
 from mcserver.process import StartError, open_descriptors
 from mcserver.tls import load, security
@@ -35,8 +36,6 @@ FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 """How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
 PROCEED_SECONDS = 0.0005
 """How long long replies may go on before those get their turn for which something came."""
-CLOCK_START = 2
-"""The second of the engine's clock at which the server began."""
 FULL = -1
 """What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
@@ -77,8 +76,9 @@ class Connections:
         loop: asyncio.AbstractEventLoop,
         listeners: list[socket.socket],
         stop: Callable[[bool], None],
+        datagrams: list[socket.socket] | None = None,
     ) -> None:
-        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking."""
+        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
         self.workers = Workers(engine, self, config.num_threads)
         self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later, self.workers.tell_closed)
         self.admin: Admin
@@ -89,6 +89,7 @@ class Connections:
         """Set when the last connection has gone after the listeners."""
         self._config = config
         self._engine = engine
+        self._began = int(engine.now())
         self._loop = loop
         self._stop = stop
         self._figures = Figures()
@@ -97,6 +98,10 @@ class Connections:
         self._security = {listener.fileno(): security(config, listener) for listener in listeners}
         self._tls_before = (0, 0, 0)
         self._tls_loaded = 0.0
+        self._datagrams = datagrams or []
+        self._datagrams_seen = 0, 0
+        self._doors: dict[int, str] = {}
+        """The UDP sockets of the workers: descriptor, address."""
         self._most = len(self._listeners)
         self._waiting: deque[Session] = deque()
         self._proceeding = False
@@ -144,8 +149,12 @@ class Connections:
     def listen(self) -> None:
         """Starts the workers, and to accept."""
         self._tell_workers()
+        for each in self._datagrams:
+            doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))
+            self._doors.update(dict.fromkeys(doors, address_text(each.fileno())))
         self.workers.start()
-        self._figures.total_connections += len(self._listeners)  # memcached counts them, too
+        self._figures.total_connections += len(self._listeners) + len(self._doors)  # memcached counts them, too
+        self._most = max(self._most, self.connections)
         self.reserved_descriptors = open_descriptors() - self.connections
         self._loop.add_reader(self.workers.fileno(), self.workers.turn)
         self._watch_listeners()
@@ -162,6 +171,8 @@ class Connections:
             self._loop.remove_reader(fd)
             listener.close()
         self._listeners.clear()
+        for each in self._datagrams:
+            each.close()
 
     def _pause(self) -> None:
         if self._accepting:
@@ -256,6 +267,10 @@ class Connections:
     def closed(self, session: Session, reason: str) -> None:
         """Its descriptor stays open until this returns."""
         fd = session.fd
+        if session.datagram:
+            if self.cluster is not None:
+                self.cluster.closed(session)
+            return
         self.watchers.remove(session)
         if reason in WRONG_DOORS:
             self._figures.wrong_protocol += 1
@@ -364,7 +379,7 @@ class Connections:
 
     @property
     def connections(self) -> int:
-        return self.workers.clients + len(self._listeners)
+        return self.workers.clients + len(self._listeners) + len(self._doors)
 
     @property
     def figures(self) -> Figures:
@@ -376,6 +391,10 @@ class Connections:
         self._figures.ssl_proto_errors += protos - self._tls_before[1]
         self._figures.ssl_new_sessions += sessions - self._tls_before[2]
         self._tls_before = now
+        came, dropped = self.workers.datagrams
+        self._figures.udp_requests += came - self._datagrams_seen[0]
+        self._figures.udp_dropped += dropped - self._datagrams_seen[1]
+        self._datagrams_seen = came, dropped
         return self._figures
 
     @property
@@ -392,11 +411,14 @@ class Connections:
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         now = self._engine.now()
-        rows = sorted([*((fd, "conn_listening", 0, CLOCK_START) for fd in self._listeners), *self.workers.sockets()])
+        listening = [(fd, "conn_listening", 0, self._began) for fd in self._listeners]
+        rows = sorted([*listening, *self.workers.sockets()])
         for fd, state, waiting, last in rows:
             if not is_open(fd):  # it has gone since the list was made: its worker waits for nobody
                 continue
-            if state == "conn_listening":
+            if fd in self._doors:
+                yield SocketStatus(fd, self._doors[fd], "", "conn_read", 0, max(0, int(now - last)), udp=True)
+            elif state == "conn_listening":
                 yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))
             elif fd == asking.fd:
                 yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), "conn_parse_cmd", waiting, 0)
@@ -426,14 +448,14 @@ def address_text(fd: int, *, peer: bool = False) -> str:
     try:
         with borrowed(fd) as sock:
             address = sock.getpeername() if peer and sock.family != socket.AF_UNIX else sock.getsockname()
-            family = sock.family
+            family, kind = sock.family, "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
     except OSError:
         return "unknown"
     if family == socket.AF_UNIX:
         return f"unix:{address}"
     if family == socket.AF_INET6:
-        return f"tcp6:[{address[0]}]:{address[1]}"
-    return f"tcp:{address[0]}:{address[1]}"
+        return f"{kind}6:[{address[0]}]:{address[1]}"
+    return f"{kind}:{address[0]}:{address[1]}"
 
 
 def event_address(fd: int) -> tuple[str, int, str]:

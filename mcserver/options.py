@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig, read_credentials
 from .config import MEBIBYTE, PAGE, Config
-from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, check_value, rules
+from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
 
 class Named(dict[str, Any]):
@@ -150,15 +150,6 @@ def switch(**values: object) -> Apply:
 
 def nothing(draft: Draft, option: str, value: str) -> None:
     """Accepted, as memcached does, with no effect."""
-
-
-def refused(reason: str, status: int = EX_USAGE) -> Apply:
-    """Not built: the server must not start as if it were."""
-
-    def apply(draft: Draft, option: str, value: str) -> None:
-        raise ConfigError(reason, status)
-
-    return apply
 
 
 # Options with rules of their own ----------------------------------------------------------------------------------------
@@ -299,6 +290,12 @@ def path(name: str) -> Apply:
     return apply
 
 
+def memory_file(draft: Draft, option: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
+    draft.settings["memory_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
@@ -309,13 +306,10 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
 
 # The tables -------------------------------------------------------------------------------------------------------------
 
-MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
 
 OPTIONS = (
     Option("p", "port", "num", "tcpport", number("tcpport")),
-    Option(
-        "U", "udp-port", "num", "udpport", number("udpport"), "UDP is not built: only 0 is taken", Effect.APPROXIMATED
-    ),
+    Option("U", "udp-port", "num", "udpport", number("udpport")),
     Option("s", "unix-socket", "file", "domain_socket", text("domain_socket")),
     Option("a", "unix-mask", "mode", "umask", unix_mask),
     Option("A", "enable-shutdown", "", "shutdown_command", switch(shutdown_command=True)),
@@ -333,6 +327,7 @@ OPTIONS = (
         "refuse stores when memory is full, do not evict",
     ),
     Option("c", "conn-limit", "num", "maxconns", number("maxconns")),
+    Option("e", "memory-file", "file", "memory_file", memory_file),
     Option("k", "lock-memory", "", "lock_memory", switch(lock_memory=True)),
     Option("v", "verbose", "", "verbosity", verbose),
     Option("h", "help", "", "", nothing, "print this and exit"),
@@ -422,9 +417,6 @@ CLUSTER_OPTIONS = (
     Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
 )
-
-REFUSED = (Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),)
-"""memcached's options that are not built: the server does not start with them."""
 
 
 def sub(name: str, metavar: str = "num", missing: str = "Missing {} argument") -> Suboption:

@@ -12,13 +12,22 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mcserver import MEMCACHED_VERSION, __version__, logs, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
-from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
+from mcserver.listeners import (
+    need_root,
+    open_datagrams,
+    open_listeners,
+    open_metrics,
+    own_address,
+    tcp_port,
+    write_port_file,
+)
+from mcserver.memory_file import Kept, MemoryFile, UnusableError
 from mcserver.process import (
     Daemon,
     StartError,
@@ -77,8 +86,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             allow_core_dumps()
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
-        engine = make_engine(config)
-        admit_users(config, engine)
+        users = read_logins(config)
         rules = tls.load(config) if config.ssl_enabled else None
         manager = Manager(os.environ)
         listeners, metrics = inherited(os.environ) or (None, None)
@@ -89,10 +97,15 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         become(user, config)
         if listeners is None:
             listeners = open_listeners(config)
+        datagrams = open_datagrams(config)
         if metrics is None and config.metrics:
             metrics = open_metrics(config.metrics)
+        memory = MemoryFile(config.memory_file) if config.memory_file is not None else None
+        engine, kept = open_memory(config, memory)
+        if users is not None:
+            engine.require_login(*users)
         if config.port_file is not None and config.domain_socket is None:
-            write_port_file(config.port_file, listeners)
+            write_port_file(config.port_file, listeners + datagrams)
         pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
     except StartError as error:
         log.error("%s", error)
@@ -102,13 +115,16 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return error.code
     for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
         log.warning("%s", warning)
-    if not listeners:
+    if not (listeners or datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
     if daemon is not None:
         logs.finish()
         daemon.ready()
+    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, rules, kept, datagrams)
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics, rules).serve())
+        runner.run(server.serve())
+    if memory is not None and server.graceful:
+        keep(memory, engine, server.place)
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -138,14 +154,21 @@ def load_cluster(config: Config) -> None:
         import mcserver.coordination.opening  # noqa: F401
 
 
-def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | None = None) -> Engine:
+def make_engine(
+    config: Config, *, manual_clock: bool = False, reserve: int | None = None, memory_fd: int = -1
+) -> Engine:
     """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
 
     reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
+    memory_fd: the file that they lie in, whose descriptor is the engine's from then on; -1: none.
     """
     try:
         engine = Engine(
-            **config.engine_arguments(), version=MEMCACHED_VERSION.encode(), manual_clock=manual_clock, reserve=reserve
+            **config.engine_arguments(),
+            version=MEMCACHED_VERSION.encode(),
+            manual_clock=manual_clock,
+            reserve=reserve,
+            memory_fd=memory_fd,
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
@@ -156,13 +179,41 @@ def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | No
     return engine
 
 
-def admit_users(config: Config, engine: Engine) -> None:
-    """Whoever may log in, from the file of -Y or of -S. Raises StartError."""
+def open_memory(config: Config, memory: MemoryFile | None) -> tuple[Engine, Kept | None]:
+    """The engine, and what of it another process left (-e), if that can be served. Raises StartError."""
+    if memory is None:
+        return make_engine(config), None
+    try:
+        kept = memory.read()
+        if kept is None:
+            return make_engine(config, memory_fd=os.dup(memory.fd)), None
+        engine = make_engine(config, memory_fd=os.dup(memory.fd))
+        engine.resume(kept.record, kept.away)
+    except (UnusableError, ValueError) as reason:
+        log.warning("-e %s: starting empty: %s", memory.path, reason)
+        memory.clear()
+        return make_engine(config, memory_fd=os.dup(memory.fd)), None
+    log.info("-e %s: %d items go on, after %.1f s", memory.path, engine.stats()["curr_items"], kept.away)
+    return engine, kept
+
+
+def keep(memory: MemoryFile, engine: Engine, place: dict[str, Any] | None) -> None:
+    """Leaves everything to the next process."""
+    try:
+        memory.write(engine.keep(), place)
+    except OSError as error:
+        log.error("-e %s: nothing is kept: can't write %s: %s", memory.path, memory.meta, error.strerror)
+        return
+    log.info("-e %s: %d items are kept", memory.path, engine.stats()["curr_items"])
+
+
+def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+    """Who may log in, and how, from the file of -Y or of -S; None: everybody may do everything. Raises StartError."""
     file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
     if file is None:
-        return
+        return None
     try:
-        engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
+        return "sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
@@ -181,8 +232,17 @@ class Server:
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
         rules: TlsRules | None = None,
+        kept: Kept | None = None,
+        datagrams: list[socket.socket] | None = None,
     ) -> None:
+        """kept: what of the engine's memory another process left."""
         self._tls = rules
+        self.graceful = False
+        """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
+        self.place: dict[str, Any] | None = None
+        """At the end: the memory's place in the fleet's log."""
+        self._kept = kept
+        self._datagrams = datagrams or []
         self._config = config
         self._manager = manager
         self._reread = reread
@@ -201,7 +261,9 @@ class Server:
         """Returns when the server was asked to end and has drained."""
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
-        self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
+        self._connections = Connections(
+            self._config, self._engine, self._loop, self._listeners, self._stop, self._datagrams
+        )
         if self._tls is not None:
             self._connections.set_tls(self._tls)
         self._cluster = self._open_cluster()
@@ -233,9 +295,9 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
-        self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
-        graceful = await self._stopping
-        if graceful:
+        self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
+        self.graceful = await self._stopping
+        if self.graceful:
             log.info("Gracefully stopping")
         await self._end()
 
@@ -244,7 +306,10 @@ class Server:
             return None
         from mcserver.coordination import open_cluster
 
-        return open_cluster(self._config, self._engine, self._listeners)
+        cluster: Cluster = open_cluster(self._config, self._engine, self._listeners)
+        if self._kept is not None:
+            cluster.resume(self._kept.fleet)
+        return cluster
 
     async def _observe(self, listener: socket.socket) -> None:
         from mcserver.observe import open_observer
@@ -261,7 +326,7 @@ class Server:
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners) or "nothing",
+            ", ".join(address_text(each.fileno()) for each in self._listeners + self._datagrams) or "nothing",
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,
@@ -312,7 +377,9 @@ class Server:
 
     def _reread_users(self) -> None:
         try:
-            admit_users(self._config, self._engine)
+            users = read_logins(self._config)
+            if users is not None:
+                self._engine.require_login(*users)
         except StartError as error:
             log.error("SIGHUP: %s; the users stay as they were", error)
         else:
@@ -348,6 +415,7 @@ class Server:
         if self._cluster is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cluster.leave(), DRAIN_SECONDS)
+            self.place = self._cluster.place()
         connections.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):

@@ -65,7 +65,7 @@ def test_every_setting_is_described_and_its_default_is_valid(kind: type) -> None
         ({"idle_timeout": -1}, 1, "idle_timeout"),
         ({"tcpport": 65536}, 64, "Invalid port number 65536"),
         ({"tcpport": -2}, 64, "Invalid port number -2"),
-        ({"udpport": 11211}, 64, "UDP is not built yet"),
+        ({"udpport": 65536}, 64, "Invalid port number 65536"),
         ({"item_size_max": 1023}, 64, "cannot be less than 1024 bytes"),
         ({"item_size_max": 32 * MEBIBYTE + 1}, 64, "higher than 1/2 of memory max"),
         ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 40}, 64, "higher than a gigabyte"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
@@ -35,6 +35,11 @@ class Figures:
     ssl_handshake_errors: int = 0
     ssl_proto_errors: int = 0
 
+    udp_requests: int = 0
+    """Datagrams that came."""
+    udp_dropped: int = 0
+    """Those of them that were no request, or came from another server's port, and were not answered."""
+
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""
         self.__init__()  # type: ignore[misc]
@@ -49,6 +54,7 @@ class Socket(NamedTuple):
     state: str
     resps_waiting: int
     secs_since_last_cmd: int
+    udp: bool = False
 
 
 class Network(Protocol):
@@ -97,6 +103,12 @@ class Cluster(Protocol):
 
     def start(self) -> None:
         """Joins in the background, on the running loop."""
+
+    def place(self) -> dict[str, Any] | None:
+        """Where the cache stands in what the peers tell each other, for the process that serves it next (-e)."""
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """Before start: the cache has what another process left there; it is served when it is proved fresh, or flushed."""
 
     async def leave(self) -> None:
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""

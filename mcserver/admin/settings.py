@@ -117,7 +117,7 @@ def _rest(config: Config) -> dict[str, object]:
         "inline_ascii_response": "no",
         **_tls(config),
         "num_napi_ids": config.num_napi_ids,
-        "memory_file": "(null)",
+        "memory_file": config.memory_file or "(null)",
         "client_flags_size": CLIENT_FLAGS_BYTES,
         "mcserver_version": __version__,
     }

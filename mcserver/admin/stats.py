@@ -49,7 +49,7 @@ GENERAL = tuple(_GENERAL.split())
 
 OWN = (
     *("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes"),
-    *("lock_waits", "lock_wait_us", "wrong_protocol"),
+    *("lock_waits", "lock_wait_us", "wrong_protocol", "udp_requests", "udp_dropped"),
 )
 """What memcached does not have; it stands behind."""
 

@@ -26,6 +26,7 @@ from .classic cimport *
 from .meta cimport *
 from .binary cimport *
 from .door cimport *
+from .datagrams cimport answer_datagram
 from .wire cimport *
 
 cdef extern from "<semaphore.h>" nogil:
@@ -65,6 +66,8 @@ cdef inline void flush_outside(Conn* c) noexcept nogil:
         if r < 0:
             gone(c)
         c.blocked = r == 0
+    if c.datagram != NULL:
+        answer_datagram(c, 0)
 
 
 cdef inline bint flush(Conn* c) noexcept nogil:
@@ -80,6 +83,8 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     # The reply of one command is complete: taken back for noreply, shown to -vv, tied to its event.
     if c.noreply:
         c.shared.out_len = c.start
+    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting):
+        reply_is_none(c)
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1
@@ -99,6 +104,9 @@ cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) 
     # The owner's command: its reply comes by letter.
     if same(t, b"stats", 5) or same(t, b"watch", 5):
         c.noreply = 0
+    if c.datagram != NULL and same(t, b"watch", 5):
+        puts(c, WIRE_ERROR)                 # there is nobody to be told for long
+        return
     c.bad_http = count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0
     if not ask_owner(c, line, n):
         puts(c, WIRE_NO_MEMORY)
@@ -192,6 +200,9 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     # Runs one line; raw is its length with the line end.
     c.start = c.shared.out_len
     c.noreply = 0
+    if c.datagram != NULL:
+        c.datagram.keys = 0
+        reply_begins(c, 1)
     if c.store.trace:
         trace(c, J_COMMAND, line, n)
     if raw < 4:
@@ -295,6 +306,7 @@ cdef inline size_t run_binary(Conn* c, const char* p, size_t n) noexcept nogil:
         return 0
     c.start = c.shared.out_len
     c.noreply = 0
+    reply_begins(c, c.granted or c.refusal_len > 0)     # then it is the write that waited
     if c.store.trace:
         trace(c, J_COMMAND, p, BINARY_HEADER)
     bin_request(c, &r)

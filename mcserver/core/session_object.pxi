@@ -75,6 +75,11 @@ cdef class Session:
         return self.c.fd if self.c != NULL else -1
 
     @property
+    def datagram(self):
+        """Whether it is one request that came by UDP; `fd` is then the socket's."""
+        return self.c != NULL and self.c.of_datagram
+
+    @property
     def state(self):
         """What it is doing, in memcached's words (`stats conns`)."""
         return state_name(shown_of(self.c)) if self.c != NULL else "conn_closed"

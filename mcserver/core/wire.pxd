@@ -19,6 +19,7 @@ cdef extern from *:
     #define WIRE_NO_MEMORY_ITEM "SERVER_ERROR Out of memory allocating new item\\r\\n"
     #define WIRE_NO_MEMORY_REQUEST "SERVER_ERROR out of memory reading request\\r\\n"
     #define WIRE_REFCOUNT "SERVER_ERROR refcount overflow during fetch\\r\\n"
+    #define WIRE_DATAGRAM_LONG "SERVER_ERROR reply too large for UDP\\r\\n"
     #define WIRE_STALE "SERVER_ERROR stale\\r\\n"
     #define WIRE_STORED "STORED\\r\\n"
     #define WIRE_NOT_STORED "NOT_STORED\\r\\n"
@@ -87,6 +88,7 @@ cdef extern from *:
     const char* WIRE_NO_MEMORY_ITEM
     const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
+    const char* WIRE_DATAGRAM_LONG
     const char* WIRE_STALE
     const char* WIRE_STORED
     const char* WIRE_NOT_STORED

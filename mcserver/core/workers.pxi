@@ -157,6 +157,26 @@ cdef class Workers:
             return False
         return True
 
+    def answer_datagrams(self, int fd, int port, bint unbounded):
+        """Serves a bound, non-blocking UDP socket, whose descriptor stays the caller's; before `start`.
+
+        port: its own. unbounded: it is reached from this machine alone, so that answers may be of any length.
+        Returns the descriptors, one a worker. Raises OSError."""
+        cdef int i, own
+        opened = []
+        for i in range(self.pool.count):
+            own = os.dup(fd)
+            if not door_open(self.pool.worker[i], own, <uint16_t> ((port & 0xFF) << 8 | port >> 8), unbounded):
+                os.close(own)
+                raise OSError(ENOMEM, os.strerror(ENOMEM))
+            opened.append(own)
+        return opened
+
+    @property
+    def datagrams(self):
+        """How many came, and how many of them were no requests and were not answered."""
+        return get64(&self.pool.datagrams), get64(&self.pool.datagrams_bad)
+
     # Letters
 
     def turn(self):
@@ -208,7 +228,7 @@ cdef class Workers:
 
     def sockets(self):
         """(descriptor, state, replies that wait, second of the engine's clock at which a command last came) of each connection."""
-        cdef int i
+        cdef int i, d
         cdef Worker* w
         cdef Conn* c
         cdef Seen* seen
@@ -216,6 +236,8 @@ cdef class Workers:
         found = []
         for i in range(self.pool.count):
             w = self.pool.worker[i]
+            for d in range(w.doors):
+                found.append((w.door[d].fd, "conn_read", 0, get32(&w.door[d].last)))
             most = get32(&self.pool.clients) + 16
             seen = <Seen*> malloc(most * sizeof(Seen))
             if seen == NULL:
