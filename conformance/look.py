@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from . import binary
+from .profiles import nearest
 from .text import MAX_ITEM
 from .wire import Address, BrokenError, UnreachableError, Wire
 
@@ -102,8 +103,7 @@ class Look:
         """The profile to judge it by: the newest that is not newer than it says, or than its commands are."""
         if self.generation in {"1.5", "1.4", "1.2"}:
             return "1.5" if self.generation == "1.5" else "1.4"
-        numbers = tuple(int(part) for part in self.release.split(".")) if self.release else ()
-        return "1.6.18" if (1, 6) <= numbers < (1, 6, 40) else "1.6.45"
+        return nearest(self.release)
 
     @property
     def suites(self) -> list[str]:
