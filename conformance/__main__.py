@@ -180,9 +180,13 @@ def _look(options: argparse.Namespace, servers: Servers) -> Look:
     with servers.lend(Case("look", "", "", "")) as lease:
         first = lease
 
-    def revive() -> bool:
+    def revive() -> Address | None:
         nonlocal first
-        return isinstance(servers, Given) and servers.restart(first)
+        if not servers.restartable or not servers.restart(first):
+            return None
+        with servers.lend(Case("look", "", "", "")) as lease:
+            first = lease
+        return first.address
 
     try:
         return look(
