@@ -22,6 +22,7 @@ BLOCKING = {
 """Methods of kazoo's client that wait for an answer."""
 FUNCTION = re.compile(r"cdef (inline )?[\w *]+\(")
 KAZOO_CLIENT = re.compile(r"client|kazoo|^zk$", re.IGNORECASE)
+UNMERGED = re.compile(r"(<{7}|>{7}) ")
 SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|raise SkipTest")
 
 
@@ -32,6 +33,7 @@ def main() -> int:
         *circles(ROOT),
         *blocking_kazoo(ROOT),
         *skipped_tests(ROOT),
+        *unmerged(ROOT),
     ]
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return 1 if complaints else 0
@@ -144,6 +146,16 @@ def skipped_tests(root: Path) -> Iterator[str]:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             if SKIPS.search(line):
                 yield f"{path.relative_to(root)}:{number}: tests are not skipped"
+
+
+def unmerged(root: Path) -> Iterator[str]:
+    """No page or file keeps the marks that git leaves where two changes met."""
+    patterns = ("*.md", "docs/**/*.md", "mcserver/**/*.p*", "packaging/**/*")
+    for path in sorted(path for pattern in patterns for path in root.glob(pattern)):
+        if path.is_file():
+            for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+                if UNMERGED.match(line):
+                    yield f"{path.relative_to(root)}:{number}: two changes met here and were not merged"
 
 
 if __name__ == "__main__":

@@ -115,3 +115,11 @@ def test_circles_of_imports_are_found(rules: ModuleType, project: Path, line: st
     (complaint,) = rules.circles(project)
     assert "imports in a circle: " in complaint
     assert all(f"mcserver.{name}" in complaint for name in "abc")
+
+
+def test_marks_of_a_merge_are_found(rules: ModuleType, project: Path) -> None:
+    page = project / "README.md"
+    page.write_text("# A\n<<< not one\n")
+    assert list(rules.unmerged(project)) == []
+    page.write_text("# A\n" + "<" * 7 + " HEAD\na\n" + "=" * 7 + "\nb\n" + ">" * 7 + " branch\n")
+    assert [complaint.split(": ")[0] for complaint in rules.unmerged(project)] == ["README.md:2", "README.md:6"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import ssl
@@ -32,9 +33,8 @@ def test_http_is_answered_in_http(server: Server) -> None:
         assert b"memcached" in answered.read()
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
     connection.request("POST", "/", body=b"x" * 1000)
-    answer = connection.getresponse()
-    assert (answer.status, answer.will_close) == (400, True)
-    connection.close()
+    with contextlib.closing(connection), connection.getresponse() as answer:
+        assert (answer.status, answer.will_close) == (400, True)
 
 
 def test_tls_is_answered_with_an_alert(server: Server) -> None:

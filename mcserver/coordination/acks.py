@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from .cells import Cells
 from .context import SECOND, Context, Signal
@@ -23,6 +24,15 @@ from .ports import Future, Stat, ZooKeeperError
 NOTHING = -2  # below every version
 
 
+class Waiter(NamedTuple):
+    """Somebody who waits until everybody has applied a version. The number makes the order of equal versions."""
+
+    version: int
+    number: int
+    since: int  # ns
+    future: Future[int]
+
+
 class Acks:
     """Owns the futures that wait for the peers."""
 
@@ -30,13 +40,11 @@ class Acks:
         self._context = context
         self._membership = membership
         self._cells = cells
-        self._waiting: list[tuple[int, int, Future[int]]] = []
+        self._waiting: list[Waiter] = []  # a heap
         self._added = 0
         self._known: dict[str, int] = {}  # what a member's record says, while the watch on it has not fired
         self._sheets: dict[str, int] = {}  # what the sheets have said, on this connection
         self._read_sheets: set[int] = set()  # those whose watch has not fired since
-        self._target = NOTHING  # the lowest version that is waited for
-        self._since = 0  # since when
         self.not_waited_for: tuple[str, ...] = ()  # members that serve without a certificate
         self.wake = Signal(context.runtime)
         membership.on_listed.append(self.wake)
@@ -44,7 +52,7 @@ class Acks:
     def add(self, version: int, future: Future[int]) -> None:
         """An entry was committed; the future gets its version when everybody has it."""
         self._added += 1
-        heapq.heappush(self._waiting, (version, self._added, future))
+        heapq.heappush(self._waiting, Waiter(version, self._added, self._context.now(), future))
         self.wake.set()
 
     def session_changed(self) -> None:
@@ -55,7 +63,7 @@ class Acks:
 
     async def step(self) -> None:
         """One look at everybody; then waits for a change, or until an absent one is out."""
-        self._waiting = [item for item in self._waiting if not item[2].done()]
+        self._waiting = [waiter for waiter in self._waiting if not waiter.future.done()]
         heapq.heapify(self._waiting)
         if not self._waiting or self._membership.synced_session != self._context.zk.session:
             await self.wake.wait(self._context.settings.max_stale)
@@ -63,15 +71,16 @@ class Acks:
         upto = self._added
         low, again = await self._lowest()
         late = []
-        while self._waiting and (low is None or self._waiting[0][0] <= low):
-            item = heapq.heappop(self._waiting)
-            if item[1] > upto:  # committed after the look began: someone may have joined before it
-                late.append(item)
-            elif not item[2].done():
-                item[2].set_result(item[0])
-        for item in late:
-            heapq.heappush(self._waiting, item)
-        if self._waiting:
+        before = len(self._waiting)
+        while self._waiting and (low is None or self._waiting[0].version <= low):
+            waiter = heapq.heappop(self._waiting)
+            if waiter.number > upto:  # committed after the look began: someone may have joined before it
+                late.append(waiter)
+            elif not waiter.future.done():
+                waiter.future.set_result(waiter.version)
+        for waiter in late:
+            heapq.heappush(self._waiting, waiter)
+        if len(self._waiting) == before:  # else the next one is to be looked for: nobody has asked for its version yet
             await self.wake.wait(again)
 
     async def _lowest(self) -> tuple[int | None, float]:
@@ -116,9 +125,7 @@ class Acks:
 
     async def _by_sheets(self, names: Sequence[str]) -> tuple[dict[str, int], float]:
         """What the sheets say, and when to look again. Whose sheet is late for long is asked itself."""
-        target, now = self._waiting[0][0], self._context.now()
-        if target != self._target:
-            self._target, self._since = target, now
+        target, since = self._waiting[0].version, self._waiting[0].since
         self._sheets = {name: self._sheets.get(name, NOTHING) for name in names}
         behind = self._cells.group(name for name in names if self._sheets[name] < target)
         asked = [number for number in behind if number not in self._read_sheets]
@@ -133,7 +140,7 @@ class Acks:
                 self._sheets[name] = max(self._sheets[name], lines[name].proved)
         self._read_sheets.difference_update(missing)  # nobody watches those
         step = self._context.settings.max_stale / 16
-        patience = (self._since - now) / SECOND + self._context.settings.max_stale / 2
+        patience = (since - self._context.now()) / SECOND + self._context.settings.max_stale / 2
         if patience <= 0:
             late = [name for name in names if self._sheets[name] < target]
             for name, applied in (await self._by_records(late)).items():

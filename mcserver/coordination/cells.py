@@ -136,7 +136,7 @@ class Cells:
         membership, cells = self._membership, self.number()
         mine = cell_of(membership.name, cells)
         names = [name for name in membership.nodes if cell_of(name, cells) == mine]
-        able = [name for name in names if membership.nodes[name].state != "joining"] or names
+        able = [name for name in names if membership.state_of(name) != "joining"] or names
         if min(able, default="") != membership.name:
             return mine, []
         return mine, names
@@ -156,7 +156,7 @@ class Cells:
             await self._read_all()
         cell, names = self._mine() if self._membership.format >= 2 else (0, [])
         if not names or self._membership.synced_session != context.zk.session:
-            self._wanted.clear()
+            del self._wanted[:-1]  # the newest is for whoever becomes the writer: it may be this server
             await self.wake.wait(settings.max_stale)
             return
         now = context.now()

@@ -171,6 +171,7 @@ class Leader:
         head = head_of(log_stat)
         if head + 1 >= self._context.settings.rotate_at:
             await self._make_log(meta, stat.version, kept, log_stat.version)
+            self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
         await self._membership.look()
         form = self._format()
@@ -200,7 +201,7 @@ class Leader:
         It takes over the delayed flushes that `kept`, the current log's record, names: that must be its last version.
         """
         layout = self._context.layout
-        gen = max(meta.gen if meta else 0, self._reader.gen) + 1
+        gen = max(meta.gen if meta else 0, self._reader.gen, 0 if meta and meta.gen else await self._used()) + 1
         name = f"log-{gen}-{self._context.guid()[:8]}"
         await self._membership.look()
         new = Meta(gen, name, (meta.log or None) if meta else None, self.token, self._format()).encode()
@@ -213,6 +214,14 @@ class Leader:
         else:
             await self._write(make, Set(layout.meta, new, version))
         log.info("the invalidation log is now %s", name)
+
+    async def _used(self) -> int:
+        """No generation above this was ever used: each began with a create below `invalidation`, which counts them.
+
+        For when nobody can say which was the last. Used twice it would make one version of two entries.
+        """
+        stat = await self._context.zk.exists(self._context.layout.invalidation)
+        return stat.cversion if stat else 0
 
     async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""

@@ -55,6 +55,7 @@ class Membership:
         self.certified = Signal(context.runtime)  # set by each certificate
         self.on_listed: list[Signal] = []  # woken when one of the lists has changed
         self.on_seen: list[Signal] = []  # woken when the view has changed
+        self.on_proved: list[Signal] = []  # woken by the first certificate of a connection
 
     # This server ---------------------------------------------------------------------------------------------------------
 
@@ -101,10 +102,25 @@ class Membership:
         self._registrations += 1
 
     def record(self, applied: int) -> bytes:
-        """What /nodes/<name> is to say now. Until the reader is sure of its place, nobody may rely on `applied`."""
+        """What /nodes/<name> is to say now."""
         self.applied = applied
-        state = self.state if self.is_verified else "joining"
-        return NodeRecord(self._context.settings.address, state, applied, self.boot, self.figures).encode()
+        return NodeRecord(self._context.settings.address, self.own_state, applied, self.boot, self.figures).encode()
+
+    @property
+    def own_state(self) -> str:
+        """Until the reader is sure of its place, nobody may rely on `applied`."""
+        return self.state if self.is_verified else "joining"
+
+    def prove(self) -> None:
+        """The reader has a certificate; the first on a connection changes what this server says of itself."""
+        first = not self.is_verified or self.synced_session != self._context.zk.session
+        self.is_verified, self.synced_session = True, self._context.zk.session
+        if self.state == "joining":
+            self.state = "ready"
+            self._context.changed("state")
+        for signal in self.on_proved if first else ():
+            signal.set()
+        self.certified.set()
 
     async def clear_old_names(self) -> None:
         """Removes this boot's records of earlier sessions; to be called with a certificate of the current one.
@@ -167,8 +183,12 @@ class Membership:
         return self.format >= 2 and self.live > self._context.settings.direct_max
 
     def session_changed(self) -> None:
-        """Watches are gone; what was seen absent may be there again, if the ensemble was restored from a backup."""
+        """Watches are gone; what was seen may never have been, if the ensemble was restored from a backup.
+
+        Who was absent may be there again, and the serials of the roll may count other changes: the list is read anew.
+        """
         self.is_verified = False
+        self.roll.mark = ""
         self.absent.clear()
         self._watched.clear()
         self._listed.clear()
@@ -274,6 +294,10 @@ class Membership:
         for name, answer in await context.ask_each(names, lambda name: context.zk.get(context.layout.node(name))):
             if answer is not None:
                 self.read_node(name, answer[0])
+
+    def state_of(self, name: str) -> str:
+        """Of a live server. This one knows its own better than what was read of it, which may be from before."""
+        return self.own_state if name == self.name else self.nodes[name].state
 
     def read_node(self, name: str, data: bytes) -> NodeRecord | None:
         """Notes what a live server's record says; None when it says nothing that is readable."""

@@ -61,6 +61,7 @@ class Node:
         self.reader.on_need_ack = self.cells.want
         self.reader.measure = self._measure
         self.membership.on_seen.append(self.cells.wake)
+        self.membership.on_proved += [self.cells.wake, self.acks.wake]
 
     def start(self) -> None:
         """See Coordinator.start."""

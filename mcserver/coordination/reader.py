@@ -194,14 +194,9 @@ class Reader:
         chance = self._context.runtime.random.random()
         self._due = began + int(self._period * (0.25 + 0.75 * chance if first else 0.9 + 0.1 * chance))
         self.history.add(began, self.applied, self.bytes)
-        membership.synced_session = self._context.zk.session
         if not membership.is_verified:
-            membership.is_verified = True
             self.announce()
-        if membership.state == "joining":
-            membership.state = "ready"
-            self._context.changed("state")
-        membership.certified.set()
+        membership.prove()
 
     def _read(self, decode: Callable[[bytes], T], path: str, data: bytes) -> T:
         """A record, or Malformed: then there is no certificate until somebody, the leader above all, has mended it."""

@@ -90,8 +90,12 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
         if c.shared.out_len >= OUT_SOFT or c.big or (left == 0 and p < end):
             if not c.checked and not keys_fit(p, <size_t> (end - p)):
                 big_drop(c)
-                c.tail = 0
+                c.tail = NULL
                 bad_key(c)
+                break
+            if c.big and p == end and not c.store.trace:    # END goes out with the value
+                c.tail = WIRE_CRLF_END
+                c.phase = P_LINE
                 break
             c.checked = 1
             c.text = p

@@ -25,6 +25,7 @@ from .lock cimport *
 from .mail cimport *
 from .text cimport write_u64, write_i64
 from .values cimport Fill, Mode, value_read
+from .wire cimport WIRE_CRLF
 
 cdef extern from "<sys/socket.h>" nogil:
     cdef struct iovec:
@@ -225,7 +226,7 @@ cdef struct Conn:
     uint64_t big_done
     uint32_t big_piece          # the piece that is next, pinned
     uint32_t big_at             # bytes of it that are sent
-    uint8_t tail                 # its line end is still to be written
+    const char* tail             # what stands behind it and is still to be sent; NULL: nothing
     Reader reader
     # events of this batch
     uint8_t has_events
@@ -420,7 +421,7 @@ cdef inline void put_value(Conn* c, uint32_t h, Item* it, bint line_end) noexcep
             put(c, b"\r\n", 2)
     else:
         big_begin(c, h, it)
-        c.tail = line_end
+        c.tail = WIRE_CRLF if line_end else NULL
 
 
 cdef inline void skip(Conn* c, uint64_t n) noexcept nogil:
@@ -500,52 +501,76 @@ cdef inline bint keep(Conn* c, const char* p, size_t n) noexcept nogil:
     return 1
 
 
+cdef inline int big_next(Conn* c, iovec* part, int most, int* pinned) noexcept nogil:
+    # What goes out next of the large value, and behind its end what follows it; nobody takes it away until big_gone. Returns how
+    # many parts, -1 when another thread took it away.
+    cdef int parts, i
+    cdef uint64_t left
+    enter(c)
+    if c.big == 0:
+        leave(c)
+        return -1
+    c.reader.busy = 1
+    c.reader.stuck = 0
+    parts = pinned[0] = big_parts(c, part, most)
+    left = c.big_len - c.big_done
+    leave(c)
+    for i in range(parts):
+        left -= part[i].iov_len
+    if left == 0 and c.tail != NULL:
+        part[parts].iov_base = <void*> c.tail
+        part[parts].iov_len = strlen(c.tail)
+        parts += 1
+    return parts
+
+
+cdef inline bint big_gone(Conn* c, int pinned, bint stuck, uint64_t n) noexcept nogil:
+    # n bytes of what big_next gave are gone. 1: the value is; what is left of what follows it is in c.tail.
+    cdef uint64_t left, behind
+    cdef bint over
+    enter(c)
+    left = c.big_len - c.big_done
+    behind = n - left if n > left else 0
+    c.reader.busy = 0
+    c.reader.stuck = stuck
+    big_sent(c, pinned, n - behind)
+    over = c.big_done == c.big_len
+    if over:
+        big_drop(c)
+    leave(c)
+    if c.tail != NULL:
+        c.tail += behind
+        if c.tail[0] == 0:
+            c.tail = NULL
+    return over
+
+
 cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcept nogil:
     # Outside of the lock. Sends what was kept, then `fresh` (n bytes; only when nothing was kept), then the large value that
-    # follows (big: there is one).
+    # follows (big: there is one) and what stands behind it.
     # 1: all is sent. 0: the client doesn't take more now; the rest is kept. -1: the client is gone.
-    cdef iovec part[PARTS_MOST]
-    cdef int parts, pinned = 0
+    cdef iovec part[PARTS_MOST + 1]
+    cdef int parts, more, pinned = 0
     cdef ssize_t sent
     cdef uint64_t length
-    cdef const char* head
-    cdef size_t head_len
     cdef size_t budget = 4 * 1024 * 1024    # then it is others' turn, however fast this client reads
     while True:
-        if c.out_len:
-            head = c.out_buf + c.out_pos
-            head_len = c.out_len
-        else:
-            head = fresh
-            head_len = n
-        parts = 0
-        if head_len:
-            part[0].iov_base = <void*> head
-            part[0].iov_len = head_len
-            parts = 1
+        part[0].iov_base = <void*> (c.out_buf + c.out_pos if c.out_len else fresh)
+        part[0].iov_len = c.out_len if c.out_len else n
+        parts = 1 if part[0].iov_len else 0
         if big:
-            enter(c)
-            if c.big == 0:                  # another thread took it away
-                leave(c)
+            more = big_next(c, part + parts, PARTS_MOST - parts, &pinned)
+            if more < 0:
                 return -1
-            c.reader.busy = 1
-            c.reader.stuck = 0
-            pinned = big_parts(c, part + parts, PARTS_MOST - parts)
-            leave(c)
-            parts += pinned
+            parts += more
         if parts == 0:
             return 1
+        length = c.out_len if c.out_len else n
         sent = transmit(c, part, parts)
-        length = head_len if sent > <ssize_t> head_len else <uint64_t> sent if sent > 0 else 0
-        if big:
-            enter(c)
-            c.reader.busy = 0
-            c.reader.stuck = sent == 0
-            big_sent(c, pinned, <uint64_t> sent - length if sent > 0 else 0)
-            if c.big_done == c.big_len:
-                big_drop(c)
-                big = 0
-            leave(c)
+        if sent < <ssize_t> length:
+            length = <uint64_t> sent if sent > 0 else 0
+        if big and big_gone(c, pinned, sent == 0, <uint64_t> sent - length if sent > 0 else 0):
+            big = 0
         if sent < 0:
             return -1
         if c.out_len:

@@ -375,9 +375,9 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
                 break
             if turn_is_over(c, &began):             # a long multiget to a fast reader
                 break
-        if c.tail:
-            puts(c, WIRE_CRLF)
-            c.tail = 0
+        if c.tail != NULL:              # not all that follows a large value went out with it
+            puts(c, c.tail)
+            c.tail = NULL
         if c.refused:
             tell_refusal(c)
         if c.phase == P_LINE:

@@ -6,6 +6,7 @@ cdef extern from *:
     #define WIRE_OK "OK\\r\\n"
     #define WIRE_END "END\\r\\n"
     #define WIRE_CRLF "\\r\\n"
+    #define WIRE_CRLF_END "\\r\\nEND\\r\\n"
     #define WIRE_BAD_FORMAT "CLIENT_ERROR bad command line format\\r\\n"
     #define WIRE_BAD_CHUNK "CLIENT_ERROR bad data chunk\\r\\n"
     #define WIRE_BAD_EXPTIME "CLIENT_ERROR invalid exptime argument\\r\\n"
@@ -69,6 +70,7 @@ cdef extern from *:
     const char* WIRE_OK
     const char* WIRE_END
     const char* WIRE_CRLF
+    const char* WIRE_CRLF_END
     const char* WIRE_BAD_FORMAT
     const char* WIRE_BAD_CHUNK
     const char* WIRE_BAD_EXPTIME

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import select
 import sys
 import threading
@@ -154,7 +155,10 @@ def top(options: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def keys() -> Iterator[Callable[[float], str]]:
-    """Gives pressed(seconds): the key that was pressed within that time, or "". Without a terminal it only waits."""
+    """Gives pressed(seconds): the key that was pressed within that time, or ""; "q" at the terminal's end.
+
+    Without a terminal it only waits.
+    """
     if not sys.stdin.isatty():
 
         def wait(seconds: float) -> str:
@@ -171,7 +175,8 @@ def keys() -> Iterator[Callable[[float], str]]:
 
     def pressed(seconds: float) -> str:
         ready, _, _ = select.select([sys.stdin], [], [], seconds)
-        return sys.stdin.read(1) if ready else ""
+        # Not sys.stdin.read(): it would take all that was pressed and keep what select cannot see.
+        return (os.read(sys.stdin.fileno(), 1) or b"q").decode("latin-1") if ready else ""
 
     try:
         yield pressed

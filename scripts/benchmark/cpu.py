@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from .contest import Contest, progress
@@ -9,31 +10,56 @@ from .generator import load
 from .programs import Server
 from .report import Cell, Table, interleave
 
-CONNECTIONS = 50
 KEYS = 10_000
-DEPTHS = (1, 16, 100)
+KEY = "16"
+
+
+class Column(NamedTuple):
+    """How many ask at once, and how many requests each sends in one write."""
+
+    connections: int
+    depth: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.connections} x {self.depth}"
 
 
 class Workload(NamedTuple):
-    """What is asked for, bytes of a value, and how many requests go out in one write."""
+    """What is asked for, bytes of a value and of a key (`N` or `N-M`), percent of the gets that miss."""
 
     name: str
-    value: int
-    depths: tuple[int, ...] = DEPTHS
+    value: str
+    misses: int = 0
+    key: str = KEY
 
 
-WORKLOADS = {
-    "get 32 B": Workload("get", 32),
-    "set 32 B": Workload("set", 32),
-    "9:1 mix 32 B": Workload("mix", 32),
-    "mg 32 B": Workload("meta", 32),
-    "binary get 32 B": Workload("binary-get", 32),
-    "binary set 32 B": Workload("binary-set", 32),
-    "get of 100 keys, 32 B": Workload("multiget", 32, (1,)),
-    "get 1 KiB": Workload("get", 1024),
-    "set 1 KiB": Workload("set", 1024),
+ONE_BY_ONE = (Column(1, 1), Column(8, 1), Column(50, 1))
+COLUMNS = (*ONE_BY_ONE, Column(50, 16), Column(50, 100))
+SMALL = {
+    "get 32 B": Workload("get", "32"),
+    "set 32 B": Workload("set", "32"),
+    "9:1 mix 32 B": Workload("mix", "32"),
+    "get, 1 % misses": Workload("get", "32", misses=1),
+    "get, 50 % misses": Workload("get", "32", misses=50),
+    "get, only misses": Workload("get", "32", misses=100),
+    "mg 32 B": Workload("meta", "32"),
+    "touch": Workload("touch", "32"),
+    "incr": Workload("incr", "32"),
+    "set and delete": Workload("delete", "32"),
+    "binary get 32 B": Workload("binary-get", "32"),
+    "binary set 32 B": Workload("binary-set", "32"),
+    "get 200 B": Workload("get", "200"),
+    "set 200 B": Workload("set", "200"),
+    "get 1 KiB": Workload("get", "1024"),
+    "set 1 KiB": Workload("set", "1024"),
+    "all verbs, keys of 10 to 200 B": Workload("all", "20-2000", key="10-200"),
 }
-"""In this order the keys need new values only once."""
+"""Those that delete leave gaps, so values are stored anew before each."""
+MANY = {"get of 100 keys, 32 B": Workload("multiget", "32")}
+LARGE_COLUMNS = (Column(1, 1), Column(8, 1), Column(8, 4))
+LARGE = {f"{verb} {size} KiB": Workload(verb, str(size * 1024)) for size in (4, 10, 32, 100) for verb in ("get", "set")}
+LARGE_KEYS = 1_000
 
 
 class Cost(NamedTuple):
@@ -44,45 +70,53 @@ class Cost(NamedTuple):
 
 
 def measure(contest: Contest) -> list[Table]:
-    """One table: the ratio, and microseconds an operation of both."""
-    title = (
-        f"Server CPU time an operation (user + system, {CONNECTIONS} connections, all hits): {contest.names()}, in µs"
+    """Three tables: the ratio, and microseconds an operation of both."""
+    where = f"{contest.names()}, in µs"
+    small = table(
+        contest, f"Server CPU time an operation (connections x requests in one write): {where}", SMALL, COLUMNS
     )
-    table = Table(title, ("workload", *(column(depth) for depth in DEPTHS)))
-    least_busy, filled = 1.0, 0
+    many = table(contest, f"... of a get of many keys: {where}", MANY, (Column(50, 1),))
+    large = table(contest, f"... of large values: {where}", LARGE, LARGE_COLUMNS, LARGE_KEYS)
+    return [small, many, large]
+
+
+def table(
+    contest: Contest, title: str, workloads: dict[str, Workload], columns: Sequence[Column], keys: int = KEYS
+) -> Table:
+    """One row a workload."""
+    result = Table(title, ("workload", *(column.name for column in columns)))
     with contest.both() as servers:
-        for name, workload in WORKLOADS.items():
-            if workload.value != filled:
-                filled = workload.value
-                for server in servers:
-                    load(server, "fill", keys=KEYS, value=filled, depth=100)
+        for name, workload in workloads.items():
+            for server in servers:
+                load(server, "fill", keys=keys, value=workload.value, key=workload.key, depth=16)
             cells = {}
-            for depth in workload.depths:
-                progress(f"CPU time: {name}, {column(depth)}")
-                pairs = interleave(contest.pairs, servers, lambda server: cost(contest, server, workload, depth))  # noqa: B023
-                cells[column(depth)] = Cell([(ours.operation, theirs.operation) for ours, theirs in pairs])
-                least_busy = min(least_busy, *(run.busy for pair in pairs for run in pair))
-            table.add_ratios(name, cells, ".2f")
-    table.add_means({column(depth): [name for name in table.data if name.endswith(column(depth))] for depth in DEPTHS})
-    table.remarks.append(f"The measured server was on its core for at least {least_busy:.0%} of the time.")
-    return [table]
+            for column in columns:
+                progress(f"CPU time: {name}, {column.name}")
+                pairs = interleave(
+                    contest.pairs,
+                    servers,
+                    lambda server: cost(contest, server, workload, column, keys),  # noqa: B023
+                )
+                cells[column.name] = Cell([(ours.operation, theirs.operation) for ours, theirs in pairs])
+            result.add_ratios(name, cells, ".2f")
+    result.add_means(
+        {column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns}
+    )
+    return result
 
 
-def column(depth: int) -> str:
-    """The head of a column."""
-    return f"depth {depth}"
-
-
-def cost(contest: Contest, server: Server, workload: Workload, depth: int) -> Cost:
+def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS) -> Cost:
     """One run against one server."""
     report = load(
         server,
         "closed",
         workload=workload.name,
         value=workload.value,
-        depth=depth,
-        connections=CONNECTIONS,
-        keys=KEYS,
+        key=workload.key,
+        misses=workload.misses,
+        depth=column.depth,
+        connections=column.connections,
+        keys=keys,
         seconds=0.15 if contest.quick else 1,
         warm_up=0.03 if contest.quick else 0.2,
     )

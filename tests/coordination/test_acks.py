@@ -94,6 +94,15 @@ def test_a_peer_that_stays_silent_ends_in_not_confirmed() -> None:
     assert one.node.stats()["unconfirmed"] == 1
 
 
+def test_who_comes_back_looks_as_soon_as_it_may() -> None:
+    fleet = Quiet(2, max_stale=4.0, ack_timeout=3.0)
+    one, _ = fleet.hosts
+    fleet.ensemble.end_session(fleet.ensemble.sessions[one.zk.session], forced=True)
+    answer = tell(one, b"k", Level.APPLIED)
+    fleet.run(400)
+    assert answer.done()
+
+
 def test_many_wait_for_one_look() -> None:
     fleet = Quiet(3)
     answers = [tell(host, b"%d" % n, Level.APPLIED) for n in range(10) for host in fleet.hosts]

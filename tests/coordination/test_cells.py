@@ -126,6 +126,29 @@ def test_the_writer_of_a_cell_may_fail(fate: str) -> None:
     assert again.done(), "another one writes for the cell"
 
 
+def test_a_cell_has_a_writer_whatever_was_read_of_it_before() -> None:
+    """A record that its writer wrote while it joined may be read late, by itself above all."""
+    fleet = large(5)
+    for host in writers(fleet):
+        membership = host.node.membership
+        record = membership.nodes[membership.name]._replace(state="joining")
+        membership.nodes[membership.name] = record
+        assert host in writers(fleet)
+
+
+def test_who_becomes_the_writer_tells_what_is_waited_for() -> None:
+    fleet = large(5, max_stale=4.0, ack_timeout=3.0)
+    writer = next(host for host in writers(fleet) if host is not fleet.hosts[0])
+    fleet.run(4500)
+    writer.node.membership.is_verified = False  # as just after a new connection
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(20)
+    writer.node.membership.prove()
+    writer.node.reader.announce()
+    fleet.run(1500)  # half of max_stale, after which the records themselves are asked, is later
+    assert answer.done()
+
+
 def test_a_sheet_that_nobody_writes_is_done_without() -> None:
     fleet = large(5)
 

@@ -152,3 +152,16 @@ def test_an_absence_that_the_roll_has_told_counts_from_then_on() -> None:
     fleet.run(60)
     assert answer.done()
     assert answer.error is None
+
+
+def test_what_was_known_on_another_connection_is_not_relied_on() -> None:
+    """An ensemble restored from a backup goes on with the roll: the same mark, the same serials, other changes."""
+    fleet = Quiet(3)
+    other = next(host for host in fleet.hosts if not host.node.election.is_leader)
+    other.node.membership.roll.rows["never.aa.1.0"] = row(9)
+    other.zk.cut()
+    fleet.run(150)
+    other.zk.heal()
+    fleet.run(300)
+    ((_, seen),) = views(fleet)
+    assert len(seen) == 3

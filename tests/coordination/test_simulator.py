@@ -38,6 +38,21 @@ def test_every_property_holds(first: int) -> None:
     gc.collect()
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        465,  # who waits for two versions asks for the second only after a long rest
+        651,  # and so does who comes back with a new session, before it may rely on what it reads
+        753,  # a cell whose writer takes itself for one that joins has none
+        2187,  # a log that fills up at once keeps the leader from clearing away the dead
+        2522,  # the log and what names it are deleted, and the next leader has seen less than the others
+        2792,  # an ensemble restored from a backup, and a roll whose serials count other changes
+    ],
+)
+def test_a_seed_that_once_failed_holds(seed: int) -> None:
+    assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+
+
 def test_a_few_seeds_for_everyday() -> None:
     for seed in range(50_000, 50_020):
         assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"

@@ -257,8 +257,8 @@ def test_a_fleet(browser: Browser, memcached_fleet: Any) -> None:
             assert "cut off by the test" in page.locator("#fleet-facts").inner_text()
             connection = http.client.HTTPConnection(shown.url.split("/")[2])
             connection.request("GET", "/readyz")
-            assert connection.getresponse().status == 503
-            connection.close()
+            with contextlib.closing(connection), connection.getresponse() as answer:
+                assert answer.status == 503
             fleet.heal()
             fleet.settle()
             until(page, "document.querySelector('#status').textContent === 'live'")

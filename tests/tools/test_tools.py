@@ -289,7 +289,7 @@ def test_top_on_a_terminal_ends_with_q(filled: str) -> None:
                 os.write(master, b"p")
             if select.select([master], [], [], 0.05)[0]:
                 seen += os.read(master, 65536).decode("utf-8", "replace")
-        os.write(master, b"q")
+        os.write(master, b"ppq")  # at once: none is lost
         with contextlib.suppress(OSError):  # the terminal's other end is closed when it has ended
             while os.read(master, 65536):
                 pass

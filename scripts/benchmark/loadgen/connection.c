@@ -83,15 +83,37 @@ void queue_get(struct connection *c, uint32_t key, uint32_t length, bool may_mis
 }
 
 void queue_multiget(struct connection *c, const uint32_t *keys, const uint32_t *lengths, unsigned count, bool may_miss) {
-    c->out_end += wire_get(room(c, WIRE_OVERHEAD + count * (KEY_LENGTH + 1)), keys, count);
+    c->out_end += wire_get(room(c, WIRE_OVERHEAD + count * (KEY_MAX + 1)), keys, count);
     for (unsigned i = 0; i < count; i++)
         owe(c, (struct piece){PIECE_VALUE, .may_miss = may_miss, .key = keys[i], .length = lengths[i]});
     owe(c, (struct piece){PIECE_END, .last = true});
 }
 
-void queue_meta_get(struct connection *c, uint32_t key, uint32_t length) {
+void queue_meta_get(struct connection *c, uint32_t key, uint32_t length, bool may_miss) {
     c->out_end += wire_meta_get(room(c, WIRE_OVERHEAD), key);
-    owe(c, (struct piece){PIECE_META, .last = true, .key = key, .length = length});
+    owe(c, (struct piece){PIECE_META, .may_miss = may_miss, .last = true, .key = key, .length = length});
+}
+
+void queue_absent(struct connection *c, uint32_t key) {
+    c->out_end += wire_get(room(c, WIRE_OVERHEAD), &key, 1);
+    owe(c, (struct piece){PIECE_END, .last = true, .key = key});
+}
+
+void queue_delete(struct connection *c, uint32_t key) {
+    c->out_end += wire_delete(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_DELETED, .last = true, .key = key});
+}
+
+void queue_touch(struct connection *c, uint32_t key, bool may_miss) {
+    c->out_end += wire_touch(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_TOUCHED, .may_miss = may_miss, .last = true, .key = key});
+}
+
+void queue_number(struct connection *c, uint32_t key) { c->out_end += wire_number(room(c, WIRE_OVERHEAD), key); }
+
+void queue_incr(struct connection *c, uint32_t key) {
+    c->out_end += wire_incr(room(c, WIRE_OVERHEAD), key);
+    owe(c, (struct piece){PIECE_NUMBER, .last = true, .key = key});
 }
 
 void queue_ask(struct connection *c, uint32_t key) {
@@ -145,14 +167,15 @@ void connection_send(struct connection *c) {
 }
 
 static _Noreturn void die_of_reply(const struct piece *piece, const uint8_t *in, size_t n) {
-    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN", "a binary value", "a binary success", "HD or EN"};
+    static const char *names[] = {"VALUE", "END", "STORED", "VA", "MN", "a binary value", "a binary success", "HD or EN",
+                                  "DELETED or NOT_FOUND", "TOUCHED", "a number"};
     char shown[81];
-    uint8_t key[KEY_LENGTH];
+    uint8_t key[KEY_MAX];
     if (n > sizeof shown - 1) n = sizeof shown - 1;
     for (size_t i = 0; i < n; i++) shown[i] = in[i] >= ' ' && in[i] < 127 ? (char)in[i] : '.';
     shown[n] = 0;
-    wire_key(key, piece->key);
-    die("wrong reply: expected %s (key %.*s, %u bytes), got \"%s\"", names[piece->kind], KEY_LENGTH, (char *)key, piece->length, shown);
+    int length = (int)wire_key(key, piece->key);
+    die("wrong reply: expected %s (key %.*s, %u bytes), got \"%s\"", names[piece->kind], length, (char *)key, piece->length, shown);
 }
 
 void connection_receive(struct connection *c, piece_done *done, void *context) {

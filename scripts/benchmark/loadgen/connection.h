@@ -27,7 +27,14 @@ void connection_close(struct connection *connection);
 void queue_get(struct connection *connection, uint32_t key, uint32_t length, bool may_miss, uint64_t due);
 /* `lengths` of the values, one for each key. */
 void queue_multiget(struct connection *connection, const uint32_t *keys, const uint32_t *lengths, unsigned count, bool may_miss);
-void queue_meta_get(struct connection *connection, uint32_t key, uint32_t length);
+void queue_meta_get(struct connection *connection, uint32_t key, uint32_t length, bool may_miss);
+/* A get of a key that must not be there. */
+void queue_absent(struct connection *connection, uint32_t key);
+void queue_delete(struct connection *connection, uint32_t key);
+void queue_touch(struct connection *connection, uint32_t key, bool may_miss);
+/* A number is stored, without a reply; 1 is added to it. */
+void queue_number(struct connection *connection, uint32_t key);
+void queue_incr(struct connection *connection, uint32_t key);
 void queue_ask(struct connection *connection, uint32_t key);
 void queue_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
 void queue_quiet_set(struct connection *connection, uint32_t key, uint32_t length);

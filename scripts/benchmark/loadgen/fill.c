@@ -81,7 +81,7 @@ void run_count(const struct options *options) {
     uint32_t keys[MULTIGET_KEYS], lengths[MULTIGET_KEYS];
     uint64_t gets = 0, hits = 0;
     int epoll = epoll_create1(EPOLL_CLOEXEC);
-    connection_open(&connection, epoll, options->port, MULTIGET_KEYS + 1, WIRE_OVERHEAD + MULTIGET_KEYS * (KEY_LENGTH + 1));
+    connection_open(&connection, epoll, options->port, MULTIGET_KEYS + 1, WIRE_OVERHEAD + MULTIGET_KEYS * (KEY_MAX + 1));
     for (uint64_t next = 0; next < options->keys;) {
         unsigned n = 0;
         for (; n < MULTIGET_KEYS && next < options->keys; n++, next += options->stride) {

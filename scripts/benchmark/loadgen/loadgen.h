@@ -7,7 +7,11 @@
 
 #include <sys/types.h>
 
-enum workload { WORKLOAD_GET, WORKLOAD_SET, WORKLOAD_MIX, WORKLOAD_META, WORKLOAD_MULTIGET, WORKLOAD_BINARY_GET, WORKLOAD_BINARY_SET };
+enum workload {
+    WORKLOAD_GET, WORKLOAD_SET, WORKLOAD_MIX, WORKLOAD_META, WORKLOAD_MULTIGET, WORKLOAD_BINARY_GET, WORKLOAD_BINARY_SET, WORKLOAD_TOUCH,
+    WORKLOAD_INCR, WORKLOAD_DELETE, WORKLOAD_ALL,
+    WORKLOAD_ABSENT,   /* has no name: a get that misses */
+};
 enum { MULTIGET_KEYS = 100 };
 
 struct options {
@@ -17,6 +21,8 @@ struct options {
     enum workload workload;
     const char *file;                /* of a replay's requests: numbers of 32 bits, three for each (key, length, kind) */
     uint32_t first, keys;            /* the keys are [first, first + keys) */
+    uint32_t misses;                 /* percent of the gets */
+    uint32_t key_min, key_max;       /* bytes of a key; which one follows from the key */
     uint32_t value_min, value_max;   /* bytes of a value; which one follows from the key */
     uint32_t stride;                 /* `count` asks for every stride-th key */
     double seconds, warm_up;
@@ -24,11 +30,15 @@ struct options {
     bool paced;
     uint64_t seed;
     bool probe;                      /* `fill` also measures the longest stall */
+    bool may_miss;                   /* a get of the open loop may find nothing */
 };
 
-/* Every connection sends `depth` requests in one write, waits for all their replies, and goes on. All keys must be there.
+/* Every connection sends `depth` requests in one write, waits for all their replies, and goes on. All keys must be there; `delete` sets
+ * and deletes in turn, `all` mixes verbs.
  * Reports requests, elapsed_ns, and the CPU time of the server and of the load generator. */
 void run_closed(const struct options *options);
+/* `connections` at once, each: connect, one get that misses, close, and again. Reports what run_closed does. */
+void run_visits(const struct options *options);
 /* Sends at random times, `rate` a second, ready or not. Reports percentiles of the time from when a request was due to its reply. */
 void run_open(const struct options *options);
 /* Sets every key once, in order. With `probe`, asks on another connection every millisecond meanwhile and reports the longest wait. */

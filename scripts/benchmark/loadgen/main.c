@@ -8,15 +8,20 @@
 
 static const struct { const char *name; void (*run)(const struct options *); } modes[] = {
     {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"replay", run_replay},
+    {"visits", run_visits},
 };
-static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget", "binary-get", "binary-set"};   /* in the order of enum workload */
+static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget", "binary-get", "binary-set", "touch", "incr", "delete", "all"};
+/* in the order of enum workload */
 
 static const char usage[] =
-    "usage: loadgen closed|open|fill|count|replay --port PORT [options]\n"
+    "usage: loadgen closed|open|fill|count|replay|visits --port PORT [options]\n"
     "  --pid PID            of the server, for its CPU time\n"
     "  --connections N      1 to 1000 (1)\n"
     "  --depth N            requests in one write, 1 to 1000 (1)\n"
-    "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget, binary-get, binary-set (get)\n"
+    "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget, binary-get, binary-set, touch, incr,\n"
+    "                       delete (and set, in turn), all (get)\n"
+    "  --misses N           percent of the gets that miss, 0 to 100 (0)\n"
+    "  --key N[-M]          bytes of a key, 10 to 250 (16)\n"
     "  --first N, --keys N  which keys (0, 10000)\n"
     "  --value N[-M]        bytes of a value, up to 1048576 (32)\n"
     "  --seconds S, --warm-up S   (1, 0.1)\n"
@@ -24,7 +29,8 @@ static const char usage[] =
     "  --stride N           every N-th key (count; 1)\n"
     "  --file FILE          of requests (replay)\n"
     "  --seed N             of the random numbers (1)\n"
-    "  --probe              measure the longest stall (fill)\n";
+    "  --probe              measure the longest stall (fill)\n"
+    "  --may-miss           gets may find nothing (open)\n";
 
 static _Noreturn void misused(const char *what, const char *text) {
     fprintf(stderr, "loadgen: bad %s: %s\n%s", what, text, usage);
@@ -45,11 +51,12 @@ static double positive(const char *name, const char *text, double max) {
     return number;
 }
 
-static void lengths(struct options *options, const char *text) {
+/* N or N-M, between `least` and `most`. */
+static void lengths(const char *name, const char *text, uint32_t least, uint32_t most, uint32_t *from, uint32_t *to) {
     unsigned end = 0;
-    int fields = sscanf(text, "%u%n-%u%n", &options->value_min, &end, &options->value_max, &end);
-    if (fields == 1) options->value_max = options->value_min;
-    if (fields < 1 || text[end] || options->value_min > options->value_max || options->value_max > VALUE_MAX) misused("--value", text);
+    int fields = sscanf(text, "%u%n-%u%n", from, &end, to, &end);
+    if (fields == 1) *to = *from;
+    if (fields < 1 || text[end] || *from < least || *from > *to || *to > most) misused(name, text);
 }
 
 static enum workload find_workload(const char *name) {
@@ -67,7 +74,9 @@ static void set_option(struct options *options, int option, const char *name, co
     case 'w': options->workload = find_workload(text); break;
     case 'f': options->first = (uint32_t)whole(name, text, 0, UINT32_MAX / 2); break;
     case 'k': options->keys = (uint32_t)whole(name, text, 1, UINT32_MAX / 2); break;
-    case 'v': lengths(options, text); break;
+    case 'v': lengths(name, text, 0, VALUE_MAX, &options->value_min, &options->value_max); break;
+    case 'K': lengths(name, text, KEY_MIN, KEY_MAX, &options->key_min, &options->key_max); break;
+    case 'm': options->misses = (uint32_t)whole(name, text, 0, 100); break;
     case 's': options->seconds = positive(name, text, 3600); break;
     case 'u': options->warm_up = positive(name, text, 3600); break;
     case 'r': options->rate = positive(name, text, 1e7), options->paced = true; break;
@@ -75,6 +84,7 @@ static void set_option(struct options *options, int option, const char *name, co
     case 'F': options->file = text; break;
     case 'e': options->seed = whole(name, text, 1, UINT64_MAX); break;
     case 'b': options->probe = true; break;
+    case 'M': options->may_miss = true; break;
     default: fputs(usage, stderr); exit(2);
     }
 }
@@ -84,16 +94,16 @@ int main(int argc, char **argv) {
         {"port", 1, 0, 'p'}, {"pid", 1, 0, 'P'}, {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"workload", 1, 0, 'w'},
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
         {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
-        {"probe", 0, 0, 'b'}, {0, 0, 0, 0},
+        {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'}, {0, 0, 0, 0},
     };
     struct options options = {.connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
-                              .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
+                              .key_min = KEY_LENGTH, .key_max = KEY_LENGTH, .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
     int index = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, &index)) >= 0;)
         set_option(&options, option, names[index].name, optarg);
     if (optind != argc - 1) misused("mode", "exactly one is wanted");
     if (!options.port) misused("--port", "it is wanted");
-    wire_init();
+    wire_init(options.key_min, options.key_max);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         if (strcmp(modes[i].name, argv[optind])) continue;
         modes[i].run(&options);

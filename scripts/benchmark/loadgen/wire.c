@@ -4,8 +4,10 @@
 #include <string.h>
 
 static uint8_t pattern[VALUE_MAX + VALUE_SHIFTS];
+static uint32_t key_min, key_max;
 
-void wire_init(void) {
+void wire_init(uint32_t min, uint32_t max) {
+    key_min = min, key_max = max;
     uint32_t state = 0x9e3779b9;
     for (size_t i = 0; i < sizeof pattern; i++) {
         state = state * 1664525 + 1013904223;
@@ -28,15 +30,15 @@ static size_t put_number(uint8_t *out, uint32_t number) {
     return n;
 }
 
-void wire_key(uint8_t *out, uint32_t key) {
-    memcpy(out, "key-0000", 8);
-    for (int i = KEY_LENGTH - 1; i >= 8; i--, key >>= 4) out[i] = (uint8_t)"0123456789abcdef"[key & 15];
+size_t wire_key(uint8_t *out, uint32_t key) {
+    size_t length = key_min + (size_t)(key * 2654435761u) % (key_max - key_min + 1), digits = 8;
+    memset(out, 'k', length);
+    memcpy(out, "key-0000", length - digits < 8 ? length - digits : 8);
+    for (size_t i = length; i > length - digits; key >>= 4) out[--i] = (uint8_t)"0123456789abcdef"[key & 15];
+    return length;
 }
 
-static size_t put_key(uint8_t *out, uint32_t key) {
-    wire_key(out, key);
-    return KEY_LENGTH;
-}
+static size_t put_key(uint8_t *out, uint32_t key) { return wire_key(out, key); }
 
 size_t wire_get(uint8_t *out, const uint32_t *keys, unsigned count) {
     size_t n = put(out, "get", 3);
@@ -70,6 +72,34 @@ size_t wire_set(uint8_t *out, uint32_t key, uint32_t length, bool noreply) {
     return n + put(out + n, "\r\n", 2);
 }
 
+/* A verb and a key. */
+static size_t put_command(uint8_t *out, const char *verb, uint32_t key) {
+    size_t n = put(out, verb, strlen(verb));
+    return n + put_key(out + n, key);
+}
+
+size_t wire_delete(uint8_t *out, uint32_t key) {
+    size_t n = put_command(out, "delete ", key);
+    return n + put(out + n, "\r\n", 2);
+}
+
+size_t wire_touch(uint8_t *out, uint32_t key) {
+    size_t n = put_command(out, "touch ", key);
+    return n + put(out + n, " 0\r\n", 4);
+}
+
+enum { DIGITS = 10 };
+
+size_t wire_number(uint8_t *out, uint32_t key) {
+    size_t n = put_command(out, "set ", key);
+    return n + put(out + n, " 0 0 10 noreply\r\n1000000000\r\n", 29);
+}
+
+size_t wire_incr(uint8_t *out, uint32_t key) {
+    size_t n = put_command(out, "incr ", key);
+    return n + put(out + n, " 1\r\n", 4);
+}
+
 size_t wire_nothing(uint8_t *out) { return put(out, "mn\r\n", 4); }
 
 enum { HEADER = 24, MAGIC_REQUEST = 0x80, MAGIC_REPLY = 0x81, OPCODE_GET = 0, OPCODE_SET = 1, FLAGS = 4, FLAGS_AND_EXPTIME = 8 };
@@ -82,15 +112,15 @@ static size_t put_header(uint8_t *out, uint8_t magic, uint8_t opcode, uint8_t ke
 }
 
 size_t wire_binary_get(uint8_t *out, uint32_t key) {
-    size_t n = put_header(out, MAGIC_REQUEST, OPCODE_GET, KEY_LENGTH, 0, KEY_LENGTH);
-    return n + put_key(out + n, key);
+    size_t length = put_key(out + HEADER, key);
+    return put_header(out, MAGIC_REQUEST, OPCODE_GET, (uint8_t)length, 0, (uint32_t)length) + length;
 }
 
 size_t wire_binary_set(uint8_t *out, uint32_t key, uint32_t length) {
-    size_t n = put_header(out, MAGIC_REQUEST, OPCODE_SET, KEY_LENGTH, FLAGS_AND_EXPTIME, KEY_LENGTH + FLAGS_AND_EXPTIME + length);
-    memset(out + n, 0, FLAGS_AND_EXPTIME);
-    n += FLAGS_AND_EXPTIME;
-    n += put_key(out + n, key);
+    size_t n = HEADER + FLAGS_AND_EXPTIME, key_length = put_key(out + n, key);
+    put_header(out, MAGIC_REQUEST, OPCODE_SET, (uint8_t)key_length, FLAGS_AND_EXPTIME, (uint32_t)key_length + FLAGS_AND_EXPTIME + length);
+    memset(out + HEADER, 0, FLAGS_AND_EXPTIME);
+    n += key_length;
     return n + put(out + n, value_of(key), length);
 }
 
@@ -105,10 +135,18 @@ static enum verdict check_line(const uint8_t *in, size_t n, const char *line, si
     return compare(in, n, line, *used);
 }
 
-static enum verdict check_held(const uint8_t *in, size_t n, size_t *used) {
-    enum verdict missed = check_line(in, n, "EN\r\n", used);
+/* One line, or the one that says that the key is not there. */
+static enum verdict check_either(const uint8_t *in, size_t n, const char *line, const char *missing, size_t *used) {
+    enum verdict missed = check_line(in, n, missing, used);
     if (missed == RIGHT) return MISSED;
-    return missed == INCOMPLETE ? INCOMPLETE : check_line(in, n, "HD\r\n", used);
+    return missed == INCOMPLETE ? INCOMPLETE : check_line(in, n, line, used);
+}
+
+static enum verdict check_number(const uint8_t *in, size_t n, size_t *used) {
+    *used = DIGITS + 2;
+    for (size_t i = 0; i < n && i < DIGITS; i++)
+        if (in[i] < '0' || in[i] > '9') return WRONG;
+    return n <= DIGITS ? INCOMPLETE : compare(in + DIGITS, n - DIGITS, "\r\n", 2);
 }
 
 /* The head line, all before its length: "VALUE <key> 0 " or "VA ". */
@@ -123,6 +161,7 @@ static enum verdict check_value(const struct piece *piece, const uint8_t *in, si
     uint8_t head[WIRE_OVERHEAD];
     size_t at = put_head(head, piece);
     if (piece->may_miss && compare(in, n, head, at) == WRONG) {
+        if (piece->kind == PIECE_META) return check_line(in, n, "EN\r\n", used);
         *used = 0;
         return MISSED;   /* what came instead is checked against the next piece */
     }
@@ -156,7 +195,11 @@ enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, 
     case PIECE_NOTHING: return check_line(in, n, "MN\r\n", used);
     case PIECE_BINARY_VALUE:
     case PIECE_BINARY_STORED: return check_binary(piece, in, n, used);
-    case PIECE_HELD: return check_held(in, n, used);
+    case PIECE_HELD: return check_either(in, n, "HD\r\n", "EN\r\n", used);
+    case PIECE_DELETED: return check_either(in, n, "DELETED\r\n", "NOT_FOUND\r\n", used);
+    case PIECE_TOUCHED: 
+        return piece->may_miss ? check_either(in, n, "TOUCHED\r\n", "NOT_FOUND\r\n", used) : check_line(in, n, "TOUCHED\r\n", used);
+    case PIECE_NUMBER: return check_number(in, n, used);
     default: return check_value(piece, in, n, used);
     }
 }
