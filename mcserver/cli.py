@@ -5,6 +5,7 @@ Only `main` prints and exits; `parse` is pure. Exit codes are those of memcached
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,9 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status
-    from .server import run
+    gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
+    try:
+        from .server import run
 
-    return run(chosen, lambda: configured(arguments))
+        return run(chosen, lambda: configured(arguments))
+    finally:
+        gc.enable()
 
 
 def configured(arguments: Sequence[str]) -> Config:

@@ -8,7 +8,6 @@ import ipaddress
 import os
 import socket
 import stat
-from pathlib import Path
 
 from mcserver.config import Config, Listener, Secure
 from mcserver.process import StartError, others_may_replace, write_atomically
@@ -16,7 +15,7 @@ from mcserver.process import StartError, others_may_replace, write_atomically
 METRICS_BACKLOG = 16
 SEND_BUFFER = 16 << 20
 """Bytes that a UDP socket may have on their way, as far as the system allows: a large value is sent in one go."""
-FIRST_UNPRIVILEGED_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+FIRST_UNPRIVILEGED_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
 
 
 class Listening(socket.socket):
@@ -30,7 +29,8 @@ def need_root(config: Config) -> bool:
     if config.domain_socket is not None:
         return False
     try:
-        first = int(FIRST_UNPRIVILEGED_PORT.read_text())
+        with open(FIRST_UNPRIVILEGED_PORT) as file:
+            first = int(file.read())
     except (OSError, ValueError):
         first = 1024
     ports = [config.tcpport if each.port is None else each.port for each in config.listeners()]
@@ -207,6 +207,8 @@ def _clear_the_way(path: str) -> None:
 
     Raises StartError when there is a socket that must not be taken away, OSError for what the system refuses.
     """
+    from pathlib import Path
+
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
@@ -241,6 +243,8 @@ def own_address(listeners: list[socket.socket]) -> tuple[str, int] | str | None:
 
 def write_port_file(path: str, listeners: list[socket.socket]) -> None:
     """MEMCACHED_PORT_FILENAME: `TCP INET: 11211`, a line a socket, as memcached writes it. Raises StartError."""
+    from pathlib import Path
+
     names = {socket.AF_INET: "INET", socket.AF_INET6: "INET6"}
     kinds = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}
     lines = [

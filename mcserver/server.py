@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcserver import MEMCACHED_VERSION, __version__, logs, tls
@@ -46,6 +45,7 @@ from mcserver.users import read_users
 
 if TYPE_CHECKING:
     import pwd
+    from pathlib import Path
 
     from mcserver.config import Config
     from mcserver.core import TlsRules
@@ -62,6 +62,7 @@ TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EX_FAILURE = 1
 EX_USAGE = 64
 
@@ -106,7 +107,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             engine.require_login(*users)
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners + datagrams)
-        pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
+        pid_warning = write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
     except StartError as error:
         log.error("%s", error)
         if daemon is not None:
@@ -126,8 +127,15 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     if memory is not None and server.graceful:
         keep(memory, engine, server.place)
     if daemon is not None and config.pid_file is not None:
-        remove_pid_file(Path(config.pid_file))
+        remove_pid_file(path_of(config.pid_file))
     return 0
+
+
+def path_of(name: str) -> Path:
+    """For the few starts that have a file to write or to read: loading pathlib takes its time."""
+    from pathlib import Path
+
+    return Path(name)
 
 
 def become(user: pwd.struct_passwd | None, config: Config) -> None:
@@ -213,7 +221,7 @@ def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
     if file is None:
         return None
     try:
-        return "sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None)
+        return "sasl" if config.sasl else "ascii", read_users(path_of(file), config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
@@ -259,6 +267,7 @@ class Server:
 
     async def serve(self) -> None:
         """Returns when the server was asked to end and has drained."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # in the threads that begin now for ever
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
         self._connections = Connections(
@@ -285,8 +294,8 @@ class Server:
             self._cluster.start()
         self._connections.listen()
         self._maintain()
-        gc.collect()
         gc.freeze()
+        gc.enable()
         self._announce()
         logs.serving()
         if self._config.ephemeral:
@@ -295,6 +304,7 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
         self.graceful = await self._stopping
         if self.graceful:
@@ -350,6 +360,7 @@ class Server:
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
+        """From here on a signal ends the server in good order, and one more changes nothing, to the very end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._signalled, number, False)
         self._loop.add_signal_handler(signal.SIGUSR1, self._signalled, signal.SIGUSR1, True)
@@ -423,3 +434,4 @@ class Server:
         connections.close_all()
         if self._observer is not None:
             self._observer.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # with the loop its handlers go
