@@ -65,6 +65,11 @@ class Reader:
         self.bytes = 0  # of all entries read
         self.history = History(context.settings)
 
+    @property
+    def lag(self) -> int:
+        """Entries of the current log up to the last head seen that are still to be applied."""
+        return 0 if self.log is None else max(0, self.head - version(self.gen, self.next - 1))
+
     # When ----------------------------------------------------------------------------------------------------------------
 
     def session_changed(self) -> None:
