@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
@@ -34,17 +35,27 @@ def measure(ensemble: Ensemble) -> Service:
             both, write, apply = _spent(
                 lambda: _pipelined(lambda n: client.set_async("/calibrate", b"%0100d" % n)), follower, leader, other
             )
-        read_wait = _one_by_one(lambda: client.get("/calibrate"))
-        write_wait = _one_by_one(lambda: client.set("/calibrate", b"y" * 100))
+        reads, writes = waits(client, ROUNDS)
         event = read  # a watch that fires is looked up, and sent, as an answer is
     finally:
         client.stop()
         client.close()
-    call = own / 2
-    hop = max(20e-6, (read_wait - read - own) / 2)
-    commit = max(100e-6, write_wait - own - 2 * hop - both - write)
-    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, call, hop, commit)
-    return Service(*(round(part * 1e6, 1) for part in parts))
+    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, own / 2, 0.0, 0.0)
+    return with_waits(Service(*(round(part * 1e6, 1) for part in parts)), reads, writes)
+
+
+def waits(client: KazooClient, rounds: int) -> tuple[list[float], list[float]]:
+    """Seconds that a read and a write take a client that does one after the other, with pauses."""
+    reads = _one_by_one(lambda: client.get("/calibrate"), rounds)
+    return reads, _one_by_one(lambda: client.set("/calibrate", b"y" * 100), rounds)
+
+
+def with_waits(service: Service, reads: list[float], writes: list[float]) -> Service:
+    """The same processor times, with the waiting that goes with such reads and writes."""
+    read, own = service.read, 2 * service.call
+    hop = max(20.0, (median(reads) * 1e6 - read - own) / 2)
+    work = service.forward + service.write + 2 * service.apply
+    return replace(service, hop=round(hop, 1), commit=round(max(100.0, median(writes) * 1e6 - own - 2 * hop - work), 1))
 
 
 def _pipelined(ask: Callable[[int], Any]) -> None:
@@ -57,14 +68,14 @@ def _pipelined(ask: Callable[[int], Any]) -> None:
         each.get(timeout=30)
 
 
-def _one_by_one(ask: Callable[[], Any]) -> float:
+def _one_by_one(ask: Callable[[], Any], rounds: int) -> list[float]:
     taken = []
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         started = time.perf_counter()
         ask()
         taken.append(time.perf_counter() - started)
         time.sleep(0.005)
-    return median(taken)
+    return taken
 
 
 def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, ...]:
