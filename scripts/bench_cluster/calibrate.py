@@ -12,6 +12,7 @@ from typing import Any
 from kazoo.client import KazooClient
 
 from tests.cluster.ensemble import Ensemble, ZooKeeperServer
+from tests.cluster.servers import CacheServer
 from tests.coordination.simulator.costs import Service
 
 MANY = 3000  # requests of a kind
@@ -35,7 +36,8 @@ def measure(ensemble: Ensemble) -> Service:
             both, write, apply = _spent(
                 lambda: _pipelined(lambda n: client.set_async("/calibrate", b"%0100d" % n)), follower, leader, other
             )
-        reads, writes = waits(client, ROUNDS)
+        reads = _one_by_one(lambda: read_one(client))
+        writes = _one_by_one(lambda: append(client))
         event = read  # a watch that fires is looked up, and sent, as an answer is
     finally:
         client.stop()
@@ -44,10 +46,16 @@ def measure(ensemble: Ensemble) -> Service:
     return with_waits(Service(*(round(part * 1e6, 1) for part in parts)), reads, writes)
 
 
-def waits(client: KazooClient, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds that a read and a write take a client that does one after the other, with pauses."""
-    reads = _one_by_one(lambda: client.get("/calibrate"), rounds)
-    return reads, _one_by_one(lambda: client.set("/calibrate", b"y" * 100), rounds)
+def read_one(client: KazooClient) -> None:
+    client.get("/calibrate")
+
+
+def append(client: KazooClient) -> None:
+    """As the fleet appends to its log."""
+    transaction = client.transaction()
+    transaction.check("/calibrate", -1)
+    transaction.create("/calibrate/e-", b"y" * 100, sequence=True)
+    transaction.commit()
 
 
 def with_waits(service: Service, reads: list[float], writes: list[float]) -> Service:
@@ -68,9 +76,9 @@ def _pipelined(ask: Callable[[int], Any]) -> None:
         each.get(timeout=30)
 
 
-def _one_by_one(ask: Callable[[], Any], rounds: int) -> list[float]:
+def _one_by_one(ask: Callable[[], Any]) -> list[float]:
     taken = []
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         started = time.perf_counter()
         ask()
         taken.append(time.perf_counter() - started)
@@ -85,7 +93,7 @@ def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, 
     return tuple((cpu_of(server) - was) / MANY for server, was in zip(servers, before, strict=True))
 
 
-def cpu_of(server: ZooKeeperServer) -> float:
+def cpu_of(server: ZooKeeperServer | CacheServer) -> float:
     assert server.process is not None
     with open(f"/proc/{server.process.pid}/stat", encoding="ascii") as stat:
         fields = stat.read().rpartition(")")[2].split()

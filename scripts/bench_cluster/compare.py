@@ -2,7 +2,7 @@
 
 What else goes on on this machine makes every step longer that waits for a processor. So the model's waits are those of bare
 reads and writes that were taken in turns with the fleet's deletes, as are the two that it knows nothing of: a client's turn at
-a member, and the look at all members that finds the key gone.
+a member, and the look at all members that finds the key gone. What a member's own machines take is measured under a flow.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from . import calibrate, simulate
 IDLE = 10  # s
 FLOW, FLOW_SECONDS = 20, 6  # deletes a second, of the whole fleet; for so long
 ROUNDS = 40
-TURNS = 3  # bare requests of a kind, and looks, for each round
+REST = 0.1  # s before each request: one that comes after a rest takes longer than one of many
 SHARED = 2  # processors that everything on this machine shares
 AT_LEAST = 24  # the settling of a fleet, s: until the first sheets are written, and the joins forgotten
 
@@ -50,18 +50,19 @@ class Waits:
     writes: list[float] = field(default_factory=list)
     turns: list[float] = field(default_factory=list)  # a command that a member answers as late as a delete, but without ZooKeeper
     looks: list[float] = field(default_factory=list)  # a get at all the others at once
+    call: float = 0.0  # of a member's processor, for what it asks or is told
 
     def take(self, bare: KazooClient, clients: Sequence[Client]) -> None:
-        reads, writes = calibrate.waits(bare, TURNS)
-        self.reads += reads
-        self.writes += writes
-        for _ in range(TURNS):
+        for kept, ask in (
+            (self.reads, lambda: calibrate.read_one(bare)),
+            (self.writes, lambda: calibrate.append(bare)),
+            (self.turns, lambda: clients[0].ask(b"cluster leader")),
+            (self.looks, lambda: _all_lost(clients[1:], b"n:1")),
+        ):
+            time.sleep(REST)
             began = time.perf_counter()
-            clients[0].ask(b"cluster leader")
-            self.turns.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            _all_lost(clients[1:], b"n:1")
-            self.looks.append(time.perf_counter() - began)
+            ask()
+            kept.append(time.perf_counter() - began)
 
 
 def measure(sizes: Sequence[int]) -> str:
@@ -76,14 +77,16 @@ def measure(sizes: Sequence[int]) -> str:
             service = calibrate.measure(ensemble)
             waits = Waits()
             real = _real(ensemble, size, waits)
-        model = _model(size, calibrate.with_waits(service, waits.reads, waits.writes), waits)
+        service = calibrate.with_waits(service, waits.reads, waits.writes)
+        model = _model(size, replace(service, call=waits.call * 1e6), waits)
         lines.append(f"| {size} | real | " + " | ".join(f"{figure:.1f}" for figure in real) + " |")
         lines.append("| | model | " + " | ".join(f"{figure:.1f}" for figure in model) + " |")
         ratios = (made / seen if seen else 0.0 for made, seen in zip(model, real, strict=True))
         lines.append("| | ratio | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
         figures = (waits.reads, waits.writes, waits.turns, waits.looks)
         bare = ", ".join(f"{median(each) * 1000:.1f}" for each in figures)
-        lines.append(f"| | bare read, write; turn, look | {bare} ms |" + " |" * (len(Seen._fields) - 1))
+        bare += f", {waits.call * 1000:.2f}"
+        lines.append(f"| | bare read, write; turn, look, call | {bare} ms |" + " |" * (len(Seen._fields) - 1))
     return "\n".join(lines) + "\n"
 
 
@@ -97,21 +100,23 @@ def _real(ensemble: Ensemble, size: int, waits: Waits) -> Seen:
         until(lambda: all(_settled(server, size) for server in servers), 180)
         time.sleep(AT_LEAST)
         idle = _rates(ensemble, lambda: time.sleep(IDLE))
+        worked = _worked(servers)
         flowing = _rates(ensemble, lambda: _flow(servers))
+        told = FLOW * FLOW_SECONDS * size  # a watch fires at each for each entry
+        waits.call = (_worked(servers) - worked) / (2 * flowing[0] * FLOW_SECONDS + told)
         bare.start(10)
         clients = [server.client() for server in servers]
         committed, gone, applied = [], [], []
         for number in range(ROUNDS):
             waits.take(bare, clients)
-            time.sleep(0.1)
+            time.sleep(REST)
             took, last = _delete(clients, b"c:%d" % number)
             committed.append(took)
             gone.append(last)
-            time.sleep(0.1)
+            time.sleep(REST)
             began = time.perf_counter()
             clients[number % size].delete(b"a:%d" % number)
             applied.append((time.perf_counter() - began) * 1000)
-            time.sleep(0.1)
         for client in clients:
             client.close()
         return Seen(*idle, *flowing, median(committed), median(gone), median(applied))
@@ -133,6 +138,11 @@ def _rates(ensemble: Ensemble, work: Callable[[], None]) -> tuple[float, float]:
     work()
     after, span = _requests(ensemble), time.monotonic() - began
     return tuple((late - early) / span for late, early in zip(after, before, strict=True))  # type: ignore[return-value]
+
+
+def _worked(servers: Sequence[CacheServer]) -> float:
+    """Seconds of a processor, of all members."""
+    return sum(calibrate.cpu_of(server) for server in servers)
 
 
 def _requests(ensemble: Ensemble) -> tuple[int, int]:
@@ -162,6 +172,7 @@ def _delete(clients: Sequence[Client], key: bytes) -> tuple[float, float]:
     """ms until the first member's delete is answered, and until the last other one has lost the key."""
     for client in clients[1:]:
         client.set(key, b"x")
+    time.sleep(REST)
     began = time.perf_counter()
     clients[0].delete(key)
     took = time.perf_counter() - began
