@@ -135,6 +135,7 @@ class Case:
     since: Version = ()
     until: Version = ()
     steps: list[tuple[str, Step]] = field(default_factory=list)
+    undo: tuple[str, ...] = ()  # lines that put back what the case changed, sent when it fails on the way
 
     @functools.cached_property
     def features(self) -> frozenset[str]:
@@ -146,7 +147,7 @@ class Case:
         found = set()
         for _, step in self.steps:
             if isinstance(step, Send):
-                text = step.text.render(Scope("", lambda: 0, _Anything()))
+                text = sent(step)
                 found |= {FEATURES[verb.decode()] for verb in COMMAND.findall(text) if verb.decode() in FEATURES}
                 found |= {"noreply"} if NOREPLY.search(text) else set()
                 found |= {"item-limit"} if any(isinstance(part, Run) for part in step.text.parts) else set()
@@ -180,6 +181,11 @@ class _Anything(dict[str, bytes]):
 
     def __missing__(self, name: str) -> bytes:
         return b"1"
+
+
+def sent(step: Send) -> bytes:
+    """What a step sends, with some key and some value where a run puts its own."""
+    return step.text.render(Scope("xxxx.xxx.", lambda: 2**31, _Anything()))
 
 
 def version(text: str) -> Version:
@@ -274,7 +280,7 @@ def _case(name: str, lines: list[tuple[int, str]], defaults: dict[str, str]) -> 
 
 def _property(case: Case, line: str) -> bool:
     """Takes `rule: x y`, `level: should` and their like; False when the line is none of them."""
-    found = re.match(r"(rule|level|suite|uses|doc|options|file|needs|since|until): *(.*)", line)
+    found = re.match(r"(rule|level|suite|uses|doc|options|file|needs|since|until|undo): *(.*)", line)
     if not found:
         return False
     key, value = found.groups()
@@ -293,6 +299,8 @@ def _property(case: Case, line: str) -> bool:
     elif key == "file":
         file, _, content = value.partition(" ")
         case.files[file] = content.replace("\\n", "\n")
+    elif key == "undo":
+        case.undo += (value,)
     elif key == "needs":
         case.needs = frozenset(value.split())
     elif key == "since":
@@ -408,11 +416,7 @@ def no_datagram(case: Case) -> str:
     """Why a case cannot be played over UDP, where a write is one request of one datagram; empty when it can."""
     if case.suite != "classic" or case.options or case.needs:
         return "is about more than commands and replies: not over UDP"
-    sends = [
-        step.text.render(Scope("xxxx.xxx.", lambda: 2**31, _Anything()))
-        for _, step in case.steps
-        if isinstance(step, Send)
-    ]
+    sends = [sent(step) for _, step in case.steps if isinstance(step, Send)]
     acts = [step for _, step in case.steps if isinstance(step, Act) and step.word != "wait"]
     if acts or any(isinstance(step, Act) and step.amount == APART for _, step in case.steps):
         return "needs a connection: not over UDP"

@@ -115,6 +115,13 @@ class Exchange:
                 wire.close()
         return None
 
+    def undo(self) -> None:
+        """Puts back what the case changed before it failed, as far as the server lets it: the next case counts on it."""
+        with contextlib.suppress(BrokenError), Wire(self.lease.address, self.settings.timeout) as wire:
+            for line in self.case.undo:
+                wire.send(line.encode() + b"\r\n")
+                wire.line()
+
     def wanted(self, step: Step) -> bytes:
         """What the report says was wanted at this step."""
         if isinstance(step, Expect | Until):
@@ -311,6 +318,8 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
             late = time.monotonic() - sent - exchange.waited > LATE and case.seconds(settings.profile) > 0
             result.late = late and result.failure is not None and not exchange.broken
             result.broken = exchange.broken
+            if result.failure and case.undo and not exchange.broken:
+                exchange.undo()
             result.log = exchange.log if result.failure or settings.verbose else []
     except RefusedError as error:
         return Result(case, "skipped", error.reason)

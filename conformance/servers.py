@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .datagrams import Datagrams
 from .notation import NEEDS, Case
 from .wire import Address, BrokenError, UnreachableError, connect
 
@@ -100,7 +101,7 @@ class Process:
                 refused = self.process.returncode == REFUSED or ("-S" in command and "sasl" in end.lower())
                 raise (RefusedError if refused else UnreachableError)(end)
             with contextlib.suppress(UnreachableError):
-                connect(replace(self.address, udp=False), 1.0).close()
+                _part(connect(replace(self.address, udp=False), 1.0))
                 return
             time.sleep(0.02)
         self.stop()
@@ -314,6 +315,15 @@ class Spawned(Servers):
         for process in self.shared.values():
             process.stop()
         self.directory.cleanup()
+
+
+def _part(sock: socket.socket | Datagrams) -> None:
+    """Says that nothing more comes and waits for the server to close: no case is to find this connection counted."""
+    with contextlib.suppress(OSError):
+        if isinstance(sock, socket.socket):
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(1)
+    sock.close()
 
 
 def free_port() -> int:

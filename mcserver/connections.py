@@ -348,6 +348,8 @@ class Connections:
         now = self._engine.now()
         rows = sorted([*((fd, "conn_listening", 0, CLOCK_START) for fd in self._listeners), *self.workers.sockets()])
         for fd, state, waiting, last in rows:
+            if not is_open(fd):  # it has gone since the list was made: its worker waits for nobody
+                continue
             if state == "conn_listening":
                 yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))
             elif fd == asking.fd:
@@ -365,7 +367,7 @@ class Connections:
 
 @contextmanager
 def borrowed(fd: int) -> Iterator[socket.socket]:
-    """A socket object over a descriptor that stays its owner's."""
+    """A socket object over a descriptor that stays its owner's. OSError: it was closed, or given to something else."""
     borrowed_socket = socket.socket(fileno=fd)
     try:
         yield borrowed_socket
@@ -375,25 +377,35 @@ def borrowed(fd: int) -> Iterator[socket.socket]:
 
 def address_text(fd: int, *, peer: bool = False) -> str:
     """`tcp:1.2.3.4:5`, `tcp6:[::1]:5`, or `unix:` and the path of the listener, whose clients have none."""
-    with borrowed(fd) as sock:
-        try:
+    try:
+        with borrowed(fd) as sock:
             address = sock.getpeername() if peer and sock.family != socket.AF_UNIX else sock.getsockname()
-        except OSError:
-            return "unknown"
-        if sock.family == socket.AF_UNIX:
-            return f"unix:{address}"
-        if sock.family == socket.AF_INET6:
-            return f"tcp6:[{address[0]}]:{address[1]}"
-        return f"tcp:{address[0]}:{address[1]}"
+            family = sock.family
+    except OSError:
+        return "unknown"
+    if family == socket.AF_UNIX:
+        return f"unix:{address}"
+    if family == socket.AF_INET6:
+        return f"tcp6:[{address[0]}]:{address[1]}"
+    return f"tcp:{address[0]}:{address[1]}"
 
 
 def event_address(fd: int) -> tuple[str, int, str]:
     """Address, port and transport of a client, as connection events spell them."""
-    with borrowed(fd) as sock:
-        if sock.family == socket.AF_UNIX:
-            return "unix", 0, "local"
-        try:
+    try:
+        with borrowed(fd) as sock:
+            if sock.family == socket.AF_UNIX:
+                return "unix", 0, "local"
             address = sock.getpeername()
-        except OSError:
-            return "unknown", 0, "tcp"
-        return address[0], address[1], "tcp"
+    except OSError:
+        return "unknown", 0, "tcp"
+    return address[0], address[1], "tcp"
+
+
+def is_open(fd: int) -> bool:
+    """Whether this descriptor is anything's."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.threads import threads
+
 START_SECONDS = REPLY_SECONDS = END_SECONDS = 60
 """Far more than any takes on a quiet machine: what is waited for comes, or never."""
 
@@ -81,7 +83,16 @@ class Server:
         self.stderr_file = folder / "stderr"
         self.clients: list[Client] = []
         self.address: tuple[str, int] | str
-        command = [sys.executable, "-m", "mcserver", "-u", "root", *self._listening_options(args), *args]
+        command = [
+            sys.executable,
+            "-m",
+            "mcserver",
+            "-u",
+            "root",
+            *self._listening_options(args),
+            *args,
+            *threads(args),
+        ]
         with self.stderr_file.open("wb") as stderr:
             self.process = subprocess.Popen(
                 command,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, stall, start
+from . import cpu, hits, latency, memory, scaling, stall, start, threads, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -22,7 +22,11 @@ from .report import Table
 
 MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
     "cpu": cpu.measure,
+    "threads": threads.measure,
+    "scaling": scaling.measure,
+    "visits": visits.measure,
     "latency": latency.measure,
+    "undisturbed": undisturbed.measure,
     "memory": memory.measure,
     "hits": hits.measure,
     "stall": stall.measure,

@@ -24,9 +24,12 @@ class Contest:
     quick: bool = False
 
     @contextmanager
-    def both(self, memory: int = 1024) -> Iterator[tuple[Server, Server]]:
+    def both(self, memory: int = 1024, threads: int = 1) -> Iterator[tuple[Server, Server]]:
         """Both servers at once; the one that is not measured is idle."""
-        with self.subject.running(memory) as subject, self.peer.running(memory) as peer:
+        with (
+            self.subject.running(memory, threads=threads) as subject,
+            self.peer.running(memory, threads=threads) as peer,
+        ):
             yield subject, peer
 
     def fresh(self, measure: Callable[[Program], T]) -> list[tuple[T, T]]:

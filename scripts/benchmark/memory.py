@@ -16,7 +16,7 @@ SETS = 1_000_000
 SIZES = {"32 B": "32", "100 B": "100", "20 to 1,000 B": "20-1000"}
 SAMPLE = 10
 BUSY_CONNECTIONS = 1000
-IDLE_CONNECTIONS = 5000
+IDLE_CONNECTIONS = 10_000
 OVERHEAD = 40 * 1000 * 1000
 """What a server may take besides `-m` and the index, in bytes."""
 

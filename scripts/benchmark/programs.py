@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,17 +37,27 @@ class Program:
     command: tuple[str, ...]
 
     @contextmanager
-    def running(self, memory: int = 64, connections: int = 1200, core: int | None = None) -> Iterator[Server]:
+    def running(
+        self,
+        memory: int = 64,
+        connections: int = 1200,
+        core: int | None = None,
+        threads: int = 1,
+        more: Sequence[str] = (),
+        stderr: int | None = None,
+    ) -> Iterator[Server]:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
-        `core`: the servers' if None.
+        `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
+        descriptor; where its last words are looked for if None.
         """
-        flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", "-t1", "-l127.0.0.1"]  # -1: any port that is free
+        flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:
             flags.append("-uroot")
-        command = ["taskset", "-c", str(cores()[0] if core is None else core), *self.command, *flags]
+        own = ",".join(map(str, sorted(set(cores())))) if threads > 1 else str(cores()[0])
+        command = ["taskset", "-c", own if core is None else str(core), *self.command, *flags, *more]
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log, subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=log, cwd=ROOT,
+            command, stdin=subprocess.DEVNULL, stderr=log if stderr is None else stderr, cwd=ROOT,
             env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
         ) as process:  # fmt: skip
             try:

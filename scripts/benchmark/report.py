@@ -71,14 +71,14 @@ class Table:
         """For machines only."""
         self.data[name] = {"pairs": cell.pairs, "ratio": cell.ratio}
 
-    def add_means(self, groups: dict[str, list[str]]) -> None:
-        """Remarks: the geometric mean of all ratios and of named groups of rows, and the worst row."""
+    def add_means(self, groups: dict[str, list[str]], worst: Callable[..., str] = max) -> None:
+        """Remarks: the geometric mean of all ratios and of named groups of rows, and the worst row (`min`: the least is)."""
         ratios = {name: figures["ratio"] for name, figures in self.data.items()}
         means = {group: geometric_mean([ratios[name] for name in names]) for group, names in groups.items()}
-        mean, worst = geometric_mean(list(ratios.values())), max(ratios, key=lambda name: ratios[name])
+        mean, bad = geometric_mean(list(ratios.values())), worst(ratios, key=lambda name: ratios[name])
         parts = "; ".join(f"{group} {value:.2f}" for group, value in means.items())
         self.remarks.append(
-            f"Geometric mean of the ratios: {mean:.2f} ({parts}). Worst cell: {worst}, {ratios[worst]:.2f}."
+            f"Geometric mean of the ratios: {mean:.2f} ({parts}). Worst cell: {bad}, {ratios[bad]:.2f}."
         )
         self.data["geometric mean"] = {"all": mean, **means}
 

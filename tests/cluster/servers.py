@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.ports import free_port
+from tests.threads import threads
 
 ROOT = Path(__file__).parent.parent.parent
 PATIENCE = 60.0  # s that anything may take which a test waits for; a busy machine is slow
@@ -116,6 +117,8 @@ class CacheServer:
         """Returns when it listens."""
         assert self.process is None
         command = [sys.executable, "-m", self.module, "-l", "127.0.0.1", "-p", str(self.port), *self.options]
+        if self.module == "mcserver":
+            command += threads(self.options)
         if os.geteuid() == 0:
             command += ["-u", "root"]
         log = self._log_handle

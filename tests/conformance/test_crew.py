@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import resource
 import socket
 import sys
@@ -15,7 +16,7 @@ import pytest
 from conformance import library
 from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
 from conformance.crew import run
-from conformance.notation import version
+from conformance.notation import Send, read, sent, version
 from conformance.report import LINES, telnet
 from conformance.runner import Settings
 from conformance.servers import Spawned
@@ -157,3 +158,50 @@ def test_a_long_exchange_is_cut() -> None:
     assert lines[-1] == "< x"
     assert sum(map(len, lines)) < 20000
     assert parse("{\\n*MAX+951424}")
+
+
+SETTING = re.compile(
+    rb"^(?:verbosity [1-9]|cache_memlimit \d+\r|slabs automove [0-9]|slabs automove window \d|lru mode flat|lru tune "
+    rb"|lru temp_ttl \d|lru_crawler (?:disable|tocrawl \d|sleep \d)|stats detail on)",
+    re.MULTILINE,
+)
+LEFT_AS_IT_WAS = {  # what is refused, or sets what the server has at its start
+    "admin/cache-memlimit/too-small", "admin/cache-memlimit/too-large", "admin/cache-memlimit/noreply",
+}  # fmt: skip
+
+
+def test_a_case_that_changes_a_shared_server_says_how_it_was_before() -> None:
+    shared = [case for case in library.cases() if "fresh" not in case.needs and not case.options]
+    found = {
+        case.id
+        for case in shared
+        for step in case.exchange(version("1.6.45"))
+        if isinstance(step, Send) and SETTING.search(sent(step))
+    }
+    assert len(found) > 10
+    assert found - {case.id for case in shared if case.undo} == LEFT_AS_IT_WAS & found
+
+
+def test_a_case_that_fails_leaves_the_server_as_it_was() -> None:
+    text = """
+case x/fails
+  It turns the crawler off and fails.
+  rule: x.y
+  needs: alone
+  undo: lru_crawler enable
+  > lru_crawler disable
+  < NO SUCH ANSWER
+
+case x/after
+  The crawler runs.
+  rule: x.y
+  needs: destructive
+  > lru_crawler enable
+  < ERROR failed to start lru crawler thread
+"""
+    servers = Spawned("memcached -u root -U 0 -t 1")
+    try:
+        statuses = [r.status for r in run(list(read("f", text)), servers, Settings(version("1.6.18"), 5.0, jobs=1))]
+    finally:
+        servers.close()
+    assert statuses == ["failed", "passed"]

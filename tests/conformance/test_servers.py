@@ -14,9 +14,10 @@ from conformance.notation import version
 from conformance.servers import Spawned
 from conformance.wire import Address
 from tests.peer import memcached
+from tests.threads import threads
 
 PEER = "memcached -u root -U 0 -t 1"
-MCSERVER = f"{sys.executable} -m mcserver -u root"
+MCSERVER = " ".join([sys.executable, "-m", "mcserver", "-u", "root", *threads()])
 
 
 def outcome(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, str]]:
@@ -41,9 +42,10 @@ def test_memcached_passes_byte_by_byte(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("options", ["", "-t 1"])
 @pytest.mark.parametrize("split", [[], ["--split"]])
-def test_mcserver_passes_in_full(tmp_path: Path, split: list[str]) -> None:
-    code, statuses = outcome(tmp_path, "--spawn", MCSERVER, *split)
+def test_mcserver_passes_in_full(tmp_path: Path, split: list[str], options: str) -> None:
+    code, statuses = outcome(tmp_path, "--spawn", f"{MCSERVER} {options}", *split)
     left = {case.id for case in library.cases() if case.applies(version("1.6.45"))}
     left -= {name for name, status in statuses.items() if status == "passed"}
     assert code == PASSED

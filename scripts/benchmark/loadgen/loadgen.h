@@ -30,6 +30,7 @@ struct options {
     bool paced;
     uint64_t seed;
     bool probe;                      /* `fill` also measures the longest stall */
+    bool may_miss;                   /* a get of the open loop may find nothing */
 };
 
 /* Every connection sends `depth` requests in one write, waits for all their replies, and goes on. All keys must be there; `delete` sets

@@ -31,7 +31,7 @@ static void done(void *context, struct connection *connection, const struct piec
 static void send_one(struct open *loop, struct connection *connection, uint64_t due) {
     const struct options *options = loop->options;
     uint32_t key = options->first + random_below(&loop->random, options->keys), length = value_length(options, key);
-    if (random_below(&loop->random, 10)) queue_get(connection, key, length, false, due);
+    if (random_below(&loop->random, 10)) queue_get(connection, key, length, options->may_miss, due);
     else queue_set(connection, key, length, due);
     connection_send(connection);
     loop->sent++;

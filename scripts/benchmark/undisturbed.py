@@ -1,0 +1,112 @@
+"""A get undisturbed: its latency while others ask for what is long, dear or rare. See disturb.py for what they do."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import median
+
+from .contest import Contest, progress
+from .disturb import DISTURBANCES
+from .generator import load
+from .programs import Program, Server, cores
+from .report import Cell, Table, interleave
+
+KEYS, VALUE, CONNECTIONS, RATE = 100_000, 100, 10, 2000
+MEMORY = 64
+QUIET, UNREAD = "quiet", "a log that nobody reads (-vv)"
+RUNS_A_PAIR = 3
+Run = dict[str, int]
+
+
+def measure(contest: Contest) -> list[Table]:
+    """Two tables: microseconds at p50 and at p99."""
+    p50, p99 = (
+        Table(
+            f"{name} of a get or set, µs, at {RATE:,} a second (9:1, {VALUE} B, {CONNECTIONS} connections) while others ask",
+            (*contest.head("what is asked meanwhile"), "over quiet"),
+        )
+        for name in ("p50", "p99")
+    )
+    quiet: list[tuple[Run, Run]] = []
+    with running(contest.subject) as subject, running(contest.peer) as peer:
+        for name in (QUIET, *DISTURBANCES):
+            progress(f"undisturbed: {name}")
+            pairs = interleave(
+                contest.pairs * RUNS_A_PAIR,
+                (subject, peer),
+                lambda server: disturbed(contest, server, name),  # noqa: B023
+            )
+            quiet = quiet or pairs
+            add(p50, name, "p50_ns", pairs, quiet)
+            add(p99, name, "p99_ns", pairs, quiet)
+    with unread_log() as log, running(contest.subject, log) as subject:
+        progress(f"undisturbed: {UNREAD}")
+        alone = [disturbed(contest, subject, QUIET) for _ in range(contest.pairs * RUNS_A_PAIR)]
+    for table, field in ((p50, "p50_ns"), (p99, "p99_ns")):
+        ours, before = median(run[field] for run in alone) / 1000, median(run[field] for run, _ in quiet) / 1000
+        table.rows.append((UNREAD, f"{ours:,.0f}", "", "", f"{ours / before:.2f}"))
+        table.remarks.append(f"{UNREAD}: memcached waits for its log, so there is nothing beside.")
+    return [p50, p99]
+
+
+def add(table: Table, name: str, field: str, pairs: list[tuple[Run, Run]], quiet: list[tuple[Run, Run]]) -> None:
+    """One row; its last column is mcserver's figure over its own quiet one."""
+    cell = Cell([(ours[field] / 1000, theirs[field] / 1000) for ours, theirs in pairs])
+    before = Cell([(ours[field] / 1000, theirs[field] / 1000) for ours, theirs in quiet])
+    table.rows.append(
+        (name, f"{cell.subject:,.0f}", f"{cell.peer:,.0f}", f"{cell.ratio:.2f}", f"{cell.subject / before.subject:.2f}")
+    )
+    table.note(name, cell)
+
+
+@contextmanager
+def running(program: Program, stderr: int | None = None) -> Iterator[Server]:
+    """With the keys in it, and -vv if its log goes to `stderr`."""
+    with program.running(MEMORY, core=cores()[0], more=["-vv"] if stderr else [], stderr=stderr) as server:
+        load(server, "fill", keys=KEYS, value=VALUE, depth=50)
+        yield server
+
+
+def disturbed(contest: Contest, server: Server, name: str) -> Run:
+    """The generator's report while the others are at it."""
+    seconds, warm_up = (0.5, 0.2) if contest.quick else (2, 0.5)
+    others = None
+    if name != QUIET:
+        command = [
+            "nice",
+            "taskset",
+            "-c",
+            str(cores()[1]),
+            sys.executable,
+            "-m",
+            "benchmark.disturb",
+            name,
+            str(server.port),
+        ]
+        others = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert others.stdout is not None
+        others.stdout.readline()  # they have begun
+    try:
+        options = {"value": VALUE, "connections": CONNECTIONS, "keys": KEYS, "may_miss": True}  # page moves may evict
+        return load(server, "open", rate=RATE, seconds=seconds, warm_up=warm_up, **options)
+    finally:
+        if others is not None:
+            others.kill()
+            others.communicate()
+
+
+@contextmanager
+def unread_log() -> Iterator[int]:
+    """The end of a full pipe."""
+    read, write = os.pipe()
+    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
+    try:
+        yield write
+    finally:
+        os.close(read)
+        os.close(write)

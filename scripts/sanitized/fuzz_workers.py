@@ -1,0 +1,120 @@
+"""Fuzzes workers: the inputs of fuzz.py, many at once, on one engine with four of them.
+
+Who talks meanwhile changes what a command finds, so replies are only looked at for being known ones; nobody may be left
+waiting, and at the end of a round nothing may be left in the memory. Made to run under AddressSanitizer
+(scripts/fuzz --workers) and ThreadSanitizer (scripts/tsan --fuzz).
+"""
+
+import argparse
+import contextlib
+import random
+import select
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+
+from mcserver.core import Engine
+from scripts.sanitized.fuzz import HANG, FindingError, Inputs, check_known
+from tests.core.harness import MIB, crawl
+from tests.core.test_workers import Owner
+from tests.stateful.invariants import check_figures
+
+WORKERS, CLIENTS, ROUND = 4, 8, 3.0
+SILENCE = 0.02  # s without a reply after which the client goes
+
+
+class WorkersFuzz:
+    """One engine, its workers, and clients who send what no client should."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.engine = Engine(memory_limit=8 * MIB, item_size_max=200_000)
+        self.owner = Owner(self.engine, WORKERS)
+        self.owner.commands[b"stats"] = lambda _session, _line: b"STAT a 1\r\nEND\r\n"
+        self.failures: list[tuple[BaseException, bytes]] = []
+        self.count = 0
+
+    def run(self, until: float) -> None:
+        """Until that time of the monotonic clock."""
+        with self.owner:
+            clients = [
+                threading.Thread(target=self.client, args=(random.Random(self.random.getrandbits(64)), until))
+                for _ in range(CLIENTS)
+            ]
+            for client in clients:
+                client.start()
+            while any(client.is_alive() for client in clients):
+                time.sleep(0.005)
+                self.engine.maintain()
+            for client in clients:
+                client.join()
+        if not self.failures:
+            self.engine.flush()
+            crawl(self.engine)
+            check_figures(self.engine)
+            if any(figures["used_chunks"] for figures in self.engine.slab_stats()[0].values()):
+                raise FindingError("something is left in the memory")
+
+    def client(self, chance: random.Random, until: float) -> None:
+        inputs = Inputs(chance, None)
+        while time.monotonic() < until and not self.failures:
+            data = inputs.make()
+            try:
+                check_known(self.exchange(data, chance), cut=True)
+            except BaseException as error:  # noqa: BLE001
+                self.failures.append((error, data))
+            self.count += 1
+
+    def exchange(self, data: bytes, chance: random.Random) -> bytes:
+        """All replies to it, whole ones and perhaps the beginning of one."""
+        peer = self.owner.connect()
+        sock = peer.sock
+        sock.setblocking(False)
+        reply, at, deadline = b"", 0, time.monotonic() + HANG
+        cuts = sorted({*(chance.randrange(len(data) + 1) for _ in range(chance.choice((0, 1, 6)))), len(data)})
+        with contextlib.suppress(ConnectionError), contextlib.closing(sock):
+            while True:
+                if time.monotonic() > deadline:
+                    raise FindingError(f"no end within {HANG} s")
+                readable, writable, _ = select.select([sock], [sock] if at < len(data) else [], [], SILENCE)
+                if writable:
+                    end = next(cut for cut in cuts if cut > at)
+                    at += sock.send(data[at:end])
+                if readable:
+                    received = sock.recv(1 << 18)
+                    if not received:
+                        break
+                    reply += received
+                elif not writable and at == len(data):
+                    sock.shutdown(socket.SHUT_RDWR)
+                    break
+        self.owner.peers.remove(peer)
+        return reply
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz --workers", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long (60)")
+    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first round (1)")
+    arguments = parser.parse_args()
+    began, seed, count = time.monotonic(), arguments.seed, 0
+    while time.monotonic() - began < arguments.seconds:
+        work = WorkersFuzz(seed)
+        work.run(min(time.monotonic() + ROUND, began + arguments.seconds))
+        if work.failures:
+            error, data = work.failures[0]
+            found = Path(f"build/finding-workers-{seed}")
+            found.parent.mkdir(exist_ok=True)
+            found.write_bytes(data)
+            print(f"seed {seed}: {error!r}\ninput: {data!r}\nkept in {found}", file=sys.stderr)
+            return 1
+        count += work.count
+        seed += 1
+    print(f"{count} inputs in {time.monotonic() - began:.0f} s, seeds {arguments.seed} to {seed - 1}: no fault")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
