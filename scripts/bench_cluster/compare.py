@@ -48,7 +48,7 @@ class Waits:
 
     reads: list[float] = field(default_factory=list)
     writes: list[float] = field(default_factory=list)
-    turns: list[float] = field(default_factory=list)  # a command that a member answers as late as a delete, but without ZooKeeper
+    turns: list[float] = field(default_factory=list)  # a command that asks the loop, and not ZooKeeper
     looks: list[float] = field(default_factory=list)  # a get at all the others at once
     call: float = 0.0  # of a member's processor, for what it asks or is told
 
@@ -185,7 +185,8 @@ def _all_lost(clients: Sequence[Client], key: bytes) -> bool:
     """Asks all of them at once."""
     for client in clients:
         client.send(b"mg %s\r\n" % key)
-    return all([client.line() == b"EN" for client in clients])
+    answers = [client.line() for client in clients]  # every one is read
+    return answers.count(b"EN") == len(answers)
 
 
 def _model(size: int, service: Service, waits: Waits) -> Seen:
