@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
-from mcserver.core import Engine, Session, Workers
+from mcserver.core import Engine, Session, TlsRules, Workers
 from mcserver.logs import lost, trace, trace_lines
-from mcserver.process import open_descriptors
+from mcserver.process import StartError, open_descriptors
+from mcserver.tls import load, security
 
 if TYPE_CHECKING:
     from mcserver.config import Config
@@ -39,6 +40,8 @@ CLOCK_START = 2
 FULL = -1
 """What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
+TOO_MANY_TLS = b"\x15\x03\x01\x00\x02\x02\x50"
+"""A fatal alert, internal_error: where TLS is spoken, words would only be taken for a wrong version."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 NEW_CLIENT = {
     "ascii": "new ascii client connection.",
@@ -53,8 +56,15 @@ WRONG_DOORS = {
     "tls": "closed %s: it speaks TLS, and the port is plain",
     "http": "closed %s: it speaks HTTP",
     "resp": "closed %s: it speaks Redis's protocol",
+    "plain": "closed %s: it doesn't speak TLS, and the port does",
 }
 """What is said of a client that came to the wrong door, by the reason for which its session closed."""
+TLS_TROUBLES = {
+    "tls_handshake": "closed %s: the TLS handshake failed: %s",
+    "tls_slow": "closed %s: its TLS handshake took longer than ssl_handshake_timeout%s",
+    "tls_record": "closed %s: TLS: %s",
+}
+"""... and of one that speaks TLS, but not well; the second is OpenSSL's reason."""
 
 
 class Connections:
@@ -84,6 +94,9 @@ class Connections:
         self._figures = Figures()
         self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._security = {listener.fileno(): security(config, listener) for listener in listeners}
+        self._tls_before = (0, 0, 0)
+        self._tls_loaded = 0.0
         self._most = len(self._listeners)
         self._waiting: deque[Session] = deque()
         self._proceeding = False
@@ -104,6 +117,27 @@ class Connections:
     def _tell_workers(self) -> None:
         idle = self._config.idle_timeout if self._config.domain_socket is None else 0
         self.workers.set_idle_timeout(idle)
+
+    # TLS -------------------------------------------------------------------------------------------------------------
+
+    def set_tls(self, rules: TlsRules) -> None:
+        """From now on new connections are made with these certificates."""
+        self.workers.set_tls(rules, self._config.ssl_handshake_timeout)
+        self._tls_loaded = self._engine.now()
+
+    def refresh_certificates(self) -> str:
+        """Reads the files again. Those that are connected notice nothing; an error changes nothing, and is returned."""
+        try:
+            self.set_tls(load(self._config))
+        except StartError as error:
+            log.error("%s; the certificates stay as they were", error)
+            return str(error)
+        log.info("the certificates are read again")
+        return ""
+
+    @property
+    def certificate_seconds(self) -> int:
+        return int(self._engine.now() - self._tls_loaded)
 
     # Listening -------------------------------------------------------------------------------------------------------
 
@@ -156,15 +190,16 @@ class Connections:
     def _accept(self, listener: socket.socket) -> None:
         told: list[int] | None = [] if self.watchers.connevents or self._engine.verbosity > 1 else None
         before = self.workers.accepted
-        reason = self.workers.accept(listener.fileno(), self._config.maxconns, told)
+        fd = listener.fileno()
+        reason = self.workers.accept(fd, self._config.maxconns, told, self._security[fd])
         accepted = self.workers.accepted - before
         if accepted:
             self._rest = FIRST_REST_SECONDS
             self._short = False
             self._figures.total_connections += accepted
             self._most = max(self._most, self.connections)
-            for fd in told or ():
-                self._tell_new(fd)
+            for client in told or ():
+                self._tell_new(client)
         if reason == FULL:
             if self._config.maxconns_fast:
                 self._refuse_some(listener)
@@ -208,7 +243,7 @@ class Connections:
             self._figures.rejected_connections += 1
             connection.setblocking(False)
             try:
-                connection.send(TOO_MANY)
+                connection.send(TOO_MANY_TLS if self._security[listener.fileno()] else TOO_MANY)
             except OSError:
                 pass
             connection.close()
@@ -225,6 +260,12 @@ class Connections:
         if reason in WRONG_DOORS:
             self._figures.wrong_protocol += 1
             log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
+            reason = "error"
+        elif reason in TLS_TROUBLES:
+            why = session.why.decode("ascii", "replace")
+            log.warning(TLS_TROUBLES[reason], address_text(fd, peer=True), why)
+            if self.watchers.connevents:
+                self.watchers.tls_error(fd, why or "handshake timed out")
             reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
@@ -330,6 +371,11 @@ class Connections:
         kicks = self.workers.idle_kicks - self._idle_kicks
         self._idle_kicks += kicks
         self._figures.idle_kicks += kicks
+        shakes, protos, sessions = now = self.workers.tls_figures()
+        self._figures.ssl_handshake_errors += shakes - self._tls_before[0]
+        self._figures.ssl_proto_errors += protos - self._tls_before[1]
+        self._figures.ssl_new_sessions += sessions - self._tls_before[2]
+        self._tls_before = now
         return self._figures
 
     @property

@@ -9,11 +9,17 @@ import socket
 import stat
 from pathlib import Path
 
-from mcserver.config import Config
+from mcserver.config import Config, Listener, Secure
 from mcserver.process import StartError, others_may_replace, write_atomically
 
 METRICS_BACKLOG = 16
 FIRST_UNPRIVILEGED_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+
+
+class Listening(socket.socket):
+    """A listener of -l, which knows what it asks of its clients."""
+
+    secure = Secure.DEFAULT
 
 
 def need_root(config: Config) -> bool:
@@ -41,13 +47,14 @@ def open_listeners(config: Config) -> list[socket.socket]:
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
                 if port != 0:
-                    listeners += map(opened.enter_context, _tcp(listener.host, max(port, 0), config))
+                    listeners += map(opened.enter_context, _tcp(listener, max(port, 0), config))
         opened.pop_all()
         return listeners
 
 
-def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
+def _tcp(wanted: Listener, port: int, config: Config) -> list[socket.socket]:
     """One socket for each address of the host; port 0 takes any that is free, the same for all where that can be."""
+    host = wanted.host
     where = host or "any address"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -56,9 +63,10 @@ def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     for family, kind, protocol, _, address in found:
         try:
-            listener = socket.socket(family, kind, protocol)
+            listener = Listening(family, kind, protocol)
         except OSError:
             continue  # the kernel may lack IPv6
+        listener.secure = wanted.secure
         if port == 0 and listeners:
             port = listeners[0].getsockname()[1]
         try:

@@ -285,6 +285,20 @@ def config_file(draft: Draft, option: str, value: str) -> None:
     draft.settings["config_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
+def key_format(draft: Draft, option: str, value: str) -> None:
+    """OpenSSL's number, or its name."""
+    draft.settings["ssl_keyformat"] = {"PEM": 1, "DER": 2}.get(value.upper()) or integer(draft, option, value)
+
+
+def path(name: str) -> Apply:
+    """A file that is read again later."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings[name] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+    return apply
+
+
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
@@ -295,7 +309,6 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
 
 # The tables -------------------------------------------------------------------------------------------------------------
 
-NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
 MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
 
 OPTIONS = (
@@ -355,6 +368,7 @@ OPTIONS = (
         "refuse `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`",
     ),
     Option("W", "disable-watch", "", "watch_enabled", switch(watch_enabled=False), "refuse `watch`"),
+    Option("Z", "enable-ssl", "", "ssl_enabled", switch(ssl_enabled=True)),
     Option("N", "napi-ids", "num", "num_napi_ids", number("num_napi_ids")),
     Option(
         "o",
@@ -409,10 +423,7 @@ CLUSTER_OPTIONS = (
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
 )
 
-REFUSED = (
-    Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),
-    Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
-)
+REFUSED = (Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),)
 """memcached's options that are not built: the server does not start with them."""
 
 
@@ -497,6 +508,21 @@ SUBOPTIONS = (
         "",
         "Missing read_buf_mem_limit argument",
     ),
+    Suboption(
+        "ssl_chain_cert", "file", "ssl_chain_cert", path("ssl_chain_cert"), "", "Missing ssl_chain_cert argument"
+    ),
+    Suboption("ssl_key", "file", "ssl_key", path("ssl_key"), "", "Missing ssl_key argument"),
+    sub("ssl_verify_mode", "0..3"),
+    Suboption("ssl_keyformat", "num", "ssl_keyformat", key_format, "", "Missing ssl_keyformat argument"),
+    Suboption("ssl_ciphers", "list", "ssl_ciphers", text("ssl_ciphers"), "", "Missing ssl_ciphers argument"),
+    Suboption("ssl_ca_cert", "file", "ssl_ca_cert", path("ssl_ca_cert"), "", "Missing ssl_ca_cert argument"),
+    Suboption(
+        "ssl_wbuf_size", "KiB", "ssl_wbuf_size", number("ssl_wbuf_size", 1024), "", "Missing ssl_wbuf_size argument"
+    ),
+    Suboption("ssl_session_cache", "", "ssl_session_cache", switch(ssl_session_cache=True)),
+    Suboption("ssl_kernel_tls", "", "ssl_kernel_tls", switch(ssl_kernel_tls=True)),
+    sub("ssl_min_version", "0..3"),
+    sub("ssl_handshake_timeout", "s"),
     Suboption("resp_obj_mem_limit", "num", "", nothing, "there are no such objects", "", NONE),
     Suboption("inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
     Suboption("no_inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
@@ -509,7 +535,6 @@ SUBOPTIONS = (
 )
 
 REFUSED_SUBOPTIONS = {
-    "ssl_": "TLS is not built",
     "ext_": "external storage is not built",
     "slab_automove_freeratio": "external storage is not built",
     "proxy_": "the proxy is not built",

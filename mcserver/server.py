@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcserver import MEMCACHED_VERSION, __version__, logs
+from mcserver import MEMCACHED_VERSION, __version__, logs, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import pwd
 
     from mcserver.config import Config
+    from mcserver.core import TlsRules
     from mcserver.observe.http import Observer
 
 log = logging.getLogger("mcserver")
@@ -78,6 +79,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         user = find_user(config.user)
         engine = make_engine(config)
         admit_users(config, engine)
+        rules = tls.load(config) if config.ssl_enabled else None
         manager = Manager(os.environ)
         listeners, metrics = inherited(os.environ) or (None, None)
         if listeners is None and need_root(config):
@@ -98,7 +100,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             logs.finish()
             daemon.failed(error.code)
         return error.code
-    for warning in filter(None, (*config.warnings, pid_warning)):
+    for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
         log.warning("%s", warning)
     if not listeners:
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
@@ -106,7 +108,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics).serve())
+        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics, rules).serve())
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(Path(config.pid_file))
     return 0
@@ -178,7 +180,9 @@ class Server:
         manager: Manager,
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
+        rules: TlsRules | None = None,
     ) -> None:
+        self._tls = rules
         self._config = config
         self._manager = manager
         self._reread = reread
@@ -198,6 +202,8 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
         self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
+        if self._tls is not None:
+            self._connections.set_tls(self._tls)
         self._cluster = self._open_cluster()
         self._connections.cluster = self._cluster
         self._context = Context(
@@ -246,7 +252,9 @@ class Server:
         host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
         names = (*([host] if host else []), *self._config.metrics_names)
         self._observer = open_observer(listener, names, self._context)
-        await self._observer.start(own_address(self._listeners))
+        await self._observer.start(
+            own_address([each for each in self._listeners if not tls.security(self._config, each)])
+        )
 
     def _announce(self) -> None:
         log.info(
@@ -295,9 +303,11 @@ class Server:
         users = self._config.auth_file is not None or self._config.sasl
         if users:
             self._reread_users()
+        if self._config.ssl_enabled:
+            self._connections.refresh_certificates()
         if self._config.config_file is not None and self._reread is not None:
             self._reread_file(self._reread)
-        elif not users:
+        elif not users and not self._config.ssl_enabled:
             log.info("SIGHUP: there is no file to read again")
 
     def _reread_users(self) -> None:

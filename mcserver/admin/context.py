@@ -30,7 +30,10 @@ class Figures:
     listen_disabled_num: int = 0
     time_in_listen_disabled_us: int = 0
     wrong_protocol: int = 0
-    """Connections that spoke what is not spoken here: HTTP, TLS, Redis's protocol, one that -B switched off."""
+    """Connections that spoke what is not spoken here: HTTP, TLS or none of it, Redis's protocol, one that -B switched off."""
+    ssl_new_sessions: int = 0
+    ssl_handshake_errors: int = 0
+    ssl_proto_errors: int = 0
 
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""
@@ -74,6 +77,13 @@ class Network(Protocol):
     @property
     def accepting(self) -> bool:
         """False while the listeners are paused because of -c."""
+
+    @property
+    def certificate_seconds(self) -> int:
+        """How long ago the certificates of TLS were read."""
+
+    def refresh_certificates(self) -> str:
+        """Reads the certificates of TLS again, for new connections. Returns "", or why they stay as they are."""
 
     def sockets(self, asking: Session) -> Iterator[Socket]:
         """Listeners and clients, by descriptor; the one that asks is in the middle of a command."""

@@ -24,26 +24,9 @@ from .journal cimport *
 from .lock cimport *
 from .mail cimport *
 from .text cimport write_u64, write_i64
+from .tls cimport *
 from .values cimport Fill, Mode, value_read
 from .wire cimport WIRE_CRLF
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
-    ssize_t recvmsg(int fd, msghdr* msg, int flags)
-    ssize_t recv(int fd, void* buf, size_t n, int flags)
-    ssize_t send(int fd, const void* buf, size_t n, int flags)
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer
@@ -81,6 +64,10 @@ cdef enum Wrong:
     WRONG_TLS
     WRONG_HTTP
     WRONG_RESP
+    WRONG_PLAIN                 # on a port of TLS
+    WRONG_HANDSHAKE             # TLS, but not as it is wanted here
+    WRONG_SLOW                  # ... and never came to its end
+    WRONG_RECORD                # ... and then something that can't be decrypted
 
 # What threads write to each other. From a connection to its owner:
 cdef enum Told:
@@ -166,6 +153,7 @@ cdef struct Shared:
     uint64_t bytes_read         # atomic
     uint64_t bytes_written
     int error                   # errno of the last read
+    TlsRoom tls
     Shared* next                # of the engine
 
 cdef struct Conn:
@@ -173,10 +161,12 @@ cdef struct Conn:
     Shared* shared
     PyObject* self              # the Session, which only the owner's thread looks at
     int fd                      # -1: no socket; output goes to the sink
+    Tls* tls                    # NULL: plain
     uint32_t foreign            # atomic: Foreign
     uint8_t poked               # it is in the list of `shared`
     Conn* poked_next
     Why why                     # it closes
+    const char* why_text        # ... in more words, which are constant; or NULL
     Phase phase
     uint8_t quitting               # close when everything is sent: QUIT_*
     uint8_t blocked                # the client doesn't read: input waits
@@ -374,6 +364,11 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
                 break
         add64(&c.shared.bytes_written, done)
         return done
+    if c.tls != NULL and not c.tls.kernel_out:
+        n = tls_transmit(c.tls, c.fd, part, parts)
+        if n > 0:
+            add64(&c.shared.bytes_written, n)
+        return n
     if parts == 1:
         n = send(c.fd, part[0].iov_base, part[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
     else:
@@ -389,6 +384,42 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
         return 0 if errno == EAGAIN or errno == EINTR else -1
     add64(&c.shared.bytes_written, n)
     return n
+
+
+cdef inline ssize_t receive(Conn* c, iovec* part, int parts) noexcept nogil:
+    # As recvmsg, or TLS_SPEAKS_PLAIN. The parts have room for IN_SIZE / 2 at least.
+    cdef msghdr m
+    cdef ssize_t n
+    if c.tls != NULL:
+        n = tls_receive(c.tls, c.fd, part, parts)
+        c.shared.error = c.tls.error
+        return n
+    if parts == 1:
+        n = recv(c.fd, part[0].iov_base, part[0].iov_len, MSG_DONTWAIT)
+    else:
+        m.msg_name = NULL
+        m.msg_namelen = 0
+        m.msg_iov = part
+        m.msg_iovlen = <size_t> parts
+        m.msg_control = NULL
+        m.msg_controllen = 0
+        m.msg_flags = 0
+        n = recvmsg(c.fd, &m, MSG_DONTWAIT)
+    c.shared.error = errno
+    return n
+
+
+cdef inline bint tls_counted(Conn* c) noexcept nogil:
+    # What OpenSSL holds for something unfinished counts as a line without an end does. 0: there is no more room for such.
+    cdef Tls* t = c.tls
+    cdef bint holds = t.ssl != NULL and (t.shaking or SSL_has_pending(t.ssl))
+    if holds == t.counted:
+        return 1
+    t.counted = holds
+    if add64(&c.store.in_kept, <int64_t> TLS_KEPT if holds else -<int64_t> TLS_KEPT) <= c.store.in_most or not holds:
+        return 1
+    add64(&c.store.in_refused, 1)
+    return 0
 
 
 cdef inline void drop_reader(void* conn) noexcept nogil:
@@ -564,7 +595,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcep
                 return -1
             parts += more
         if parts == 0:
-            return 1
+            return 1 if c.tls == NULL else tls_flush(c.tls, c.fd)
         length = c.out_len if c.out_len else n
         sent = transmit(c, part, parts)
         if sent < <ssize_t> length:
@@ -584,7 +615,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcep
             fresh += length
             n -= length
         if c.out_len == 0 and n == 0 and not big:
-            return 1
+            return 1 if c.tls == NULL or c.tls.kept_len == 0 else 0
         if sent == 0 or <size_t> sent >= budget:
             return 0 if keep(c, fresh, n) else -1
         budget -= <size_t> sent

@@ -64,6 +64,10 @@ cdef extern from *:
     #define WIRE_WRONG_RESP "-ERR this is a memcached server: it doesn't speak Redis's protocol\\r\\n"
     #define WIRE_WRONG_HTTP "HTTP/1.0 400 Bad Request\\r\\nContent-Type: text/plain\\r\\nContent-Length: 52\\r\\n" \
         "Connection: close\\r\\n\\r\\nThis is a memcached server: it doesn't speak HTTP.\\r\\n"
+    #define WIRE_WRONG_PLAIN "CLIENT_ERROR only TLS is spoken here\\r\\n"
+    #define WIRE_WRONG_PLAIN_BINARY "only TLS is spoken here"
+    #define WIRE_WRONG_PLAIN_HTTP "HTTP/1.0 400 Bad Request\\r\\nContent-Type: text/plain\\r\\nContent-Length: 72\\r\\n" \
+        "Connection: close\\r\\n\\r\\nThis is a memcached server with TLS: it doesn't speak HTTP, nor HTTPS.\\r\\n"
     #define WIRE_WRONG_TLS "\\x15\\x03\\x01\\x00\\x02\\x02\\x28"   /* a fatal alert: handshake_failure */
     """
     const char* WIRE_ERROR
@@ -124,4 +128,7 @@ cdef extern from *:
     const char* WIRE_WRONG_TEXT
     const char* WIRE_WRONG_RESP
     const char* WIRE_WRONG_HTTP
+    const char* WIRE_WRONG_PLAIN
+    const char* WIRE_WRONG_PLAIN_BINARY
+    const char* WIRE_WRONG_PLAIN_HTTP
     const char* WIRE_WRONG_TLS

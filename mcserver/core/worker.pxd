@@ -7,7 +7,7 @@
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memset, strlen
 from .mail cimport *
 from .lock cimport *
 from .store cimport CLOCK_START, Store, boot_clock
@@ -64,6 +64,8 @@ cdef struct Pool:
     uint32_t tell_closed        # Python wants to hear of every end
     uint32_t idle_seconds       # 0: nobody is idle too long
     uint64_t idle_kicks
+    uint32_t shake_seconds      # how long a handshake of TLS may take; 0: there is no TLS
+    TlsCounts tls
     uint64_t unwatched          # connections that epoll refused
 
 cdef struct Worker:
@@ -79,6 +81,7 @@ cdef struct Worker:
     Conn ends                   # of the list of all, under list_mutex
     Conn turns                  # ... of those that have given up their turn
     uint64_t next_sweep
+    uint32_t shaking            # atomic: its connections whose handshake has a time limit
     epoll_event ready[READY_MOST]
 
 
@@ -149,6 +152,8 @@ cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
     # After anything ran: what it waits for now.
     cdef bint read
     if c.phase != P_CLOSED:
+        if c.tls != NULL and c.tls.kept_len:
+            c.blocked = 1               # what OpenSSL said by itself
         read = not stopped(c) and not w.draining
         if c.yielded and not stopped(c):
             turn_add(w, c)
@@ -159,6 +164,9 @@ cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
             refused(w.pool)
             c.phase = P_CLOSED
         set32(&c.shown, shown_of(c))
+        if c.tls != NULL and c.tls.waited and not c.tls.shaking:
+            c.tls.waited = 0
+            add32(&w.shaking, -1)
     if c.phase == P_CLOSED:
         conn_closed(w, c)
 
@@ -180,6 +188,7 @@ cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
     if c.watched:
         interest(w, c, 0, 0)
     conns_remove(w, c)
+    tls_end(w, c)
     engine_lock(c.store)
     conn_free(c)
     told = c.store.trace
@@ -192,9 +201,28 @@ cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
         at[0] = c.poked_next
     pthread_mutex_unlock(&w.box.mutex)
     if told or c.known or c.wrong or get32(&w.pool.tell_closed):
-        write_to_owner(c, M_CLOSED, why_closed(c), NULL, 0)
+        write_to_owner(c, M_CLOSED, why_closed(c), c.why_text, strlen(c.why_text) if c.why_text != NULL else 0)
     else:
         conn_forgotten(w, c)
+
+
+cdef inline void tls_end(Worker* w, Conn* c) noexcept nogil:
+    cdef Tls* t = c.tls
+    if t == NULL:
+        return
+    if t.waited:
+        add32(&w.shaking, -1)
+    if t.counted:
+        add64(&c.store.in_kept, -<int64_t> TLS_KEPT)
+    if c.wrong:
+        c.why_text = t.why              # a constant of OpenSSL's
+    c.tls = NULL
+    tls_close(t, c.fd)
+
+
+cdef inline bint shakes(Conn* c) noexcept nogil:
+    # Its next step may take a millisecond.
+    return c.tls != NULL and c.tls.shaking
 
 
 cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
@@ -208,11 +236,16 @@ cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
 
 cdef inline void serve(Worker* w, Conn* c, uint32_t events) noexcept nogil:
     if c.turn_next != NULL:             # its turn comes
+        if shakes(c):
+            interest(w, c, 0, c.blocked)        # in a flood of handshakes: it isn't looked for until then
         return
     if events & EPOLLOUT or c.blocked:
         resume(c)
     elif stopped(c) or w.draining:
         interest(w, c, 0, c.blocked)
+        return
+    elif shakes(c):                     # those for which something came are served first
+        turn_add(w, c)
         return
     else:
         readable(c)
@@ -227,18 +260,22 @@ cdef inline void go_on(Worker* w) noexcept nogil:
     while w.turns.turn_next != &w.turns:
         c = w.turns.turn_next
         turn_remove(c)
-        resume(c)
+        if shakes(c) and not c.blocked:
+            readable(c)
+        else:
+            resume(c)
         settle(w, c)
         if c == last or boot_clock() - began > GO_ON_NS:
             return
 
 
 cdef inline void sweep(Worker* w) noexcept nogil:
-    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching.
-    cdef uint32_t most = get32(&w.pool.idle_seconds), now
+    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching. And
+    # handshakes that don't come to their end.
+    cdef uint32_t most = get32(&w.pool.idle_seconds), shake = get32(&w.pool.shake_seconds), now
     cdef Conn* c
     cdef Conn* after
-    if most == 0 or boot_clock() < w.next_sweep:
+    if most == 0 and get32(&w.shaking) == 0 or boot_clock() < w.next_sweep:
         return
     w.next_sweep = boot_clock() + <uint64_t> SWEEP_MS * 1000000
     engine_lock(w.pool.store)
@@ -248,7 +285,12 @@ cdef inline void sweep(Worker* w) noexcept nogil:
     c = w.ends.next                     # only this thread takes from the list; what is added meanwhile stands behind
     while c != &w.ends:
         after = next_of(w, c)
-        if c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
+        if shakes(c) and get32(&c.last) + shake < now:
+            add64(&w.pool.tls.handshake_errors, 1)
+            c.wrong = WRONG_SLOW
+            c.phase = P_CLOSED
+            conn_closed(w, c)
+        elif most and c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
             add64(&w.pool.idle_kicks, 1)
             c.why = WHY_IDLE
             c.phase = P_CLOSED
@@ -266,7 +308,7 @@ cdef inline Conn* next_of(Worker* w, Conn* c) noexcept nogil:
 
 cdef inline bint has_to_send(Conn* c) noexcept nogil:
     return c.out_len or c.blocked or c.held or c.phase == P_COLD or c.phase == P_ANSWER or c.phase == P_PIECE \
-        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED
+        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED or c.phase == P_KEYS or c.tail != NULL
 
 
 cdef inline void drain(Worker* w) noexcept nogil:
@@ -345,7 +387,7 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
     cdef int n, i, timeout
     cdef bint rung
     while not w.exiting:
-        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) else -1
+        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) or get32(&w.pool.shake_seconds) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
         rung = 0
         for i in range(n):
@@ -379,6 +421,7 @@ cdef inline void shared_close(Shared* sh) noexcept nogil:
     free(sh.inbuf)
     free(sh.out)
     free(sh.events)
+    tls_room_free(&sh.tls)
     sh.inbuf = NULL
     sh.out = NULL
     sh.events = NULL
@@ -426,13 +469,18 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w)
 
 
-cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
-    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor stays.
+cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:
+    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
+    # `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
     if c == NULL:
         return NULL
     conn_init(c, w.pool.store, &w.shared, fd)
     c.worker = w
+    c.tls = tls
+    if tls != NULL:
+        tls.waited = 1
+        add32(&w.shaking, 1)
     engine_lock(c.store)
     c.last = c.store.sec
     c.stranger = c.store.login != 0
@@ -442,6 +490,8 @@ cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
     if not interest(w, c, 1, 0):
         conns_remove(w, c)
         add32(&w.pool.clients, -1)
+        if tls != NULL:
+            add32(&w.shaking, -1)
         free(c)
         return NULL
     return c
