@@ -187,7 +187,7 @@ class Node:
         return (self._lag(), len(self.publisher.queue), round(self.publisher.age_ms), *rates)
 
     def _lag(self) -> int:
-        return max(0, self.reader.head - self.reader.applied) & 0xFFFFFFFF
+        return self.reader.lag
 
     def figures(self) -> tuple[float, list[MemberFigures]]:
         """See Coordinator.figures."""

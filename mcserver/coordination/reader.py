@@ -71,6 +71,11 @@ class Reader:
         self.bytes = 0  # of all entries read
         self.history = History(context.settings)
 
+    @property
+    def lag(self) -> int:
+        """Entries of the current log up to the last head seen that are still to be applied."""
+        return 0 if self.log is None else max(0, self.head - version(self.gen, self.next - 1))
+
     # From one process to the next ----------------------------------------------------------------------------------------
 
     def place(self) -> dict[str, Any] | None:

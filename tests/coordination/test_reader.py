@@ -383,3 +383,13 @@ def test_a_flush_here_and_everywhere() -> None:
     fleet.run(100)
     assert not two.cache.items
     assert one.node.submit([Change("delete", b"k")], Level.ASYNC) is None
+
+
+def test_a_new_log_is_no_lag() -> None:
+    fleet = Quiet(2, rotate_at=2)
+    for n in range(3):
+        tell(fleet.hosts[0], b"k%d" % n)
+        fleet.run(50)
+    fleet.run(1000)
+    assert fleet.meta()["gen"] > 1
+    assert [host.node.stats()["lag_entries"] for host in fleet.hosts] == [0, 0]
