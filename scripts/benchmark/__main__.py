@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, scaling, stall, start, threads, undisturbed, visits
+from . import cpu, hits, latency, memory, scaling, stall, start, threads, tls, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -25,6 +25,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
     "threads": threads.measure,
     "scaling": scaling.measure,
     "visits": visits.measure,
+    "tls": tls.measure,
     "latency": latency.measure,
     "undisturbed": undisturbed.measure,
     "memory": memory.measure,
