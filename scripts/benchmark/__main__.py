@@ -10,7 +10,7 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from .generator import build
 from .programs import BenchError, peer, subject
 from .report import Table
 
-MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
+MEASUREMENTS: dict[str, Callable[..., Iterable[Table]]] = {
     "cpu": cpu.measure,
     "threads": threads.measure,
     "scaling": scaling.measure,
