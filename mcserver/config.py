@@ -360,6 +360,10 @@ class Config:
     metrics_names: tuple[str, ...] = setting(
         (), "a further name by which browsers and scrapers may ask for --metrics; repeatable"
     )
+    take_over: str | None = setting(
+        None,
+        "Unix socket at which the next process, started with the same option, gets this one's sockets and memory; this one ends then",
+    )
     ephemeral: bool = setting(
         False,
         "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
