@@ -1,7 +1,7 @@
 """--take-over: a new process gets the sockets and the memory of the one that serves, by way of a Unix socket between the two.
 
-Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves goes on
-until the new one says that it is ready; then it ends as on SIGUSR1, and its record goes over the same connection.
+Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves
+goes on until the new one says that it is ready; then it ends as on SIGUSR1, and its record goes over the same connection.
 
     new: mcserver hand-over 1         old: a line of JSON (which descriptors, the memory's layout), and the descriptors
     new: go                           old: a line of JSON (length of the record, place in the fleet), and the record
@@ -233,7 +233,7 @@ class HandOver:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._hear(connection)
             except (OSError, HandOverError, TimeoutError) as error:
-                log.warning("--take-over: nothing was handed over: %s", error or "no answer")
+                log.warning("--take-over: nothing was handed over: %s", str(error) or "no answer")
                 connection.close()
                 continue
             except asyncio.CancelledError:

@@ -46,7 +46,10 @@ class MemoryFile:
     """The file of -e, ours alone for as long as this process and those that it hands the descriptor to have it open."""
 
     def __init__(self, path: str, inherited: int = -1) -> None:
-        """Opens or makes the file; `inherited` is taken if it is this file, of a process that hands it over. Raises StartError for one that can't be, or must not be, this server's memory."""
+        """Opens or makes the file; `inherited`, of a process that hands its memory over, is taken if it is this file.
+
+        Raises StartError for one that can't be, or must not be, this server's memory.
+        """
         self.path = Path(path)
         self.meta = self.path.with_name(self.path.name + ".meta")
         with contextlib.suppress(OSError):

@@ -78,7 +78,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         logs.finish()
 
 
-def _run(config: Config, reread: Callable[[], Config] | None) -> int:
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:  # noqa: C901  # the order of a start, in one place
     daemon: Daemon | None = None
     try:
         raise_descriptor_limit(config.maxconns)
