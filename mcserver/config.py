@@ -362,7 +362,7 @@ class Config:
     )
     take_over: str | None = setting(
         None,
-        "Unix socket at which the next process, started with this option too, gets the sockets and the memory; this one ends then",
+        "Unix socket at which the next process, started with this option too, gets sockets and memory; this one ends then",
     )
     ephemeral: bool = setting(
         False,
