@@ -413,6 +413,10 @@ class Config:
     metrics_names: tuple[str, ...] = setting(
         (), "a further name by which browsers and scrapers may ask for --metrics; repeatable"
     )
+    take_over: str | None = setting(
+        None,
+        "Unix socket at which the next process, started with this option too, gets sockets and memory; this one ends then",
+    )
     ephemeral: bool = setting(
         False,
         "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
@@ -442,6 +446,10 @@ class Config:
         if self.num_napi_ids > self.num_threads:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
+            )
+        if self.take_over is not None and any(each.secure is not Secure.DEFAULT for each in self.listeners()):
+            raise ConfigError(
+                "--take-over forgets what notls:, btls: and mtls: ask for: remove it, or the prefixes from -l"
             )
         self.check_logins()
         self.check_tls()

@@ -185,7 +185,7 @@ def _unix(path: str, config: Config) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(~config.umask & 0o777)
     try:
-        _clear_the_way(path)
+        clear_the_way(path)
         listener.bind(path)
         listener.listen(config.tcp_backlog)
     except OSError as error:
@@ -202,7 +202,7 @@ def _unix(path: str, config: Config) -> socket.socket:
     return listener
 
 
-def _clear_the_way(path: str) -> None:
+def clear_the_way(path: str) -> None:
     """Removes a socket that is ours and that nobody serves, from a directory where nobody else can put something there.
 
     Raises StartError when there is a socket that must not be taken away, OSError for what the system refuses.

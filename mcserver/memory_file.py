@@ -45,10 +45,17 @@ class Kept(NamedTuple):
 class MemoryFile:
     """The file of -e, ours alone for as long as this process and those that it hands the descriptor to have it open."""
 
-    def __init__(self, path: str) -> None:
-        """Opens or makes the file. Raises StartError for one that can't be, or must not be, this server's memory."""
+    def __init__(self, path: str, inherited: int = -1) -> None:
+        """Opens or makes the file; `inherited`, of a process that hands its memory over, is taken if it is this file.
+
+        Raises StartError for one that can't be, or must not be, this server's memory.
+        """
         self.path = Path(path)
         self.meta = self.path.with_name(self.path.name + ".meta")
+        with contextlib.suppress(OSError):
+            if inherited >= 0 and os.path.samestat(os.fstat(inherited), self.path.lstat()):
+                self.fd = inherited
+                return
         try:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:

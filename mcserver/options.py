@@ -296,6 +296,12 @@ def memory_file(draft: Draft, option: str, value: str) -> None:
     draft.settings["memory_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
+def take_over(draft: Draft, option: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{option} takes the path of a Unix socket", EX_FAILURE)
+    draft.settings["take_over"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
@@ -381,6 +387,7 @@ OWN_OPTIONS = (
     Option("", "metrics", "addr", "metrics", text("metrics")),
     Option("", "metrics-name", "name", "metrics_names", metrics_name),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
+    Option("", "take-over", "path", "take_over", take_over),
     Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
 )

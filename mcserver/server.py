@@ -17,6 +17,7 @@ from mcserver import MEMCACHED_VERSION, __version__, logs, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
+from mcserver.handover import HandOver, HandOverError, Inheritance, Offer, bequeath, inherit, open_door
 from mcserver.listeners import (
     need_root,
     open_datagrams,
@@ -79,7 +80,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         logs.finish()
 
 
-def _run(config: Config, reread: Callable[[], Config] | None) -> int:
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:  # noqa: C901  # the order of a start, in one place
     daemon: Daemon | None = None
     try:
         raise_descriptor_limit(config.maxconns)
@@ -91,23 +92,36 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         rules = tls.load(config) if config.ssl_enabled else None
         manager = Manager(os.environ)
         listeners, metrics = inherited(os.environ) or (None, None)
+        if config.take_over is not None and need_root(config):
+            raise StartError("--take-over can't be had for ports that need root: let the service manager open them")
         if listeners is None and need_root(config):
             listeners = open_listeners(config)
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
         become(user, config)
-        if listeners is None:
-            listeners = open_listeners(config)
-        datagrams = open_datagrams(config)
+        heritage = inherit(config.take_over) if config.take_over is not None else None
+        if heritage is not None:
+            listeners, datagrams, metrics = heritage.offer.listeners, heritage.offer.datagrams, heritage.offer.metrics
+        else:
+            listeners = open_listeners(config) if listeners is None else listeners
+            datagrams = open_datagrams(config)
         if metrics is None and config.metrics:
             metrics = open_metrics(config.metrics)
-        memory = MemoryFile(config.memory_file) if config.memory_file is not None else None
-        engine, kept = open_memory(config, memory)
-        if users is not None:
-            engine.require_login(*users)
+        offered = -1 if heritage is None else heritage.offer.memory
+        memory = MemoryFile(config.memory_file, offered) if config.memory_file is not None else None
+        memory_fd = memory.fd if memory is not None else offered
+        if config.take_over is not None and memory_fd < 0:
+            memory_fd = os.memfd_create("mcserver")
         if config.port_file is not None and config.domain_socket is None:
             write_port_file(config.port_file, listeners + datagrams)
         pid_warning = write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
+        if heritage is not None:
+            engine, kept = take_memory(config, memory, memory_fd, heritage)
+        else:
+            engine, kept = open_memory(config, memory, memory_fd)
+        if users is not None:
+            engine.require_login(*users)
+        door = open_door(config.take_over) if config.take_over is not None else None
     except StartError as error:
         log.error("%s", error)
         if daemon is not None:
@@ -122,9 +136,13 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     server = Server(config, engine, listeners, loop_name, manager, reread, metrics, rules, kept, datagrams)
+    if door is not None:
+        server.door, server.memory_fd = door, memory_fd
     with asyncio.Runner(loop_factory=factory) as runner:
         runner.run(server.serve())
-    if memory is not None and server.graceful:
+    if server.heir is not None:
+        hand_over(server.heir, engine, server.place)
+    elif memory is not None and server.graceful:
         keep(memory, engine, server.place)
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(path_of(config.pid_file))
@@ -187,10 +205,42 @@ def make_engine(
     return engine
 
 
-def open_memory(config: Config, memory: MemoryFile | None) -> tuple[Engine, Kept | None]:
+def take_memory(
+    config: Config, memory: MemoryFile | None, memory_fd: int, heritage: Inheritance
+) -> tuple[Engine, Kept | None]:
+    """The engine with the items of the process that serves (--take-over), which ends now. Raises StartError."""
+    engine = make_engine(config, memory_fd=os.dup(memory_fd))
+    reason = engine.differs(heritage.offer.layout)
+    if memory_fd != heritage.offer.memory:
+        reason = reason or "-e names another file"
+    try:
+        record, place = heritage.take()
+        if not reason:
+            engine.resume(record, 0)
+            log.info("--take-over: %d items go on", engine.stats()["curr_items"])
+            return engine, Kept(record, 0, place)
+    except (HandOverError, ValueError) as error:
+        reason = str(error)
+    log.warning("--take-over: starting empty: %s", reason)
+    if memory is not None:
+        memory.clear()
+        return make_engine(config, memory_fd=os.dup(memory.fd)), None
+    os.ftruncate(memory_fd, 0)
+    return make_engine(config, memory_fd=os.dup(memory_fd)), None
+
+
+def hand_over(heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> None:
+    """The last word of a process whose sockets and memory another one has."""
+    try:
+        bequeath(heir, engine.keep(sums=False), place)
+    except OSError as error:
+        log.error("--take-over: the other process has gone: %s", error.strerror or error)
+
+
+def open_memory(config: Config, memory: MemoryFile | None, memory_fd: int) -> tuple[Engine, Kept | None]:
     """The engine, and what of it another process left (-e), if that can be served. Raises StartError."""
     if memory is None:
-        return make_engine(config), None
+        return make_engine(config, memory_fd=os.dup(memory_fd) if memory_fd >= 0 else -1), None
     try:
         kept = memory.read()
         if kept is None:
@@ -250,6 +300,12 @@ class Server:
         self.place: dict[str, Any] | None = None
         """At the end: the memory's place in the fleet's log."""
         self._kept = kept
+        self.door: socket.socket | None = None
+        """Where the next process asks for everything (--take-over), and the memory that it gets."""
+        self.memory_fd = -1
+        self.heir: socket.socket | None = None
+        """That process, when it has asked."""
+        self._hand_over: HandOver | None = None
         self._datagrams = datagrams or []
         self._config = config
         self._manager = manager
@@ -304,12 +360,17 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
+        if self.door is not None and self._config.take_over is not None:
+            self._hand_over = HandOver(self._config.take_over, self.door, self._offer, lambda: self._stop(True))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
         self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
         self.graceful = await self._stopping
         if self.graceful:
             log.info("Gracefully stopping")
         await self._end()
+
+    def _offer(self) -> Offer:
+        return Offer(self._listeners, self._datagrams, self._metrics, self.memory_fd, self._engine.layout())
 
     def _open_cluster(self) -> Cluster | None:
         if self._config.cluster is None:
@@ -417,7 +478,11 @@ class Server:
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
         connections = self._connections
-        self._manager.stopping()
+        if self._hand_over is not None:
+            self.heir = self._hand_over.heir
+            self._hand_over.close()
+        if self.heir is None:
+            self._manager.stopping()
         if self._observer is not None:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS

@@ -694,3 +694,19 @@ def test_a_killed_client_and_a_stopped_one_hurt_nobody(
         raw.close()  # a reset in the middle of a reply
     eventually(lambda: steady.stats()["curr_connections"] == "1")
     assert steady.command(b"get none", b"END\r\n") == b"END\r\n"
+
+
+@pytest.mark.slow
+def test_a_new_process_takes_over(start: Start, shared: Folder, opened: Callable[..., Client], tmp_path: Path) -> None:
+    door = str(tmp_path / "door")
+    old = start(*shared.options(), "--take-over", door)
+    assert opened(old.address, shared.context()).command(b"set a 0 0 1\r\n1") == b"STORED\r\n"
+    start(*shared.options(), "--take-over", door, "-p", str(old.port))
+    assert old.end() == 0
+    assert opened(old.address, shared.context()).command(b"get a", b"END\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
+
+
+def test_what_a_listener_alone_asks_for_is_not_handed_over(shared: Folder, tmp_path: Path) -> None:
+    started = run_to_end(*shared.options(), "-l", "mtls:127.0.0.1", "--take-over", str(tmp_path / "door"), "-u", "root")
+    assert started.returncode == 64
+    assert "remove it, or the prefixes from -l" in started.stderr

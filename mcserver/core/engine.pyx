@@ -832,6 +832,20 @@ cdef class Engine:
         sums: with checksums of the memory, which takes a tenth of a second for each GiB."""
         return record_of(self, sums)
 
+    def layout(self):
+        """What must be the same in an engine that is to resume this one's record, for `differs`."""
+        cdef bytes layout = PyBytes_FromStringAndSize(NULL, sizeof(KeptHead))
+        memset(PyBytes_AS_STRING(layout), 0, sizeof(KeptHead))
+        kept_layout(&self.s, <KeptHead*> PyBytes_AS_STRING(layout))
+        return layout
+
+    def differs(self, bytes layout not None):
+        """How this engine differs from one of that layout, whose record it then can't resume; "" if it doesn't."""
+        cdef const char* how = b"it is of another version"
+        if len(layout) == sizeof(KeptHead):
+            how = kept_fits(&self.s, <KeptHead*> PyBytes_AS_STRING(layout))
+        return "" if how == NULL else (<bytes> how).decode()
+
     def resume(self, bytes record not None, double away):
         """Serves what another engine kept in `memory_fd`, so many seconds later. Only of an engine that is new.
 

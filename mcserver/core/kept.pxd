@@ -386,6 +386,8 @@ cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noex
     s.epoch_taken = 1
     s.rules = <int> k.rules
     memcpy(s.rule, <char*> k + sizeof(KeptHead), k.rules * sizeof(Rule))
+    if not s.manual:
+        s.start_ns = boot_clock()               # it may have been made long before
     s.skew_ns = <int64_t> (k.elapsed_ns + away_ns)
     s.elapsed_ns = k.elapsed_ns + away_ns
     s.tick = <uint32_t> (s.elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS

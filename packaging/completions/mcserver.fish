@@ -49,6 +49,7 @@ complete -c mcserver -l loop -x -a 'uvloop asyncio' -d 'event loop: uvloop or as
 complete -c mcserver -l metrics -x -d 'HOST:PORT for HTTP: /metrics for Prometheus, /healthz, /readyz, and a page at /; whoever reaches it reads all figures'
 complete -c mcserver -l metrics-name -x -d 'a further name by which browsers and scrapers may ask for --metrics; repeatable'
 complete -c mcserver -l log-json -f -d 'log one JSON object a line'
+complete -c mcserver -l take-over -x -d 'Unix socket at which the next process, started with this option too, gets sockets and memory; this one ends then'
 complete -c mcserver -l ephemeral -f -d 'for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, and the end when stdin closes'
 complete -c mcserver -l debug-clock -f -d 'allow the `debugtime` command, which moves the clock; for tests only'
 complete -c mcserver -l zookeeper -x -d 'ZooKeeper\'s servers, HOST:PORT,...[/CHROOT]; joins the fleet there and turns all of this on'
