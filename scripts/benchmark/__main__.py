@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, scaling, stall, start, threads, tls, undisturbed, visits
+from . import cpu, hits, latency, memory, restart, scaling, stall, start, threads, tls, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -32,6 +32,7 @@ MEASUREMENTS: dict[str, Callable[..., Iterable[Table]]] = {
     "hits": hits.measure,
     "stall": stall.measure,
     "start": start.measure,
+    "restart": restart.measure,
 }
 
 
