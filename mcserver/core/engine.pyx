@@ -829,7 +829,7 @@ cdef class Engine:
     def keep(self, sums=True):
         """The record with which another process serves what lies in `memory_fd`. No connection may be open, and nothing may follow.
 
-        sums: with checksums of the memory, which takes a tenth of a second for each GiB."""
+        sums: with checksums of the memory."""
         return record_of(self, sums)
 
     def layout(self):
