@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, scaling, stall, start, threads, undisturbed, visits
+from . import cpu, hits, latency, memory, scaling, scraped, stall, start, threads, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -27,6 +27,7 @@ MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
     "visits": visits.measure,
     "latency": latency.measure,
     "undisturbed": undisturbed.measure,
+    "scraped": scraped.measure,
     "memory": memory.measure,
     "hits": hits.measure,
     "stall": stall.measure,
