@@ -89,6 +89,22 @@ def read_file(draft: Draft, path: str) -> None:
         draft.speak(COMMAND_LINE)
 
 
+def check_whole(path: str) -> None:
+    """Raises ConfigError for a file that somebody may be writing just now: half a number is a number, too.
+
+    Only for a reload. A file that can't be read is left to read_file.
+    """
+    try:
+        with open(path, "rb") as file:
+            whole = file.read(FILE_BYTES).endswith(b"\n")
+    except OSError:
+        return
+    if not whole:
+        raise ConfigError(
+            f"{path} doesn't end with a line end, as if it were half written: write it whole, then reload"
+        )
+
+
 def _read_table(draft: Draft, table: dict[str, Any], known: dict[str, Any], path: str) -> None:
     for name, value in table.items():
         entry = known.get(name)

@@ -458,10 +458,13 @@ class Server:
             log.info("SIGHUP: the users are read again")
 
     def _reread_file(self, reread: Callable[[], Config]) -> None:
+        from mcserver.config_file import check_whole
         from mcserver.reload import change
 
+        assert self._config.config_file is not None
         self._manager.reloading()
         try:
+            check_whole(self._config.config_file)
             wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, restart, scaling, stall, start, threads, tls, undisturbed, visits
+from . import cpu, hits, latency, memory, restart, scaling, scraped, stall, start, threads, tls, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
@@ -28,6 +28,7 @@ MEASUREMENTS: dict[str, Callable[..., Iterable[Table]]] = {
     "tls": tls.measure,
     "latency": latency.measure,
     "undisturbed": undisturbed.measure,
+    "scraped": scraped.measure,
     "memory": memory.measure,
     "hits": hits.measure,
     "stall": stall.measure,
