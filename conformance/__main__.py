@@ -20,7 +20,7 @@ from .crew import run
 from .formats import Facts, write_json, write_junit
 from .look import Look, UnfitError, look
 from .notation import LEVELS, SUITES, Case, no_datagram
-from .profiles import PROFILES, release
+from .profiles import PROFILES, profile, release
 from .runner import Result, Settings
 from .servers import Given, Servers, Spawned
 from .wire import Address, UnreachableError, address
@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     options.add_argument("--restart", metavar="COMMAND", default="", help="start the server at HOST:PORT again with it, "
                          "when it died: {host} and {port} are filled in")  # fmt: skip
-    options.add_argument("--profile", choices=PROFILES, help="the version to be like (default: what a look finds)")
+    options.add_argument("--profile", type=profile, metavar="VERSION", help="the version to be like: "
+                         f"{', '.join(PROFILES)}, or a release between the last two (default: what a look finds)")  # fmt: skip
     options.add_argument("--suite", action="append", default=[], choices=[*SUITES, "all"],
                          help="repeatable (default: what a look finds)")  # fmt: skip
     options.add_argument("--level", choices=LEVELS, default="version", help="must, or should too, or all (%(default)s)")
@@ -179,9 +180,13 @@ def _look(options: argparse.Namespace, servers: Servers) -> Look:
     with servers.lend(Case("look", "", "", "")) as lease:
         first = lease
 
-    def revive() -> bool:
+    def revive() -> Address | None:
         nonlocal first
-        return isinstance(servers, Given) and servers.restart(first)
+        if not servers.restartable or not servers.restart(first):
+            return None
+        with servers.lend(Case("look", "", "", "")) as lease:
+            first = lease
+        return first.address
 
     try:
         return look(
@@ -196,9 +201,9 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     chosen = options.suite or seen.suites
     cases = [case for case in cases if "all" in chosen or case.suite in chosen]
     name = options.profile or seen.profile
-    profile = release(name)
+    version = release(name)
     settings = Settings(
-        profile, options.timeout, options.split, options.jobs, options.stop, bool(options.verbose or options.html),
+        version, options.timeout, options.split, options.jobs, options.stop, bool(options.verbose or options.html),
         seen.fence, seen.max_item, lambda case: unsupported(case, seen, udp=options.udp),
     )  # fmt: skip
     style = report.Style(colour=sys.stdout.isatty())
@@ -218,7 +223,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     if options.verbose:
         for result in results:
             print("\n".join(_verbose(result, style)))
-    print("\n".join(report.failures(results, where, options.spawn or "", profile, style)))
+    print("\n".join(report.failures(results, where, options.spawn or "", version, style)))
     print("\n".join([*report.table(results, style), *surprises]))
     print(f"mcconform {__version__}, profile {name}, {seconds:.1f} s")
     ended = next((result.reason for result in results if result.deadly), "")
@@ -230,7 +235,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     if options.junit:
         write_junit(options.junit, results, facts)
     if options.html:
-        html.write(options.html, results, facts, where, options.spawn or "", profile)
+        html.write(options.html, results, facts, where, options.spawn or "", version)
     return _code(results)
 
 

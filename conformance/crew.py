@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 
 from . import binary
 from .notation import Case
@@ -23,6 +24,8 @@ DIGITS = string.digits + string.ascii_lowercase
 DEATHS = 25  # after so many the run ends
 TRIES = 3  # runs of a case that fails late, at most
 DYING = 1.0  # seconds that a server which closes connections has to end, or to answer again
+ALONE = 16  # cases of those in flight that run again at a time, each on a server of its own
+HANGS = "the server hangs"
 NOT_RUN = "the server had ended"
 
 
@@ -69,7 +72,7 @@ def lost(lease: Lease, settings: Settings) -> str:
             return ""
         except BrokenError as error:
             if "hung" in error.reason:
-                return f"the server hangs: a new connection got no reply for {settings.timeout:g} s"
+                return f"{HANGS}: a new connection got no reply for {settings.timeout:g} s"
             if time.monotonic() > deadline:
                 refused = "cannot reach" in error.reason
                 return f"the server ended: it {'takes no connection any more' if refused else 'closes new connections'}"
@@ -171,10 +174,15 @@ class Crew:
         return result
 
     def suspects(self, batch: dict[int, Result]) -> list[int]:
-        """The cases that were in flight when the server was lost: what failed with a broken connection."""
+        """The cases that were in flight when the server was lost: what failed with a broken connection.
+
+        A server that ends closes its connections: who waited on one until the time-out was not among them.
+        """
         if not self.ended:
             return []
-        return [index for index, result in batch.items() if result.status == "failed" and result.broken]
+        broken = [index for index, result in batch.items() if result.status == "failed" and result.broken]
+        cut = [index for index in broken if not batch[index].broken.startswith("hung")]
+        return broken if self.hangs else cut or broken
 
     def question(self, suspects: Sequence[int], batch: dict[int, Result]) -> None:
         """Runs those in flight again, alone; without a way to start the server again they share the blame."""
@@ -187,18 +195,31 @@ class Crew:
                 self.finish(index, batch[index])
             self.over = NOT_RUN
             return
-        for index in suspects:
-            if self.over:
-                self.finish(index, Result(self.cases[index], "not run", self.over))
-                continue
-            result = self.attempt(self.cases[index])
-            how = lost(result.lease, self.settings) if result.broken and result.lease else ""
-            if how and result.lease:
-                blame(result, how)
+        private = self.servers.private and not self.hangs
+        with ThreadPoolExecutor(ALONE if private else 1) as pool:
+            again = pool.map(lambda index: self.again(self.cases[index], private=private), suspects)
+            for index, result in zip(suspects, again, strict=True):
+                self.finish(index, result)
+
+    def again(self, case: Case, *, private: bool) -> Result:
+        """Runs a case with nobody beside it: on a server of its own, or when its turn comes; whether the server survives it."""
+        if self.over:
+            return Result(case, "not run", self.over)
+        result = self.attempt(replace(case, needs=case.needs | {"fresh"}) if private else case)
+        result.case = case
+        how = lost(result.lease, self.settings) if result.broken and result.lease else ""
+        if how and result.lease:
+            blame(result, how)
+            with self.guard:
                 self.deaths += 1
-                if self.deaths > DEATHS or not self.servers.restart(result.lease):
-                    self.over = f"the server had died {DEATHS} times" if self.deaths > DEATHS else NOT_RUN
-            self.finish(index, result)
+            if self.deaths > DEATHS or not (private or self.servers.restart(result.lease)):
+                self.over = f"the server had died {DEATHS} times" if self.deaths > DEATHS else NOT_RUN
+        return result
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the server was lost by hanging, and not by its end."""
+        return self.ended.startswith(HANGS)
 
     def finish(self, index: int, result: Result) -> None:
         result.lease = None

@@ -20,7 +20,7 @@ class Datagrams:
         self.socket = socket.socket(family, kind, protocol)
         self.socket.connect(where)
         self.request = 0
-        self.pieces: dict[int, dict[int, bytes]] = {}
+        self.pieces: dict[int, bytes] = {}  # of the reply that comes in, by number
 
     def settimeout(self, seconds: float | None) -> None:
         self.socket.settimeout(seconds)
@@ -30,15 +30,18 @@ class Datagrams:
         if len(data) > LARGEST:
             raise OSError(f"{len(data)} bytes do not fit into a datagram")
         self.request = self.request % 65535 + 1
+        self.pieces.clear()
         self.socket.send(HEADER.pack(self.request, 0, 1, 0) + data)
 
     def recv(self, size: int) -> bytes:
-        """The next whole reply; OSError when a header is malformed."""
+        """The next whole reply; OSError when a header is malformed, or answers another request than the last."""
         while True:
             data = self.socket.recv(size)
             if len(data) < HEADER.size:
                 raise OSError("a datagram without its header of 8 bytes came")
             request, number, total, zero = HEADER.unpack_from(data)
+            if request != self.request:
+                raise OSError(f"a datagram for request {request} came, wanted one for {self.request}")
             if (
                 total == 0 and not zero
             ):  # so memcached 1.6 numbers parts of an answer about several keys; some are empty
@@ -47,11 +50,9 @@ class Datagrams:
                 continue
             if zero or not number < total:
                 raise OSError(f"a datagram with a wrong header came: {data[:8].hex(' ')}")
-            pieces = self.pieces.setdefault(request, {})
-            pieces[number] = data[HEADER.size :]
-            if len(pieces) == total:
-                del self.pieces[request]
-                return b"".join(pieces[number] for number in range(total))
+            self.pieces[number] = data[HEADER.size :]
+            if len(self.pieces) == total:
+                return b"".join(self.pieces[number] for number in range(total))
 
     def close(self) -> None:
         self.socket.close()

@@ -16,14 +16,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from . import binary
+from .profiles import nearest
 from .text import MAX_ITEM
 from .wire import Address, BrokenError, UnreachableError, Wire
 
 PATIENCE = 1.0  # seconds that the answer to a probe may take
+AGAIN = 3  # times that, before a server counts as silent
 GREETING = 0.2  # seconds that a server may use to speak first
 LINE = rb"\n"
-UNKNOWN = re.compile(
-    rb"ERROR|-ERR|-[A-Z]+ |CLIENT_ERROR[^\r\n]*(?:unknown|unsupported|not supported|invalid command)", re.IGNORECASE
+UNKNOWN = re.compile(  # the questions are well formed: who calls one a client's error does not know the command
+    rb"ERROR|-ERR|-[A-Z]+ |CLIENT_ERROR|SERVER_ERROR[^\r\n]*(?:unknown|unsupported|not supported|not implemented)",
+    re.IGNORECASE,
 )
 FENCES = {"version": b"version\r\n", "mn": b"mn\r\n"}
 
@@ -102,8 +105,7 @@ class Look:
         """The profile to judge it by: the newest that is not newer than it says, or than its commands are."""
         if self.generation in {"1.5", "1.4", "1.2"}:
             return "1.5" if self.generation == "1.5" else "1.4"
-        numbers = tuple(int(part) for part in self.release.split(".")) if self.release else ()
-        return "1.6.18" if (1, 6) <= numbers < (1, 6, 40) else "1.6.45"
+        return nearest(self.release)
 
     @property
     def suites(self) -> list[str]:
@@ -137,10 +139,13 @@ def look(
     *,
     harmful: bool = False,
     max_item: int = 0,
-    revive: Callable[[], bool] = lambda: False,
+    revive: Callable[[], Address | None] = lambda: None,
     patience: float = PATIENCE,
 ) -> Look:
-    """Asks; UnfitError when the server is no use. `revive` starts a server again that a question has ended."""
+    """Asks; UnfitError when the server is no use.
+
+    revive: starts a server again that a question has ended, and tells where it is; None where that cannot be done.
+    """
     key = b"look." + "".join(random.choices(string.ascii_lowercase, k=10)).encode()
     try:
         _first(where, key, patience)
@@ -149,12 +154,12 @@ def look(
             return seen
         raise
     probes = [probe for probe in _probes(key) if harmful or not probe.harmful]
-    with ThreadPoolExecutor(len(probes)) as pool:
-        answers = list(pool.map(lambda probe: _answer(where, probe, key, patience), probes))
+    answers = _asked(where, probes, key, patience)
     if not _up(where):
-        if not revive():
+        again = revive()
+        if not again:
             raise UnfitError("it ended while the suite looked at what it knows: it does not survive an unknown command")
-        answers = [_asked_alone(where, probe, key, patience, revive) for probe in probes]
+        where, answers = _asked_alone(again, probes, key, patience, revive)
     seen = Look(unasked=() if harmful else tuple(probe.feature for probe in _probes(key) if probe.harmful))
     for probe, answer in zip(probes, answers, strict=True):
         if probe.feature == "version" and (found := re.match(rb"VERSION ([^\r\n]*)", answer)):
@@ -190,6 +195,8 @@ def _told(answer: bytes) -> str:
         if line and line[0] != "<"
         else "it closes the connection"
         if line == "<closed>"
+        else "it ends"
+        if line == "<ended>"
         else "it answers nothing"
     )
 
@@ -199,9 +206,9 @@ def _first(where: Address, key: bytes, patience: float) -> None:
     try:
         with Wire(where, patience) as one, Wire(where, patience) as two:
             _no_greeting(one)
-            answer = _exchange(one, b"get %s\r\n" % key, patience * 2)
+            answer = _exchange(one, b"get %s\r\n" % key, patience * AGAIN)
             if not answer:
-                raise UnfitError(f"it answered nothing to `get` for {patience * 2:g} s")
+                raise UnfitError(f"it answered nothing to `get` for {patience * AGAIN:g} s")
             if answer.startswith(b"<closed>"):
                 raise UnfitError("it closed the connection when asked `get`")
             if not re.match(rb"END\r?\n", answer):
@@ -257,17 +264,37 @@ def _answer(where: Address, probe: Probe, key: bytes, patience: float) -> bytes:
         return b"<closed>"
 
 
-def _asked_alone(where: Address, probe: Probe, key: bytes, patience: float, revive: Callable[[], bool]) -> bytes:
-    answer = _answer(where, probe, key, patience)
-    if not _up(where):
-        revive()
-        return b"<closed>"
-    return answer
+def _asked(where: Address, probes: list[Probe], key: bytes, patience: float) -> list[bytes]:
+    """The answers to all probes, asked at once; what nothing came to is asked again with more patience: a machine may be busy."""
+    with ThreadPoolExecutor(len(probes)) as pool:
+        answers = list(pool.map(lambda probe: _answer(where, probe, key, patience), probes))
+        silent = [at for at, answer in enumerate(answers) if not answer]
+        for at, answer in zip(
+            silent, pool.map(lambda at: _answer(where, probes[at], key, AGAIN * patience), silent), strict=True
+        ):
+            answers[at] = answer
+    return answers
+
+
+def _asked_alone(
+    where: Address, probes: list[Probe], key: bytes, patience: float, revive: Callable[[], Address | None]
+) -> tuple[Address, list[bytes]]:
+    """The answers to probes asked one after the other, and where the server is after the last time that it was started."""
+    answers = []
+    for probe in probes:
+        answers.append(_answer(where, probe, key, patience))
+        if not _up(where):
+            answers[-1] = b"<ended>"
+            where = revive() or where
+    return where, answers
 
 
 def _up(where: Address) -> bool:
+    """Whether it still answers: a connection alone may have been made by a process that is ending."""
     try:
-        Wire(where, PATIENCE).close()
+        with Wire(where, AGAIN * PATIENCE) as wire:
+            wire.send(b"get mcconform.look\r\n")
+            wire.line()
     except BrokenError:
         return False
     return True

@@ -39,6 +39,7 @@ FEATURES = {
 SINCE = {"touch": (1, 4, 8), "gat": (1, 5, 3), "gats": (1, 5, 3), "meta": (1, 6)}  # the release that brought it
 KNOWN = (1, 6, 18)  # of releases before this one only what the text says, and what never changed, is judged
 COMMAND = re.compile(rb"^ *([a-z_]+)(?=[ \r\n])", re.MULTILINE)
+STORES = re.compile(rb"(?:set|add|replace|append|prepend|cas) \S+ \S+ \S+ (\d+)\b|ms \S+ (\d+)\b")
 NOREPLY = re.compile(rb" noreply *\r?$", re.MULTILINE)
 NEEDS = {
     "destructive": "would harm a cache in use: give --destructive or --spawn",
@@ -150,7 +151,11 @@ class Case:
                 text = sent(step)
                 found |= {FEATURES[verb.decode()] for verb in COMMAND.findall(text) if verb.decode() in FEATURES}
                 found |= {"noreply"} if NOREPLY.search(text) else set()
-                found |= {"item-limit"} if any(isinstance(part, Run) for part in step.text.parts) else set()
+                found |= (
+                    {"item-limit"}
+                    if any(isinstance(part, Run) for part in step.text.parts) and len(text) > LARGEST
+                    else set()
+                )
         return frozenset(found)
 
     @property
@@ -414,15 +419,26 @@ def _check(case: Case) -> None:
 
 def no_datagram(case: Case) -> str:
     """Why a case cannot be played over UDP, where a write is one request of one datagram; empty when it can."""
-    if case.suite != "classic" or case.options or case.needs:
+    if case.suite not in {"classic", "meta"} or case.options or case.needs:
         return "is about more than commands and replies: not over UDP"
     sends = [sent(step) for _, step in case.steps if isinstance(step, Send)]
     acts = [step for _, step in case.steps if isinstance(step, Act) and step.word != "wait"]
     if acts or any(isinstance(step, Act) and step.amount == APART for _, step in case.steps):
         return "needs a connection: not over UDP"
-    if any(len(COMMAND.findall(text)) != 1 or len(text) > LARGEST or not text.endswith(b"\n") for text in sends):
+    if any(_commands(text) != 1 or len(text) > LARGEST or not text.endswith(b"\n") for text in sends):
         return "does not send one command in a datagram: not over UDP"
     return ""
+
+
+def _commands(text: bytes) -> int:
+    """How many commands a write holds; the data of those that store are no lines of their own."""
+    count = 0
+    while text:
+        line, _, text = text.partition(b"\n")
+        if found := STORES.match(line):
+            text = text[int(found[1] or found[2]) + 2 :]
+        count += 1
+    return count
 
 
 def relaxed(case: Case) -> Case | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import shlex
 import signal
 import socket
@@ -28,6 +29,8 @@ from .wire import Address, BrokenError, UnreachableError, connect
 REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends (and, for -S, without SASL's files)
 STARTS = 4  # servers that start at a time
 PORTS = (10000, 20000)  # for servers that are told theirs; the kernel gives its own from 32768 on
+EPITAPH = 4096  # bytes at the end of its standard error that a server's end is read from
+TELLING = re.compile(r"\b\w*error\b|panic|fatal|assert|abort|terminat|sanitizer", re.IGNORECASE)
 START = 20.0  # seconds that a server may take to accept its first connection
 
 
@@ -113,7 +116,9 @@ class Process:
 
     def epitaph(self) -> str:
         """How the process ended, and the end of what it wrote to its standard error."""
-        words = self.errors.read_text(errors="replace").strip().splitlines()[-3:]
+        text = self.errors.read_text(errors="replace")[-EPITAPH:]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        words = [line for line in lines if TELLING.search(line)][-1:] or lines[-3:]
         code = self.process.poll()
         how = f"killed by signal {-code}" if code is not None and code < 0 else f"exit status {code}"
         return f"the server ended ({how}){': ' if words else ''}{' / '.join(words)}"
@@ -153,6 +158,7 @@ class Servers:
 
     shared_by_all = False
     restartable = False
+    private = False  # whether a case can have a server of its own
 
     def restart(self, lease: Lease) -> bool:
         """Ends what is left of a server that died or hangs, and has another in its place; False when it cannot."""
@@ -231,7 +237,7 @@ class Spawned(Servers):
     dial: how to be let in (TLS, user, UDP); its host and port are not used.
     """
 
-    restartable = True
+    restartable = private = True
 
     def __init__(self, command: str, dial: Address | None = None) -> None:
         self.command = shlex.split(command)

@@ -17,7 +17,6 @@ from .options import (
     CLUSTER_OPTIONS,
     OPTIONS,
     OWN_OPTIONS,
-    REFUSED,
     SUBOPTIONS,
     Draft,
     Option,
@@ -28,8 +27,7 @@ from .options import (
 from .rules import EX_FAILURE, ConfigError
 from .subcommands import SUBCOMMANDS
 
-MEMCACHED_OPTIONS = (*OPTIONS, *REFUSED)
-ALL_OPTIONS = (*MEMCACHED_OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
+ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
 AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 """The environment's `user:password` for ZooKeeper."""
@@ -268,7 +266,7 @@ def long_option(word: str, rest: list[str]) -> tuple[Option, str, str]:
 
 def find_long(name: str) -> Option:
     """The option of this name or unambiguous abbreviation. Raises ConfigError (1)."""
-    for options in (MEMCACHED_OPTIONS, ALL_OPTIONS):
+    for options in (OPTIONS, ALL_OPTIONS):
         found = [each for each in options if each.long and each.long.startswith(name)]
         exact = [each for each in found if each.long == name]
         if len(exact or found) == 1:

@@ -24,7 +24,6 @@ from .options import (
     COMMAND_LINE,
     OPTIONS,
     OWN_OPTIONS,
-    REFUSED,
     SUBOPTIONS,
     Draft,
     Option,
@@ -54,7 +53,7 @@ def name_of(entry: Entry) -> str:
 
 def file_options() -> dict[str, Option]:
     """The options that a file may hold, by name."""
-    options = (*OPTIONS, *REFUSED, *OWN_OPTIONS, *CLUSTER_OPTIONS)
+    options = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
     return {name_of(each): each for each in options if each.long not in NOT_IN_A_FILE}
 
 

@@ -102,7 +102,7 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ('config = "/x"', 64, "there is no option 'config'"),
         ('extended = "idle_timeout=1"', 64, "[extended]"),
         ("[extended]\nfoo = 1", 64, "there is no option 'foo'"),
-        ("[extended]\nssl_chain_cert = 'x'", 1, "TLS is not built"),
+        ("[extended]\next_path = 'x'", 1, "external storage is not built"),
         ("[extended]\nidle_timeout = true", 64, "idle_timeout takes one s, not True"),
         ("port = true", 64, "port takes one num, not True"),
         ("port = [1, 2]", 64, "port takes one num"),
@@ -113,7 +113,6 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ("conn-limit = 0", 1, "Maximum connections must be greater than 0"),
         ("disable-cas = 1", 64, "disable-cas takes true or false, not 1"),
         ("verbose = 10", 64, "verbose must be from 0 to 9"),
-        ("enable-ssl = true", 64, "TLS is not built"),
         ('user = "a\\u0000b"', 64, "user takes one name"),
     ],
 )

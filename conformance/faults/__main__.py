@@ -15,7 +15,7 @@ from .. import library
 from ..crew import run
 from ..look import look
 from ..notation import Case, version
-from ..profiles import DEFAULT, PROFILES
+from ..profiles import DEFAULT, profile, release
 from ..runner import Result, Settings
 from ..servers import Servers, Spawned
 from . import Fault, Proxied, faults
@@ -68,13 +68,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when the suite finds every fault and passes without one, 1 otherwise."""
     options = argparse.ArgumentParser(prog="python -m conformance.faults", description=__doc__)
     options.add_argument("--spawn", required=True, metavar="COMMAND", help="a right server, started with this command")
-    options.add_argument("--profile", choices=PROFILES, default=DEFAULT)
+    options.add_argument("--profile", type=profile, default=DEFAULT)
     options.add_argument("--timeout", type=float, default=2.0, metavar="S")
     given = options.parse_args(argv)
     servers = Spawned(given.spawn)
     wrong = 0
     try:
-        for fault, results in prove(servers, Settings(version(given.profile), given.timeout)):
+        for fault, results in prove(servers, Settings(release(given.profile), given.timeout)):
             found = [result for result in results if result.status != "skipped"]
             wrong += bool(found)
             name = f"{fault.id}: {fault.sentence}" if fault else "no fault"
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(f"        {result.case.id} {result.status}: {result.reason}")
     finally:
         servers.close()
-    print(f"{len(possible(version(given.profile)))} faults, {wrong} not as they should be")
+    print(f"{len(possible(release(given.profile)))} faults, {wrong} not as they should be")
     return 1 if wrong else 0
 
 

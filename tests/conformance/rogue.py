@@ -64,7 +64,7 @@ def half_answer(client: socket.socket) -> None:
 
 def read_nothing(client: socket.socket) -> None:
     """Takes the connection and never reads."""
-    time.sleep(3)
+    time.sleep(5)
 
 
 @contextlib.contextmanager

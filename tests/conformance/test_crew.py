@@ -15,12 +15,13 @@ import pytest
 
 from conformance import library
 from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
-from conformance.crew import run
+from conformance.crew import Crew, run
 from conformance.notation import Send, read, sent, version
 from conformance.report import LINES, telnet
-from conformance.runner import Settings
-from conformance.servers import Spawned
+from conformance.runner import Result, Settings
+from conformance.servers import Process, Spawned
 from conformance.text import parse
+from conformance.wire import Address, UnreachableError
 from tests.conformance.rogue import rogue
 from tests.ports import free_port
 
@@ -205,3 +206,23 @@ case x/after
     finally:
         servers.close()
     assert statuses == ["failed", "passed"]
+
+
+def test_the_end_of_a_server_is_told_by_its_own_words(tmp_path: Path) -> None:
+    script = (
+        "import sys; sys.stderr.write('x.js:9\\n\\nRangeError: size\\n    at a (b)\\n}\\n\\nNode v0\\n'); sys.exit(1)"
+    )
+    with pytest.raises(UnreachableError, match=r"\(exit status 1\): RangeError: size$"):
+        Process([sys.executable, "-c", script], [], tmp_path, Address())
+
+
+def test_who_waited_in_vain_is_not_asked_whether_it_ended_the_server() -> None:
+    servers = Spawned("unused")
+    servers.close()
+    crew = Crew(library.cases()[:3], servers, Settings((1, 4)), lambda _: None)
+    ends = ["died", "the server closed the connection", "hung: no reply for 5 s"]
+    batch = {at: Result(library.cases()[at], "failed", broken=end) for at, end in enumerate(ends)}
+    crew.ended = "the server ended (exit status 1)"
+    assert crew.suspects(batch) == [0, 1]
+    crew.ended = "the server hangs: a new connection got no reply for 5 s"
+    assert crew.suspects(batch) == [0, 1, 2]

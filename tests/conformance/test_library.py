@@ -15,15 +15,37 @@ import pytest
 from conformance import library
 from conformance.coverage import by_rule, matrix
 from conformance.faults import faults
-from conformance.profiles import CHANGES, PROFILES, release
+from conformance.profiles import CHANGES, PROFILES, nearest, profile, release
 
 HOME = Path(str(resources.files("conformance")))
 
 
 def test_there_are_enough_cases_for_each_profile() -> None:
-    for profile in PROFILES:
-        least = 300 if release(profile) < (1, 6) else 900
-        assert sum(case.applies(release(profile)) for case in library.cases()) >= least
+    for name in PROFILES:
+        least = 300 if release(name) < (1, 6) else 900
+        assert sum(case.applies(release(name)) for case in library.cases()) >= least
+
+
+@pytest.mark.parametrize(
+    ("says", "judged_by"),
+    [
+        ("1.6.18", "1.6.18"),
+        ("1.6.38", "1.6.38"),
+        ("1.6.45", "1.6.45"),
+        ("1.6.99", "1.6.45"),
+        ("1.6.9", "1.5"),
+        ("", "1.6.45"),
+    ],
+)
+def test_a_server_is_judged_by_the_release_that_it_says_it_is(says: str, judged_by: str) -> None:
+    assert nearest(says) == judged_by
+
+
+def test_profiles_are_the_releases_that_the_cases_know() -> None:
+    assert [release(profile(name)) for name in ("1.4", "1.6.20")] == [(1, 4, 39), (1, 6, 20)]
+    for wrong in ("1.3", "1.6", "1.6.17", "1.6.46", "1.6.020", "x"):
+        with pytest.raises(ValueError, match=wrong):
+            profile(wrong)
 
 
 def test_every_rule_has_a_case() -> None:

@@ -78,9 +78,10 @@ class Owner:
     def connect(self) -> Peer:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        self.peers.append(Peer(ours))
+        peer = Peer(ours)
+        self.peers.append(peer)
         assert self.workers.open(theirs.detach())
-        return self.peers[-1]
+        return peer  # not the last of them: several threads connect
 
     def command(self, session: Session, line: bytes) -> Any:
         verb = line.split(b" ", 1)[0]
