@@ -5,6 +5,7 @@ Only `main` prints and exits; `parse` is pure. Exit codes are those of memcached
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,6 @@ from .options import (
     CLUSTER_OPTIONS,
     OPTIONS,
     OWN_OPTIONS,
-    REFUSED,
     SUBOPTIONS,
     Draft,
     Option,
@@ -27,8 +27,7 @@ from .options import (
 from .rules import EX_FAILURE, ConfigError
 from .subcommands import SUBCOMMANDS
 
-MEMCACHED_OPTIONS = (*OPTIONS, *REFUSED)
-ALL_OPTIONS = (*MEMCACHED_OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
+ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
 AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 """The environment's `user:password` for ZooKeeper."""
@@ -51,9 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status
-    from .server import run
+    gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
+    try:
+        from .server import run
 
-    return run(chosen, lambda: configured(arguments))
+        return run(chosen, lambda: configured(arguments))
+    finally:
+        gc.enable()
 
 
 def configured(arguments: Sequence[str]) -> Config:
@@ -263,7 +266,7 @@ def long_option(word: str, rest: list[str]) -> tuple[Option, str, str]:
 
 def find_long(name: str) -> Option:
     """The option of this name or unambiguous abbreviation. Raises ConfigError (1)."""
-    for options in (MEMCACHED_OPTIONS, ALL_OPTIONS):
+    for options in (OPTIONS, ALL_OPTIONS):
         found = [each for each in options if each.long and each.long.startswith(name)]
         exact = [each for each in found if each.long == name]
         if len(exact or found) == 1:

@@ -6,16 +6,26 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig
 from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, check_rules, rules, setting
 
-__all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener"]
+__all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 
 MEBIBYTE = 1 << 20
 PAGE = MEBIBYTE
 """A slab page, in bytes; chunks divide it."""
+
+
+class Secure(Enum):
+    """What an address of `-l` asks of its clients where there is TLS, by its prefix."""
+
+    DEFAULT = ""
+    NONE = "notls"
+    BASIC = "btls"
+    MUTUAL = "mtls"
 
 
 class Listener(NamedTuple):
@@ -24,6 +34,7 @@ class Listener(NamedTuple):
     host: str | None
     port: int | None
     tag: str = ""
+    secure: Secure = Secure.DEFAULT
 
 
 def parse_listeners(inter: str) -> tuple[Listener, ...]:
@@ -36,12 +47,11 @@ def parse_listeners(inter: str) -> tuple[Listener, ...]:
 
 def parse_listener(text: str) -> Listener:
     """One address with its prefixes; `proto[ascii]:` and `proto[negotiating]:` mean the same here."""
-    rest, tag = text, ""
-    for secure in ("notls", "btls", "mtls"):
-        if rest.startswith(secure + ":"):
-            raise ConfigError(
-                f"'{secure}' option is valid only when SSL is enabled: remove it from -l {text}", EX_OSERR
-            )
+    rest, tag, secure = text, "", Secure.DEFAULT
+    for prefix in (Secure.NONE, Secure.BASIC, Secure.MUTUAL):
+        if rest.startswith(prefix.value + ":"):
+            rest, secure = rest.removeprefix(prefix.value + ":"), prefix
+            break
     if rest.startswith("proto["):
         protocol, bracket, rest = rest.removeprefix("proto[").partition("]:")
         if not bracket or protocol not in ("ascii", "negotiating"):
@@ -62,7 +72,7 @@ def parse_listener(text: str) -> Listener:
         host, _, port = rest.partition(":")
     if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
-    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag)
+    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag, secure)
 
 
 def is_host_port(address: str) -> bool:
@@ -90,9 +100,9 @@ class Config:
     )
     udpport: int = setting(
         0,
-        "UDP port to listen on; 0: none",
-        lambda port: port == 0,
-        "UDP is not built yet: remove -U {}, or write -U 0",
+        "UDP port to listen on; 0: none, -1: any that is free",
+        lambda port: -1 <= port <= 65535,
+        "ERROR: Invalid port number {}. It must be from -1 (any that is free) to 65535.",
         status=EX_USAGE,
     )
     inter: str | None = setting(
@@ -153,6 +163,49 @@ class Config:
     )
     port_file: str | None = None
     """A file to write the ports to that were really opened (MEMCACHED_PORT_FILENAME)."""
+
+    # TLS
+    ssl_enabled: bool = setting(False, "TLS on every TCP port but those with the prefix notls: in -l")
+    ssl_chain_cert: str | None = setting(
+        None, "PEM file with the server's certificate, and those between it and its authority"
+    )
+    ssl_key: str | None = setting(None, "file with the certificate's private key (default: the certificate's file)")
+    ssl_verify_mode: int = setting(
+        0,
+        "client certificates: 0 none, 1 verified if there is one, 2 demanded, 3 as 2",
+        lambda mode: 0 <= mode <= 3,
+        "Invalid ssl_verify_mode. It must be from 0 to 3.",
+    )
+    ssl_keyformat: int = setting(
+        1,
+        "the key's format: 1 PEM, 2 DER",
+        lambda kind: kind in (1, 2),
+        "ssl_keyformat must be 1 (PEM) or 2 (DER): keys in an engine are not read",
+    )
+    ssl_ciphers: str | None = setting(None, "ciphers of TLS 1.2 and before, as OpenSSL's list (default: OpenSSL's own)")
+    ssl_ca_cert: str | None = setting(None, "PEM file of the authorities that may have signed a client's certificate")
+    ssl_wbuf_size: int = setting(
+        16 << 10,
+        "a thread encrypts up to eight times this, in KiB, before it sends; below 16 it is the largest record, too",
+        lambda size: 1 << 10 <= size <= 16 << 20,
+        "ssl_wbuf_size must be from 1 to 16384 KiB",
+    )
+    ssl_session_cache: bool = setting(
+        False, "keep sessions for clients that resume without tickets, and count ssl_new_sessions"
+    )
+    ssl_kernel_tls: bool = setting(False, "let the kernel encrypt, where it can")
+    ssl_min_version: int = setting(
+        2,
+        "oldest version: 0 TLS 1.0, 1 TLS 1.1, 2 TLS 1.2, 3 TLS 1.3",
+        lambda version: 0 <= version <= 3,
+        "Invalid ssl_min_version. It must be from 0 to 3.",
+    )
+    ssl_handshake_timeout: int = setting(
+        10,
+        "seconds that a client has to complete its handshake",
+        lambda s: 1 <= s <= 3600,
+        "ssl_handshake_timeout must be from 1 to 3600 seconds",
+    )
 
     # Memory
     maxbytes: int = setting(64 * MEBIBYTE, "memory for items; from 2 to 262143", engine="memory_limit", live=True)
@@ -229,6 +282,9 @@ class Config:
         effect=Effect.ACCEPTED,
     )
     track_sizes: bool = setting(False, "keep the histogram of `stats sizes`", engine="track_sizes")
+    memory_file: str | None = setting(
+        None, "keep items in this file, on a tmpfs: the next start serves them after SIGUSR1 or `shutdown graceful`"
+    )
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
     lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
 
@@ -357,6 +413,10 @@ class Config:
     metrics_names: tuple[str, ...] = setting(
         (), "a further name by which browsers and scrapers may ask for --metrics; repeatable"
     )
+    take_over: str | None = setting(
+        None,
+        "Unix socket at which the next process, started with this option too, gets sockets and memory; this one ends then",
+    )
     ephemeral: bool = setting(
         False,
         "for tests: any free port of 127.0.0.1 unless -p or -l say otherwise, one line of JSON with address and pid on stdout, "
@@ -387,8 +447,12 @@ class Config:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
             )
+        if self.take_over is not None and any(each.secure is not Secure.DEFAULT for each in self.listeners()):
+            raise ConfigError(
+                "--take-over forgets what notls:, btls: and mtls: ask for: remove it, or the prefixes from -l"
+            )
         self.check_logins()
-        self.listeners()
+        self.check_tls()
 
     def check_logins(self) -> None:
         """A login belongs to one protocol: the other must not be a way around it."""
@@ -396,10 +460,32 @@ class Config:
             raise ConfigError("You cannot allow the ASCII protocol while using SASL: remove -S, or write -B binary")
         if self.sasl and not self.sasl_file:
             raise ConfigError("-S needs users: set MEMCACHED_SASL_PWDB to a file with a line name:password for each")
+        if self.sasl and self.udpport:
+            raise ConfigError("ERROR: Cannot enable UDP while using binary SASL authentication.")
+        if self.auth_file is not None and self.udpport:
+            raise ConfigError("Cannot use UDP with ascii authentication enabled (-U 0 to disable)")
         if self.auth_file is not None and self.binding_protocol != "ascii":
             raise ConfigError(
                 "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"
             )
+
+    def check_tls(self) -> None:
+        """What can be said before a file is read (tls.py reads them)."""
+        listeners = self.listeners()
+        if self.ssl_enabled:
+            if self.tcpport == 0 and not any(each.port for each in listeners):
+                raise ConfigError("ERROR: You cannot enable SSL without a TCP port: remove -Z, or give one with -p")
+            if self.ssl_chain_cert is None:
+                raise ConfigError(
+                    "-Z needs a certificate: name its file with -o ssl_chain_cert=FILE, and its key's with ssl_key=FILE"
+                )
+            return
+        for each in listeners:
+            if each.secure is not Secure.DEFAULT:
+                raise ConfigError(
+                    f"'{each.secure.value}' option is valid only when SSL is enabled: add -Z, or remove it from -l",
+                    EX_OSERR,
+                )
 
     def check_sizes(self) -> None:
         """The limits between -m, -I and the sizes of chunks; any -I within its range will do, unlike memcached."""

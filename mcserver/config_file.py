@@ -24,7 +24,6 @@ from .options import (
     COMMAND_LINE,
     OPTIONS,
     OWN_OPTIONS,
-    REFUSED,
     SUBOPTIONS,
     Draft,
     Option,
@@ -54,7 +53,7 @@ def name_of(entry: Entry) -> str:
 
 def file_options() -> dict[str, Option]:
     """The options that a file may hold, by name."""
-    options = (*OPTIONS, *REFUSED, *OWN_OPTIONS, *CLUSTER_OPTIONS)
+    options = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
     return {name_of(each): each for each in options if each.long not in NOT_IN_A_FILE}
 
 
@@ -88,6 +87,22 @@ def read_file(draft: Draft, path: str) -> None:
         raise ConfigError(text if path in text else f"{path}: {text}", error.status) from None
     finally:
         draft.speak(COMMAND_LINE)
+
+
+def check_whole(path: str) -> None:
+    """Raises ConfigError for a file that somebody may be writing just now: half a number is a number, too.
+
+    Only for a reload. A file that can't be read is left to read_file.
+    """
+    try:
+        with open(path, "rb") as file:
+            whole = file.read(FILE_BYTES).endswith(b"\n")
+    except OSError:
+        return
+    if not whole:
+        raise ConfigError(
+            f"{path} doesn't end with a line end, as if it were half written: write it whole, then reload"
+        )
 
 
 def _read_table(draft: Draft, table: dict[str, Any], known: dict[str, Any], path: str) -> None:

@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
 from mcserver.admin import Socket as SocketStatus
-from mcserver.core import Engine, Session, Workers
+from mcserver.core import Engine, Session, TlsRules, Workers
+from mcserver.listeners import is_loopback
 from mcserver.logs import lost, trace, trace_lines
-from mcserver.process import open_descriptors
+from mcserver.process import StartError, open_descriptors
+from mcserver.tls import load, security
 
 if TYPE_CHECKING:
     from mcserver.config import Config
@@ -34,11 +36,11 @@ FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 """How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
 PROCEED_SECONDS = 0.0005
 """How long long replies may go on before those get their turn for which something came."""
-CLOCK_START = 2
-"""The second of the engine's clock at which the server began."""
 FULL = -1
 """What Workers.accept answers when -c is reached."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
+TOO_MANY_TLS = b"\x15\x03\x01\x00\x02\x02\x50"
+"""A fatal alert, internal_error: where TLS is spoken, words would only be taken for a wrong version."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 NEW_CLIENT = {
     "ascii": "new ascii client connection.",
@@ -53,8 +55,15 @@ WRONG_DOORS = {
     "tls": "closed %s: it speaks TLS, and the port is plain",
     "http": "closed %s: it speaks HTTP",
     "resp": "closed %s: it speaks Redis's protocol",
+    "plain": "closed %s: it doesn't speak TLS, and the port does",
 }
 """What is said of a client that came to the wrong door, by the reason for which its session closed."""
+TLS_TROUBLES = {
+    "tls_handshake": "closed %s: the TLS handshake failed: %s",
+    "tls_slow": "closed %s: its TLS handshake took longer than ssl_handshake_timeout%s",
+    "tls_record": "closed %s: TLS: %s",
+}
+"""... and of one that speaks TLS, but not well; the second is OpenSSL's reason."""
 
 
 class Connections:
@@ -67,8 +76,9 @@ class Connections:
         loop: asyncio.AbstractEventLoop,
         listeners: list[socket.socket],
         stop: Callable[[bool], None],
+        datagrams: list[socket.socket] | None = None,
     ) -> None:
-        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking."""
+        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
         self.workers = Workers(engine, self, config.num_threads)
         self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later, self.workers.tell_closed)
         self.admin: Admin
@@ -79,11 +89,19 @@ class Connections:
         """Set when the last connection has gone after the listeners."""
         self._config = config
         self._engine = engine
+        self._began = int(engine.now())
         self._loop = loop
         self._stop = stop
         self._figures = Figures()
         self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
+        self._security = {listener.fileno(): security(config, listener) for listener in listeners}
+        self._tls_before = (0, 0, 0)
+        self._tls_loaded = 0.0
+        self._datagrams = datagrams or []
+        self._datagrams_seen = 0, 0
+        self._doors: dict[int, str] = {}
+        """The UDP sockets of the workers: descriptor, address."""
         self._most = len(self._listeners)
         self._waiting: deque[Session] = deque()
         self._proceeding = False
@@ -105,13 +123,38 @@ class Connections:
         idle = self._config.idle_timeout if self._config.domain_socket is None else 0
         self.workers.set_idle_timeout(idle)
 
+    # TLS -------------------------------------------------------------------------------------------------------------
+
+    def set_tls(self, rules: TlsRules) -> None:
+        """From now on new connections are made with these certificates."""
+        self.workers.set_tls(rules, self._config.ssl_handshake_timeout)
+        self._tls_loaded = self._engine.now()
+
+    def refresh_certificates(self) -> str:
+        """Reads the files again. Those that are connected notice nothing; an error changes nothing, and is returned."""
+        try:
+            self.set_tls(load(self._config))
+        except StartError as error:
+            log.error("%s; the certificates stay as they were", error)
+            return str(error)
+        log.info("the certificates are read again")
+        return ""
+
+    @property
+    def certificate_seconds(self) -> int:
+        return int(self._engine.now() - self._tls_loaded)
+
     # Listening -------------------------------------------------------------------------------------------------------
 
     def listen(self) -> None:
         """Starts the workers, and to accept."""
         self._tell_workers()
+        for each in self._datagrams:
+            doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))
+            self._doors.update(dict.fromkeys(doors, address_text(each.fileno())))
         self.workers.start()
-        self._figures.total_connections += len(self._listeners)  # memcached counts them, too
+        self._figures.total_connections += len(self._listeners) + len(self._doors)  # memcached counts them, too
+        self._most = max(self._most, self.connections)
         self.reserved_descriptors = open_descriptors() - self.connections
         self._loop.add_reader(self.workers.fileno(), self.workers.turn)
         self._watch_listeners()
@@ -128,6 +171,8 @@ class Connections:
             self._loop.remove_reader(fd)
             listener.close()
         self._listeners.clear()
+        for each in self._datagrams:
+            each.close()
 
     def _pause(self) -> None:
         if self._accepting:
@@ -156,15 +201,16 @@ class Connections:
     def _accept(self, listener: socket.socket) -> None:
         told: list[int] | None = [] if self.watchers.connevents or self._engine.verbosity > 1 else None
         before = self.workers.accepted
-        reason = self.workers.accept(listener.fileno(), self._config.maxconns, told)
+        fd = listener.fileno()
+        reason = self.workers.accept(fd, self._config.maxconns, told, self._security[fd])
         accepted = self.workers.accepted - before
         if accepted:
             self._rest = FIRST_REST_SECONDS
             self._short = False
             self._figures.total_connections += accepted
             self._most = max(self._most, self.connections)
-            for fd in told or ():
-                self._tell_new(fd)
+            for client in told or ():
+                self._tell_new(client)
         if reason == FULL:
             if self._config.maxconns_fast:
                 self._refuse_some(listener)
@@ -208,7 +254,7 @@ class Connections:
             self._figures.rejected_connections += 1
             connection.setblocking(False)
             try:
-                connection.send(TOO_MANY)
+                connection.send(TOO_MANY_TLS if self._security[listener.fileno()] else TOO_MANY)
             except OSError:
                 pass
             connection.close()
@@ -221,10 +267,20 @@ class Connections:
     def closed(self, session: Session, reason: str) -> None:
         """Its descriptor stays open until this returns."""
         fd = session.fd
+        if session.datagram:
+            if self.cluster is not None:
+                self.cluster.closed(session)
+            return
         self.watchers.remove(session)
         if reason in WRONG_DOORS:
             self._figures.wrong_protocol += 1
             log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
+            reason = "error"
+        elif reason in TLS_TROUBLES:
+            why = session.why.decode("ascii", "replace")
+            log.warning(TLS_TROUBLES[reason], address_text(fd, peer=True), why)
+            if self.watchers.connevents:
+                self.watchers.tls_error(fd, why or "handshake timed out")
             reason = "error"
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
@@ -323,13 +379,22 @@ class Connections:
 
     @property
     def connections(self) -> int:
-        return self.workers.clients + len(self._listeners)
+        return self.workers.clients + len(self._listeners) + len(self._doors)
 
     @property
     def figures(self) -> Figures:
         kicks = self.workers.idle_kicks - self._idle_kicks
         self._idle_kicks += kicks
         self._figures.idle_kicks += kicks
+        shakes, protos, sessions = now = self.workers.tls_figures()
+        self._figures.ssl_handshake_errors += shakes - self._tls_before[0]
+        self._figures.ssl_proto_errors += protos - self._tls_before[1]
+        self._figures.ssl_new_sessions += sessions - self._tls_before[2]
+        self._tls_before = now
+        came, dropped = self.workers.datagrams
+        self._figures.udp_requests += came - self._datagrams_seen[0]
+        self._figures.udp_dropped += dropped - self._datagrams_seen[1]
+        self._datagrams_seen = came, dropped
         return self._figures
 
     @property
@@ -346,11 +411,14 @@ class Connections:
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         now = self._engine.now()
-        rows = sorted([*((fd, "conn_listening", 0, CLOCK_START) for fd in self._listeners), *self.workers.sockets()])
+        listening = [(fd, "conn_listening", 0, self._began) for fd in self._listeners]
+        rows = sorted([*listening, *self.workers.sockets()])
         for fd, state, waiting, last in rows:
             if not is_open(fd):  # it has gone since the list was made: its worker waits for nobody
                 continue
-            if state == "conn_listening":
+            if fd in self._doors:
+                yield SocketStatus(fd, self._doors[fd], "", "conn_read", 0, max(0, int(now - last)), udp=True)
+            elif state == "conn_listening":
                 yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))
             elif fd == asking.fd:
                 yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), "conn_parse_cmd", waiting, 0)
@@ -380,14 +448,14 @@ def address_text(fd: int, *, peer: bool = False) -> str:
     try:
         with borrowed(fd) as sock:
             address = sock.getpeername() if peer and sock.family != socket.AF_UNIX else sock.getsockname()
-            family = sock.family
+            family, kind = sock.family, "udp" if sock.type == socket.SOCK_DGRAM else "tcp"
     except OSError:
         return "unknown"
     if family == socket.AF_UNIX:
         return f"unix:{address}"
     if family == socket.AF_INET6:
-        return f"tcp6:[{address[0]}]:{address[1]}"
-    return f"tcp:{address[0]}:{address[1]}"
+        return f"{kind}6:[{address[0]}]:{address[1]}"
+    return f"{kind}:{address[0]}:{address[1]}"
 
 
 def event_address(fd: int) -> tuple[str, int, str]:

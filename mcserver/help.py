@@ -9,7 +9,7 @@ from typing import Any
 from . import MEMCACHED_VERSION, __version__
 from .cluster_config import ClusterConfig
 from .config import Config
-from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Option, Suboption, effect_of
+from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
 from .rules import rules
 from .subcommands import SUBCOMMANDS
 
@@ -49,8 +49,6 @@ def help_page() -> str:
         *(option_lines(each) for each in OWN_OPTIONS),
         "\na fleet kept coherent through ZooKeeper (docs/coherence.md):",
         *(option_lines(each) for each in CLUSTER_OPTIONS),
-        "\nnot built; the server does not start with them:",
-        *(option_lines(each) for each in REFUSED),
     ]
     return "\n".join(parts)
 

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import stat
-from pathlib import Path
 
-from mcserver.config import Config
+from mcserver.config import Config, Listener, Secure
 from mcserver.process import StartError, others_may_replace, write_atomically
 
 METRICS_BACKLOG = 16
-FIRST_UNPRIVILEGED_PORT = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
+SEND_BUFFER = 16 << 20
+"""Bytes that a UDP socket may have on their way, as far as the system allows: a large value is sent in one go."""
+FIRST_UNPRIVILEGED_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+
+class Listening(socket.socket):
+    """A listener of -l, which knows what it asks of its clients."""
+
+    secure = Secure.DEFAULT
 
 
 def need_root(config: Config) -> bool:
@@ -21,11 +29,12 @@ def need_root(config: Config) -> bool:
     if config.domain_socket is not None:
         return False
     try:
-        first = int(FIRST_UNPRIVILEGED_PORT.read_text())
+        with open(FIRST_UNPRIVILEGED_PORT) as file:
+            first = int(file.read())
     except (OSError, ValueError):
         first = 1024
     ports = [config.tcpport if each.port is None else each.port for each in config.listeners()]
-    return any(0 < port < first for port in ports)
+    return any(0 < port < first for port in [*ports, config.udpport])
 
 
 def open_listeners(config: Config) -> list[socket.socket]:
@@ -41,13 +50,70 @@ def open_listeners(config: Config) -> list[socket.socket]:
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
                 if port != 0:
-                    listeners += map(opened.enter_context, _tcp(listener.host, max(port, 0), config))
+                    listeners += map(opened.enter_context, _tcp(listener, max(port, 0), config))
         opened.pop_all()
         return listeners
 
 
-def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
+def open_datagrams(config: Config) -> list[socket.socket]:
+    """The UDP sockets, bound and non-blocking: at the addresses of -l, whose ports, as in memcached, go before that of -U.
+
+    Raises StartError (71), as open_listeners.
+    """
+    with contextlib.ExitStack() as opened:
+        bound: list[socket.socket] = []
+        if config.udpport != 0 and config.domain_socket is None:
+            for listener in config.listeners():
+                port = config.udpport if listener.port is None else listener.port
+                bound += map(opened.enter_context, _udp(listener.host, max(port, 0)))
+        opened.pop_all()
+        return bound
+
+
+def _udp(host: str | None, port: int) -> list[socket.socket]:
+    where = host or "any address"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        raise StartError(f"can't resolve {where}: {error.strerror}; give an address of this machine with -l") from error
+    bound: list[socket.socket] = []
+    for family, kind, protocol, _, address in found:
+        try:
+            one = socket.socket(family, kind, protocol)
+        except OSError:
+            continue  # the kernel may lack IPv6
+        if port == 0 and bound:
+            port = bound[0].getsockname()[1]
+        try:
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+            one.bind((address[0], port, *address[2:]))
+        except OSError as error:
+            one.close()
+            if host is None and error.errno == errno.EADDRNOTAVAIL:
+                continue  # this machine has no address of the family
+            for other in bound:
+                other.close()
+            raise StartError(
+                f"failed to listen on UDP port {port} of {where}: {error.strerror}. "
+                "Choose another port with -U, or another address with -l"
+            ) from error
+        one.setblocking(False)
+        bound.append(one)
+    if not bound:
+        raise StartError(f"can't listen on {where}: no usable address; give another with -l")
+    return bound
+
+
+def is_loopback(bound: socket.socket) -> bool:
+    """Whether only this machine reaches the socket."""
+    return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _tcp(wanted: Listener, port: int, config: Config) -> list[socket.socket]:
     """One socket for each address of the host; port 0 takes any that is free, the same for all where that can be."""
+    host = wanted.host
     where = host or "any address"
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -56,9 +122,10 @@ def _tcp(host: str | None, port: int, config: Config) -> list[socket.socket]:
     listeners: list[socket.socket] = []
     for family, kind, protocol, _, address in found:
         try:
-            listener = socket.socket(family, kind, protocol)
+            listener = Listening(family, kind, protocol)
         except OSError:
             continue  # the kernel may lack IPv6
+        listener.secure = wanted.secure
         if port == 0 and listeners:
             port = listeners[0].getsockname()[1]
         try:
@@ -118,7 +185,7 @@ def _unix(path: str, config: Config) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(~config.umask & 0o777)
     try:
-        _clear_the_way(path)
+        clear_the_way(path)
         listener.bind(path)
         listener.listen(config.tcp_backlog)
     except OSError as error:
@@ -135,11 +202,13 @@ def _unix(path: str, config: Config) -> socket.socket:
     return listener
 
 
-def _clear_the_way(path: str) -> None:
+def clear_the_way(path: str) -> None:
     """Removes a socket that is ours and that nobody serves, from a directory where nobody else can put something there.
 
     Raises StartError when there is a socket that must not be taken away, OSError for what the system refuses.
     """
+    from pathlib import Path
+
     try:
         found = Path(path).lstat()
     except FileNotFoundError:
@@ -174,8 +243,15 @@ def own_address(listeners: list[socket.socket]) -> tuple[str, int] | str | None:
 
 def write_port_file(path: str, listeners: list[socket.socket]) -> None:
     """MEMCACHED_PORT_FILENAME: `TCP INET: 11211`, a line a socket, as memcached writes it. Raises StartError."""
+    from pathlib import Path
+
     names = {socket.AF_INET: "INET", socket.AF_INET6: "INET6"}
-    lines = [f"TCP {names[each.family]}: {each.getsockname()[1]}\n" for each in listeners if each.family in names]
+    kinds = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}
+    lines = [
+        f"{kinds[each.type]} {names[each.family]}: {each.getsockname()[1]}\n"
+        for each in listeners
+        if each.family in names
+    ]
     try:
         write_atomically(Path(path), "".join(lines))
     except OSError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 import time
@@ -178,6 +179,7 @@ class Writer(logging.Handler):
         return self.format(record).encode() + b"\n"
 
     def _run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         while True:
             with self._changed:
                 self._writing = False

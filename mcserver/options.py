@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig, read_credentials
 from .config import MEBIBYTE, PAGE, Config
-from .rules import EX_FAILURE, EX_USAGE, ConfigError, Effect, check_value, rules
+from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
 
 class Named(dict[str, Any]):
@@ -152,15 +152,6 @@ def nothing(draft: Draft, option: str, value: str) -> None:
     """Accepted, as memcached does, with no effect."""
 
 
-def refused(reason: str, status: int = EX_USAGE) -> Apply:
-    """Not built: the server must not start as if it were."""
-
-    def apply(draft: Draft, option: str, value: str) -> None:
-        raise ConfigError(reason, status)
-
-    return apply
-
-
 # Options with rules of their own ----------------------------------------------------------------------------------------
 
 
@@ -285,6 +276,32 @@ def config_file(draft: Draft, option: str, value: str) -> None:
     draft.settings["config_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
+def key_format(draft: Draft, option: str, value: str) -> None:
+    """OpenSSL's number, or its name."""
+    draft.settings["ssl_keyformat"] = {"PEM": 1, "DER": 2}.get(value.upper()) or integer(draft, option, value)
+
+
+def path(name: str) -> Apply:
+    """A file that is read again later."""
+
+    def apply(draft: Draft, option: str, value: str) -> None:
+        draft.settings[name] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+    return apply
+
+
+def memory_file(draft: Draft, option: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
+    draft.settings["memory_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+
+def take_over(draft: Draft, option: str, value: str) -> None:
+    if not value:
+        raise ConfigError(f"{option} takes the path of a Unix socket", EX_FAILURE)
+    draft.settings["take_over"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+
+
 def auth_file(draft: Draft, option: str, value: str) -> None:
     """Reads ZooKeeper's credentials."""
     try:
@@ -295,14 +312,10 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
 
 # The tables -------------------------------------------------------------------------------------------------------------
 
-NO_TLS = refused("TLS is not built: remove -Z, and the ssl_ suboptions of -o")
-MEMORY_FILE = refused("The restartable cache is not built: remove -e; items are kept in memory only")
 
 OPTIONS = (
     Option("p", "port", "num", "tcpport", number("tcpport")),
-    Option(
-        "U", "udp-port", "num", "udpport", number("udpport"), "UDP is not built: only 0 is taken", Effect.APPROXIMATED
-    ),
+    Option("U", "udp-port", "num", "udpport", number("udpport")),
     Option("s", "unix-socket", "file", "domain_socket", text("domain_socket")),
     Option("a", "unix-mask", "mode", "umask", unix_mask),
     Option("A", "enable-shutdown", "", "shutdown_command", switch(shutdown_command=True)),
@@ -320,6 +333,7 @@ OPTIONS = (
         "refuse stores when memory is full, do not evict",
     ),
     Option("c", "conn-limit", "num", "maxconns", number("maxconns")),
+    Option("e", "memory-file", "file", "memory_file", memory_file),
     Option("k", "lock-memory", "", "lock_memory", switch(lock_memory=True)),
     Option("v", "verbose", "", "verbosity", verbose),
     Option("h", "help", "", "", nothing, "print this and exit"),
@@ -355,6 +369,7 @@ OPTIONS = (
         "refuse `stats cachedump`, `stats detail`, `lru_crawler metadump` and `mgdump`",
     ),
     Option("W", "disable-watch", "", "watch_enabled", switch(watch_enabled=False), "refuse `watch`"),
+    Option("Z", "enable-ssl", "", "ssl_enabled", switch(ssl_enabled=True)),
     Option("N", "napi-ids", "num", "num_napi_ids", number("num_napi_ids")),
     Option(
         "o",
@@ -372,6 +387,7 @@ OWN_OPTIONS = (
     Option("", "metrics", "addr", "metrics", text("metrics")),
     Option("", "metrics-name", "name", "metrics_names", metrics_name),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
+    Option("", "take-over", "path", "take_over", take_over),
     Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
 )
@@ -408,12 +424,6 @@ CLUSTER_OPTIONS = (
     Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
 )
-
-REFUSED = (
-    Option("Z", "enable-ssl", "", "", NO_TLS, "TLS"),
-    Option("e", "memory-file", "file", "", MEMORY_FILE, "restartable cache"),
-)
-"""memcached's options that are not built: the server does not start with them."""
 
 
 def sub(name: str, metavar: str = "num", missing: str = "Missing {} argument") -> Suboption:
@@ -497,6 +507,21 @@ SUBOPTIONS = (
         "",
         "Missing read_buf_mem_limit argument",
     ),
+    Suboption(
+        "ssl_chain_cert", "file", "ssl_chain_cert", path("ssl_chain_cert"), "", "Missing ssl_chain_cert argument"
+    ),
+    Suboption("ssl_key", "file", "ssl_key", path("ssl_key"), "", "Missing ssl_key argument"),
+    sub("ssl_verify_mode", "0..3"),
+    Suboption("ssl_keyformat", "num", "ssl_keyformat", key_format, "", "Missing ssl_keyformat argument"),
+    Suboption("ssl_ciphers", "list", "ssl_ciphers", text("ssl_ciphers"), "", "Missing ssl_ciphers argument"),
+    Suboption("ssl_ca_cert", "file", "ssl_ca_cert", path("ssl_ca_cert"), "", "Missing ssl_ca_cert argument"),
+    Suboption(
+        "ssl_wbuf_size", "KiB", "ssl_wbuf_size", number("ssl_wbuf_size", 1024), "", "Missing ssl_wbuf_size argument"
+    ),
+    Suboption("ssl_session_cache", "", "ssl_session_cache", switch(ssl_session_cache=True)),
+    Suboption("ssl_kernel_tls", "", "ssl_kernel_tls", switch(ssl_kernel_tls=True)),
+    sub("ssl_min_version", "0..3"),
+    sub("ssl_handshake_timeout", "s"),
     Suboption("resp_obj_mem_limit", "num", "", nothing, "there are no such objects", "", NONE),
     Suboption("inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
     Suboption("no_inline_ascii_resp", "", "", nothing, "nothing, as in memcached", "", NONE),
@@ -509,7 +534,6 @@ SUBOPTIONS = (
 )
 
 REFUSED_SUBOPTIONS = {
-    "ssl_": "TLS is not built",
     "ext_": "external storage is not built",
     "slab_automove_freeratio": "external storage is not built",
     "proxy_": "the proxy is not built",

@@ -13,7 +13,7 @@ from .cli import ALL_OPTIONS
 from .cluster_config import ClusterConfig
 from .config import Config
 from .help import describe, show_default
-from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, REFUSED, SUBOPTIONS, Option, Suboption, effect_of
+from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
 from .rules import EX_USAGE, ConfigError, rules
 from .subcommands import SUBCOMMANDS
 
@@ -59,7 +59,6 @@ def options_markdown() -> str:
             *_markdown("Suboptions of `-o`, the file's table `[extended]`", SUBOPTIONS),
             *_markdown("mcserver's own options", OWN_OPTIONS),
             *_markdown("The fleet's options", CLUSTER_OPTIONS, "All of them need `--zookeeper`."),
-            *_markdown("Not built", REFUSED, "The server does not start with them."),
         ]
     )
 
@@ -68,15 +67,11 @@ def _markdown(title: str, table: Table, note: str = "") -> Iterator[str]:
     yield from (f"## {title}", "")
     if note:
         yield from (note, "")
-    if table is REFUSED:
-        yield from ("| option | what |", "|---|---|")
-        yield from (f"| {_names(each)} | {each.meaning} |" for each in REFUSED)
-    else:
-        yield from ("| option | default | unit or value | live | meaning |", "|---|---|---|---|---|")
-        for each in table:
-            cells = (_names(each), f"`{_default(each)}`" if _default(each) else "", each.metavar.replace("|", ", "))
-            live = "yes" if is_live(each) else ""
-            yield f"| {' | '.join(cells)} | {live} | {_meaning(each).replace('|', ', ')} |"
+    yield from ("| option | default | unit or value | live | meaning |", "|---|---|---|---|---|")
+    for each in table:
+        cells = (_names(each), f"`{_default(each)}`" if _default(each) else "", each.metavar.replace("|", ", "))
+        live = "yes" if is_live(each) else ""
+        yield f"| {' | '.join(cells)} | {live} | {_meaning(each).replace('|', ', ')} |"
     yield ""
 
 
@@ -130,8 +125,6 @@ def man_page() -> str:
         *_man(OWN_OPTIONS),
         ".SS A fleet kept coherent through ZooKeeper",
         *_man(CLUSTER_OPTIONS),
-        ".SS Not built",
-        *_man(REFUSED),
         ".SH SUBCOMMANDS",
         "Each tells its arguments with",
         ".BR \\-\\-help .",

@@ -8,7 +8,10 @@ import os
 import pwd
 import resource
 import stat
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path  # loading it takes its time; who calls brings one
 
 EX_NOUSER = 67
 EX_OSERR = 71
@@ -137,16 +140,17 @@ def others_may_replace(path: Path) -> bool:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own."""
-    import tempfile  # with what it brings it takes longer than all of a start's own work
-
-    descriptor, draft = tempfile.mkstemp(prefix=path.name + ".", suffix=".lck", dir=path.parent)
+    draft = path.with_name(
+        f"{path.name}.{os.urandom(8).hex()}.lck"
+    )  # tempfile, with what it brings, takes long to load
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
         with open(descriptor, "w") as file:
             os.fchmod(descriptor, 0o644)
             file.write(text)
-        Path(draft).replace(path)
+        draft.replace(path)
     except OSError:
-        Path(draft).unlink(missing_ok=True)
+        draft.unlink(missing_ok=True)
         raise
 
 

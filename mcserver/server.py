@@ -11,14 +11,23 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mcserver import MEMCACHED_VERSION, __version__, logs
+from mcserver import MEMCACHED_VERSION, __version__, logs, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.core import Engine
-from mcserver.listeners import need_root, open_listeners, open_metrics, own_address, tcp_port, write_port_file
+from mcserver.handover import HandOver, HandOverError, Inheritance, Offer, bequeath, inherit, open_door
+from mcserver.listeners import (
+    need_root,
+    open_datagrams,
+    open_listeners,
+    open_metrics,
+    own_address,
+    tcp_port,
+    write_port_file,
+)
+from mcserver.memory_file import Kept, MemoryFile, UnusableError
 from mcserver.process import (
     Daemon,
     StartError,
@@ -37,8 +46,10 @@ from mcserver.users import read_users
 
 if TYPE_CHECKING:
     import pwd
+    from pathlib import Path
 
     from mcserver.config import Config
+    from mcserver.core import TlsRules
     from mcserver.observe.http import Observer
 
 log = logging.getLogger("mcserver")
@@ -52,6 +63,7 @@ TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EX_FAILURE = 1
 EX_USAGE = 64
 
@@ -68,7 +80,7 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         logs.finish()
 
 
-def _run(config: Config, reread: Callable[[], Config] | None) -> int:
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:  # noqa: C901  # the order of a start, in one place
     daemon: Daemon | None = None
     try:
         raise_descriptor_limit(config.maxconns)
@@ -76,40 +88,72 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             allow_core_dumps()
         factory, loop_name = choose_loop(config.loop)
         user = find_user(config.user)
-        engine = make_engine(config)
-        admit_users(config, engine)
+        users = read_logins(config)
+        rules = tls.load(config) if config.ssl_enabled else None
         manager = Manager(os.environ)
         listeners, metrics = inherited(os.environ) or (None, None)
+        if config.take_over is not None and need_root(config):
+            raise StartError("--take-over can't be had for ports that need root: let the service manager open them")
         if listeners is None and need_root(config):
             listeners = open_listeners(config)
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
         become(user, config)
-        if listeners is None:
-            listeners = open_listeners(config)
+        heritage = inherit(config.take_over) if config.take_over is not None else None
+        if heritage is not None:
+            listeners, datagrams, metrics = heritage.offer.listeners, heritage.offer.datagrams, heritage.offer.metrics
+        else:
+            listeners = open_listeners(config) if listeners is None else listeners
+            datagrams = open_datagrams(config)
         if metrics is None and config.metrics:
             metrics = open_metrics(config.metrics)
+        offered = -1 if heritage is None else heritage.offer.memory
+        memory = MemoryFile(config.memory_file, offered) if config.memory_file is not None else None
+        memory_fd = memory.fd if memory is not None else offered
+        if config.take_over is not None and memory_fd < 0:
+            memory_fd = os.memfd_create("mcserver")
         if config.port_file is not None and config.domain_socket is None:
-            write_port_file(config.port_file, listeners)
-        pid_warning = write_pid_file(Path(config.pid_file)) if config.pid_file is not None else ""
+            write_port_file(config.port_file, listeners + datagrams)
+        pid_warning = write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
+        if heritage is not None:
+            engine, kept = take_memory(config, memory, memory_fd, heritage)
+        else:
+            engine, kept = open_memory(config, memory, memory_fd)
+        if users is not None:
+            engine.require_login(*users)
+        door = open_door(config.take_over) if config.take_over is not None else None
     except StartError as error:
         log.error("%s", error)
         if daemon is not None:
             logs.finish()
             daemon.failed(error.code)
         return error.code
-    for warning in filter(None, (*config.warnings, pid_warning)):
+    for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
         log.warning("%s", warning)
-    if not listeners:
+    if not (listeners or datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
     if daemon is not None:
         logs.finish()
         daemon.ready()
+    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, rules, kept, datagrams)
+    if door is not None:
+        server.door, server.memory_fd = door, memory_fd
     with asyncio.Runner(loop_factory=factory) as runner:
-        runner.run(Server(config, engine, listeners, loop_name, manager, reread, metrics).serve())
+        runner.run(server.serve())
+    if server.heir is not None:
+        hand_over(server.heir, engine, server.place)
+    elif memory is not None and server.graceful:
+        keep(memory, engine, server.place)
     if daemon is not None and config.pid_file is not None:
-        remove_pid_file(Path(config.pid_file))
+        remove_pid_file(path_of(config.pid_file))
     return 0
+
+
+def path_of(name: str) -> Path:
+    """For the few starts that have a file to write or to read: loading pathlib takes its time."""
+    from pathlib import Path
+
+    return Path(name)
 
 
 def become(user: pwd.struct_passwd | None, config: Config) -> None:
@@ -136,14 +180,21 @@ def load_cluster(config: Config) -> None:
         import mcserver.coordination.opening  # noqa: F401
 
 
-def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | None = None) -> Engine:
+def make_engine(
+    config: Config, *, manual_clock: bool = False, reserve: int | None = None, memory_fd: int = -1
+) -> Engine:
     """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
 
     reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
+    memory_fd: the file that they lie in, whose descriptor is the engine's from then on; -1: none.
     """
     try:
         engine = Engine(
-            **config.engine_arguments(), version=MEMCACHED_VERSION.encode(), manual_clock=manual_clock, reserve=reserve
+            **config.engine_arguments(),
+            version=MEMCACHED_VERSION.encode(),
+            manual_clock=manual_clock,
+            reserve=reserve,
+            memory_fd=memory_fd,
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
@@ -154,13 +205,73 @@ def make_engine(config: Config, *, manual_clock: bool = False, reserve: int | No
     return engine
 
 
-def admit_users(config: Config, engine: Engine) -> None:
-    """Whoever may log in, from the file of -Y or of -S. Raises StartError."""
+def take_memory(
+    config: Config, memory: MemoryFile | None, memory_fd: int, heritage: Inheritance
+) -> tuple[Engine, Kept | None]:
+    """The engine with the items of the process that serves (--take-over), which ends now. Raises StartError."""
+    engine = make_engine(config, memory_fd=os.dup(memory_fd))
+    reason = engine.differs(heritage.offer.layout)
+    if memory_fd != heritage.offer.memory:
+        reason = reason or "-e names another file"
+    try:
+        record, place = heritage.take()
+        if not reason:
+            engine.resume(record, 0)
+            log.info("--take-over: %d items go on", engine.stats()["curr_items"])
+            return engine, Kept(record, 0, place)
+    except (HandOverError, ValueError) as error:
+        reason = str(error)
+    log.warning("--take-over: starting empty: %s", reason)
+    if memory is not None:
+        memory.clear()
+        return make_engine(config, memory_fd=os.dup(memory.fd)), None
+    os.ftruncate(memory_fd, 0)
+    return make_engine(config, memory_fd=os.dup(memory_fd)), None
+
+
+def hand_over(heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> None:
+    """The last word of a process whose sockets and memory another one has."""
+    try:
+        bequeath(heir, engine.keep(sums=False), place)
+    except OSError as error:
+        log.error("--take-over: the other process has gone: %s", error.strerror or error)
+
+
+def open_memory(config: Config, memory: MemoryFile | None, memory_fd: int) -> tuple[Engine, Kept | None]:
+    """The engine, and what of it another process left (-e), if that can be served. Raises StartError."""
+    if memory is None:
+        return make_engine(config, memory_fd=os.dup(memory_fd) if memory_fd >= 0 else -1), None
+    try:
+        kept = memory.read()
+        if kept is None:
+            return make_engine(config, memory_fd=os.dup(memory.fd)), None
+        engine = make_engine(config, memory_fd=os.dup(memory.fd))
+        engine.resume(kept.record, kept.away)
+    except (UnusableError, ValueError) as reason:
+        log.warning("-e %s: starting empty: %s", memory.path, reason)
+        memory.clear()
+        return make_engine(config, memory_fd=os.dup(memory.fd)), None
+    log.info("-e %s: %d items go on, after %.1f s", memory.path, engine.stats()["curr_items"], kept.away)
+    return engine, kept
+
+
+def keep(memory: MemoryFile, engine: Engine, place: dict[str, Any] | None) -> None:
+    """Leaves everything to the next process."""
+    try:
+        memory.write(engine.keep(), place)
+    except OSError as error:
+        log.error("-e %s: nothing is kept: can't write %s: %s", memory.path, memory.meta, error.strerror)
+        return
+    log.info("-e %s: %d items are kept", memory.path, engine.stats()["curr_items"])
+
+
+def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+    """Who may log in, and how, from the file of -Y or of -S; None: everybody may do everything. Raises StartError."""
     file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
     if file is None:
-        return
+        return None
     try:
-        engine.require_login("sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None))
+        return "sasl" if config.sasl else "ascii", read_users(path_of(file), config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
@@ -178,7 +289,24 @@ class Server:
         manager: Manager,
         reread: Callable[[], Config] | None = None,
         metrics: socket.socket | None = None,
+        rules: TlsRules | None = None,
+        kept: Kept | None = None,
+        datagrams: list[socket.socket] | None = None,
     ) -> None:
+        """kept: what of the engine's memory another process left."""
+        self._tls = rules
+        self.graceful = False
+        """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
+        self.place: dict[str, Any] | None = None
+        """At the end: the memory's place in the fleet's log."""
+        self._kept = kept
+        self.door: socket.socket | None = None
+        """Where the next process asks for everything (--take-over), and the memory that it gets."""
+        self.memory_fd = -1
+        self.heir: socket.socket | None = None
+        """That process, when it has asked."""
+        self._hand_over: HandOver | None = None
+        self._datagrams = datagrams or []
         self._config = config
         self._manager = manager
         self._reread = reread
@@ -195,9 +323,14 @@ class Server:
 
     async def serve(self) -> None:
         """Returns when the server was asked to end and has drained."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # in the threads that begin now for ever
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
-        self._connections = Connections(self._config, self._engine, self._loop, self._listeners, self._stop)
+        self._connections = Connections(
+            self._config, self._engine, self._loop, self._listeners, self._stop, self._datagrams
+        )
+        if self._tls is not None:
+            self._connections.set_tls(self._tls)
         self._cluster = self._open_cluster()
         self._connections.cluster = self._cluster
         self._context = Context(
@@ -217,8 +350,8 @@ class Server:
             self._cluster.start()
         self._connections.listen()
         self._maintain()
-        gc.collect()
         gc.freeze()
+        gc.enable()
         self._announce()
         logs.serving()
         if self._config.ephemeral:
@@ -227,18 +360,27 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
-        self._manager.ready(self._loop, f"serving {len(self._listeners)} sockets")
-        graceful = await self._stopping
-        if graceful:
+        if self.door is not None and self._config.take_over is not None:
+            self._hand_over = HandOver(self._config.take_over, self.door, self._offer, lambda: self._stop(True))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
+        self.graceful = await self._stopping
+        if self.graceful:
             log.info("Gracefully stopping")
         await self._end()
+
+    def _offer(self) -> Offer:
+        return Offer(self._listeners, self._datagrams, self._metrics, self.memory_fd, self._engine.layout())
 
     def _open_cluster(self) -> Cluster | None:
         if self._config.cluster is None:
             return None
         from mcserver.coordination import open_cluster
 
-        return open_cluster(self._config, self._engine, self._listeners)
+        cluster: Cluster = open_cluster(self._config, self._engine, self._listeners)
+        if self._kept is not None:
+            cluster.resume(self._kept.fleet)
+        return cluster
 
     async def _observe(self, listener: socket.socket) -> None:
         from mcserver.observe import open_observer
@@ -246,14 +388,16 @@ class Server:
         host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
         names = (*([host] if host else []), *self._config.metrics_names)
         self._observer = open_observer(listener, names, self._context)
-        await self._observer.start(own_address(self._listeners))
+        await self._observer.start(
+            own_address([each for each in self._listeners if not tls.security(self._config, each)])
+        )
 
     def _announce(self) -> None:
         log.info(
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners) or "nothing",
+            ", ".join(address_text(each.fileno()) for each in self._listeners + self._datagrams) or "nothing",
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,
@@ -277,6 +421,7 @@ class Server:
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
+        """From here on a signal ends the server in good order, and one more changes nothing, to the very end."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._signalled, number, False)
         self._loop.add_signal_handler(signal.SIGUSR1, self._signalled, signal.SIGUSR1, True)
@@ -295,24 +440,31 @@ class Server:
         users = self._config.auth_file is not None or self._config.sasl
         if users:
             self._reread_users()
+        if self._config.ssl_enabled:
+            self._connections.refresh_certificates()
         if self._config.config_file is not None and self._reread is not None:
             self._reread_file(self._reread)
-        elif not users:
+        elif not users and not self._config.ssl_enabled:
             log.info("SIGHUP: there is no file to read again")
 
     def _reread_users(self) -> None:
         try:
-            admit_users(self._config, self._engine)
+            users = read_logins(self._config)
+            if users is not None:
+                self._engine.require_login(*users)
         except StartError as error:
             log.error("SIGHUP: %s; the users stay as they were", error)
         else:
             log.info("SIGHUP: the users are read again")
 
     def _reread_file(self, reread: Callable[[], Config]) -> None:
+        from mcserver.config_file import check_whole
         from mcserver.reload import change
 
+        assert self._config.config_file is not None
         self._manager.reloading()
         try:
+            check_whole(self._config.config_file)
             wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
@@ -329,7 +481,11 @@ class Server:
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
         connections = self._connections
-        self._manager.stopping()
+        if self._hand_over is not None:
+            self.heir = self._hand_over.heir
+            self._hand_over.close()
+        if self.heir is None:
+            self._manager.stopping()
         if self._observer is not None:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
@@ -338,6 +494,7 @@ class Server:
         if self._cluster is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cluster.leave(), DRAIN_SECONDS)
+            self.place = self._cluster.place()
         connections.finish()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
@@ -345,3 +502,4 @@ class Server:
         connections.close_all()
         if self._observer is not None:
             self._observer.close()
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # with the loop its handlers go

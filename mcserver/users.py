@@ -5,7 +5,10 @@ Both are memcached's (authfile.c and sasl_defs.c, 1.6): at most 8 users in -Y's 
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 USERS_MOST = 8
 """Of -Y's file; further lines are left out, as by memcached."""

@@ -51,7 +51,7 @@ find_python() {
 
 # What it takes to build a compiled module for this Python.
 have_compiler() {
-    have_packages gcc=gcc /usr/include/stdio.h=libc6-dev
+    have_packages gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/openssl/ssl.h=libssl-dev
     "$1" -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' ||
         install_packages python3-dev
 }

@@ -102,7 +102,7 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ('config = "/x"', 64, "there is no option 'config'"),
         ('extended = "idle_timeout=1"', 64, "[extended]"),
         ("[extended]\nfoo = 1", 64, "there is no option 'foo'"),
-        ("[extended]\nssl_chain_cert = 'x'", 1, "TLS is not built"),
+        ("[extended]\next_path = 'x'", 1, "external storage is not built"),
         ("[extended]\nidle_timeout = true", 64, "idle_timeout takes one s, not True"),
         ("port = true", 64, "port takes one num, not True"),
         ("port = [1, 2]", 64, "port takes one num"),
@@ -113,7 +113,6 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ("conn-limit = 0", 1, "Maximum connections must be greater than 0"),
         ("disable-cas = 1", 64, "disable-cas takes true or false, not 1"),
         ("verbose = 10", 64, "verbose must be from 0 to 9"),
-        ("enable-ssl = true", 64, "TLS is not built"),
         ('user = "a\\u0000b"', 64, "user takes one name"),
     ],
 )
@@ -228,7 +227,7 @@ def test_a_reload_changes_what_is_live_and_names_what_is_not(start: Start, file:
     client = server.connect()
     file.write_text(
         "memory-limit = 128\nconn-limit = 2\nthreads = 5\nenable-shutdown = true\ndisable-watch = true\n"
-        "[extended]\nidle_timeout = 60\nlru_crawler = false\nslab_automove = 0\ntemporary_ttl = 30"
+        "[extended]\nidle_timeout = 60\nlru_crawler = false\nslab_automove = 0\ntemporary_ttl = 30\n"
     )
     server.signal(signal.SIGHUP)
     eventually(lambda: "SIGHUP: read" in server.log())
@@ -252,7 +251,7 @@ def test_a_bad_file_changes_nothing(start: Start, file: Path) -> None:
     server = start("--config", str(file))
     client = server.connect()
     draft = file.with_suffix(".new")
-    for text in ("conn-limit = 0", "conn-limit = 50\nnonsense = 1", "="):
+    for text in ("conn-limit = 0\n", "conn-limit = 50\nnonsense = 1\n", "=\n"):
         draft.write_text(text)
         draft.replace(file)
         server.signal(signal.SIGHUP)
@@ -260,15 +259,32 @@ def test_a_bad_file_changes_nothing(start: Start, file: Path) -> None:
     server.signal(signal.SIGHUP)
     eventually(lambda: "SIGHUP: nothing has changed" in server.log())
     assert client.stats("settings")["maxconns"] == "100"
-    file.write_text("conn-limit = 50")
+    file.write_text("conn-limit = 50\n")
     server.signal(signal.SIGHUP)
     eventually(lambda: client.stats("settings")["maxconns"] == "50")
+
+
+@pytest.mark.parametrize("written", ["", "memory-limit = 1024\nconn-limit = 1", "memory-limit = 1024\nconn-li"])
+def test_a_file_that_is_half_written_changes_nothing(start: Start, file: Path, written: str) -> None:
+    text = "memory-limit = 1024\nconn-limit = 100\n"
+    file.write_text(text)
+    server = start("--config", str(file))
+    client = server.connect()
+    file.write_text(written)
+    server.signal(signal.SIGHUP)
+    eventually(lambda: "SIGHUP: nothing has changed" in server.log())
+    assert f"{file} doesn't end with a line end" in server.log()
+    settings = client.stats("settings")
+    assert (settings["maxbytes"], settings["maxconns"]) == (str(1024 << 20), "100")
+    file.write_text(text.replace("100", "90"))
+    server.signal(signal.SIGHUP)
+    eventually(lambda: client.stats("settings")["maxconns"] == "90")
 
 
 def test_memory_beyond_what_was_reserved_is_refused_and_the_rest_done(start: Start, file: Path) -> None:
     file.write_text("memory-limit = 64")
     server = start("--config", str(file))
-    file.write_text("memory-limit = 200000\nenable-shutdown = true")
+    file.write_text("memory-limit = 200000\nenable-shutdown = true\n")
     server.signal(signal.SIGHUP)
     eventually(lambda: "memory-limit can't be 200000 while it runs" in server.log())
     client = server.connect()

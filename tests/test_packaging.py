@@ -89,6 +89,7 @@ def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None
     for environment, missing in (
         ({"PATH": str(tmp_path)}, "a C compiler (gcc)"),
         ({"HEADERS": "none"}, "the headers of Python"),
+        ({"CFLAGS": "-nostdinc"}, "the headers of OpenSSL"),
     ):
         fake = "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'; " if "HEADERS" in environment else ""
         result = subprocess.run(

@@ -110,7 +110,7 @@ def test_general_keys_are_memcacheds(client: Client, peer: Callable[..., Client]
 
 def test_setting_keys_are_memcacheds(client: Client, peer: Callable[..., Client]) -> None:
     theirs = peer().stats("settings")
-    built_in = ("ext_", "ssl_", "slab_automove_freeratio")  # Debian builds with TLS and external storage
+    built_in = ("ext_", "slab_automove_freeratio")  # Debian builds with external storage
     assert [key for key in client.stats("settings") if key not in NEW_SETTINGS] == [
         key for key in theirs if not key.startswith(built_in)
     ]

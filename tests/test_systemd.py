@@ -197,7 +197,7 @@ def test_a_reload_is_told(supervisor: Supervisor, tmp_path: Path) -> None:
             ("conn-limit = 200\nthreads = 9", "threads needs a new start"),
             ("conn-limit = 0", "nothing has changed"),
         ]:
-            file.write_text(text)
+            file.write_text(text + "\n")
             supervisor.process.send_signal(signal.SIGHUP)
             assert int(supervisor.hear("RELOADING")["MONOTONIC_USEC"]) > 0
             assert status in supervisor.hear("READY")["STATUS"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin import cluster
 from mcserver.admin.context import Cluster, Command, Context, Figures, Network, Reply, Socket
-from mcserver.admin.control import cache_memlimit, debugtime, shutdown, verbosity
+from mcserver.admin.control import cache_memlimit, debugtime, refresh_certs, shutdown, verbosity
 from mcserver.admin.crawler import lru_crawler
 from mcserver.admin.lru import lru
 from mcserver.admin.settings import Settings
@@ -31,6 +31,7 @@ COMMANDS: dict[bytes, Command] = {
     b"lru_crawler": lru_crawler,
     b"slabs": slabs,
     b"watch": watch,
+    b"refresh_certs": refresh_certs,
     b"shutdown": shutdown,
     b"debugtime": debugtime,
 }

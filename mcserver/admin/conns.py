@@ -19,6 +19,8 @@ def conns(context: Context, session: Session) -> Iterator[bytes]:
     """In pieces: five thousand connections make half a megabyte."""
     lines: list[str] = []
     for count, socket in enumerate(context.network.sockets(session), 1):
+        if socket.udp:
+            lines.append(f"STAT {socket.fd}:UDP UDP\r\n")
         lines.append(f"STAT {socket.fd}:addr {socket.addr}\r\n")
         if socket.listen_addr:
             lines.append(f"STAT {socket.fd}:listen_addr {socket.listen_addr}\r\n")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from mcserver.admin.settings import Settings
@@ -30,7 +30,15 @@ class Figures:
     listen_disabled_num: int = 0
     time_in_listen_disabled_us: int = 0
     wrong_protocol: int = 0
-    """Connections that spoke what is not spoken here: HTTP, TLS, Redis's protocol, one that -B switched off."""
+    """Connections that spoke what is not spoken here: HTTP, TLS or none of it, Redis's protocol, one that -B switched off."""
+    ssl_new_sessions: int = 0
+    ssl_handshake_errors: int = 0
+    ssl_proto_errors: int = 0
+
+    udp_requests: int = 0
+    """Datagrams that came."""
+    udp_dropped: int = 0
+    """Those of them that were no request, or came from another server's port, and were not answered."""
 
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""
@@ -46,6 +54,7 @@ class Socket(NamedTuple):
     state: str
     resps_waiting: int
     secs_since_last_cmd: int
+    udp: bool = False
 
 
 class Network(Protocol):
@@ -75,6 +84,13 @@ class Network(Protocol):
     def accepting(self) -> bool:
         """False while the listeners are paused because of -c."""
 
+    @property
+    def certificate_seconds(self) -> int:
+        """How long ago the certificates of TLS were read."""
+
+    def refresh_certificates(self) -> str:
+        """Reads the certificates of TLS again, for new connections. Returns "", or why they stay as they are."""
+
     def sockets(self, asking: Session) -> Iterator[Socket]:
         """Listeners and clients, by descriptor; the one that asks is in the middle of a command."""
 
@@ -87,6 +103,12 @@ class Cluster(Protocol):
 
     def start(self) -> None:
         """Joins in the background, on the running loop."""
+
+    def place(self) -> dict[str, Any] | None:
+        """Where the cache stands in what the peers tell each other, for the process that serves it next (-e)."""
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """Before start: the cache has what another process left there; it is served when it is proved fresh, or flushed."""
 
     async def leave(self) -> None:
         """Drains what is queued for the peers, then leaves. Called when no further command is taken."""

@@ -1,4 +1,4 @@
-"""Small commands that turn one screw each: verbosity, cache_memlimit, shutdown, debugtime."""
+"""Small commands that turn one screw each: verbosity, cache_memlimit, refresh_certs, shutdown, debugtime."""
 
 from __future__ import annotations
 
@@ -41,6 +41,14 @@ def cache_memlimit(context: Context, session: Session, words: list[bytes]) -> Re
     context.settings["maxbytes"] = megabytes * MEBIBYTE
     log.info("memory limit is now %d MiB", megabytes)
     return OK
+
+
+def refresh_certs(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`refresh_certs`: new connections of TLS get the certificates that are in the files now."""
+    if not context.config.ssl_enabled:
+        return b"Error TLS not enabled\r\n"
+    error = context.network.refresh_certificates()
+    return error.encode() + b"\r\n" if error else OK
 
 
 def shutdown(context: Context, session: Session, words: list[bytes]) -> Reply:

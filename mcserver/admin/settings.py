@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from mcserver.config import Config
 
 CLIENT_FLAGS_BYTES = 4
+VERIFY_BITS = (0, 1, 3, 7)
+"""ssl_verify_mode as memcached shows it: in OpenSSL's bits."""
 
 
 class Settings(dict[str, object]):
@@ -89,6 +91,22 @@ def _background(config: Config) -> dict[str, object]:
     }
 
 
+def _tls(config: Config) -> dict[str, object]:
+    return {
+        "ssl_enabled": yes(config.ssl_enabled),
+        "ssl_chain_cert": config.ssl_chain_cert or "(null)",
+        "ssl_key": config.ssl_key or "(null)",
+        "ssl_verify_mode": VERIFY_BITS[config.ssl_verify_mode],
+        "ssl_keyformat": config.ssl_keyformat,
+        "ssl_ciphers": config.ssl_ciphers or "NULL",
+        "ssl_ca_cert": config.ssl_ca_cert or "NULL",
+        "ssl_wbuf_size": config.ssl_wbuf_size,
+        "ssl_session_cache": yes(config.ssl_session_cache),
+        "ssl_kernel_tls": yes(config.ssl_kernel_tls),
+        "ssl_min_version": f"tlsv1.{config.ssl_min_version}",
+    }
+
+
 def _rest(config: Config) -> dict[str, object]:
     return {
         "idle_timeout": config.idle_timeout,
@@ -97,8 +115,9 @@ def _rest(config: Config) -> dict[str, object]:
         "read_buf_mem_limit": config.read_buf_mem_limit,
         "track_sizes": yes(config.track_sizes),
         "inline_ascii_response": "no",
+        **_tls(config),
         "num_napi_ids": config.num_napi_ids,
-        "memory_file": "(null)",
+        "memory_file": config.memory_file or "(null)",
         "client_flags_size": CLIENT_FLAGS_BYTES,
         "mcserver_version": __version__,
     }

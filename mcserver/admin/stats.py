@@ -37,24 +37,27 @@ _GENERAL = """
     slab_reassign_rescues slab_reassign_chunk_rescues slab_reassign_inline_reclaim slab_reassign_busy_items
     slab_reassign_busy_deletes slab_reassign_busy_nomem slab_reassign_last_busy_status slab_reassign_running
     slabs_moved lru_crawler_running lru_crawler_starts lru_maintainer_juggles malloc_fails log_worker_dropped
-    log_worker_written log_watcher_skipped log_watcher_sent log_watchers unexpected_napi_ids round_robin_fallback
+    log_worker_written log_watcher_skipped log_watcher_sent log_watchers
+    ssl_new_sessions ssl_handshake_errors ssl_proto_errors time_since_server_cert_refresh unexpected_napi_ids round_robin_fallback
     bytes curr_items total_items slab_global_page_pool expired_unfetched evicted_unfetched evicted_active evictions
     reclaimed crawler_reclaimed crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm moves_within_lru
     direct_reclaims lru_bumps_dropped
 """
 
 GENERAL = tuple(_GENERAL.split())
-"""All that `stats` can print without TLS, in memcached's order."""
+"""All that `stats` can print, in memcached's order."""
 
 OWN = (
     *("unfinished_bytes", "unfinished_limit", "unfinished_refused", "slow_readers_dropped", "ghost_bytes"),
-    *("lock_waits", "lock_wait_us", "wrong_protocol"),
+    *("lock_waits", "lock_wait_us", "wrong_protocol", "udp_requests", "udp_dropped"),
 )
 """What memcached does not have; it stands behind."""
 
 WITH_IDLE_TIMEOUT = {"idle_kicks"}
 WITH_MAXCONNS_FAST = {"rejected_connections"}
 WITH_SLAB_REASSIGN = {key for key in GENERAL if key.startswith("slab_reassign_")} | {"slabs_moved"}
+WITH_TLS = {"ssl_new_sessions", "ssl_handshake_errors", "ssl_proto_errors", "time_since_server_cert_refresh"}
+WITH_SESSION_CACHE = {"ssl_new_sessions"}
 WITH_CRAWLER = {"lru_crawler_running", "lru_crawler_starts"}
 _MOVES = {"evicted_active", "moves_to_cold", "moves_to_warm", "moves_within_lru", "direct_reclaims"}
 WITH_MAINTAINER = _MOVES | {"lru_maintainer_juggles", "lru_bumps_dropped"}
@@ -105,7 +108,7 @@ def stats(context: Context, session: Session, words: list[bytes]) -> Reply:
 
 
 def general(context: Context) -> bytes:
-    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer; then those of OWN."""
+    """`stats`: 93 keys by default, 84 with no_lru_crawler and no_lru_maintainer, 3 or 4 more with TLS; then those of OWN."""
     values = general_values(context)
     left_out = _left_out(context)
     return stat_lines((key, values[key]) for key in (*GENERAL, *OWN) if key not in left_out)
@@ -125,6 +128,8 @@ def _left_out(context: Context) -> set[str]:
         (config.slab_reassign, WITH_SLAB_REASSIGN),
         (context.engine.crawler_enabled, WITH_CRAWLER),
         (config.lru_maintainer_thread, WITH_MAINTAINER),
+        (config.ssl_enabled, WITH_TLS),
+        (config.ssl_session_cache, WITH_SESSION_CACHE),
     ):
         if not present:
             left_out |= keys
@@ -156,6 +161,7 @@ def _network(context: Context) -> dict[str, object]:
         "connection_structures": network.most_connections,
         "reserved_fds": network.reserved_descriptors,
         "accepting_conns": int(network.accepting),
+        "time_since_server_cert_refresh": network.certificate_seconds,
         "log_worker_dropped": network.log_lines_lost + context.engine.stats()["journal_dropped"],
         "log_worker_written": watchers.written,
         "log_watcher_skipped": watchers.skipped,

@@ -126,6 +126,10 @@ class Watchers:
         why = f" reason={reason}" if reason else ""
         self._write(CONNEVENTS, f"type={kind} rip={address} rport={port} transport={transport}{why} cfd={fd}")
 
+    def tls_error(self, fd: int, why: str) -> None:
+        """A connection of TLS failed."""
+        self._write(CONNEVENTS, f"type=conntlserr fd={fd} msg={why}")
+
     def _write(self, bits: int, text: str) -> None:
         self._gid += 1
         self.written += 1

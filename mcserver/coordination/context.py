@@ -129,6 +129,10 @@ class Context:
             raise NotConnected("the clock of ZooKeeper is not known yet")
         return (self.now() + self._offset) // 1_000_000
 
+    @property
+    def clock_is_known(self) -> bool:
+        return self._offset is not None
+
     def until(self, due: int) -> float:
         """Seconds from now to a time of that clock; 0 when it has passed, or the clock is not known."""
         return 0.0 if self._offset is None else max(0.0, (due * 1_000_000 - self._offset - self.now()) / SECOND)

@@ -12,7 +12,7 @@ import itertools
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from .notices import Notices
@@ -49,6 +49,14 @@ class Fleet:
         self._holds: dict[Session, _Hold] = {}
         self._leaving: asyncio.Future[None] | None = None
         coordinator.on_change(notices.changed)
+
+    def place(self) -> dict[str, Any] | None:
+        """See Coordinator.place."""
+        return self._coordinator.place()
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """See Coordinator.resume."""
+        self._coordinator.resume(place)
 
     def start(self) -> None:
         """Joins in the background."""

@@ -6,7 +6,8 @@ Holds no rule of the protocol: those are in reader (certificate, gaps), publishe
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from .acks import Acks
 from .cells import Cells, Line, figures_of
@@ -57,16 +58,31 @@ class Node:
         self._callbacks: list[Callable[[str], None]] = []
         self._tasks: list[Handle] = []
         self._left = False
+        self._resumed = False
         self._rates = Rates(context.now(), 0, 0, 0)
         self.reader.on_need_ack = self.cells.want
         self.reader.measure = self._measure
         self.membership.on_seen.append(self.cells.wake)
         self.membership.on_proved += [self.cells.wake, self.acks.wake]
 
+    def place(self) -> dict[str, Any] | None:
+        """See Coordinator.place."""
+        place = self.reader.place()
+        return None if place is None else {"path": self.context.settings.path, **place}
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """See Coordinator.resume."""
+        if place is not None and place.get("path") == self.context.settings.path and self.reader.resume(place):
+            self._resumed = True
+            log.info("what was kept is served when the log has been replayed from %s", show(self.reader.applied))
+        else:
+            log.warning("what was kept has no place in this fleet's log: the cache is flushed")
+            self.context.cache.flush()
+
     def start(self) -> None:
         """See Coordinator.start."""
         context = self.context
-        if context.settings.join == "serve":
+        if context.settings.join == "serve" and not self._resumed:
             self.gate.open_until_certified()
         else:
             self.gate.close()
@@ -171,7 +187,7 @@ class Node:
         return (self._lag(), len(self.publisher.queue), round(self.publisher.age_ms), *rates)
 
     def _lag(self) -> int:
-        return max(0, self.reader.head - self.reader.applied) & 0xFFFFFFFF
+        return self.reader.lag
 
     def figures(self) -> tuple[float, list[MemberFigures]]:
         """See Coordinator.figures."""

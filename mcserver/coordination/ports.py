@@ -300,6 +300,14 @@ class MemberFigures(NamedTuple):
 class Coordinator(Protocol):
     """What the server and `cluster ...` use; `coordination.node.Node` is it, over any ZooKeeper and Runtime."""
 
+    def place(self) -> dict[str, Any] | None:
+        """Where the cache stands in the fleet's log, in terms of JSON, for the process that serves it next; None: nowhere."""
+
+    def resume(self, place: Mapping[str, Any] | None) -> None:
+        """Before start: the cache has what another process left at that place. Served when the log was replayed from there;
+        without a place, or when the log does not reach back to it, the cache is flushed. `--join serve` opens nothing then.
+        """
+
     def start(self) -> None:
         """Joins in the background. The gate closes at once, unless the settings say to serve until the join."""
 

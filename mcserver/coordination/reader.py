@@ -15,13 +15,13 @@ head, the cache is as fresh as the moment at which the round began. Rules:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from .context import SECOND, Context, Signal
 from .entry import decode
 from .gate import Gate
-from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, version
+from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, is_log, version
 from .membership import JITTER_FROM, Membership
 from .ports import Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
@@ -29,8 +29,13 @@ from .trim import History
 log = logging.getLogger("mcserver.coordination")
 
 T = TypeVar("T")
+NUMBER_MOST, SEQUENCE_MOST = 1 << 62, 1 << 31
 SEVERAL = 0.03  # s; in a gap of so long several entries come
 FAST_STEPS = 4  # entries read one by one before a look at the head
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < NUMBER_MOST
 
 
 class Reader:
@@ -54,6 +59,7 @@ class Reader:
         self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
         self._slice = 0  # changes applied since the last pause
         self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
+        self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
@@ -64,6 +70,54 @@ class Reader:
         self.applied = UNKNOWN
         self.bytes = 0  # of all entries read
         self.history = History(context.settings)
+
+    @property
+    def lag(self) -> int:
+        """Entries of the current log up to the last head seen that are still to be applied."""
+        return 0 if self.log is None else max(0, self.head - version(self.gen, self.next - 1))
+
+    # From one process to the next ----------------------------------------------------------------------------------------
+
+    def place(self) -> dict[str, Any] | None:
+        """Where the cache stands in the log, in terms of JSON; None if nothing proves it."""
+        if self.log is None or (self._last is None and self.next > 0):
+            return None
+        context = self._context
+        waiting = [due for due in self._later if not context.clock_is_known or context.until(due) > 0]
+        done = [due for due in self._later if due not in waiting]
+        return {
+            "log": self.log,
+            "gen": self.gen,
+            "next": self.next,
+            "last": self._last,
+            "later": waiting + self._kept_later,
+            "done": done,
+        }
+
+    def resume(self, place: Mapping[str, Any]) -> bool:
+        """The cache is as a process left it that stood there: the first round replays the log from there, or flushes.
+
+        False, and nothing has changed, if it is no place.
+        """
+        log, last = place.get("log"), place.get("last")
+        numbers = [place.get("gen"), place.get("next")]
+        lists = [place.get("later"), place.get("done")]
+        if not (isinstance(log, str) and is_log(log) and all(is_number(each) for each in numbers)):
+            return False
+        if not all(isinstance(each, list) and all(is_number(due) for due in each) for each in lists):
+            return False
+        if last is not None and not (
+            isinstance(last, (list, tuple)) and len(last) == 2 and all(is_number(each) for each in last)
+        ):
+            return False
+        if (last is None and place["next"] > 0) or max(place["next"], place["gen"]) > SEQUENCE_MOST:
+            return False
+        self.log, self.gen, self.next = log, place["gen"], place["next"]
+        self._last = None if last is None else (last[0], last[1])
+        self._later = dict.fromkeys(place["done"])
+        self._kept_later = list(place["later"])
+        self.applied = self.head = version(self.gen, self.next - 1)
+        return True
 
     # When ----------------------------------------------------------------------------------------------------------------
 
@@ -155,6 +209,8 @@ class Reader:
                 raise
             self._context.figures.round_trip_ms = (self._context.now() - began) / 1e6
             self._context.compare_clocks(began, written.mtime)
+            while self._kept_later:
+                self._flush_later(self._kept_later.pop())
         meta = self._read(Meta.decode, layout.meta, (await meta_reply)[0])
         membership.set_format(meta.format)
         if log_reply is None or meta.log != self.log:

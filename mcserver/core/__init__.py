@@ -11,7 +11,9 @@ from .engine import (
     Engine,
     ItemInfo,
     Session,
+    TlsRules,
     Workers,
+    openssl_version,
 )
 
 __all__ = [
@@ -25,5 +27,7 @@ __all__ = [
     "Engine",
     "ItemInfo",
     "Session",
+    "TlsRules",
     "Workers",
+    "openssl_version",
 ]

@@ -42,6 +42,7 @@ cdef inline bint keys_fit(const char* p, size_t n) noexcept nogil:
 cdef inline void whole_answer(Conn* c, const char* text) noexcept nogil:
     # An error takes the place of what the running get has answered since its last batch.
     c.shared.out_len = c.start
+    replies_end_here(c)
     puts(c, text)
     c.phase = P_LINE
 
@@ -74,7 +75,8 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
 cdef inline void bad_key(Conn* c) noexcept nogil:
     # memcached writes an empty line behind it.
     whole_answer(c, WIRE_BAD_FORMAT)
-    puts(c, WIRE_CRLF)
+    if c.datagram == NULL:
+        puts(c, WIRE_CRLF)
 
 
 cdef inline void run_keys(Conn* c) noexcept nogil:
@@ -111,6 +113,10 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
         if p - key > KEY_MAX:
             bad_key(c)
             break
+        if c.datagram != NULL:              # each key is answered in datagrams of its own
+            if c.datagram.keys:
+                reply_begins(c, 0)
+            c.datagram.keys = 1
         if not get_one(c, key, <size_t> (p - key)):
             break
         left -= 1

@@ -12,7 +12,7 @@
 
 from cpython.ref cimport PyObject
 from libc.errno cimport errno, EAGAIN, EINTR
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memmove, memset, strlen
 from .memory cimport HEADER, Item, item_at
@@ -24,26 +24,13 @@ from .journal cimport *
 from .lock cimport *
 from .mail cimport *
 from .text cimport write_u64, write_i64
+from .tls cimport *
 from .values cimport Fill, Mode, value_read
 from .wire cimport WIRE_CRLF
 
 cdef extern from "<sys/socket.h>" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
-    ssize_t recvmsg(int fd, msghdr* msg, int flags)
-    ssize_t recv(int fd, void* buf, size_t n, int flags)
-    ssize_t send(int fd, const void* buf, size_t n, int flags)
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT
+    cdef struct sockaddr_storage:
+        unsigned short ss_family
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer
@@ -53,6 +40,7 @@ cdef enum:
     PARTS_MOST = 64             # pieces of one in a system call
     LINE_MOST = 2048            # a line this long without an end is refused, unless it is a get
     MULTIGET_MOST = 16777216    # ... which may have this many bytes
+    DATAGRAMS_MOST = 16777216   # bytes of one reply that goes out in datagrams
 
 cdef enum Phase:
     P_LINE                      # a command line is next
@@ -81,6 +69,10 @@ cdef enum Wrong:
     WRONG_TLS
     WRONG_HTTP
     WRONG_RESP
+    WRONG_PLAIN                 # on a port of TLS
+    WRONG_HANDSHAKE             # TLS, but not as it is wanted here
+    WRONG_SLOW                  # ... and never came to its end
+    WRONG_RECORD                # ... and then something that can't be decrypted
 
 # What threads write to each other. From a connection to its owner:
 cdef enum Told:
@@ -166,17 +158,41 @@ cdef struct Shared:
     uint64_t bytes_read         # atomic
     uint64_t bytes_written
     int error                   # errno of the last read
+    TlsRoom tls
     Shared* next                # of the engine
+
+# A request that came in a datagram, and how far it has been answered (datagrams.pxd). What is answered goes to the sink of a
+# connection that lives for this request alone; positions count from the first byte of the answer.
+cdef struct Datagram:
+    sockaddr_storage peer
+    unsigned int peer_size
+    uint8_t id[2]
+    uint8_t keys                # the running get has looked for one
+    uint8_t answered            # a datagram has gone out
+    uint8_t lost                # a reply was longer than any that is sent
+    uint8_t crowded             # it may not wait for the owner
+    uint64_t budget             # bytes that may still be sent
+    uint64_t gone               # ... of the answer that are no longer in the sink
+    uint32_t replies            # that began
+    uint32_t room
+    uint64_t* start             # ... where
 
 cdef struct Conn:
     Store* store
+    Datagram* datagram          # NULL: it is a stream
+    uint8_t door                # a UDP socket: datagrams come here
+    uint16_t door_port
+    uint8_t of_datagram         # it lives for one request; its descriptor is the socket that the request came by
+    uint8_t unbounded           # ... from this machine alone: a reply may be as long as it is
     Shared* shared
     PyObject* self              # the Session, which only the owner's thread looks at
     int fd                      # -1: no socket; output goes to the sink
+    Tls* tls                    # NULL: plain
     uint32_t foreign            # atomic: Foreign
     uint8_t poked               # it is in the list of `shared`
     Conn* poked_next
     Why why                     # it closes
+    const char* why_text        # ... in more words, which are constant; or NULL
     Phase phase
     uint8_t quitting               # close when everything is sent: QUIT_*
     uint8_t blocked                # the client doesn't read: input waits
@@ -336,12 +352,64 @@ cdef inline void put_i64(Conn* c, int64_t value) noexcept nogil:
     c.shared.out_len += <size_t> write_i64(c.shared.out + c.shared.out_len, value)
 
 
+# The replies in a datagram's answer
+
+cdef inline uint64_t answer_at(Conn* c) noexcept nogil:
+    return c.datagram.gone + c.sink_len + c.out_len + c.shared.out_len
+
+
+cdef inline void reply_begins(Conn* c, bint again) noexcept nogil:
+    # again: one that is empty so far is the same.
+    cdef Datagram* d = c.datagram
+    cdef uint64_t at
+    cdef uint64_t* grown
+    if d == NULL:
+        return
+    at = answer_at(c)
+    if again and d.replies and d.start[d.replies - 1] == at:
+        return
+    if d.replies == d.room:
+        grown = <uint64_t*> realloc(d.start, (2 * d.room + 16) * sizeof(uint64_t))
+        if grown == NULL:                   # then two replies are one
+            return
+        d.start = grown
+        d.room = 2 * d.room + 16
+    d.start[d.replies] = at
+    d.replies += 1
+
+
+cdef inline void reply_is_none(Conn* c) noexcept nogil:
+    # The command that began last is not answered.
+    cdef Datagram* d = c.datagram
+    if d != NULL and d.replies and d.start[d.replies - 1] == answer_at(c):
+        d.replies -= 1
+
+
+cdef inline void replies_end_here(Conn* c) noexcept nogil:
+    # What the running command has answered was taken back.
+    cdef Datagram* d = c.datagram
+    while d != NULL and d.replies and d.start[d.replies - 1] > answer_at(c):
+        d.replies -= 1
+
+
+cdef inline void replies_move(Conn* c, uint64_t at, int64_t by) noexcept nogil:
+    # One before this place has another length.
+    cdef Datagram* d = c.datagram
+    cdef uint32_t i
+    for i in range(d.replies):
+        if d.start[i] >= at:
+            d.start[i] += <uint64_t> by
+
+
 # Sending
 
 
 cdef inline ssize_t sink_write(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef size_t cap
     cdef char* grown
+    if c.datagram != NULL and (c.datagram.lost or c.sink_len + n > DATAGRAMS_MOST):
+        c.datagram.lost = 1
+        return <ssize_t> n
     if n > c.sink_room:
         n = <size_t> c.sink_room
     if n == 0:
@@ -364,7 +432,7 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
     cdef msghdr m
     cdef ssize_t n, done = 0
     cdef int i
-    if c.fd < 0:
+    if c.fd < 0 or c.datagram != NULL:
         for i in range(parts):
             n = sink_write(c, <char*> part[i].iov_base, part[i].iov_len)
             if n < 0:
@@ -372,8 +440,14 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
             done += n
             if <size_t> n < part[i].iov_len:
                 break
-        add64(&c.shared.bytes_written, done)
+        if c.datagram == NULL:
+            add64(&c.shared.bytes_written, done)
         return done
+    if c.tls != NULL and not c.tls.kernel_out:
+        n = tls_transmit(c.tls, c.fd, part, parts)
+        if n > 0:
+            add64(&c.shared.bytes_written, n)
+        return n
     if parts == 1:
         n = send(c.fd, part[0].iov_base, part[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
     else:
@@ -389,6 +463,42 @@ cdef inline ssize_t transmit(Conn* c, iovec* part, int parts) noexcept nogil:
         return 0 if errno == EAGAIN or errno == EINTR else -1
     add64(&c.shared.bytes_written, n)
     return n
+
+
+cdef inline ssize_t receive(Conn* c, iovec* part, int parts) noexcept nogil:
+    # As recvmsg, or TLS_SPEAKS_PLAIN. The parts have room for IN_SIZE / 2 at least.
+    cdef msghdr m
+    cdef ssize_t n
+    if c.tls != NULL:
+        n = tls_receive(c.tls, c.fd, part, parts)
+        c.shared.error = c.tls.error
+        return n
+    if parts == 1:
+        n = recv(c.fd, part[0].iov_base, part[0].iov_len, MSG_DONTWAIT)
+    else:
+        m.msg_name = NULL
+        m.msg_namelen = 0
+        m.msg_iov = part
+        m.msg_iovlen = <size_t> parts
+        m.msg_control = NULL
+        m.msg_controllen = 0
+        m.msg_flags = 0
+        n = recvmsg(c.fd, &m, MSG_DONTWAIT)
+    c.shared.error = errno
+    return n
+
+
+cdef inline bint tls_counted(Conn* c) noexcept nogil:
+    # What OpenSSL holds for something unfinished counts as a line without an end does. 0: there is no more room for such.
+    cdef Tls* t = c.tls
+    cdef bint holds = t.ssl != NULL and (t.shaking or SSL_has_pending(t.ssl))
+    if holds == t.counted:
+        return 1
+    t.counted = holds
+    if add64(&c.store.in_kept, <int64_t> TLS_KEPT if holds else -<int64_t> TLS_KEPT) <= c.store.in_most or not holds:
+        return 1
+    add64(&c.store.in_refused, 1)
+    return 0
 
 
 cdef inline void drop_reader(void* conn) noexcept nogil:
@@ -564,7 +674,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcep
                 return -1
             parts += more
         if parts == 0:
-            return 1
+            return 1 if c.tls == NULL else tls_flush(c.tls, c.fd)
         length = c.out_len if c.out_len else n
         sent = transmit(c, part, parts)
         if sent < <ssize_t> length:
@@ -584,7 +694,7 @@ cdef inline int send_now(Conn* c, const char* fresh, size_t n, bint big) noexcep
             fresh += length
             n -= length
         if c.out_len == 0 and n == 0 and not big:
-            return 1
+            return 1 if c.tls == NULL or c.tls.kept_len == 0 else 0
         if sent == 0 or <size_t> sent >= budget:
             return 0 if keep(c, fresh, n) else -1
         budget -= <size_t> sent
@@ -642,6 +752,10 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     free(c.in_buf)
     free(c.out_buf)
     free(c.sink)
+    if c.datagram != NULL:
+        free(c.datagram.start)
+        free(c.datagram)
+        c.datagram = NULL
     free(c.mail)
     free(c.hold)
     drop_text(c)
@@ -792,6 +906,7 @@ cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
     cdef int i
     cdef ErrorHead* e
     cdef bint good = 1
+    cdef uint64_t before, began = answer_at(c) if c.datagram != NULL else 0
     for i in range(h.spans):
         while read < m.n and (<ErrorHead*> (m.data + read)).position < h.span[i].position:
             read += sizeof(ErrorHead) + (((<ErrorHead*> (m.data + read)).n + 7) & ~<size_t> 7)
@@ -799,9 +914,13 @@ cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
             break
         e = <ErrorHead*> (m.data + read)
         if e.position == h.span[i].position:
-            good = good and keep(c, h.out + at, h.span[i].start - at) \
-                and keep_error(c, h.out + h.span[i].start, <char*> e + sizeof(ErrorHead), <size_t> e.n)
+            good = good and keep(c, h.out + at, h.span[i].start - at)
+            before = c.out_len
+            good = good and keep_error(c, h.out + h.span[i].start, <char*> e + sizeof(ErrorHead), <size_t> e.n)
             at = h.span[i].end
+            if good and c.datagram != NULL:
+                before = began + before + (at - h.span[i].start)        # where what follows began
+                replies_move(c, before, <int64_t> (answer_at(c) - before))
     good = good and keep(c, h.out + at, h.n - at)
     free(h)
     c.hold = NULL
@@ -856,7 +975,7 @@ cdef inline void ask_for_lock(Conn* c) noexcept nogil:
 
 cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
     # A cold command's line, whose reply comes by letter; it is posted when what stands before it is sent. 0: out of memory.
-    cdef Mail* m = mail_with(M_COLD, c, line, n)
+    cdef Mail* m = mail_with(M_COLD, c, line, n) if c.datagram == NULL or not c.datagram.crowded else NULL
     if m == NULL:
         return 0
     if c.binary:

@@ -4,12 +4,12 @@
 # run a command.
 
 from libc.stdint cimport int32_t, uint8_t
-from libc.string cimport memchr, memcmp, strlen
+from libc.string cimport memchr, memcmp, memset, strlen
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .text cimport MAX_TOKENS, Token, read_i32, tokenise
 from .conn cimport *
 from .login cimport *
-from .binary cimport BINARY_HEADER, BINARY_OPCODES, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
+from .binary cimport BINARY_HEADER, BINARY_OPCODES, BINARY_REPLY, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
 from .wire cimport *
 
 cdef enum:
@@ -54,6 +54,28 @@ cdef inline bint binary_comes(Conn* c, const char* p, size_t n) noexcept nogil:
         put_words(c, BIN_NOT_SUPPORTED, WIRE_WRONG_BINARY, strlen(WIRE_WRONG_BINARY))
         turn_away(c, WRONG_BINARY, b"", 0)
     return 0
+
+
+cdef inline void plain_comes(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Whoever does not speak TLS on a port of TLS: the answer is the first thing that is sent there, and plain.
+    cdef const char* text = WIRE_WRONG_PLAIN
+    cdef char head[BINARY_HEADER]
+    cdef const char* end = <const char*> memchr(p, c'\n', n)
+    cdef size_t line = <size_t> (end - p) if end != NULL else n
+    c.wrong = WRONG_PLAIN
+    if <uint8_t> p[0] == BINARY_REQUEST:
+        memset(head, 0, BINARY_HEADER)
+        head[0] = <char> BINARY_REPLY
+        head[1] = p[1] if n > 1 else 0
+        head[7] = <char> BIN_NOT_SUPPORTED
+        head[11] = <char> strlen(WIRE_WRONG_PLAIN_BINARY)
+        send(c.fd, head, BINARY_HEADER, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
+        text = WIRE_WRONG_PLAIN_BINARY
+    elif is_http(p, line):
+        text = WIRE_WRONG_PLAIN_HTTP
+    elif is_resp(p, line):
+        text = WIRE_WRONG_RESP
+    send(c.fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT)
 
 
 cdef inline bint greet(Conn* c, const char* p, size_t n) noexcept nogil:

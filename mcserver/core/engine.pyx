@@ -29,12 +29,14 @@ from .exchange cimport *
 from .slices cimport *
 from .uploads cimport *
 from .walk cimport *
+from .kept cimport *
 from .text cimport *
 from .values cimport *
 from .conn cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *
+from .datagrams cimport *
 from .worker cimport *
 from .wire cimport *
 from .mail cimport *
@@ -72,7 +74,8 @@ cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII,
 cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
 cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_parse_cmd", "conn_mwrite", "conn_mwrite",
                      "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
-cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp")
+cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp",
+                      "plain", "tls_handshake", "tls_slow", "tls_record")
 cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
 cdef dict GATES = {None: GATE_OPEN, "miss": GATE_MISS, "error": GATE_ERROR, "serve": GATE_SERVE}
 cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
@@ -95,6 +98,8 @@ include "binary_face.pxi"
 include "session_object.pxi"
 include "figures.pxi"
 include "dumps.pxi"
+include "tls_object.pxi"
+include "kept.pxi"
 include "workers.pxi"
 
 
@@ -187,6 +192,7 @@ cdef class Engine:
     cdef Box outbox             # ... and their letters
     cdef Walk walk_state
     cdef bint pumping
+    cdef bint resumed           # it serves what another process kept
     cdef bint spelling
     cdef bint opened
     cdef object log_callback
@@ -207,7 +213,7 @@ cdef class Engine:
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
                   manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
-                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None):
+                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1):
         cdef Store* s = &self.s
         cdef int power
         import weakref
@@ -268,7 +274,7 @@ cdef class Engine:
         clock_set(s, s.start_ns)
         if reserve is None:
             reserve = 32 << 30      # so far the limit can be raised
-        if arena_open(&s.arena, memory_limit, reserve) != 0:
+        if arena_open(&s.arena, memory_limit, reserve, memory_fd) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
         self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
         if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
@@ -818,6 +824,50 @@ cdef class Engine:
             return 0.001 if w.asked or more or s.rules else 0.05
         return 0.001 if more or s.rules else 0.25
 
+    # From one process to the next
+
+    def keep(self, sums=True):
+        """The record with which another process serves what lies in `memory_fd`. No connection may be open, and nothing may follow.
+
+        sums: with checksums of the memory."""
+        return record_of(self, sums)
+
+    def layout(self):
+        """What must be the same in an engine that is to resume this one's record, for `differs`."""
+        cdef bytes layout = PyBytes_FromStringAndSize(NULL, sizeof(KeptHead))
+        memset(PyBytes_AS_STRING(layout), 0, sizeof(KeptHead))
+        kept_layout(&self.s, <KeptHead*> PyBytes_AS_STRING(layout))
+        return layout
+
+    def differs(self, bytes layout not None):
+        """How this engine differs from one of that layout, whose record it then can't resume; "" if it doesn't."""
+        cdef const char* how = b"it is of another version"
+        if len(layout) == sizeof(KeptHead):
+            how = kept_fits(&self.s, <KeptHead*> PyBytes_AS_STRING(layout))
+        return "" if how == NULL else (<bytes> how).decode()
+
+    def resume(self, bytes record not None, double away):
+        """Serves what another engine kept in `memory_fd`, so many seconds later. Only of an engine that is new.
+
+        Raises ValueError when the record, the memory or this engine's settings don't allow it: the engine is then of no use."""
+        cdef KeptHead* k = <KeptHead*> PyBytes_AS_STRING(record)
+        cdef size_t length = <size_t> len(record)
+        cdef uint64_t away_ns = <uint64_t> (min(max(away, 0.0), 1e9) * 1e9)
+        cdef const char* wrong
+        cdef uint64_t file_size = os.fstat(self.s.arena.fd).st_size if self.s.arena.fd >= 0 else 0
+        if self.s.index.count or self.s.arena.pages_used:
+            raise ValueError("this engine has items already")
+        with nogil:
+            engine_lock(&self.s)
+            wrong = take_over(self, k, length, file_size, away_ns)
+            engine_unlock(&self.s)
+        if wrong != NULL:
+            raise ValueError((<bytes> wrong).decode())
+        self.resumed = 1
+        self.s.wall_start = <int64_t> time.time() - <int64_t> self.s.sec
+        if not self.s.segmented:
+            self.set_segmented(False)
+
     # Logs
 
     def observe(self, int mask, callback):
@@ -923,6 +973,9 @@ cdef class Engine:
         """For so long after delete, mark_stale or flush above, plain stores of that key are refused. 0: off."""
         engine_lock(&self.s)
         self.s.hold_ms = milliseconds
+        if self.resumed:                        # nobody knows any more what was deleted just before
+            clock_update(&self.s)
+            self.hold_everything()
         engine_unlock(&self.s)
 
     def broadcast(self, deletes, write_prefixes=()):

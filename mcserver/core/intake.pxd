@@ -140,12 +140,11 @@ cdef inline void pin_filled(Conn* c, int by) noexcept nogil:
 
 
 cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
-    # Reads a value straight into its item, and what follows into the shared buffer, without the lock. Returns what recvmsg returns,
+    # Reads a value straight into its item, and what follows into the shared buffer, without the lock. Returns what receive returns,
     # less what went into the item; -2 when there is no room now (see intake_copy).
     cdef Store* s = c.store
     cdef iovec part[AHEAD_MOST + 2]
     cdef uint32_t spare[AHEAD_MOST]
-    cdef msghdr m
     cdef uint64_t length, left, room = 0
     cdef int parts = 1, spares = 0, i, error = 0
     cdef ssize_t n
@@ -174,17 +173,9 @@ cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
         parts += 1
     part[parts].iov_base = c.shared.inbuf
     part[parts].iov_len = IN_SIZE
-    m.msg_name = NULL
-    m.msg_namelen = 0
-    m.msg_iov = part
-    m.msg_iovlen = <size_t> parts + 1
-    m.msg_control = NULL
-    m.msg_controllen = 0
-    m.msg_flags = 0
     c.up.busy = 1
     leave(c)
-    n = recvmsg(c.fd, &m, MSG_DONTWAIT)
-    c.shared.error = errno
+    n = receive(c, part, parts + 1)
     enter(c)
     c.up.busy = 0
     pin_filled(c, -1)

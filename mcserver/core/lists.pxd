@@ -14,7 +14,7 @@ from .store cimport *
 cdef enum:
     USES_MOST = 3
     HOT_PART = 2                # the FIFO needs half of what memcached's HOT is given (hot_lru_pct)
-    TRIES = 256                 # items that are passed over at an end before one that was used must leave all the same
+    TRIES = 256                 # items that are passed over at an end before another must leave
 
 
 cdef inline uint64_t size_of(Store* s, Item* it) noexcept nogil:
@@ -136,6 +136,16 @@ cdef inline bint hot_is_next(Store* s, int cls) noexcept nogil:
     return l[HOT].bytes * (100 * HOT_PART) > (l[HOT].bytes + l[WARM].bytes + l[COLD].bytes) * <uint64_t> s.hot_pct
 
 
+cdef inline uint32_t newest_unused(Store* s, Lru* l, uint32_t otherwise) noexcept nogil:
+    # Enough were passed over: what came last and has shown nothing leaves before one that was used.
+    cdef uint32_t h = l[HOT].head
+    cdef Item* it
+    if h == 0:
+        return otherwise
+    it = item_at(&s.arena, h)
+    return h if it.refs == 0 and uses_of(it) == 0 else otherwise
+
+
 cdef inline uint32_t victim_of(Store* s, int cls) noexcept nogil:
     # The item of the class that is to leave next; 0 if nobody can. Passes over those that were used, and those in use.
     cdef Lru* l = s.lru[cls]
@@ -153,8 +163,10 @@ cdef inline uint32_t victim_of(Store* s, int cls) noexcept nogil:
         uses = uses_of(it)
         if it.refs:
             list_move(s, h, it, it.seg & SEG_MASK)
-        elif uses == 0 or tries <= 0 or seg == TEMP:
+        elif uses == 0 or seg == TEMP:
             return h
+        elif tries <= 0:
+            return newest_unused(s, l, h)
         elif seg == HOT:
             set_uses(it, 0)
             list_move(s, h, it, COLD)

@@ -17,8 +17,15 @@ cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void* addr, size_t length)
     int madvise(void* addr, size_t length, int advice)
-    enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MADV_DONTNEED, MADV_HUGEPAGE
+    enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_SHARED, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
+    enum: MADV_DONTNEED, MADV_REMOVE, MADV_HUGEPAGE
     void* MAP_FAILED
+
+cdef extern from "<fcntl.h>" nogil:
+    int fallocate(int fd, int mode, long offset, long length)
+
+cdef extern from "<unistd.h>" nogil:
+    int close_file "close"(int fd)
 
 # Under AddressSanitizer (scripts/asan) a free chunk's bytes behind its header, and those of a chunk that its item does not
 # need, may not be touched. Otherwise these do nothing.
@@ -113,6 +120,7 @@ cdef struct SlabClass:
 
 cdef struct Arena:
     char* base                  # page 1 begins on a boundary of HUGE_PAGE
+    int fd                      # a file whose memory the pages are: page 1 lies at HUGE_PAGE in it; -1: none
     void* mapped
     size_t reserved             # bytes of address space, from `mapped` on
     uint32_t shift
@@ -199,6 +207,10 @@ cdef inline void room_remove(Arena* a, uint32_t p) noexcept nogil:
         a.page[page.next].prev = page.prev
 
 
+cdef inline long file_offset(Arena* a, uint32_t p) noexcept nogil:
+    return <long> ((<size_t> (p - 1) << a.page_bits) + HUGE_PAGE)
+
+
 cdef inline bint page_give(Arena* a, int cls) noexcept nogil:
     # Hands one unused page to a class; 0 when the limit is reached.
     cdef uint32_t p
@@ -216,6 +228,11 @@ cdef inline bint page_give(Arena* a, int cls) noexcept nogil:
         return 0
     page = &a.page[p]
     memset(page, 0, sizeof(Page))
+    if a.fd >= 0 and fallocate(a.fd, 0, file_offset(a, p), a.page_size) != 0:
+        page.next = a.pool              # the file's system is full: better no memory than a SIGBUS
+        a.pool = p
+        a.pooled += 1
+        return 0
     MEMORY_SHOW(a.base + (<size_t> p << a.page_bits), a.page_size)
     page.cls = <uint8_t> cls
     a.pages_used += 1
@@ -314,7 +331,7 @@ cdef inline uint32_t arena_trim(Arena* a, uint32_t most) noexcept nogil:
     cdef uint32_t p = a.pool, done = 0
     while p and done < most:
         if a.page[p].fresh:
-            madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED)
+            madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED if a.fd < 0 else MADV_REMOVE)
             a.page[p].fresh = 0
             done += 1
         p = a.page[p].next
@@ -375,10 +392,12 @@ cdef inline uint32_t page_bits_for(uint64_t limit) noexcept nogil:
     return bits
 
 
-cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept nogil:
-    # Reserves address space for `reserve` bytes or, if the system refuses, for `limit`. 0 on success, -1 on failure.
+cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve, int fd) noexcept nogil:
+    # Reserves address space for `reserve` bytes or, if the system refuses, for `limit`; of a file, which is the arena's from then
+    # on, if fd >= 0. 0 on success, -1 on failure.
     cdef void* where
     cdef uint64_t page_size
+    a.fd = -1
     a.page_bits = page_bits_for(limit)
     a.page_size = <uint32_t> 1 << a.page_bits
     page_size = a.page_size
@@ -401,6 +420,11 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
         reserve = limit
     a.mapped = where
     a.base = <char*> ((<size_t> where + page_size + HUGE_PAGE - 1) & ~<size_t> (HUGE_PAGE - 1)) - page_size
+    if fd >= 0 and mmap(a.base + page_size, reserve, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd,
+                        HUGE_PAGE) == MAP_FAILED:
+        munmap(a.mapped, a.reserved)
+        a.base = NULL
+        return -1
     madvise(a.base + page_size, reserve, MADV_HUGEPAGE)     # fewer TLB misses; if it is refused, nothing is lost
     a.pages_max = <uint32_t> (reserve >> a.page_bits)
     a.pages_limit = <uint32_t> (limit >> a.page_bits)
@@ -410,6 +434,7 @@ cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve) noexcept 
         munmap(a.mapped, a.reserved)
         a.base = NULL
         return -1
+    a.fd = fd
     return 0
 
 
@@ -417,6 +442,8 @@ cdef inline void arena_close(Arena* a) noexcept nogil:
     if a.base != NULL:
         MEMORY_SHOW(a.base, <size_t> a.high << a.page_bits)
         munmap(a.mapped, a.reserved)
+        if a.fd >= 0:
+            close_file(a.fd)
         a.base = NULL
     free(a.page)
     a.page = NULL

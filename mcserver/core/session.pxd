@@ -10,7 +10,7 @@
 # Owns the phase of a connection: nothing outside changes it but through the functions here.
 # Must never know what a command does.
 
-from libc.errno cimport errno, EAGAIN, EINTR
+from libc.errno cimport EAGAIN, EINTR
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
@@ -26,6 +26,7 @@ from .classic cimport *
 from .meta cimport *
 from .binary cimport *
 from .door cimport *
+from .datagrams cimport answer_datagram
 from .wire cimport *
 
 cdef extern from "<semaphore.h>" nogil:
@@ -65,6 +66,8 @@ cdef inline void flush_outside(Conn* c) noexcept nogil:
         if r < 0:
             gone(c)
         c.blocked = r == 0
+    if c.datagram != NULL:
+        answer_datagram(c, 0)
 
 
 cdef inline bint flush(Conn* c) noexcept nogil:
@@ -80,6 +83,8 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     # The reply of one command is complete: taken back for noreply, shown to -vv, tied to its event.
     if c.noreply:
         c.shared.out_len = c.start
+    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting):
+        reply_is_none(c)
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1
@@ -99,6 +104,9 @@ cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) 
     # The owner's command: its reply comes by letter.
     if same(t, b"stats", 5) or same(t, b"watch", 5):
         c.noreply = 0
+    if c.datagram != NULL and same(t, b"watch", 5):
+        puts(c, WIRE_ERROR)                 # there is nobody to be told for long
+        return
     c.bad_http = count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0
     if not ask_owner(c, line, n):
         puts(c, WIRE_NO_MEMORY)
@@ -192,6 +200,9 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     # Runs one line; raw is its length with the line end.
     c.start = c.shared.out_len
     c.noreply = 0
+    if c.datagram != NULL:
+        c.datagram.keys = 0
+        reply_begins(c, 1)
     if c.store.trace:
         trace(c, J_COMMAND, line, n)
     if raw < 4:
@@ -295,6 +306,7 @@ cdef inline size_t run_binary(Conn* c, const char* p, size_t n) noexcept nogil:
         return 0
     c.start = c.shared.out_len
     c.noreply = 0
+    reply_begins(c, c.granted or c.refusal_len > 0)     # then it is the write that waited
     if c.store.trace:
         trace(c, J_COMMAND, p, BINARY_HEADER)
     bin_request(c, &r)
@@ -449,6 +461,9 @@ cdef inline void run_ends(Conn* c) noexcept nogil:
     if c.quitting and not (stopped(c) or c.yielded):
         c.ended = c.quitting == QUIT_ASKED
         gone(c)
+    elif c.tls != NULL and c.tls.over and not (stopped(c) or c.yielded):
+        c.ended = not c.tls.failed              # nothing that is incomplete will ever be completed
+        gone(c)
     elif c.phase == P_LOCKED:
         ask_for_lock(c)
     elif c.phase == P_COLD and c.mail != NULL and not (c.blocked or c.held):
@@ -537,7 +552,7 @@ cdef inline bint more_room(Conn* c) noexcept nogil:
     if get64(&c.store.in_kept) + c.in_cap + IN_SIZE > c.store.in_most:      # a line without an end, among many
         add64(&c.store.in_refused, 1)
         if not (c.out_len or c.blocked or c.binary):
-            send(c.fd, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), MSG_NOSIGNAL | MSG_DONTWAIT)
+            send_now(c, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), 0)
         gone(c)
         return 0
     grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
@@ -569,7 +584,31 @@ cdef inline bint receive_value(Conn* c, ssize_t* n) noexcept nogil:
     leave(c)
     if over and goes_on:
         run(c, c.shared.inbuf, 0)
+    elif over:
+        tls_after(c)
     return over
+
+
+cdef inline void tls_after(Conn* c) noexcept nogil:
+    # After a read: whether the connection may go on.
+    if c.tls == NULL or c.phase == P_CLOSED:
+        return
+    if c.tls.over and not (stopped(c) or c.yielded) or not tls_counted(c):
+        c.ended = c.tls.over and not c.tls.failed
+        gone(c)
+
+
+cdef inline void lost(Conn* c, ssize_t n) noexcept nogil:
+    # A read found an end or an error.
+    if n == TLS_SPEAKS_PLAIN:
+        plain_comes(c, c.shared.tls.inbuf, c.shared.tls.in_len)
+    elif c.tls != NULL and c.tls.failed:
+        c.wrong = WRONG_HANDSHAKE if c.tls.shaking else WRONG_RECORD
+    elif n < 0 and (c.shared.error == EAGAIN or c.shared.error == EINTR):
+        tls_after(c)
+        return
+    c.ended = n == 0
+    gone(c)
 
 
 cdef inline void readable(Conn* c) noexcept nogil:
@@ -577,6 +616,7 @@ cdef inline void readable(Conn* c) noexcept nogil:
     cdef char* buf = c.shared.inbuf
     cdef size_t have = c.in_len, used
     cdef ssize_t n = -2
+    cdef iovec part
     if stopped(c):
         return
     if c.yielded or get32(&c.foreign):
@@ -589,23 +629,23 @@ cdef inline void readable(Conn* c) noexcept nogil:
             if not more_room(c):
                 return
             buf = c.in_buf
-            n = recv(c.fd, buf + have, c.in_cap - have, MSG_DONTWAIT)
+            part.iov_len = c.in_cap - have
         else:
             if have:
                 memcpy(buf, c.in_buf, have)
-            n = recv(c.fd, buf + have, IN_SIZE - have, MSG_DONTWAIT)
-        c.shared.error = errno
+            part.iov_len = IN_SIZE - have
+        part.iov_base = buf + have
+        n = receive(c, &part, 1)
         if n > 0:
             add64(&c.shared.bytes_read, n)
     if n <= 0:
-        if n == 0 or not (c.shared.error == EAGAIN or c.shared.error == EINTR):
-            c.ended = n == 0
-            gone(c)
+        lost(c, n)
         return
     have += <size_t> n
     used = run(c, buf, have)
     if not stash(c, buf + used, have - used):
         gone(c)
+    tls_after(c)
 
 
 cdef inline int why_closed(Conn* c) noexcept nogil:

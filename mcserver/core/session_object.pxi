@@ -38,6 +38,7 @@ cdef class Session:
     cdef bint gone_told
     cdef bint turn_asked        # owner.later was called, and `proceed` has not come yet
     cdef bint wants_piece
+    cdef readonly bytes why     # once it is closed: the reason in OpenSSL's words, or b""
     cdef uint64_t before        # bytes of replies before the cold command that runs
     cdef bint in_command
 
@@ -72,6 +73,11 @@ cdef class Session:
     def fd(self):
         """The socket's file descriptor, or -1."""
         return self.c.fd if self.c != NULL else -1
+
+    @property
+    def datagram(self):
+        """Whether it is one request that came by UDP; `fd` is then the socket's."""
+        return self.c != NULL and self.c.of_datagram
 
     @property
     def state(self):
@@ -329,6 +335,7 @@ cdef class Session:
             self.c.yielded = 1
             resume_if_dropped(self.c)
         elif m.kind == M_CLOSED:
+            self.why = PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n)
             self.gone_told = True
             self.stream = None
             self.kept = None

@@ -19,6 +19,7 @@ cdef extern from *:
     #define WIRE_NO_MEMORY_ITEM "SERVER_ERROR Out of memory allocating new item\\r\\n"
     #define WIRE_NO_MEMORY_REQUEST "SERVER_ERROR out of memory reading request\\r\\n"
     #define WIRE_REFCOUNT "SERVER_ERROR refcount overflow during fetch\\r\\n"
+    #define WIRE_DATAGRAM_LONG "SERVER_ERROR reply too large for UDP\\r\\n"
     #define WIRE_STALE "SERVER_ERROR stale\\r\\n"
     #define WIRE_STORED "STORED\\r\\n"
     #define WIRE_NOT_STORED "NOT_STORED\\r\\n"
@@ -64,6 +65,10 @@ cdef extern from *:
     #define WIRE_WRONG_RESP "-ERR this is a memcached server: it doesn't speak Redis's protocol\\r\\n"
     #define WIRE_WRONG_HTTP "HTTP/1.0 400 Bad Request\\r\\nContent-Type: text/plain\\r\\nContent-Length: 52\\r\\n" \
         "Connection: close\\r\\n\\r\\nThis is a memcached server: it doesn't speak HTTP.\\r\\n"
+    #define WIRE_WRONG_PLAIN "CLIENT_ERROR only TLS is spoken here\\r\\n"
+    #define WIRE_WRONG_PLAIN_BINARY "only TLS is spoken here"
+    #define WIRE_WRONG_PLAIN_HTTP "HTTP/1.0 400 Bad Request\\r\\nContent-Type: text/plain\\r\\nContent-Length: 72\\r\\n" \
+        "Connection: close\\r\\n\\r\\nThis is a memcached server with TLS: it doesn't speak HTTP, nor HTTPS.\\r\\n"
     #define WIRE_WRONG_TLS "\\x15\\x03\\x01\\x00\\x02\\x02\\x28"   /* a fatal alert: handshake_failure */
     """
     const char* WIRE_ERROR
@@ -83,6 +88,7 @@ cdef extern from *:
     const char* WIRE_NO_MEMORY_ITEM
     const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
+    const char* WIRE_DATAGRAM_LONG
     const char* WIRE_STALE
     const char* WIRE_STORED
     const char* WIRE_NOT_STORED
@@ -124,4 +130,7 @@ cdef extern from *:
     const char* WIRE_WRONG_TEXT
     const char* WIRE_WRONG_RESP
     const char* WIRE_WRONG_HTTP
+    const char* WIRE_WRONG_PLAIN
+    const char* WIRE_WRONG_PLAIN_BINARY
+    const char* WIRE_WRONG_PLAIN_HTTP
     const char* WIRE_WRONG_TLS

@@ -5,14 +5,18 @@
 # Python can do goes to the owner by letter (conn.pxd), and the connection keeps its place until the reply comes.
 
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy, memset, strlen
 from .mail cimport *
 from .lock cimport *
 from .store cimport CLOCK_START, Store, boot_clock
+from .uploads cimport uploading
 from .conn cimport *
 from .session cimport *
+from .datagrams cimport *
+from .binary cimport BINARY_REQUEST
+from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 
 cdef extern from "<sys/epoll.h>" nogil:
     ctypedef union epoll_data_t:
@@ -48,7 +52,13 @@ cdef enum:
     WORKERS_MOST = 64
     READY_MOST = 128            # connections served before letters are looked at
     GO_ON_NS = 500000           # how long those that have much to do go on before those get their turn for which something came
+    SPARE_SINK = 65536          # bytes of a buffer for answers that is kept for the next one
     SWEEP_MS = 1000             # how often idle connections are looked for
+    DOORS_MOST = 64             # UDP sockets
+    DATAGRAMS_A_TURN = 8
+    DATAGRAM_SIZE = 65536
+    WAITING_CROWD = 64          # requests by datagram that wait for Python; more are refused,
+    WAITING_MOST = 1024         # ... and while so many wait for anything, no datagram is read
 
 cdef struct Worker
 
@@ -64,7 +74,11 @@ cdef struct Pool:
     uint32_t tell_closed        # Python wants to hear of every end
     uint32_t idle_seconds       # 0: nobody is idle too long
     uint64_t idle_kicks
+    uint32_t shake_seconds      # how long a handshake of TLS may take; 0: there is no TLS
+    TlsCounts tls
     uint64_t unwatched          # connections that epoll refused
+    uint64_t datagrams          # that came, and those of them that nobody answers
+    uint64_t datagrams_bad
 
 cdef struct Worker:
     Shared shared
@@ -79,6 +93,13 @@ cdef struct Worker:
     Conn ends                   # of the list of all, under list_mutex
     Conn turns                  # ... of those that have given up their turn
     uint64_t next_sweep
+    uint32_t shaking            # atomic: its connections whose handshake has a time limit
+    int doors
+    Conn* door[DOORS_MOST]      # UDP sockets
+    char* datagram              # room for DATAGRAMS_A_TURN of them
+    Conn waiting                # the ends of the list of requests by datagram that wait for something
+    uint32_t waits
+    Conn* spare                 # for the next request by datagram
     epoll_event ready[READY_MOST]
 
 
@@ -148,7 +169,12 @@ cdef inline uint32_t shown_of(Conn* c) noexcept nogil:
 cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
     # After anything ran: what it waits for now.
     cdef bint read
+    if c.datagram != NULL:
+        settle_datagram(w, c)
+        return
     if c.phase != P_CLOSED:
+        if c.tls != NULL and c.tls.kept_len:
+            c.blocked = 1               # what OpenSSL said by itself
         read = not stopped(c) and not w.draining
         if c.yielded and not stopped(c):
             turn_add(w, c)
@@ -159,6 +185,9 @@ cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
             refused(w.pool)
             c.phase = P_CLOSED
         set32(&c.shown, shown_of(c))
+        if c.tls != NULL and c.tls.waited and not c.tls.shaking:
+            c.tls.waited = 0
+            add32(&w.shaking, -1)
     if c.phase == P_CLOSED:
         conn_closed(w, c)
 
@@ -173,31 +202,58 @@ cdef inline void refused(Pool* pool) noexcept nogil:
 
 cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
     # It is closed, but for its descriptor if Python has heard of it: its address may be asked for.
-    cdef Shared* sh = c.shared
-    cdef Conn** at
     cdef bint told              # -vv shows the end of every connection
     turn_remove(c)
     if c.watched:
         interest(w, c, 0, 0)
     conns_remove(w, c)
+    tls_end(w, c)
     engine_lock(c.store)
     conn_free(c)
     told = c.store.trace
     engine_unlock(c.store)
-    pthread_mutex_lock(&w.box.mutex)
-    if c.poked:
-        at = &sh.poked
-        while at[0] != c:
-            at = &at[0].poked_next
-        at[0] = c.poked_next
-    pthread_mutex_unlock(&w.box.mutex)
+    not_poked(w, c)
     if told or c.known or c.wrong or get32(&w.pool.tell_closed):
-        write_to_owner(c, M_CLOSED, why_closed(c), NULL, 0)
+        write_to_owner(c, M_CLOSED, why_closed(c), c.why_text, strlen(c.why_text) if c.why_text != NULL else 0)
     else:
         conn_forgotten(w, c)
 
 
+cdef inline void tls_end(Worker* w, Conn* c) noexcept nogil:
+    cdef Tls* t = c.tls
+    if t == NULL:
+        return
+    if t.waited:
+        add32(&w.shaking, -1)
+    if t.counted:
+        add64(&c.store.in_kept, -<int64_t> TLS_KEPT)
+    if c.wrong:
+        c.why_text = t.why              # a constant of OpenSSL's
+    c.tls = NULL
+    tls_close(t, c.fd)
+
+
+cdef inline bint shakes(Conn* c) noexcept nogil:
+    # Its next step may take a millisecond.
+    return c.tls != NULL and c.tls.shaking
+
+
+cdef inline void not_poked(Worker* w, Conn* c) noexcept nogil:
+    # Out of the list of those with a note.
+    cdef Conn** at = &c.shared.poked
+    pthread_mutex_lock(&w.box.mutex)
+    if c.poked:
+        while at[0] != c:
+            at = &at[0].poked_next
+        at[0] = c.poked_next
+        c.poked = 0
+    pthread_mutex_unlock(&w.box.mutex)
+
+
 cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
+    if c.of_datagram:
+        free(c)
+        return
     close_fd(c.fd)
     free(c)
     if add32(&w.pool.clients, -1) == 0 and get32(&w.pool.ending) or get32(&w.pool.resting):
@@ -207,12 +263,20 @@ cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
 # Its work
 
 cdef inline void serve(Worker* w, Conn* c, uint32_t events) noexcept nogil:
+    if c.door:
+        come_in(w, c)
+        return
     if c.turn_next != NULL:             # its turn comes
+        if shakes(c):
+            interest(w, c, 0, c.blocked)        # in a flood of handshakes: it isn't looked for until then
         return
     if events & EPOLLOUT or c.blocked:
         resume(c)
     elif stopped(c) or w.draining:
         interest(w, c, 0, c.blocked)
+        return
+    elif shakes(c):                     # those for which something came are served first
+        turn_add(w, c)
         return
     else:
         readable(c)
@@ -227,18 +291,160 @@ cdef inline void go_on(Worker* w) noexcept nogil:
     while w.turns.turn_next != &w.turns:
         c = w.turns.turn_next
         turn_remove(c)
-        resume(c)
+        if shakes(c) and not c.blocked:
+            readable(c)
+        else:
+            resume(c)
         settle(w, c)
         if c == last or boot_clock() - began > GO_ON_NS:
             return
 
 
+# Requests by datagram: each has a connection of its own, which is used again if it was answered at once
+
+cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
+    cdef mmsghdr m[DATAGRAMS_A_TURN]
+    cdef iovec part[DATAGRAMS_A_TURN]
+    cdef sockaddr_storage peer[DATAGRAMS_A_TURN]
+    cdef int i, n
+    for i in range(DATAGRAMS_A_TURN):
+        part[i].iov_base = w.datagram + <size_t> i * DATAGRAM_SIZE
+        part[i].iov_len = DATAGRAM_SIZE
+        memset(&m[i], 0, sizeof(mmsghdr))
+        m[i].msg_hdr.msg_name = &peer[i]
+        m[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
+        m[i].msg_hdr.msg_iov = &part[i]
+        m[i].msg_hdr.msg_iovlen = 1
+    n = recvmmsg(door.fd, m, DATAGRAMS_A_TURN, MSG_DONTWAIT, NULL)
+    for i in range(n):
+        add64(&w.shared.bytes_read, <int64_t> m[i].msg_len)
+        add64(&w.pool.datagrams, 1)
+        if not take_datagram(w, door, w.datagram + <size_t> i * DATAGRAM_SIZE, m[i].msg_len, &peer[i], m[i].msg_hdr.msg_namelen):
+            add64(&w.pool.datagrams_bad, 1)
+
+
+cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, sockaddr_storage* peer, unsigned int size) noexcept nogil:
+    # 0: it is no request, or can't be taken, and is not answered. A request that is spread over several datagrams is none, as
+    # in memcached; nor is what another server's port sends, so that two of them never answer each other's errors.
+    cdef Conn* c
+    cdef Datagram* d
+    cdef size_t used
+    cdef bint binary
+    if n <= DATAGRAM_HEADER or p[4] != 0 or p[5] != 1 or mc_port(peer) == door.door_port or w.waits >= WAITING_MOST:
+        return 0
+    binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.store.protocol != PROTOCOL_ASCII
+    if not binary and door.store.protocol == PROTOCOL_BINARY:
+        return 0
+    c = fresh_conn(w, door)
+    if c == NULL:
+        return 0
+    d = c.datagram
+    d.peer = peer[0]
+    d.peer_size = size
+    memcpy(d.id, p, 2)
+    d.budget = <uint64_t> FACTOR * n
+    d.crowded = w.waits >= WAITING_CROWD
+    c.binary = binary
+    p += DATAGRAM_HEADER
+    n -= DATAGRAM_HEADER
+    used = run(c, p, n)
+    if not (c.phase == P_CLOSED or stopped(c) or c.yielded):
+        used = n                            # the rest of a request that doesn't end never comes
+    if not stash(c, p + used, n - used):
+        gone(c)
+    set32(&door.last, get32(&c.last))
+    settle_datagram(w, c)
+    return 1
+
+
+cdef inline Conn* fresh_conn(Worker* w, Conn* door) noexcept nogil:
+    # NULL: out of memory.
+    cdef Conn* c = w.spare
+    cdef Datagram* d
+    cdef uint64_t* start
+    cdef uint32_t room
+    cdef char* sink
+    cdef size_t cap
+    if c == NULL:
+        c = <Conn*> calloc(1, sizeof(Conn))
+        d = <Datagram*> calloc(1, sizeof(Datagram))
+        if c == NULL or d == NULL:
+            free(c)
+            free(d)
+            return NULL
+        conn_init(c, door.store, &w.shared, door.fd)
+    else:
+        w.spare = NULL
+        d = c.datagram
+        start = d.start
+        room = d.room
+        sink = c.sink
+        cap = c.sink_cap
+        memset(c, 0, sizeof(Conn))
+        memset(d, 0, sizeof(Datagram))
+        conn_init(c, door.store, &w.shared, door.fd)
+        d.start = start
+        d.room = room
+        c.sink = sink
+        c.sink_cap = cap
+    c.datagram = d
+    c.of_datagram = 1
+    c.unbounded = door.unbounded
+    c.worker = w
+    c.seen = 1
+    c.stranger = c.store.login != 0
+    return c
+
+
+cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
+    # After anything ran: it goes on waiting, or the answer goes out and the connection's life is over.
+    if c.phase != P_CLOSED and (stopped(c) or c.yielded):
+        if c.next == NULL:
+            c.next = &w.waiting
+            c.prev = w.waiting.prev
+            w.waiting.prev.next = c
+            w.waiting.prev = c
+            w.waits += 1
+        if stopped(c):
+            turn_remove(c)
+        else:
+            turn_add(w, c)
+        return
+    if c.phase == P_DATA:               # it never comes: the request has no reply
+        reply_is_none(c)
+    answer_datagram(c, 1)
+    datagram_ends(w, c)
+
+
+cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
+    turn_remove(c)
+    if c.next != NULL:
+        c.prev.next = c.next
+        c.next.prev = c.prev
+        c.next = NULL
+        w.waits -= 1
+    if w.spare == NULL and not (c.known or c.poked or c.item or c.big or c.held_big or c.in_cap or c.out_buf != NULL
+                                or c.mail != NULL or c.hold != NULL or c.line != NULL or uploading(&c.up) or c.sink_cap > SPARE_SINK):
+        w.spare = c
+        return
+    c.phase = P_CLOSED
+    engine_lock(c.store)
+    conn_free(c)
+    engine_unlock(c.store)
+    not_poked(w, c)
+    if c.known:
+        write_to_owner(c, M_CLOSED, WHY_NORMAL, NULL, 0)
+    else:
+        free(c)
+
+
 cdef inline void sweep(Worker* w) noexcept nogil:
-    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching.
-    cdef uint32_t most = get32(&w.pool.idle_seconds), now
+    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching. And
+    # handshakes that don't come to their end.
+    cdef uint32_t most = get32(&w.pool.idle_seconds), shake = get32(&w.pool.shake_seconds), now
     cdef Conn* c
     cdef Conn* after
-    if most == 0 or boot_clock() < w.next_sweep:
+    if most == 0 and get32(&w.shaking) == 0 or boot_clock() < w.next_sweep:
         return
     w.next_sweep = boot_clock() + <uint64_t> SWEEP_MS * 1000000
     engine_lock(w.pool.store)
@@ -248,7 +454,12 @@ cdef inline void sweep(Worker* w) noexcept nogil:
     c = w.ends.next                     # only this thread takes from the list; what is added meanwhile stands behind
     while c != &w.ends:
         after = next_of(w, c)
-        if c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
+        if shakes(c) and get32(&c.last) + shake < now:
+            add64(&w.pool.tls.handshake_errors, 1)
+            c.wrong = WRONG_SLOW
+            c.phase = P_CLOSED
+            conn_closed(w, c)
+        elif most and c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
             add64(&w.pool.idle_kicks, 1)
             c.why = WHY_IDLE
             c.phase = P_CLOSED
@@ -266,13 +477,16 @@ cdef inline Conn* next_of(Worker* w, Conn* c) noexcept nogil:
 
 cdef inline bint has_to_send(Conn* c) noexcept nogil:
     return c.out_len or c.blocked or c.held or c.phase == P_COLD or c.phase == P_ANSWER or c.phase == P_PIECE \
-        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED
+        or c.phase == P_SENT or c.phase == P_STREAM or c.phase == P_LOCKED or c.phase == P_KEYS or c.tail != NULL
 
 
 cdef inline void drain(Worker* w) noexcept nogil:
     # From now on nothing is read.
     cdef Conn* c = next_of(w, &w.ends)
+    cdef int i
     w.draining = 1
+    for i in range(w.doors):
+        interest(w, w.door[i], 0, 0)
     while c != &w.ends:
         interest(w, c, 0, c.blocked)
         c = next_of(w, c)
@@ -345,7 +559,7 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
     cdef int n, i, timeout
     cdef bint rung
     while not w.exiting:
-        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) else -1
+        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) or get32(&w.pool.shake_seconds) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
         rung = 0
         for i in range(n):
@@ -360,6 +574,9 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
         if timeout != -1:
             sweep(w)
     close_each(w, 1)
+    while w.waiting.next != &w.waiting:
+        w.waiting.next.phase = P_CLOSED
+        datagram_ends(w, w.waiting.next)
     return NULL
 
 
@@ -379,6 +596,7 @@ cdef inline void shared_close(Shared* sh) noexcept nogil:
     free(sh.inbuf)
     free(sh.out)
     free(sh.events)
+    tls_room_free(&sh.tls)
     sh.inbuf = NULL
     sh.out = NULL
     sh.events = NULL
@@ -395,6 +613,8 @@ cdef inline Worker* worker_new(Pool* pool) noexcept nogil:
     w.ends.prev = &w.ends
     w.turns.turn_next = &w.turns
     w.turns.turn_prev = &w.turns
+    w.waiting.next = &w.waiting
+    w.waiting.prev = &w.waiting
     pthread_mutex_init(&w.list_mutex, NULL)
     w.epfd = epoll_create1(EPOLL_CLOEXEC)
     e.events = EPOLLIN | EPOLLET        # it need not be read
@@ -410,6 +630,7 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     # Its thread has ended. What nobody has taken from its box is thrown away.
     cdef Mail* m = box_take(&w.box)
     cdef Mail* after
+    cdef int i
     while m != NULL:
         after = m.next
         if m.kind == W_FREE:
@@ -418,6 +639,15 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
         else:
             mail_done(m)
         m = after
+    for i in range(w.doors):
+        close_fd(w.door[i].fd)
+        free(w.door[i])
+    if w.spare != NULL:
+        engine_lock(w.spare.store)
+        conn_free(w.spare)
+        engine_unlock(w.spare.store)
+        free(w.spare)
+    free(w.datagram)
     if w.epfd >= 0:
         close_fd(w.epfd)
     box_close(&w.box)
@@ -426,13 +656,42 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w)
 
 
-cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
-    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor stays.
+cdef inline bint door_open(Worker* w, int fd, uint16_t port, bint unbounded) noexcept nogil:
+    # A UDP socket (port: its own, as it is sent), the worker's from now on; before its thread starts. False: it is not.
+    cdef Conn* c
+    if w.datagram == NULL:
+        w.datagram = <char*> malloc(DATAGRAMS_A_TURN * DATAGRAM_SIZE)
+    c = <Conn*> calloc(1, sizeof(Conn))
+    if w.datagram == NULL or c == NULL or w.doors == DOORS_MOST:
+        free(c)
+        return 0
+    conn_init(c, w.pool.store, &w.shared, fd)
+    c.door = 1
+    engine_lock(c.store)
+    c.last = c.store.sec
+    engine_unlock(c.store)
+    c.door_port = port
+    c.unbounded = unbounded
+    if not interest(w, c, 1, 0):
+        free(c)
+        return 0
+    w.door[w.doors] = c
+    w.doors += 1
+    return 1
+
+
+cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:
+    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
+    # `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
     if c == NULL:
         return NULL
     conn_init(c, w.pool.store, &w.shared, fd)
     c.worker = w
+    c.tls = tls
+    if tls != NULL:
+        tls.waited = 1
+        add32(&w.shaking, 1)
     engine_lock(c.store)
     c.last = c.store.sec
     c.stranger = c.store.login != 0
@@ -442,6 +701,8 @@ cdef inline Conn* conn_open(Worker* w, int fd) noexcept nogil:
     if not interest(w, c, 1, 0):
         conns_remove(w, c)
         add32(&w.pool.clients, -1)
+        if tls != NULL:
+            add32(&w.shaking, -1)
         free(c)
         return NULL
     return c

@@ -29,6 +29,7 @@ cdef class Workers:
     cdef bint running
     cdef readonly uint64_t accepted     # connections
     cdef Mail* left             # letters taken and not looked at yet
+    cdef TlsRules tls           # of new connections; None: all are plain
 
     def __cinit__(self, Engine engine not None, owner, int threads=4):
         cdef int i
@@ -94,6 +95,22 @@ cdef class Workers:
         set32(&self.pool.idle_seconds, seconds)
         self.to_all(W_LOOK)
 
+    def set_tls(self, TlsRules rules not None, uint32_t handshake_seconds):
+        """New connections of the listeners that want TLS are made so. Its first call comes before the workers start.
+
+        handshake_seconds: how long a client has for the handshake, from 1."""
+        cdef int i
+        for i in range(self.pool.count):
+            if self.tls is None:
+                self.pool.worker[i].shared.tls.out_size = max(8 * rules.write_size, <size_t> TLS_OUT_LEAST)
+        self.tls = rules
+        set32(&self.pool.shake_seconds, handshake_seconds)
+
+    def tls_figures(self):
+        """Handshakes that failed, connections that failed later, and sessions that a client may resume."""
+        cdef TlsCounts* n = &self.pool.tls
+        return get64(&n.handshake_errors), get64(&n.proto_errors), get64(&n.new_sessions)
+
     def tell_closed(self, on):
         """Whether the owner wants to hear of the end of every connection."""
         set32(&self.pool.tell_closed, bool(on))
@@ -104,11 +121,11 @@ cdef class Workers:
 
     # Accepting
 
-    def accept(self, int listener, uint32_t most, list opened=None):
+    def accept(self, int listener, uint32_t most, list opened=None, int security=TLS_OFF):
         """Accepts what waits, up to 64, while fewer than `most` are open.
 
         Returns why it ended: 0 nobody waits, EAGAIN there may be more, -1 there are as many as `most`, else the errno of what is
-        missing. `opened` gets the descriptors."""
+        missing. `opened` gets the descriptors. security: 0 plain, 1 TLS, 2 TLS without client certificates, 3 TLS with them."""
         cdef int i, fd, error
         for i in range(ACCEPTS_A_TURN):
             if get32(&self.pool.clients) >= most:
@@ -120,20 +137,45 @@ cdef class Workers:
                 if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                     return errno
                 continue                # the client has gone again
-            self.accepted += self.open(fd)
+            self.accepted += self.open(fd, security)
             if opened is not None:
                 opened.append(fd)
         return EAGAIN
 
-    def open(self, int fd):
+    def open(self, int fd, int security=TLS_OFF):
         """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed."""
         cdef Worker* w = self.pool.worker[self.next]
+        cdef Tls* tls = NULL
         self.next = (self.next + 1) % self.pool.count
-        if conn_open(w, fd) == NULL:
+        if security:
+            tls = tls_new(self.tls.ctx, self.tls.kernel, tls_way, &w.shared.tls, &self.pool.tls, security)
+        if security and tls == NULL or conn_open(w, fd, tls) == NULL:
+            if tls != NULL:
+                tls_free(tls)
             close_fd(fd)
             refused(&self.pool)
             return False
         return True
+
+    def answer_datagrams(self, int fd, int port, bint unbounded):
+        """Serves a bound, non-blocking UDP socket, whose descriptor stays the caller's; before `start`.
+
+        port: its own. unbounded: it is reached from this machine alone, so that answers may be of any length.
+        Returns the descriptors, one a worker. Raises OSError."""
+        cdef int i, own
+        opened = []
+        for i in range(self.pool.count):
+            own = os.dup(fd)
+            if not door_open(self.pool.worker[i], own, <uint16_t> ((port & 0xFF) << 8 | port >> 8), unbounded):
+                os.close(own)
+                raise OSError(ENOMEM, os.strerror(ENOMEM))
+            opened.append(own)
+        return opened
+
+    @property
+    def datagrams(self):
+        """How many came, and how many of them were no requests and were not answered."""
+        return get64(&self.pool.datagrams), get64(&self.pool.datagrams_bad)
 
     # Letters
 
@@ -186,7 +228,7 @@ cdef class Workers:
 
     def sockets(self):
         """(descriptor, state, replies that wait, second of the engine's clock at which a command last came) of each connection."""
-        cdef int i
+        cdef int i, d
         cdef Worker* w
         cdef Conn* c
         cdef Seen* seen
@@ -194,6 +236,8 @@ cdef class Workers:
         found = []
         for i in range(self.pool.count):
             w = self.pool.worker[i]
+            for d in range(w.doors):
+                found.append((w.door[d].fd, "conn_read", 0, get32(&w.door[d].last)))
             most = get32(&self.pool.clients) + 16
             seen = <Seen*> malloc(most * sizeof(Seen))
             if seen == NULL:

@@ -508,6 +508,7 @@ class _Network:
 
     log_lines_lost = 0
     reserved_descriptors = 0
+    certificate_seconds = 0
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -534,6 +535,9 @@ class _Network:
             idle = max(0, int(now - session.last_command))
             yield SocketStatus(line.conversation.fd, line.peer, line.here, state, session.resps_waiting, idle)
 
+    def refresh_certificates(self) -> str:
+        raise AssertionError("-Z is not for a server within a process")
+
     def stop(self, *, graceful: bool) -> None:
         """`shutdown`, with -A."""
         self._server.end_soon()
@@ -552,6 +556,7 @@ def _config_of(flags: tuple[str, ...]) -> Config:
     base = configured(["-u", "root"])
     for option, setting in {
         "-p": "tcpport", "-l": "inter", "-s": "domain_socket", "-d": "daemonize", "-P": "pid_file", "--zookeeper": "cluster",
+        "-Z": "ssl_enabled",
     }.items():  # fmt: skip
         if getattr(config, setting) != getattr(base, setting):
             raise ConfigError(f"{option} is not for a server within a process: see mcserver.testing")

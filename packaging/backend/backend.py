@@ -1,8 +1,9 @@
-"""The build backend: setuptools', behind one question. Its own error without a compiler names neither gcc nor the headers."""
+"""The build backend: setuptools', behind one question. Its own error without a compiler names neither gcc nor headers."""
 
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import sysconfig
 
@@ -18,13 +19,26 @@ def check() -> None:
         missing.append("a C compiler (gcc)")
     if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):  # noqa: PTH110, PTH118
         missing.append(f"the headers of Python {sys.version_info.major}.{sys.version_info.minor}")
+    if not has_openssl(compiler):
+        missing.append("the headers of OpenSSL")
     if missing:
         sys.exit(
             f"mcserver is compiled here, and {' and '.join(missing)} can't be found.\n"
-            "Debian, Ubuntu: apt-get install gcc libc6-dev python3-dev.  Fedora: dnf install gcc python3-devel.  "
-            "Alpine: apk add gcc musl-dev python3-dev.\n"
-            "Or install a wheel, which needs neither: pip install --only-binary mcserver mcserver"
+            "Debian, Ubuntu: apt-get install gcc libc6-dev libssl-dev python3-dev.  "
+            "Fedora: dnf install gcc openssl-devel python3-devel.  Alpine: apk add gcc musl-dev openssl-dev python3-dev.\n"
+            "Or install a wheel, which needs none of them: pip install --only-binary mcserver mcserver"
         )
+
+
+def has_openssl(compiler: str) -> bool:
+    """Whether openssl/ssl.h is where the compiler looks; without a compiler, where it usually is."""
+    flags = shlex.split(f"{os.environ.get('CPPFLAGS', '')} {os.environ.get('CFLAGS', '')}")
+    found = next(filter(None, map(shutil.which, (compiler, "cc", "gcc", "clang"))), None)
+    if found is None:
+        return os.path.exists("/usr/include/openssl/ssl.h")  # noqa: PTH110
+    source = "#include <openssl/ssl.h>\n"
+    command = [found, *flags, "-E", "-x", "c", "-o", os.devnull, "-"]
+    return subprocess.run(command, input=source, text=True, capture_output=True, check=False).returncode == 0
 
 
 def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):  # type: ignore[no-untyped-def]

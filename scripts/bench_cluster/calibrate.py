@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 from kazoo.client import KazooClient
 
 from tests.cluster.ensemble import Ensemble, ZooKeeperServer
+from tests.cluster.servers import CacheServer
 from tests.coordination.simulator.costs import Service
 
 MANY = 3000  # requests of a kind
@@ -34,17 +36,34 @@ def measure(ensemble: Ensemble) -> Service:
             both, write, apply = _spent(
                 lambda: _pipelined(lambda n: client.set_async("/calibrate", b"%0100d" % n)), follower, leader, other
             )
-        read_wait = _one_by_one(lambda: client.get("/calibrate"))
-        write_wait = _one_by_one(lambda: client.set("/calibrate", b"y" * 100))
+        reads = _one_by_one(lambda: read_one(client))
+        writes = _one_by_one(lambda: append(client))
         event = read  # a watch that fires is looked up, and sent, as an answer is
     finally:
         client.stop()
         client.close()
-    call = own / 2
-    hop = max(20e-6, (read_wait - read - own) / 2)
-    commit = max(100e-6, write_wait - own - 2 * hop - both - write)
-    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, call, hop, commit)
-    return Service(*(round(part * 1e6, 1) for part in parts))
+    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, own / 2, 0.0, 0.0)
+    return with_waits(Service(*(round(part * 1e6, 1) for part in parts)), reads, writes)
+
+
+def read_one(client: KazooClient) -> None:
+    client.get("/calibrate")
+
+
+def append(client: KazooClient) -> None:
+    """As the fleet appends to its log."""
+    transaction = client.transaction()
+    transaction.check("/calibrate", -1)
+    transaction.create("/calibrate/e-", b"y" * 100, sequence=True)
+    transaction.commit()
+
+
+def with_waits(service: Service, reads: list[float], writes: list[float]) -> Service:
+    """The same processor times, with the waiting that goes with such reads and writes."""
+    read, own = service.read, 2 * service.call
+    hop = max(20.0, (median(reads) * 1e6 - read - own) / 2)
+    work = service.forward + service.write + 2 * service.apply
+    return replace(service, hop=round(hop, 1), commit=round(max(100.0, median(writes) * 1e6 - own - 2 * hop - work), 1))
 
 
 def _pipelined(ask: Callable[[int], Any]) -> None:
@@ -57,14 +76,14 @@ def _pipelined(ask: Callable[[int], Any]) -> None:
         each.get(timeout=30)
 
 
-def _one_by_one(ask: Callable[[], Any]) -> float:
+def _one_by_one(ask: Callable[[], Any]) -> list[float]:
     taken = []
     for _ in range(ROUNDS):
         started = time.perf_counter()
         ask()
         taken.append(time.perf_counter() - started)
         time.sleep(0.005)
-    return median(taken)
+    return taken
 
 
 def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, ...]:
@@ -74,7 +93,7 @@ def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, 
     return tuple((cpu_of(server) - was) / MANY for server, was in zip(servers, before, strict=True))
 
 
-def cpu_of(server: ZooKeeperServer) -> float:
+def cpu_of(server: ZooKeeperServer | CacheServer) -> float:
     assert server.process is not None
     with open(f"/proc/{server.process.pid}/stat", encoding="ascii") as stat:
         fields = stat.read().rpartition(")")[2].split()

@@ -1,12 +1,20 @@
-"""The simulated fleet beside a real one of the same size: what ZooKeeper is asked, and how long a delete takes."""
+"""The simulated fleet beside a real one of the same size: what ZooKeeper is asked, and how long a delete takes.
+
+What else goes on on this machine makes every step longer that waits for a processor. So the model's waits are those of bare
+reads and writes that were taken in turns with the fleet's deletes, as are the two that it knows nothing of: a client's turn at
+a member, and the look at all members that finds the key gone. What a member's own machines take is measured under a flow.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import NamedTuple
+
+from kazoo.client import KazooClient
 
 from tests.cluster.ensemble import Ensemble
 from tests.cluster.servers import CacheServer, Client, until
@@ -16,7 +24,8 @@ from . import calibrate, simulate
 
 IDLE = 10  # s
 FLOW, FLOW_SECONDS = 20, 6  # deletes a second, of the whole fleet; for so long
-ROUNDS = 15
+ROUNDS = 40
+REST = 0.1  # s before each request: one that comes after a rest takes longer than one of many
 SHARED = 2  # processors that everything on this machine shares
 AT_LEAST = 24  # the settling of a fleet, s: until the first sheets are written, and the joins forgotten
 
@@ -33,6 +42,29 @@ class Seen(NamedTuple):
     applied: float
 
 
+@dataclass
+class Waits:
+    """Seconds, taken in turns with the fleet's deletes."""
+
+    reads: list[float] = field(default_factory=list)
+    writes: list[float] = field(default_factory=list)
+    turns: list[float] = field(default_factory=list)  # a command that asks the loop, and not ZooKeeper
+    looks: list[float] = field(default_factory=list)  # a get at all the others at once
+    call: float = 0.0  # of a member's processor, for what it asks or is told
+
+    def take(self, bare: KazooClient, clients: Sequence[Client]) -> None:
+        for kept, ask in (
+            (self.reads, lambda: calibrate.read_one(bare)),
+            (self.writes, lambda: calibrate.append(bare)),
+            (self.turns, lambda: clients[0].ask(b"cluster leader")),
+            (self.looks, lambda: _all_lost(clients[1:], b"n:1")),
+        ):
+            time.sleep(REST)
+            began = time.perf_counter()
+            ask()
+            kept.append(time.perf_counter() - began)
+
+
 def measure(sizes: Sequence[int]) -> str:
     lines = [
         f"**The model beside real members** ({SHARED} processors for everything)",
@@ -43,39 +75,54 @@ def measure(sizes: Sequence[int]) -> str:
     for size in sizes:
         with Ensemble() as ensemble:
             service = calibrate.measure(ensemble)
-            real = _real(ensemble, size)
-        model = _model(size, service)
+            waits = Waits()
+            real = _real(ensemble, size, waits)
+        service = calibrate.with_waits(service, waits.reads, waits.writes)
+        model = _model(size, replace(service, call=waits.call * 1e6), waits)
         lines.append(f"| {size} | real | " + " | ".join(f"{figure:.1f}" for figure in real) + " |")
         lines.append("| | model | " + " | ".join(f"{figure:.1f}" for figure in model) + " |")
         ratios = (made / seen if seen else 0.0 for made, seen in zip(model, real, strict=True))
         lines.append("| | ratio | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
+        figures = (waits.reads, waits.writes, waits.turns, waits.looks)
+        bare = ", ".join(f"{median(each) * 1000:.1f}" for each in figures)
+        bare += f", {waits.call * 1000:.2f}"
+        lines.append(f"| | bare read, write; turn, look, call | {bare} ms |" + " |" * (len(Seen._fields) - 1))
     return "\n".join(lines) + "\n"
 
 
-def _real(ensemble: Ensemble, size: int) -> Seen:
-    servers = [CacheServer(ensemble.hosts, "--ack", "a:=applied", name=f"s{n}", quick=False) for n in range(size)]
+def _real(ensemble: Ensemble, size: int, waits: Waits) -> Seen:
+    levels = ("--ack", "a:=applied", "--ack", "f:=async")
+    servers = [CacheServer(ensemble.hosts, *levels, name=f"s{n}", quick=False) for n in range(size)]
+    bare = KazooClient(f"127.0.0.1:{ensemble.followers[0].client_port}")
     try:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(CacheServer.start, servers))
-        until(lambda: all(_settled(server, size) for server in servers), 90)
+        until(lambda: all(_settled(server, size) for server in servers), 180)
         time.sleep(AT_LEAST)
         idle = _rates(ensemble, lambda: time.sleep(IDLE))
+        worked = _worked(servers)
         flowing = _rates(ensemble, lambda: _flow(servers))
+        told = FLOW * FLOW_SECONDS * size  # a watch fires at each for each entry
+        waits.call = (_worked(servers) - worked) / (2 * flowing[0] * FLOW_SECONDS + told)
+        bare.start(10)
         clients = [server.client() for server in servers]
         committed, gone, applied = [], [], []
         for number in range(ROUNDS):
+            waits.take(bare, clients)
+            time.sleep(REST)
             took, last = _delete(clients, b"c:%d" % number)
             committed.append(took)
             gone.append(last)
-            time.sleep(0.1)
+            time.sleep(REST)
             began = time.perf_counter()
             clients[number % size].delete(b"a:%d" % number)
             applied.append((time.perf_counter() - began) * 1000)
-            time.sleep(0.1)
         for client in clients:
             client.close()
         return Seen(*idle, *flowing, median(committed), median(gone), median(applied))
     finally:
+        bare.stop()
+        bare.close()
         for server in servers:
             server.close()
 
@@ -91,6 +138,11 @@ def _rates(ensemble: Ensemble, work: Callable[[], None]) -> tuple[float, float]:
     work()
     after, span = _requests(ensemble), time.monotonic() - began
     return tuple((late - early) / span for late, early in zip(after, before, strict=True))  # type: ignore[return-value]
+
+
+def _worked(servers: Sequence[CacheServer]) -> float:
+    """Seconds of a processor, of all members."""
+    return sum(calibrate.cpu_of(server) for server in servers)
 
 
 def _requests(ensemble: Ensemble) -> tuple[int, int]:
@@ -120,16 +172,24 @@ def _delete(clients: Sequence[Client], key: bytes) -> tuple[float, float]:
     """ms until the first member's delete is answered, and until the last other one has lost the key."""
     for client in clients[1:]:
         client.set(key, b"x")
+    time.sleep(REST)
     began = time.perf_counter()
     clients[0].delete(key)
     took = time.perf_counter() - began
-    for client in clients[1:]:
-        while client.get(key) is not None:
-            time.sleep(0.0002)
+    while not _all_lost(clients[1:], key):
+        time.sleep(0.0002)
     return took * 1000, (time.perf_counter() - began) * 1000
 
 
-def _model(size: int, service: Service) -> Seen:
+def _all_lost(clients: Sequence[Client], key: bytes) -> bool:
+    """Asks all of them at once."""
+    for client in clients:
+        client.send(b"mg %s\r\n" % key)
+    answers = [client.line() for client in clients]  # every one is read
+    return answers.count(b"EN") == len(answers)
+
+
+def _model(size: int, service: Service, waits: Waits) -> Seen:
     with simulate.quietly():
         fleet = simulate.Simulated(size, service, writes=100.0, shared=SHARED)
         fleet.run(AT_LEAST)
@@ -137,4 +197,6 @@ def _model(size: int, service: Service) -> Seen:
         flowing = simulate.flow(fleet, FLOW, FLOW_SECONDS)
         alone = simulate.alone(fleet, ROUNDS)
         fleet.world.close()
-    return Seen(idle.reads + idle.writes, idle.writes, flowing.reads + flowing.writes, flowing.writes, *alone)
+    turn, look = median(waits.turns) * 1000, median(waits.looks) * 1000
+    times = (alone.committed + turn, max(alone.committed, alone.gone) + turn + look, alone.applied + turn)
+    return Seen(idle.reads + idle.writes, idle.writes, flowing.reads + flowing.writes, flowing.writes, *times)

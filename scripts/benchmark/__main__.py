@@ -10,27 +10,30 @@ import re
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-from . import cpu, hits, latency, memory, scaling, stall, start, threads, undisturbed, visits
+from . import cpu, hits, latency, memory, restart, scaling, scraped, stall, start, threads, tls, undisturbed, visits
 from .contest import Contest
 from .generator import build
 from .programs import BenchError, peer, subject
 from .report import Table
 
-MEASUREMENTS: dict[str, Callable[..., list[Table]]] = {
+MEASUREMENTS: dict[str, Callable[..., Iterable[Table]]] = {
     "cpu": cpu.measure,
     "threads": threads.measure,
     "scaling": scaling.measure,
     "visits": visits.measure,
+    "tls": tls.measure,
     "latency": latency.measure,
     "undisturbed": undisturbed.measure,
+    "scraped": scraped.measure,
     "memory": memory.measure,
     "hits": hits.measure,
     "stall": stall.measure,
     "start": start.measure,
+    "restart": restart.measure,
 }
 
 

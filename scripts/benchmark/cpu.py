@@ -105,8 +105,8 @@ def table(
     return result
 
 
-def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS) -> Cost:
-    """One run against one server."""
+def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS, **more: str) -> Cost:
+    """One run against one server; `more`: options of the generator."""
     report = load(
         server,
         "closed",
@@ -119,5 +119,6 @@ def cost(contest: Contest, server: Server, workload: Workload, column: Column, k
         keys=keys,
         seconds=0.15 if contest.quick else 1,
         warm_up=0.03 if contest.quick else 0.2,
+        **more,
     )
     return Cost(report["server_ns"] / report["requests"] / 1000, report["server_ns"] / report["elapsed_ns"])

@@ -23,7 +23,7 @@ def build() -> Path:
         PROGRAM.parent.mkdir(exist_ok=True)
         units = [str(source) for source in sources if source.suffix == ".c"]
         new = PROGRAM.with_suffix(f".{os.getpid()}")  # several may build at once
-        subprocess.run([*COMPILE, *units, "-o", str(new), "-lm"], check=True)
+        subprocess.run([*COMPILE, *units, "-o", str(new), "-lm", "-lssl", "-lcrypto"], check=True)
         new.replace(PROGRAM)
     return PROGRAM
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,11 +46,12 @@ class Program:
         threads: int = 1,
         more: Sequence[str] = (),
         stderr: int | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> Iterator[Server]:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
         `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
-        descriptor; where its last words are looked for if None.
+        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z.
         """
         flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:
@@ -61,7 +63,7 @@ class Program:
             env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
         ) as process:  # fmt: skip
             try:
-                yield self._started(process, Path(folder, "ports"))
+                yield self._started(process, Path(folder, "ports"), tls)
             except (BenchError, OSError) as error:
                 log.seek(0)
                 raise BenchError(f"{error}; its last words: {log.read()[-500:].decode(errors='replace')}") from error
@@ -72,14 +74,14 @@ class Program:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
-    def _started(self, process: subprocess.Popen[bytes], ports: Path) -> Server:
+    def _started(self, process: subprocess.Popen[bytes], ports: Path, tls: ssl.SSLContext | None) -> Server:
         """Returns as soon as it has written its port there, and answers. BenchError when it ends, or START_SECONDS are over."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise BenchError(f"{self.name} ended with status {process.returncode} before it served")
             if ports.exists() and (found := re.search(r"TCP INET: (\d+)", ports.read_text("ascii"))):
-                server = Server(self.name, int(found[1]), process.pid)
+                server = Server(self.name, int(found[1]), process.pid, tls)
                 server.version()
                 return server
             time.sleep(0.002)
@@ -90,7 +92,8 @@ def subject(path: str | None = None) -> Program:
     """The mcserver of this checkout, or what stands in for it."""
     if path:
         return Program("subject", (path,))
-    return Program("mcserver", (sys.executable, "-m", "mcserver"))
+    command = Path(sys.executable).with_name("mcserver")  # what is started everywhere; -m takes a few milliseconds more
+    return Program("mcserver", (str(command),) if command.exists() else (sys.executable, "-m", "mcserver"))
 
 
 def peer(path: str = "memcached") -> Program:
@@ -105,12 +108,24 @@ class Server:
     name: str
     port: int
     pid: int
+    tls: ssl.SSLContext | None = None
 
     def ask(self, command: bytes, end: bytes) -> bytes:
         """Sends one command on a connection of its own; returns the reply up to and with `end`."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            if self.tls is not None:
+                connection = self.tls.wrap_socket(connection)  # noqa: PLW2901
             connection.sendall(command)
             return receive_until(connection, end)
+
+    def hold(self, stack: ExitStack) -> None:
+        """A connection that has asked once, kept until the stack is left."""
+        connection = socket.create_connection(("127.0.0.1", self.port), timeout=5)
+        if self.tls is not None:
+            connection = self.tls.wrap_socket(connection)
+        stack.enter_context(connection)
+        connection.sendall(b"version\r\n")
+        receive_until(connection, b"\r\n")
 
     def version(self) -> str:
         """What `version` says."""
@@ -120,6 +135,11 @@ class Server:
         """The statistics of a group; the general ones if it has no name."""
         lines = self.ask(f"stats {group}".strip().encode() + b"\r\n", b"END\r\n").decode().splitlines()
         return dict(line.split(" ", 2)[1:] for line in lines if line.startswith("STAT "))
+
+    def cpu_time(self) -> float:
+        """Milliseconds of CPU time that it has taken since exec, all of its threads."""
+        spent = sum(int(each.read_text().split()[0]) for each in Path(f"/proc/{self.pid}/task").glob("*/schedstat"))
+        return spent / 1e6
 
     def resident(self) -> int:
         """What is in memory now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
 import time
@@ -20,21 +21,36 @@ def measure(contest: Contest) -> list[Table]:
     starts = 5 if contest.quick else STARTS
     progress(f"{starts} starts of each, {contest.pairs} times")
     table = Table("From exec until it is ready, and its pages, ms", contest.head("what"))
-    table.add("ready", Cell(contest.fresh(lambda program: median(ready(program) for _ in range(starts)))), ".1f")
+    table.add("ready", Cell(contest.fresh(lambda program: median(ready(program)[0] for _ in range(starts)))), ".1f")
+    spent = Cell(contest.fresh(lambda program: median(ready(program)[1] for _ in range(starts))))
+    table.add("CPU time until then", spent, ".1f")
     for page in ("-h", "-V"):
         cell = Cell(contest.fresh(lambda program, page=page: median(shown(program, page) for _ in range(starts))))  # type: ignore[misc]
         table.add(f"`{page}`", cell, ".1f")
-    bare = median(took([sys.executable, "-c", "pass"]) for _ in range(starts))
-    loops = median(took([sys.executable, "-c", "import asyncio, uvloop"]) for _ in range(starts))
-    table.remarks.append(f"Python alone takes {bare:.1f} ms, with asyncio and uvloop loaded {loops:.1f} ms.")
+    bare, loops = (
+        [median(each) for each in zip(*[python(code) for _ in range(starts)], strict=True)]
+        for code in ("pass", "import asyncio, uvloop")
+    )
+    table.remarks.append(
+        f"Python alone takes {bare[0]:.1f} ms (CPU time {bare[1]:.1f}), with asyncio and uvloop loaded {loops[0]:.1f} ms "
+        f"({loops[1]:.1f})."
+    )
     return [table]
 
 
-def ready(program: Program) -> float:
-    """Milliseconds until a connection is answered; the process is pinned as in every measurement."""
+def ready(program: Program) -> tuple[float, float]:
+    """Milliseconds until a connection is answered, and of CPU time till then; the process is pinned as in every measurement."""
     began = time.perf_counter()
-    with program.running():
-        return (time.perf_counter() - began) * 1e3
+    with program.running() as server:
+        return (time.perf_counter() - began) * 1e3, server.cpu_time()
+
+
+def python(code: str) -> tuple[float, float]:
+    """Milliseconds that a Python takes for this from exec to its end, and of CPU time."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = took([sys.executable, "-c", code])
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1e3
 
 
 def shown(program: Program, page: str) -> float:

@@ -122,7 +122,7 @@ class WorkersRound:
                 reply += data
         finally:
             sender.join()
-        if reply.startswith(b"ERROR") and not batch.startswith(b"bogus"):
+        if reply.startswith(b"ERROR") and not batch.startswith((b"bogus", b"dump")):  # a dump of nothing is nothing
             raise AssertionError(f"out of step: {batch[:200]!r} {reply[:200]!r}")
 
     def command(self, chance: random.Random) -> bytes:

@@ -22,6 +22,7 @@ class PretendedNetwork:
         self.log_lines_lost = 0
         self.reserved_descriptors = 9
         self.accepting = True
+        self.certificate_seconds = 0
         self.stops: list[bool] = []
         self.open = [
             Socket(7, "tcp:127.0.0.1:11211", "", "conn_listening", 0, 3),

@@ -23,6 +23,7 @@ GENERAL = """
 """
 OWN = """
     unfinished_bytes unfinished_limit unfinished_refused slow_readers_dropped ghost_bytes lock_waits lock_wait_us wrong_protocol
+    udp_requests udp_dropped
 """
 ITEMS = """
     number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted evicted_nonzero evicted_time

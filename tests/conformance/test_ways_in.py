@@ -6,6 +6,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_memcached_passes_over_tls_with_a_client_certificate(tmp_path: Path, cer
     assert (code, failed) == (PASSED, [])
     assert counts["passed"] > 300
     assert counts["expected"] == 1
+
+
+@pytest.mark.slow
+def test_mcserver_passes_over_tls_with_a_client_certificate(tmp_path: Path, certificates: Path) -> None:
+    folder = certificates
+    server = (
+        f"{sys.executable} -m mcserver -u root -Z -o ssl_chain_cert={folder}/server.pem,ssl_key={folder}/server.key"
+    )
+    server += f",ssl_verify_mode=2,ssl_ca_cert={folder}/ca"
+    shown = ["--tls-cert", f"{folder}/client.pem", "--tls-key", f"{folder}/client.key"]
+    code, counts, failed = outcome(tmp_path, "--spawn", server, "--tls", f"{folder}/ca", *shown, "--level", "must")
+    assert (code, failed) == (PASSED, [])
+    assert counts["passed"] > 300
 
 
 def test_a_wrong_ca_is_one_line(tmp_path: Path, certificates: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -72,6 +72,81 @@ def test_after_a_lost_session_the_log_is_replayed_without_a_flush() -> None:
     assert (two.cache.flush_count, two.node.context.figures.gaps) == (flushes, 0)
 
 
+def leaves(host: Host) -> None:
+    host.leave()
+    while host.is_live:
+        host.fleet.run(20)  # type: ignore[attr-defined]
+
+
+def test_what_was_kept_is_served_when_the_log_was_replayed() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"before")
+    two.cache.put(b"k")
+    two.cache.put(b"other")
+    fleet.run(100)
+    leaves(two)
+    tell(one, b"k")
+    fleet.run(100)
+    three = fleet.start("n2", left=two)
+    assert three.cache.is_closed
+    fleet.run(400)
+    assert not three.cache.is_closed
+    assert (three.cache.get(b"k"), three.cache.get(b"other") is not None) == (None, True)
+    assert (three.cache.flush_count, three.node.context.figures.gaps) == (0, 0)
+
+
+def test_what_was_kept_is_flushed_when_the_log_does_not_reach_back() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"before")
+    two.cache.put(b"other")
+    fleet.run(100)
+    leaves(two)
+    path = f"/cache/invalidation/{fleet.meta()['log']}"
+    tell(one, b"k")
+    fleet.run(100)
+    fleet.by_hand(*(f"{path}/{name}" for name in sorted(fleet.ensemble.tree.nodes[path].children)))
+    tell(one, b"k")
+    fleet.run(100)
+    three = fleet.start("n2", left=two)
+    fleet.run(600)
+    assert not three.cache.is_closed
+    assert three.cache.get(b"other") is None
+
+
+def test_a_place_that_is_none_flushes() -> None:
+    fleet = Quiet(2)
+    _, two = fleet.hosts
+    good = {"path": "/cache", "log": "log-1-ab", "gen": 1, "next": 5, "last": [4, 99], "later": [], "done": []}
+    for wrong in (
+        None, {}, good | {"path": "/other"}, good | {"log": "../x"}, good | {"log": 5}, good | {"gen": -1}, good | {"gen": True},
+        good | {"next": "5"}, good | {"next": 1 << 60}, good | {"last": [4]}, good | {"last": ["4", 5]}, good | {"last": None},
+        good | {"later": [1.5]}, good | {"done": 7},
+    ):  # fmt: skip
+        flushes = two.cache.flush_count
+        two.node.resume(wrong)
+        assert two.cache.flush_count == flushes + 1, wrong
+
+
+def test_delayed_flushes_that_were_waiting_come() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"k")
+    one.node.submit([Change("flush", b"", 3)], Level.COMMITTED)
+    fleet.run(100)
+    leaves(two)
+    assert two.place is not None
+    assert two.place["later"]
+    assert not two.place["done"]
+    three = fleet.start("n2", left=two)
+    fleet.run(600)
+    three.cache.put(b"k")
+    assert three.cache.flush_count == 0
+    fleet.run(4000)
+    assert three.cache.get(b"k") is None
+
+
 def test_cut_off_for_longer_than_max_stale_it_stops_serving() -> None:
     fleet = Quiet(2)
     _, two = fleet.hosts
@@ -308,3 +383,13 @@ def test_a_flush_here_and_everywhere() -> None:
     fleet.run(100)
     assert not two.cache.items
     assert one.node.submit([Change("delete", b"k")], Level.ASYNC) is None
+
+
+def test_a_new_log_is_no_lag() -> None:
+    fleet = Quiet(2, rotate_at=2)
+    for n in range(3):
+        tell(fleet.hosts[0], b"k%d" % n)
+        fleet.run(50)
+    fleet.run(1000)
+    assert fleet.meta()["gen"] > 1
+    assert [host.node.stats()["lag_entries"] for host in fleet.hosts] == [0, 0]

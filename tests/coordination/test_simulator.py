@@ -89,3 +89,12 @@ def test_every_property_holds_with_many_members() -> None:
         assert simulate(seed, members=40).violation is None, (
             f"python -m tests.coordination.simulator {seed} --members 40"
         )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_property_holds_with_a_thousand_members() -> None:
+    for seed in range(int(SOAK), int(SOAK) + 3) if SOAK else (1,):
+        assert simulate(seed, members=1000).violation is None, (
+            f"python -m tests.coordination.simulator {seed} --members 1000"
+        )

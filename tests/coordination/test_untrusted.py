@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import zlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from mcserver.coordination import ports
+from mcserver.coordination.cells import Line, Sheet
 from mcserver.coordination.context import UNREADABLE_MAX
-from mcserver.coordination.entry import decode
+from mcserver.coordination.entry import TEXT_MAX, decode, encode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord, version
 from mcserver.coordination.ports import Malformed
+from mcserver.coordination.roll import Change, Listing, News, Row
 from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
@@ -23,6 +27,20 @@ RECORDS: list[Any] = [
     Floor(7, 17, True, (1_700_000_000_000, 1_700_000_001_000)),
     NodeRecord("[::1]:11211", "ready", version(3, 9), "n.0a1b"),
     MemberRecord(10.0, "miss"),
+    Sheet(
+        {
+            "n.0a1b.1.0": Line(version(3, 9), "ready", 17, (1, 2, 3, 4, 5, 6)),
+            "n.2c": Line(version(0, -1), "joining", 0, ()),
+        }
+    ),
+    Listing("0a1b", 7, {"n.0a1b.1.0": Row(MemberRecord(10.0, "miss", "n:11211", 2), "ready")}),
+    News(
+        "0a1b",
+        "n.0a1b.1.0",
+        9,
+        6,
+        (Change("n.0a1b.1.0", Row(MemberRecord(2.5, "serve"), "joining")), Change("n.2c", None)),
+    ),
 ]
 ENTRY = b"MI1 n1.0a1b.1f.0 1\nd k\nb YSBi\ns 30 k\nt -1 YSBi\nF\nF 30\nP user:\nR 30 user:\nR 0"
 ODD: list[Any] = [
@@ -65,6 +83,17 @@ def mutations(data: bytes, seed: int, count: int) -> list[bytes]:
     return found
 
 
+def texts(value: Any) -> Iterator[str]:
+    """Every text in a record."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from texts([*value, *value.values()])
+    elif isinstance(value, tuple | list):
+        for each in value:
+            yield from texts(each)
+
+
 def test_entries_are_what_they_say_or_unknown() -> None:
     assert decode(ENTRY) is not None
     known = 0
@@ -79,6 +108,20 @@ def test_entries_are_what_they_say_or_unknown() -> None:
             assert len(key) <= 250
             assert -1 <= ttl < 1 << 31
     assert known > 500, "some must be known, else this tests nothing"
+
+
+def test_compressed_entries_are_what_they_say_or_unknown() -> None:
+    lines = [b"d k%d" % number for number in range(200)]
+    good = encode("n1.0a1b.1f.0", True, lines, 2)
+    assert decode(good) == decode(encode("n1.0a1b.1f.0", True, lines, 1))
+    head = good[: good.index(b"\n") + 1]
+    for data in mutations(good, 3, 5_000):
+        entry = decode(data)
+        assert entry is None or len(entry.changes) <= TEXT_MAX
+    for text in (b"d k\n" * TEXT_MAX, b"x" * (1 << 26)):  # small on the wire, and large in memory
+        assert decode(head + zlib.compress(text, 9)) is None
+    assert decode(good + b"x") is None
+    assert decode(good[:-1]) is None
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
@@ -98,7 +141,7 @@ def test_records_are_in_their_ranges_or_malformed(record: Any) -> None:
         except Malformed:
             refused += 1
             continue
-        text = "".join(value for value in read if isinstance(value, str))
+        text = "".join(texts(read))
         assert text.isprintable()
         assert " " not in text
         assert kind.decode(read.encode()) == read

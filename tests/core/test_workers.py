@@ -75,12 +75,13 @@ class Owner:
         self._jobs.append(job)
         os.write(self._woken, b".")
 
-    def connect(self) -> Peer:
+    def connect(self, security: int = 0) -> Peer:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
-        self.peers.append(Peer(ours))
-        assert self.workers.open(theirs.detach())
-        return self.peers[-1]
+        peer = Peer(ours)
+        self.peers.append(peer)
+        assert self.workers.open(theirs.detach(), security)
+        return peer  # not the last of them: several threads connect
 
     def command(self, session: Session, line: bytes) -> Any:
         verb = line.split(b" ", 1)[0]

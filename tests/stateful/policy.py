@@ -12,7 +12,7 @@ from math import log
 
 HOT, WARM, COLD, TEMP = "hot", "warm", "cold", "temp"
 USES_MOST = 3
-TRIES = 256  # items that are passed over before one that was used must leave all the same
+TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
 GRAIN = 16  # requests while the clock of traffic moves once
 SAMPLE, NEW_WORTH, YOUNGEST = 16, 0.3, 0.95
 
@@ -277,8 +277,11 @@ class Policy:
             item = c.lists[name][0]
             if item.pinned:
                 c.move(item, item.segment)
-            elif item.uses == 0 or tries <= 0 or name == TEMP:
+            elif item.uses == 0 or name == TEMP:
                 return item
+            elif tries <= 0:
+                newest = c.lists[HOT][-1] if c.lists[HOT] else item
+                return item if newest.pinned or newest.uses else newest
             elif name == HOT:
                 item.uses = 0
                 c.move(item, COLD)

@@ -16,6 +16,10 @@
 
 enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */ };
 
+static enum tls tls;
+static SSL_CTX *context;
+static SSL_SESSION *session;   /* the last one that a server gave */
+
 void die(const char *format, ...) {
     va_list arguments;
     va_start(arguments, format);
@@ -40,13 +44,32 @@ static int connect_to(int port) {
     if (fd < 0) die("socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&address, sizeof address)) die("connect to port %d: %s", port, strerror(errno));
     if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) die("setsockopt: %s", strerror(errno));
-    if (fcntl(fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
     return fd;
+}
+
+void connection_tls(enum tls how) {
+    tls = how;
+    if (tls == TLS_OFF) return;
+    context = SSL_CTX_new(TLS_client_method());
+    if (!context) die("no memory");
+    SSL_CTX_set_mode(context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+}
+
+/* The handshake, on a socket that waits. */
+static SSL *shake_hands(int fd) {
+    SSL *ssl = SSL_new(context);
+    if (!ssl || !SSL_set_fd(ssl, fd)) die("no memory");
+    if (tls == TLS_RESUMED && session && !SSL_set_session(ssl, session)) die("SSL_set_session");
+    if (SSL_connect(ssl) != 1) die("no TLS with the server");
+    if (tls == TLS_RESUMED && session && !SSL_session_reused(ssl)) die("the server doesn't resume sessions");
+    return ssl;
 }
 
 void connection_open(struct connection *c, int epoll, int port, uint32_t pieces, size_t out_size) {
     memset(c, 0, sizeof *c);
     c->fd = connect_to(port);
+    if (tls != TLS_OFF) c->ssl = shake_hands(c->fd);
+    if (fcntl(c->fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
     c->epoll = epoll;
     for (c->ring = 1; c->ring < pieces;) c->ring *= 2;
     c->out_size = out_size;
@@ -59,6 +82,15 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
 }
 
 void connection_close(struct connection *c) {
+    if (c->ssl) {
+        if (tls == TLS_RESUMED) {
+            SSL_SESSION_free(session);
+            session = SSL_get1_session(c->ssl);
+        }
+        SSL_set_quiet_shutdown(c->ssl, 1);
+        SSL_shutdown(c->ssl);
+        SSL_free(c->ssl);
+    }
     close(c->fd);
     free(c->out);
     free(c->in);
@@ -152,9 +184,37 @@ static void wait_for_room(struct connection *c, bool wanted) {
     c->waits_for_room = wanted;
 }
 
+/* As send and recv, with errno. */
+static ssize_t outcome(struct connection *c, int n) {
+    if (n > 0) return n;
+    switch (SSL_get_error(c->ssl, n)) {
+    case SSL_ERROR_WANT_READ:
+    case SSL_ERROR_WANT_WRITE: errno = EAGAIN; return -1;
+    case SSL_ERROR_ZERO_RETURN: return 0;
+    default: errno = EPROTO; return -1;
+    }
+}
+
+static ssize_t put(struct connection *c, const uint8_t *from, size_t n) {
+    if (!c->ssl) return send(c->fd, from, n, MSG_NOSIGNAL);
+    return outcome(c, SSL_write(c->ssl, from, (int)n));
+}
+
+/* One recv; with TLS, every record that is there. */
+static ssize_t take(struct connection *c, uint8_t *to, size_t n) {
+    if (!c->ssl) return recv(c->fd, to, n, 0);
+    size_t got = 0;
+    while (got < n) {
+        ssize_t more = outcome(c, SSL_read(c->ssl, to + got, (int)(n - got)));
+        if (more <= 0) return got ? (ssize_t)got : more;
+        got += (size_t)more;
+    }
+    return (ssize_t)got;
+}
+
 void connection_send(struct connection *c) {
     while (c->out_start < c->out_end) {
-        ssize_t n = send(c->fd, c->out + c->out_start, c->out_end - c->out_start, MSG_NOSIGNAL);
+        ssize_t n = put(c, c->out + c->out_start, c->out_end - c->out_start);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && errno == EAGAIN) {
             wait_for_room(c, true);
@@ -179,7 +239,7 @@ static _Noreturn void die_of_reply(const struct piece *piece, const uint8_t *in,
 }
 
 void connection_receive(struct connection *c, piece_done *done, void *context) {
-    ssize_t n = recv(c->fd, c->in + c->in_end, IN_SIZE - c->in_end, 0);
+    ssize_t n = take(c, c->in + c->in_end, IN_SIZE - c->in_end);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
     if (n < 0) die("recv: %s", strerror(errno));
     if (n == 0) die("the server closed a connection");

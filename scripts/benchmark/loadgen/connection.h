@@ -4,8 +4,11 @@
 
 #include "wire.h"
 
+#include <openssl/ssl.h>
+
 struct connection {
     int fd, epoll;
+    SSL *ssl;                     /* NULL: plain */
     uint8_t *out;                 /* requests not yet sent: [out_start, out_end) */
     size_t out_start, out_end, out_size;
     uint8_t *in;                  /* replies not yet checked: [0, in_end) */
@@ -18,7 +21,11 @@ struct connection {
 /* Called for each piece that came (RIGHT) or was left out (MISSED). */
 typedef void piece_done(void *context, struct connection *connection, const struct piece *piece, enum verdict verdict);
 
-/* Connects to 127.0.0.1 (non-blocking, Nagle off) and registers with `epoll`, the connection as the event's data. It can owe `pieces`
+enum tls { TLS_OFF, TLS_FULL /* every handshake */, TLS_RESUMED /* ... but the first resumes a session */ };
+/* How connections are made from now on; the server's certificate is not verified. */
+void connection_tls(enum tls how);
+
+/* Connects to 127.0.0.1 (non-blocking, Nagle off; with TLS after the handshake, which is waited for) and registers with `epoll`, the connection as the event's data. It can owe `pieces`
  * pieces and queue `out_size` bytes; more is an error. */
 void connection_open(struct connection *connection, int epoll, int port, uint32_t pieces, size_t out_size);
 void connection_close(struct connection *connection);

@@ -29,6 +29,7 @@ static const char usage[] =
     "  --stride N           every N-th key (count; 1)\n"
     "  --file FILE          of requests (replay)\n"
     "  --seed N             of the random numbers (1)\n"
+    "  --tls HOW            full, or resumed: every handshake but the first resumes a session (plain)\n"
     "  --probe              measure the longest stall (fill)\n"
     "  --may-miss           gets may find nothing (open)\n";
 
@@ -83,6 +84,10 @@ static void set_option(struct options *options, int option, const char *name, co
     case 'S': options->stride = (uint32_t)whole(name, text, 1, UINT32_MAX); break;
     case 'F': options->file = text; break;
     case 'e': options->seed = whole(name, text, 1, UINT64_MAX); break;
+    case 't':
+        if (strcmp(text, "full") && strcmp(text, "resumed")) misused(name, text);
+        connection_tls(strcmp(text, "full") ? TLS_RESUMED : TLS_FULL);
+        break;
     case 'b': options->probe = true; break;
     case 'M': options->may_miss = true; break;
     default: fputs(usage, stderr); exit(2);
@@ -94,7 +99,8 @@ int main(int argc, char **argv) {
         {"port", 1, 0, 'p'}, {"pid", 1, 0, 'P'}, {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"workload", 1, 0, 'w'},
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
         {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
-        {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'}, {0, 0, 0, 0},
+        {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'},
+        {"tls", 1, 0, 't'}, {0, 0, 0, 0},
     };
     struct options options = {.connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
                               .key_min = KEY_LENGTH, .key_max = KEY_LENGTH, .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};

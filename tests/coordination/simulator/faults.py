@@ -64,9 +64,19 @@ def die(fleet: Fleet) -> None:
 
 
 def leave(fleet: Fleet) -> None:
+    """A server leaves; now and then another process goes on with its memory."""
     host = _host(fleet)
-    if host is not None and len(fleet.live()) > 1:
-        host.leave()
+    if host is None or len(fleet.live()) < 2:
+        return
+    host.leave()
+    if fleet.world.random.random() < 0.7:
+        node = host.node.context.settings.node_name
+
+        def again() -> None:
+            if fleet.busy and not host.is_live:
+                fleet.start(node, left=host)
+
+        fleet.world.after(_span(fleet, 0.05, 1.5), None, again)
 
 
 def join(fleet: Fleet) -> None:

@@ -22,15 +22,24 @@ class Host:
     """One process of mcserver, and the clients that talk to it."""
 
     def __init__(
-        self, fleet: Fleet, name: str, settings: Settings, old: ModelCache | None, released: bool = False
+        self,
+        fleet: Fleet,
+        name: str,
+        settings: Settings,
+        old: ModelCache | None,
+        released: bool = False,
+        left: Host | None = None,
     ) -> None:
-        """`released`: with the machines of the earlier release."""
+        """`released`: with the machines of the earlier release. `left`: with the memory of one that has left the fleet (-e)."""
         self.fleet = fleet
         self.process = Process(fleet.world, name)
         self.process.hiccups = fleet.hiccups
         self.cache = ModelCache(self.process)
         if old is not None:  # as if the items of the last boot were still there
             self.cache.items = {key: item._replace(since=0, time=0, lease=0) for key, item in old.items.items()}
+        if left is not None:
+            self.cache.items = {key: item._replace(boot=name) for key, item in left.cache.items.items()}
+        self.place: dict[str, Any] | None = None
         self.zk = SimulatedZooKeeper(self.process, fleet.ensemble, settings.reply_deadline)
         self.released = released
         if released:  # the first release takes a log of a newer format for an error of its own
@@ -47,6 +56,9 @@ class Host:
         self.submitted: list[tuple[Change, int]] = []
         self.unanswered = 0
         self.locks_wanted = 0
+        if left is not None:
+            self.node.resume(left.place)
+            self.flushed_to = self.last_applied = self.node.reader.applied
         self.node.start()
         self.work()
 
@@ -201,6 +213,7 @@ class Host:
 
         async def go() -> None:
             await self.node.leave(0.5)
+            self.place = self.node.place() if not self.released else None
             self.is_live = False
 
         self.process.spawn(go(), "leave")
@@ -257,10 +270,10 @@ class Fleet:
     def live(self) -> list[Host]:
         return [host for host in self.hosts if host.is_live and not host.is_leaving]
 
-    def start(self, node: str, old: ModelCache | None = None) -> Host:
+    def start(self, node: str, old: ModelCache | None = None, left: Host | None = None) -> Host:
         boots = sum(host.node.context.settings.node_name == node for host in self.hosts)
         released = self.released > 0 and self.world.random.random() < self.released
-        host = Host(self, f"{node}.{boots}", _named(self.settings, node), old, released)
+        host = Host(self, f"{node}.{boots}", _named(self.settings, node), old, released, None if released else left)
         self.hosts.append(host)
         if self.world.note:
             self.world.note(f"{host.process.name} starts")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from mcserver.coordination import acks, cells, entry, leader, log, membership, queue, reader, trim
+from mcserver.coordination import acks, cells, entry, leader, log, membership, node, queue, reader, trim
 from mcserver.coordination.layout import Meta, head_of, version
 from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
 
@@ -322,6 +322,19 @@ def join_without_flush() -> dict[tuple[type, str], Any]:
             self._context.cache.flush()
 
     return {(reader.Reader, "_flush"): flush}
+
+
+@breaks("P2")
+def kept_is_taken_for_fresh() -> dict[tuple[type, str], Any]:
+    """A server serves the memory that another process left before it has replayed the log."""
+    original = node.Node.start
+
+    def start(self: node.Node) -> None:
+        original(self)
+        if self._resumed:
+            self.gate.certify(self.context.now())
+
+    return {(node.Node, "start"): start}
 
 
 @breaks("P13")

@@ -8,9 +8,11 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 
-from mcserver.coordination import reader
+from mcserver.coordination import cells, reader
+from mcserver.coordination.cells import Sheet
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
+from mcserver.coordination.roll import Listing, News
 
 from . import checkers, faults
 from .checkers import Violation
@@ -30,10 +32,11 @@ class Outcome(NamedTuple):
 
 
 def _remember_what_is_pure() -> None:
-    """The same few records are read again and again: decoding them once saves a third of the time."""
-    for record in (Floor, MemberRecord, Meta, NodeRecord):
+    """The same few records are read again and again, by every server: decoding them once saves a third of the time."""
+    for record in (Floor, MemberRecord, Meta, NodeRecord, Listing, News, Sheet):
         record.decode = lru_cache(4096)(record.decode)  # type: ignore[attr-defined]
     reader.decode = checkers.decode = lru_cache(4096)(decode)  # type: ignore[attr-defined]
+    cells.cell_of = lru_cache(1 << 16)(cells.cell_of)
 
 
 _remember_what_is_pure()

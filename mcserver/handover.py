@@ -1,0 +1,277 @@
+"""--take-over: a new process gets the sockets and the memory of the one that serves, by way of a Unix socket between the two.
+
+Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves
+goes on until the new one says that it is ready; then it ends as on SIGUSR1, and its record goes over the same connection.
+
+    new: mcserver hand-over 1         old: a line of JSON (which descriptors, the memory's layout), and the descriptors
+    new: go                           old: a line of JSON (length of the record, place in the fleet), and the record
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mcserver.listeners import clear_the_way
+from mcserver.process import StartError
+
+log = logging.getLogger("mcserver")
+
+HELLO, GO = b"mcserver hand-over 1\n", b"go\n"
+LINE_MOST = 1 << 20
+RECORD_MOST = 8 << 30
+DESCRIPTORS_MOST = 200
+ANSWER_SECONDS = 10.0
+"""How long either side waits for the other's next word."""
+END_SECONDS = 120.0
+"""How long the one that served may take to end: its clients have some seconds for their last replies."""
+KINDS = ("listener", "datagram", "metrics", "memory")
+
+
+class HandOverError(Exception):
+    """The other side said what makes no sense, or nothing."""
+
+
+class Offer(NamedTuple):
+    """What a serving process has to give: sockets by kind, the memory's descriptor and layout."""
+
+    listeners: list[socket.socket]
+    datagrams: list[socket.socket]
+    metrics: socket.socket | None
+    memory: int
+    layout: bytes
+
+
+class Inheritance:
+    """The new side: what is offered, and the word with which the other ends."""
+
+    def __init__(self, connection: socket.socket, offer: Offer) -> None:
+        self.offer = offer
+        self._connection = connection
+
+    def take(self) -> tuple[bytes, dict[str, Any] | None]:
+        """Ends the other process; its record, and its place in the fleet. Raises HandOverError when it ended without."""
+        with self._connection as connection:
+            try:
+                connection.settimeout(END_SECONDS)
+                connection.sendall(GO)
+                with connection.makefile("rb") as stream:
+                    fields = fields_of(stream.readline(LINE_MOST))
+                    length, place = fields.get("length"), fields.get("place")
+                    if (
+                        not isinstance(length, int)
+                        or not 0 <= length <= RECORD_MOST
+                        or not isinstance(place, dict | None)
+                    ):
+                        raise HandOverError("its last line makes no sense")
+                    record = stream.read(length)
+            except OSError as error:
+                raise HandOverError(str(error)) from error
+        if len(record) != length:
+            raise HandOverError("it ended before its record was there")
+        return record, place
+
+
+def fields_of(line: bytes) -> dict[str, Any]:
+    """The object of a line of JSON. Raises HandOverError."""
+    try:
+        fields = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError) as error:
+        raise HandOverError("a line makes no sense") from error
+    if not isinstance(fields, dict):
+        raise HandOverError("a line makes no sense, or is missing")
+    return fields
+
+
+def is_ours(connection: socket.socket) -> bool:
+    """Whether the other end is this user's, or root's."""
+    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return uid in {0, os.geteuid()}
+
+
+# The new process -----------------------------------------------------------------------------------------------------
+
+
+def inherit(path: str) -> Inheritance | None:
+    """What the server at this Unix socket offers; None if there is none. Raises StartError for an answer that can't be used."""
+    connection = socket.socket(socket.AF_UNIX)
+    connection.settimeout(ANSWER_SECONDS)
+    try:
+        connection.connect(path)
+    except (FileNotFoundError, ConnectionRefusedError):
+        connection.close()
+        return None
+    except OSError as error:
+        connection.close()
+        raise StartError(f"can't take over from {path}: {error.strerror or error}; see --take-over") from error
+    try:
+        if not is_ours(connection):
+            raise HandOverError("another user serves there")
+        connection.sendall(HELLO)
+        return Inheritance(connection, receive_offer(connection))
+    except (OSError, HandOverError) as error:
+        connection.close()
+        raise StartError(f"can't take over from {path}: {error}; end that server, or leave out --take-over") from error
+
+
+def receive_offer(connection: socket.socket) -> Offer:
+    """The line and the descriptors. Raises HandOverError or OSError; no descriptor stays open then."""
+    line, descriptors = b"", array.array("i")
+    try:
+        while not line.endswith(b"\n") and len(line) < LINE_MOST:
+            data, ancillary, flags, _ = connection.recvmsg(1 << 16, socket.CMSG_LEN(DESCRIPTORS_MOST * 4))
+            for level, kind, content in ancillary:
+                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                    descriptors.frombytes(content[: len(content) // 4 * 4])
+            if flags & socket.MSG_CTRUNC:
+                raise HandOverError("descriptors are missing")
+            if not data:
+                break
+            line += data
+        return sorted_out(fields_of(line), list(descriptors))
+    except (OSError, HandOverError):
+        for fd in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+        raise
+
+
+def sorted_out(fields: dict[str, Any], descriptors: list[int]) -> Offer:
+    """Raises HandOverError unless each descriptor is what it is said to be."""
+    kinds, layout = fields.get("kinds"), fields.get("layout")
+    if (
+        not isinstance(kinds, list)
+        or len(kinds) != len(descriptors)
+        or kinds.count("memory") != 1
+        or not isinstance(layout, str)
+    ):
+        raise HandOverError("its offer makes no sense")
+    expected = {"listener": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "metrics": socket.SOCK_STREAM}
+    found: dict[str, list[socket.socket]] = {kind: [] for kind in expected}
+    memory = -1
+    for kind, fd in zip(kinds, descriptors, strict=True):
+        mode = os.fstat(fd).st_mode
+        os.set_inheritable(fd, False)
+        if kind == "memory" and stat.S_ISREG(mode):
+            memory = fd
+        elif kind in expected and stat.S_ISSOCK(mode):
+            one = socket.socket(fileno=os.dup(fd))
+            found[kind].append(one)
+            if one.type != expected[kind]:
+                raise HandOverError("a socket of it is of another kind")
+        else:
+            raise HandOverError("a descriptor of it is of another kind")
+    try:
+        known = bytes.fromhex(layout)
+    except ValueError as error:
+        raise HandOverError("its layout makes no sense") from error
+    for fd in descriptors:
+        if fd != memory:
+            os.close(fd)
+    for sockets in found.values():
+        for one in sockets:
+            one.setblocking(False)
+    return Offer(found["listener"], found["datagram"], next(iter(found["metrics"]), None), memory, known)
+
+
+# The process that serves ---------------------------------------------------------------------------------------------
+
+
+def open_door(path: str) -> socket.socket:
+    """The Unix socket at which the next process will ask, for this user alone. Raises StartError."""
+    door = socket.socket(socket.AF_UNIX)
+    before = os.umask(0o177)
+    try:
+        clear_the_way(path)
+        door.bind(path)
+        door.listen(1)
+    except OSError as error:
+        door.close()
+        raise StartError(f"can't listen at {path} for --take-over: {error.strerror}; choose another path") from error
+    except StartError:
+        door.close()
+        raise
+    finally:
+        os.umask(before)
+    door.setblocking(False)
+    return door
+
+
+class HandOver:
+    """Waits at the door for the next process, on the running loop, and ends the server when it is ready."""
+
+    def __init__(self, path: str, door: socket.socket, offer: Callable[[], Offer], end: Callable[[], None]) -> None:
+        self._path, self._door, self._offer, self._end = path, door, offer, end
+        self.heir: socket.socket | None = None
+        """Who gets the record, when the server has ended."""
+        self._task = asyncio.get_running_loop().create_task(self._wait())
+
+    def close(self) -> None:
+        """Nobody is heard any more; the path is the next one's."""
+        self._task.cancel()
+        if self._door.fileno() >= 0:
+            self._door.close()
+            with contextlib.suppress(OSError):
+                Path(self._path).unlink()
+
+    async def _wait(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            connection, _ = await loop.sock_accept(self._door)
+            connection.setblocking(False)
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._hear(connection)
+            except (OSError, HandOverError, TimeoutError) as error:
+                log.warning("--take-over: nothing was handed over: %s", str(error) or "no answer")
+                connection.close()
+                continue
+            except asyncio.CancelledError:
+                connection.close()
+                raise
+            self.heir = connection
+            log.info("--take-over: another process is ready; it gets the sockets and the memory")
+            self._end()
+            return
+
+    async def _hear(self, connection: socket.socket) -> None:
+        if not is_ours(connection):
+            raise HandOverError("another user asked")
+        await expect(connection, HELLO)
+        offer = self._offer()
+        sockets = [("listener", each) for each in offer.listeners] + [("datagram", each) for each in offer.datagrams]
+        if offer.metrics is not None:
+            sockets.append(("metrics", offer.metrics))
+        kinds = [kind for kind, _ in sockets] + ["memory"]
+        line = json.dumps({"kinds": kinds, "layout": offer.layout.hex()}).encode() + b"\n"
+        sent = socket.send_fds(connection, [line], [each.fileno() for _, each in sockets] + [offer.memory])
+        await asyncio.get_running_loop().sock_sendall(connection, line[sent:])
+        await expect(connection, GO)
+
+
+async def expect(connection: socket.socket, word: bytes) -> None:
+    """Raises HandOverError for anything else."""
+    heard = b""
+    while len(heard) < len(word):
+        data = await asyncio.get_running_loop().sock_recv(connection, len(word) - len(heard))
+        if not data or not word.startswith(heard + data):
+            raise HandOverError("the other side left" if not data else "the other side is no server of this version")
+        heard += data
+
+
+def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None) -> None:
+    """The last word: the record. Raises OSError."""
+    with heir:
+        heir.settimeout(END_SECONDS)
+        heir.sendall(json.dumps({"length": len(record), "place": place}).encode() + b"\n")
+        heir.sendall(record)

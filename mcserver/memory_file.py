@@ -1,0 +1,188 @@
+"""The file of -e, in which the items lie, and the record beside it (FILE.meta) with which the next process serves them.
+
+Owns both files: their names, rights, lock, and what stands in them but for the engine's own part. A record is good once: it is
+removed before anything is done with the memory, so that a crash leaves none. It must never decide what a fleet makes of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mcserver.process import StartError
+
+MAGIC = b"mcserver memory 1\n"
+"""How the file begins; the name of its content follows. The items lie behind the first 2 MiB."""
+NAME_BYTES = 16
+META_MAGIC = b"mcserver kept 1\n"
+"""How the record begins; a line with the checksum of the rest, a line of JSON, and the engine's record follow."""
+META_MOST = 8 << 30
+"""Bytes: far more than the record of the largest memory has."""
+JSON_MOST = 1 << 20
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class UnusableError(Exception):
+    """Nothing was kept that could be served; the text says why."""
+
+
+class Kept(NamedTuple):
+    """What a process left: the engine's record, for how many seconds it has been away, and its place in the fleet, if any."""
+
+    record: bytes
+    away: float
+    fleet: dict[str, Any] | None
+
+
+class MemoryFile:
+    """The file of -e, ours alone for as long as this process and those that it hands the descriptor to have it open."""
+
+    def __init__(self, path: str, inherited: int = -1) -> None:
+        """Opens or makes the file; `inherited`, of a process that hands its memory over, is taken if it is this file.
+
+        Raises StartError for one that can't be, or must not be, this server's memory.
+        """
+        self.path = Path(path)
+        self.meta = self.path.with_name(self.path.name + ".meta")
+        with contextlib.suppress(OSError):
+            if inherited >= 0 and os.path.samestat(os.fstat(inherited), self.path.lstat()):
+                self.fd = inherited
+                return
+        try:
+            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise StartError(f"can't open {self.path} for -e: {error.strerror}; name a file on a tmpfs") from error
+        try:
+            self._check()
+        except StartError:
+            os.close(self.fd)
+            raise
+
+    def _check(self) -> None:
+        found = os.fstat(self.fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise StartError(f"{self.path} is no file: name another with -e")
+        if found.st_uid != os.geteuid():
+            raise StartError(f"{self.path} is another user's: name another file with -e, or remove it")
+        if not os.access(self.path.parent, os.W_OK):
+            raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StartError(f"another server has its memory in {self.path}: name another file with -e") from None
+        try:
+            os.posix_fallocate(self.fd, 0, len(MAGIC))
+        except OSError as error:
+            if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
+                raise StartError(
+                    f"the file system of {self.path} can't hold it: name a file on a tmpfs (-e)"
+                ) from error
+            raise StartError(f"can't write to {self.path}: {error.strerror}; name another file with -e") from error
+        os.fchmod(self.fd, 0o600)
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was ever in it."""
+        return os.fstat(self.fd).st_size <= len(MAGIC) and not any(os.pread(self.fd, len(MAGIC), 0))
+
+    def read(self) -> Kept | None:
+        """What was kept; None for a new file. The record is gone then. Raises UnusableError."""
+        try:
+            with open(os.open(self.meta, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
+                self.meta.unlink()
+                found = os.fstat(file.fileno())
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > META_MOST:
+                    raise UnusableError(f"{self.meta} is no record of this server")
+                data = file.read()
+        except FileNotFoundError:
+            if self.is_new:
+                return None
+            raise UnusableError(
+                "there is no record of it: the last server did not end by SIGUSR1 or `shutdown graceful`"
+            ) from None
+        except OSError as error:
+            raise UnusableError(f"can't read {self.meta}: {error.strerror}") from error
+        name, kept = unpack(data)
+        if os.pread(self.fd, len(MAGIC) + NAME_BYTES, 0) != MAGIC + name:
+            raise UnusableError("the file and its record don't belong together")
+        return kept
+
+    def clear(self) -> None:
+        """Gives all its memory back, for an empty start."""
+        with contextlib.suppress(FileNotFoundError):
+            self.meta.unlink()
+        os.ftruncate(self.fd, 0)
+
+    def write(self, record: bytes, fleet: dict[str, Any] | None) -> None:
+        """Leaves a record behind; the last thing that is done with the memory. Raises OSError."""
+        name = os.urandom(NAME_BYTES)
+        os.pwrite(self.fd, MAGIC + name, 0)
+        draft = self.meta.with_name(self.meta.name + ".new")
+        draft.unlink(missing_ok=True)
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.writelines(pack(name, record, fleet))
+        draft.replace(self.meta)
+
+
+def pack(name: bytes, record: bytes, fleet: dict[str, Any] | None) -> list[bytes]:
+    """The record in parts, for a memory of this name."""
+    fields = {
+        "name": name.hex(),
+        "boot": boot_id(),
+        "boot_time": time.clock_gettime(time.CLOCK_BOOTTIME),
+        "wall_time": time.time(),
+        "fleet": fleet,
+    }
+    head = json.dumps(fields).encode() + b"\n"
+    checksum = hashlib.blake2b(head, digest_size=32)
+    checksum.update(record)
+    return [META_MAGIC, checksum.hexdigest().encode() + b"\n", head, record]
+
+
+def unpack(data: bytes) -> tuple[bytes, Kept]:
+    """The memory's name, and what was kept, of a record. Raises UnusableError."""
+    if not data.startswith(META_MAGIC):
+        raise UnusableError("its record is of another program or version")
+    at = data.find(b"\n", len(META_MAGIC), len(META_MAGIC) + 128)
+    if (
+        at < 0
+        or hashlib.blake2b(memoryview(data)[at + 1 :], digest_size=32).hexdigest().encode()
+        != data[len(META_MAGIC) : at]
+    ):
+        raise UnusableError("its record is damaged")
+    end = data.find(b"\n", at + 1, at + 1 + JSON_MOST)
+    try:
+        fields: dict[str, Any] = json.loads(data[at + 1 : end]) if end > 0 else {}
+        name, fleet, away = bytes.fromhex(fields["name"]), fields["fleet"], away_since(fields)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise UnusableError("its record makes no sense") from error
+    if fleet is not None and not isinstance(fleet, dict):
+        raise UnusableError("its record makes no sense")
+    return name, Kept(data[end + 1 :], away, fleet)
+
+
+def away_since(fields: dict[str, Any]) -> float:
+    """Seconds since the record was written: by the clock that nobody sets, unless the machine was started meanwhile."""
+    if fields["boot"] and fields["boot"] == boot_id():
+        since = time.clock_gettime(time.CLOCK_BOOTTIME) - float(fields["boot_time"])
+    else:
+        since = time.time() - float(fields["wall_time"])
+    if not since < 1e9:
+        raise ValueError("the record is too old")
+    return max(0.0, since)
+
+
+def boot_id() -> str:
+    """What this run of the machine is called; "" where the system does not say."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
