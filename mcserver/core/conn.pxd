@@ -29,24 +29,8 @@ from .values cimport Fill, Mode, value_read
 from .wire cimport WIRE_CRLF
 
 cdef extern from "<sys/socket.h>" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
-    ssize_t recvmsg(int fd, msghdr* msg, int flags)
-    ssize_t recv(int fd, void* buf, size_t n, int flags)
-    ssize_t send(int fd, const void* buf, size_t n, int flags)
     cdef struct sockaddr_storage:
         unsigned short ss_family
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer

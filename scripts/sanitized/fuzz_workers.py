@@ -10,12 +10,16 @@ import contextlib
 import random
 import select
 import socket
+import ssl
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
 
-from mcserver.core import Engine
+import trustme
+
+from mcserver.core import Engine, TlsRules
 from scripts.sanitized.fuzz import HANG, FindingError, Inputs, check_known
 from tests.core.harness import MIB, crawl
 from tests.core.test_workers import Owner
@@ -25,14 +29,45 @@ WORKERS, CLIENTS, ROUND = 4, 8, 3.0
 SILENCE = 0.02  # s without a reply after which the client goes
 
 
+class Tls:
+    """A certificate, a client that trusts it, and what a client says first."""
+
+    def __init__(self, folder: Path) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        certificate.cert_chain_pems[0].write_to_path(str(folder / "chain"))
+        certificate.private_key_pem.write_to_path(str(folder / "key"))
+        self.rules = TlsRules(str(folder / "chain"), str(folder / "key"))
+        self.context = ssl.create_default_context()
+        self.context.check_hostname = False
+        authority.configure_trust(self.context)
+        outgoing = ssl.MemoryBIO()
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.context.wrap_bio(ssl.MemoryBIO(), outgoing).do_handshake()
+        self.hello = outgoing.read()
+
+    def spoiled(self, chance: random.Random) -> bytes:
+        """A client's first words, more or less."""
+        return self.spoil(self.hello, chance)
+
+    def spoil(self, data: bytes, chance: random.Random) -> bytes:
+        at = chance.randrange(len(data))
+        return chance.choice(
+            (data[:at], data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :], data + data[at:], data[at:])
+        )
+
+
 class WorkersFuzz:
     """One engine, its workers, and clients who send what no client should."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, tls: Tls | None = None) -> None:
+        self.tls = tls
         self.random = random.Random(seed)
         self.engine = Engine(memory_limit=8 * MIB, item_size_max=200_000)
         self.owner = Owner(self.engine, WORKERS)
         self.owner.commands[b"stats"] = lambda _session, _line: b"STAT a 1\r\nEND\r\n"
+        if tls is not None:
+            self.owner.workers.set_tls(tls.rules, 5)
         self.failures: list[tuple[BaseException, bytes]] = []
         self.count = 0
 
@@ -62,14 +97,52 @@ class WorkersFuzz:
         while time.monotonic() < until and not self.failures:
             data = inputs.make()
             try:
-                check_known(self.exchange(data, chance), cut=True)
+                if self.tls is None:
+                    check_known(self.exchange(data, chance), cut=True)
+                elif chance.random() < 0.4:
+                    self.exchange(self.tls.spoiled(chance) + data, chance)
+                else:
+                    check_known(self.encrypted(data, chance), cut=True)
             except BaseException as error:  # noqa: BLE001
                 self.failures.append((error, data))
             self.count += 1
 
+    def encrypted(self, data: bytes, chance: random.Random) -> bytes:
+        """All replies to it over TLS; now and then something else lies between the records."""
+        assert self.tls is not None
+        peer = self.owner.connect(security=1)
+        peer.sock.settimeout(HANG)
+        reply = b""
+        with contextlib.suppress(ConnectionError, ssl.SSLError), contextlib.closing(peer.sock):
+            incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+            client = self.tls.context.wrap_bio(incoming, outgoing)
+            shaken = sent = False
+            while True:
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    if not shaken:
+                        client.do_handshake()
+                        shaken = True
+                    if not sent:
+                        client.write(data)
+                        sent = True
+                    while received := client.read(1 << 18):
+                        reply += received
+                if outgoing.pending:
+                    records = outgoing.read()
+                    if shaken and chance.random() < 0.2:
+                        records = self.tls.spoil(records, chance)
+                    peer.sock.sendall(records)
+                if sent and not select.select([peer.sock], [], [], SILENCE)[0]:
+                    break
+                if not (raw := peer.sock.recv(1 << 18)):
+                    break
+                incoming.write(raw)
+        self.owner.peers.remove(peer)
+        return reply
+
     def exchange(self, data: bytes, chance: random.Random) -> bytes:
         """All replies to it, whole ones and perhaps the beginning of one."""
-        peer = self.owner.connect()
+        peer = self.owner.connect(security=0 if self.tls is None else 1)
         sock = peer.sock
         sock.setblocking(False)
         reply, at, deadline = b"", 0, time.monotonic() + HANG
@@ -98,10 +171,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/fuzz --workers", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, metavar="N", help="how long (60)")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the first round (1)")
+    parser.add_argument("--tls", action="store_true", help="over TLS, its handshake and records spoiled at times")
     arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tls = Tls(Path(folder)) if arguments.tls else None
     began, seed, count = time.monotonic(), arguments.seed, 0
     while time.monotonic() - began < arguments.seconds:
-        work = WorkersFuzz(seed)
+        work = WorkersFuzz(seed, tls)
         work.run(min(time.monotonic() + ROUND, began + arguments.seconds))
         if work.failures:
             error, data = work.failures[0]

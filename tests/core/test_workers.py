@@ -75,12 +75,12 @@ class Owner:
         self._jobs.append(job)
         os.write(self._woken, b".")
 
-    def connect(self) -> Peer:
+    def connect(self, security: int = 0) -> Peer:
         ours, theirs = socket.socketpair()
         theirs.setblocking(False)
         peer = Peer(ours)
         self.peers.append(peer)
-        assert self.workers.open(theirs.detach())
+        assert self.workers.open(theirs.detach(), security)
         return peer  # not the last of them: several threads connect
 
     def command(self, session: Session, line: bytes) -> Any:
