@@ -109,9 +109,9 @@ class Observer:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, policy = "GET", ""
         try:
-            head = await self._head(reader)
+            request = await self._head(reader)
             await self._turn()
-            method, path = self._read(head)
+            method, path = self._read(request)
             answer = await self._source.answer(path)
             status, kind, body, policy = answer
         except RefusedError as refused:
