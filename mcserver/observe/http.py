@@ -27,6 +27,8 @@ REQUEST_SECONDS = 5.0
 REPLY_SECONDS = 10.0
 CLIENTS_MOST = 32
 """Connections at once; one more is closed."""
+REST_SECONDS = 0.02
+"""From one request to the next, of all clients together: who asks in a loop waits, and the cache has the processor."""
 WATCHED_SECONDS = 10.0
 """So long after the page last asked, its round trips are measured."""
 PROBE_SECONDS = 1.0
@@ -67,6 +69,7 @@ class Observer:
         self._names = {"localhost", os.uname().nodename.lower(), *(name.lower() for name in names)}
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._next_turn = 0.0
         self._probe: asyncio.Task[None] | None = None
         self._target: tuple[str, int] | str | None = None
 
@@ -106,7 +109,9 @@ class Observer:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         method, policy = "GET", ""
         try:
-            method, path = self._read(await self._head(reader))
+            request = await self._head(reader)
+            await self._turn()
+            method, path = self._read(request)
             answer = await self._source.answer(path)
             status, kind, body, policy = answer
         except RefusedError as refused:
@@ -124,6 +129,13 @@ class Observer:
                 await writer.wait_closed()
         if self._probe is None or self._probe.done():
             self._measure()
+
+    async def _turn(self) -> None:
+        """Waits until REST_SECONDS have passed since the request before; at most CLIENTS_MOST times as long."""
+        now = asyncio.get_running_loop().time()
+        mine = max(self._next_turn, now)
+        self._next_turn = mine + REST_SECONDS
+        await asyncio.sleep(mine - now)
 
     async def _head(self, reader: asyncio.StreamReader) -> bytes:
         try:

@@ -14,6 +14,7 @@ import pytest
 
 from mcserver import cli
 from mcserver.config import Config, ConfigError
+from mcserver.observe.http import REST_SECONDS
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Server, eventually, run_to_end
@@ -154,6 +155,13 @@ def test_a_scraper_that_asks_all_the_time_gets_the_last_answer(observed: Observe
     assert len(bodies | {first}) <= 3  # at most one collection a second; twenty requests take less than two
     time.sleep(1)
     assert observed.ask("/metrics")[1] != first
+
+
+def test_who_asks_in_a_loop_waits(observed: Observed) -> None:
+    began = time.monotonic()
+    for _ in range(10):
+        assert observed.ask("/healthz")[0] == 200
+    assert time.monotonic() - began >= 9 * REST_SECONDS
 
 
 def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
