@@ -12,6 +12,8 @@ from .items cimport item_release, key_of, value_of
 from .text cimport KEY_MAX
 from .values cimport How, M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET, Mode, item_alloc
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .intake cimport data_begins
 from .login cimport *
 from .verbs cimport *

@@ -9,6 +9,8 @@ from .store cimport expiry
 from .text cimport *
 from .values cimport How, M_CAS, M_SET, Mode
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .verbs cimport *
 from .wire cimport *
 

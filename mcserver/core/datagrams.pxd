@@ -8,6 +8,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset, strlen
 from .mail cimport add64
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .wire cimport *
 
 cdef extern from * nogil:

@@ -8,6 +8,8 @@ from libc.string cimport memchr, memcmp, memset, strlen
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .text cimport MAX_TOKENS, Token, read_i32, tokenise
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .login cimport *
 from .binary cimport BINARY_HEADER, BINARY_OPCODES, BINARY_REPLY, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
 from .wire cimport *

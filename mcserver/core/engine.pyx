@@ -33,10 +33,14 @@ from .kept cimport *
 from .text cimport *
 from .values cimport *
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *
 from .datagrams cimport *
+from .pool cimport *
+from .requests cimport *
 from .worker cimport *
 from .wire cimport *
 from .mail cimport *

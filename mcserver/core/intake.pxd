@@ -13,6 +13,8 @@ from .uploads cimport *
 from .room cimport ONE_STEP
 from .values cimport *
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 
 cdef enum:
     SLICES_A_TURN = 8           # of making room; then the others have their turn

@@ -8,6 +8,8 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memchr, memcmp, memcpy
 from .store cimport User, Users
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 
 cdef enum:
     LOGIN_NONE = 0              # nobody needs one

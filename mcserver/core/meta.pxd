@@ -11,6 +11,8 @@ from .items cimport *
 from .text cimport *
 from .values cimport *
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .verbs cimport *
 from .wire cimport *
 

@@ -21,6 +21,8 @@ from .flush cimport clock_update
 from .text cimport MAX_TOKENS, Token, last_is_noreply, tokenise
 from .values cimport M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .intake cimport *
 from .classic cimport *
 from .meta cimport *

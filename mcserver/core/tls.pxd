@@ -8,27 +8,10 @@
 
 from libc.errno cimport errno, EAGAIN, EINTR, EPROTO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memmove
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
 from .mail cimport add64, get64
-
-cdef extern from "<sys/socket.h>" nogil:
-    cdef struct iovec:
-        void* iov_base
-        size_t iov_len
-    cdef struct msghdr:
-        void* msg_name
-        unsigned int msg_namelen
-        iovec* msg_iov
-        size_t msg_iovlen
-        void* msg_control
-        size_t msg_controllen
-        int msg_flags
-    ssize_t sendmsg(int fd, const msghdr* msg, int flags)
-    ssize_t recvmsg(int fd, msghdr* msg, int flags)
-    ssize_t recv(int fd, void* buf, size_t n, int flags)
-    ssize_t send(int fd, const void* buf, size_t n, int flags)
-    enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_PEEK, MSG_MORE
+from .sockets cimport *
 
 cdef extern from "<openssl/ssl.h>" nogil:
     ctypedef struct SSL:
@@ -291,21 +274,6 @@ cdef inline int tls_flush(Tls* t, int fd) noexcept nogil:
     return 1
 
 
-cdef inline bint tls_keep(Tls* t, const char* p, size_t n) noexcept nogil:
-    # 0: out of memory.
-    cdef char* grown
-    if t.kept_at:
-        memmove(t.kept, t.kept + t.kept_at, t.kept_len)
-        t.kept_at = 0
-    grown = <char*> realloc(t.kept, t.kept_len + n)
-    if grown == NULL:
-        return 0
-    t.kept = grown
-    memcpy(grown + t.kept_len, p, n)
-    t.kept_len += n
-    return 1
-
-
 cdef inline bint tls_out(Tls* t, int fd) noexcept nogil:
     # Sends what OpenSSL has written; what the socket does not take is kept. 0: the client is gone.
     cdef TlsRoom* room = t.room
@@ -320,7 +288,8 @@ cdef inline bint tls_out(Tls* t, int fd) noexcept nogil:
             if errno != EAGAIN and errno != EINTR:
                 return 0
             n = 0
-    return <size_t> n == length or tls_keep(t, room.out + n, length - <size_t> n)
+    return <size_t> n == length \
+        or keep_bytes(&t.kept, &t.kept_at, &t.kept_len, room.out + n, length - <size_t> n)
 
 
 cdef inline ssize_t tls_transmit(Tls* t, int fd, iovec* part, int parts) noexcept nogil:

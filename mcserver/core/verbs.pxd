@@ -15,6 +15,8 @@ from .text cimport write_i64, write_u64
 from .values cimport *
 from .arith cimport *
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .intake cimport data_begins
 
 cdef enum Result:

@@ -1,163 +1,26 @@
 # Worker: a thread that serves connections. Any number of them serve one engine.
 #
-# Owns its connections, from the first byte to the last, its epoll, its buffers and its box of letters. It enters here once and never
+# Owns its connections, from the first byte to the last, its buffers and its box of letters. It enters here once and never
 # takes the GIL; it waits for nothing but its epoll and the engine's lock, and whoever has that never waits (lock.pxd). What only
 # Python can do goes to the owner by letter (conn.pxd), and the connection keeps its place until the reply comes.
 
 from libc.errno cimport errno
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memset, strlen
 from .mail cimport *
 from .lock cimport *
 from .store cimport CLOCK_START, Store, boot_clock
-from .uploads cimport uploading
 from .conn cimport *
+from .sending cimport *
+from .telling cimport *
 from .session cimport *
-from .datagrams cimport *
-from .binary cimport BINARY_REQUEST
-from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
-
-cdef extern from "<sys/epoll.h>" nogil:
-    ctypedef union epoll_data_t:
-        void* ptr
-    cdef struct epoll_event:
-        uint32_t events
-        epoll_data_t data
-    int epoll_create1(int flags)
-    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
-    int epoll_wait(int epfd, epoll_event* events, int most, int timeout)
-    enum: EPOLLIN, EPOLLOUT, EPOLLET, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
-
-cdef extern from * nogil:
-    """
-    #include <pthread.h>
-    #include <signal.h>
-    /* The signals are the main thread's. */
-    static int mc_thread(pthread_t* thread, void* (*main)(void*), void* arg) {
-        sigset_t all, old;
-        int error;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &old);
-        error = pthread_create(thread, NULL, main, arg);
-        pthread_sigmask(SIG_SETMASK, &old, NULL);
-        return error;
-    }
-    """
-    ctypedef unsigned long pthread_t
-    int mc_thread(pthread_t* thread, void* (*main)(void*) noexcept nogil, void* arg)
-    int pthread_join(pthread_t thread, void** result)
+from .pool cimport *
+from .requests cimport *
 
 cdef enum:
-    WORKERS_MOST = 64
-    READY_MOST = 128            # connections served before letters are looked at
     GO_ON_NS = 500000           # how long those that have much to do go on before those get their turn for which something came
-    SPARE_SINK = 65536          # bytes of a buffer for answers that is kept for the next one
     SWEEP_MS = 1000             # how often idle connections are looked for
-    DOORS_MOST = 64             # UDP sockets
-    DATAGRAMS_A_TURN = 8
-    DATAGRAM_SIZE = 65536
-    WAITING_CROWD = 64          # requests by datagram that wait for Python; more are refused,
-    WAITING_MOST = 1024         # ... and while so many wait for anything, no datagram is read
-
-cdef struct Worker
-
-# What all workers share, and what Python sees of them.
-cdef struct Pool:
-    Store* store
-    Box outbox                  # letters to Python
-    int count
-    Worker* worker[WORKERS_MOST]
-    uint32_t clients            # atomic, as what follows
-    uint32_t resting            # the listeners want to hear when a connection has gone
-    uint32_t ending             # ... or when the last one has
-    uint32_t tell_closed        # Python wants to hear of every end
-    uint32_t idle_seconds       # 0: nobody is idle too long
-    uint64_t idle_kicks
-    uint32_t shake_seconds      # how long a handshake of TLS may take; 0: there is no TLS
-    TlsCounts tls
-    uint64_t unwatched          # connections that epoll refused
-    uint64_t datagrams          # that came, and those of them that nobody answers
-    uint64_t datagrams_bad
-
-cdef struct Worker:
-    Shared shared
-    Pool* pool
-    Box box
-    int epfd
-    pthread_t thread
-    bint started
-    bint draining
-    bint exiting
-    pthread_mutex_t list_mutex
-    Conn ends                   # of the list of all, under list_mutex
-    Conn turns                  # ... of those that have given up their turn
-    uint64_t next_sweep
-    uint32_t shaking            # atomic: its connections whose handshake has a time limit
-    int doors
-    Conn* door[DOORS_MOST]      # UDP sockets
-    char* datagram              # room for DATAGRAMS_A_TURN of them
-    Conn waiting                # the ends of the list of requests by datagram that wait for something
-    uint32_t waits
-    Conn* spare                 # for the next request by datagram
-    epoll_event ready[READY_MOST]
-
-
-# The list of all connections, and that of those whose turn comes again
-
-cdef inline void conns_add(Worker* w, Conn* c) noexcept nogil:
-    pthread_mutex_lock(&w.list_mutex)
-    c.next = &w.ends
-    c.prev = w.ends.prev
-    w.ends.prev.next = c
-    w.ends.prev = c
-    pthread_mutex_unlock(&w.list_mutex)
-
-
-cdef inline void conns_remove(Worker* w, Conn* c) noexcept nogil:
-    pthread_mutex_lock(&w.list_mutex)
-    c.prev.next = c.next
-    c.next.prev = c.prev
-    c.next = NULL
-    pthread_mutex_unlock(&w.list_mutex)
-
-
-cdef inline void turn_add(Worker* w, Conn* c) noexcept nogil:
-    if c.turn_next == NULL:
-        c.turn_next = &w.turns
-        c.turn_prev = w.turns.turn_prev
-        w.turns.turn_prev.turn_next = c
-        w.turns.turn_prev = c
-
-
-cdef inline void turn_remove(Conn* c) noexcept nogil:
-    if c.turn_next != NULL:
-        c.turn_prev.turn_next = c.turn_next
-        c.turn_next.turn_prev = c.turn_prev
-        c.turn_next = NULL
-
-
-# What it waits for
-
-cdef inline bint interest(Worker* w, Conn* c, bint read, bint write) noexcept nogil:
-    # One with neither is not watched: its end would wake the thread again and again. False: the system refuses.
-    cdef epoll_event e
-    cdef int op
-    c.reading = read
-    c.writing = write
-    if not read and not write:
-        if c.watched:
-            c.watched = 0
-            epoll_ctl(w.epfd, EPOLL_CTL_DEL, c.fd, &e)
-        return 1
-    e.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0)
-    e.data.ptr = c
-    op = EPOLL_CTL_MOD if c.watched else EPOLL_CTL_ADD
-    c.watched = 1
-    if epoll_ctl(w.epfd, op, c.fd, &e) == 0:
-        return 1
-    c.watched = op == EPOLL_CTL_MOD
-    return 0
 
 
 cdef inline uint32_t shown_of(Conn* c) noexcept nogil:
@@ -190,12 +53,6 @@ cdef inline void settle(Worker* w, Conn* c) noexcept nogil:
             add32(&w.shaking, -1)
     if c.phase == P_CLOSED:
         conn_closed(w, c)
-
-
-cdef inline void refused(Pool* pool) noexcept nogil:
-    # epoll has no room: nobody would ever hear of this connection again, so it is closed.
-    add64(&pool.unwatched, 1)
-    box_post(&pool.outbox, mail_new(M_GONE, NULL, 0))
 
 
 # The end of a connection
@@ -236,18 +93,6 @@ cdef inline void tls_end(Worker* w, Conn* c) noexcept nogil:
 cdef inline bint shakes(Conn* c) noexcept nogil:
     # Its next step may take a millisecond.
     return c.tls != NULL and c.tls.shaking
-
-
-cdef inline void not_poked(Worker* w, Conn* c) noexcept nogil:
-    # Out of the list of those with a note.
-    cdef Conn** at = &c.shared.poked
-    pthread_mutex_lock(&w.box.mutex)
-    if c.poked:
-        while at[0] != c:
-            at = &at[0].poked_next
-        at[0] = c.poked_next
-        c.poked = 0
-    pthread_mutex_unlock(&w.box.mutex)
 
 
 cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
@@ -298,144 +143,6 @@ cdef inline void go_on(Worker* w) noexcept nogil:
         settle(w, c)
         if c == last or boot_clock() - began > GO_ON_NS:
             return
-
-
-# Requests by datagram: each has a connection of its own, which is used again if it was answered at once
-
-cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
-    cdef mmsghdr m[DATAGRAMS_A_TURN]
-    cdef iovec part[DATAGRAMS_A_TURN]
-    cdef sockaddr_storage peer[DATAGRAMS_A_TURN]
-    cdef int i, n
-    for i in range(DATAGRAMS_A_TURN):
-        part[i].iov_base = w.datagram + <size_t> i * DATAGRAM_SIZE
-        part[i].iov_len = DATAGRAM_SIZE
-        memset(&m[i], 0, sizeof(mmsghdr))
-        m[i].msg_hdr.msg_name = &peer[i]
-        m[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
-        m[i].msg_hdr.msg_iov = &part[i]
-        m[i].msg_hdr.msg_iovlen = 1
-    n = recvmmsg(door.fd, m, DATAGRAMS_A_TURN, MSG_DONTWAIT, NULL)
-    for i in range(n):
-        add64(&w.shared.bytes_read, <int64_t> m[i].msg_len)
-        add64(&w.pool.datagrams, 1)
-        if not take_datagram(w, door, w.datagram + <size_t> i * DATAGRAM_SIZE, m[i].msg_len, &peer[i], m[i].msg_hdr.msg_namelen):
-            add64(&w.pool.datagrams_bad, 1)
-
-
-cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, sockaddr_storage* peer, unsigned int size) noexcept nogil:
-    # 0: it is no request, or can't be taken, and is not answered. A request that is spread over several datagrams is none, as
-    # in memcached; nor is what another server's port sends, so that two of them never answer each other's errors.
-    cdef Conn* c
-    cdef Datagram* d
-    cdef size_t used
-    cdef bint binary
-    if n <= DATAGRAM_HEADER or p[4] != 0 or p[5] != 1 or mc_port(peer) == door.door_port or w.waits >= WAITING_MOST:
-        return 0
-    binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.store.protocol != PROTOCOL_ASCII
-    if not binary and door.store.protocol == PROTOCOL_BINARY:
-        return 0
-    c = fresh_conn(w, door)
-    if c == NULL:
-        return 0
-    d = c.datagram
-    d.peer = peer[0]
-    d.peer_size = size
-    memcpy(d.id, p, 2)
-    d.budget = <uint64_t> FACTOR * n
-    d.crowded = w.waits >= WAITING_CROWD
-    c.binary = binary
-    p += DATAGRAM_HEADER
-    n -= DATAGRAM_HEADER
-    used = run(c, p, n)
-    if not (c.phase == P_CLOSED or stopped(c) or c.yielded):
-        used = n                            # the rest of a request that doesn't end never comes
-    if not stash(c, p + used, n - used):
-        gone(c)
-    set32(&door.last, get32(&c.last))
-    settle_datagram(w, c)
-    return 1
-
-
-cdef inline Conn* fresh_conn(Worker* w, Conn* door) noexcept nogil:
-    # NULL: out of memory.
-    cdef Conn* c = w.spare
-    cdef Datagram* d
-    cdef uint64_t* start
-    cdef uint32_t room
-    cdef char* sink
-    cdef size_t cap
-    if c == NULL:
-        c = <Conn*> calloc(1, sizeof(Conn))
-        d = <Datagram*> calloc(1, sizeof(Datagram))
-        if c == NULL or d == NULL:
-            free(c)
-            free(d)
-            return NULL
-        conn_init(c, door.store, &w.shared, door.fd)
-    else:
-        w.spare = NULL
-        d = c.datagram
-        start = d.start
-        room = d.room
-        sink = c.sink
-        cap = c.sink_cap
-        memset(c, 0, sizeof(Conn))
-        memset(d, 0, sizeof(Datagram))
-        conn_init(c, door.store, &w.shared, door.fd)
-        d.start = start
-        d.room = room
-        c.sink = sink
-        c.sink_cap = cap
-    c.datagram = d
-    c.of_datagram = 1
-    c.unbounded = door.unbounded
-    c.worker = w
-    c.seen = 1
-    c.stranger = c.store.login != 0
-    return c
-
-
-cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
-    # After anything ran: it goes on waiting, or the answer goes out and the connection's life is over.
-    if c.phase != P_CLOSED and (stopped(c) or c.yielded):
-        if c.next == NULL:
-            c.next = &w.waiting
-            c.prev = w.waiting.prev
-            w.waiting.prev.next = c
-            w.waiting.prev = c
-            w.waits += 1
-        if stopped(c):
-            turn_remove(c)
-        else:
-            turn_add(w, c)
-        return
-    if c.phase == P_DATA:               # it never comes: the request has no reply
-        reply_is_none(c)
-    answer_datagram(c, 1)
-    datagram_ends(w, c)
-
-
-cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
-    turn_remove(c)
-    if c.next != NULL:
-        c.prev.next = c.next
-        c.next.prev = c.prev
-        c.next = NULL
-        w.waits -= 1
-    if w.spare == NULL and not (c.known or c.poked or c.item or c.big or c.held_big or c.in_cap or c.out_buf != NULL
-                                or c.mail != NULL or c.hold != NULL or c.line != NULL or uploading(&c.up) or c.sink_cap > SPARE_SINK):
-        w.spare = c
-        return
-    c.phase = P_CLOSED
-    engine_lock(c.store)
-    conn_free(c)
-    engine_unlock(c.store)
-    not_poked(w, c)
-    if c.known:
-        write_to_owner(c, M_CLOSED, WHY_NORMAL, NULL, 0)
-    else:
-        free(c)
 
 
 cdef inline void sweep(Worker* w) noexcept nogil:
@@ -654,30 +361,6 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     shared_close(&w.shared)
     pthread_mutex_destroy(&w.list_mutex)
     free(w)
-
-
-cdef inline bint door_open(Worker* w, int fd, uint16_t port, bint unbounded) noexcept nogil:
-    # A UDP socket (port: its own, as it is sent), the worker's from now on; before its thread starts. False: it is not.
-    cdef Conn* c
-    if w.datagram == NULL:
-        w.datagram = <char*> malloc(DATAGRAMS_A_TURN * DATAGRAM_SIZE)
-    c = <Conn*> calloc(1, sizeof(Conn))
-    if w.datagram == NULL or c == NULL or w.doors == DOORS_MOST:
-        free(c)
-        return 0
-    conn_init(c, w.pool.store, &w.shared, fd)
-    c.door = 1
-    engine_lock(c.store)
-    c.last = c.store.sec
-    engine_unlock(c.store)
-    c.door_port = port
-    c.unbounded = unbounded
-    if not interest(w, c, 1, 0):
-        free(c)
-        return 0
-    w.door[w.doors] = c
-    w.doors += 1
-    return 1
 
 
 cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:

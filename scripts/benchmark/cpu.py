@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 from .contest import Contest, progress
@@ -62,13 +63,6 @@ LARGE = {f"{verb} {size} KiB": Workload(verb, str(size * 1024)) for size in (4, 
 LARGE_KEYS = 1_000
 
 
-class Cost(NamedTuple):
-    """`operation` in µs; `busy`, which part of the time the server was on its core."""
-
-    operation: float
-    busy: float
-
-
 def measure(contest: Contest) -> list[Table]:
     """Three tables: the ratio, and microseconds an operation of both."""
     where = f"{contest.names()}, in µs"
@@ -95,9 +89,9 @@ def table(
                 pairs = interleave(
                     contest.pairs,
                     servers,
-                    lambda server: cost(contest, server, workload, column, keys),  # noqa: B023
+                    partial(cost, contest, workload=workload, column=column, keys=keys),
                 )
-                cells[column.name] = Cell([(ours.operation, theirs.operation) for ours, theirs in pairs])
+                cells[column.name] = Cell(pairs)
             result.add_ratios(name, cells, ".2f")
     result.add_means(
         {column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns}
@@ -105,20 +99,15 @@ def table(
     return result
 
 
-def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS, **more: str) -> Cost:
-    """One run against one server; `more`: options of the generator."""
-    report = load(
-        server,
-        "closed",
-        workload=workload.name,
-        value=workload.value,
-        key=workload.key,
-        misses=workload.misses,
-        depth=column.depth,
-        connections=column.connections,
-        keys=keys,
-        seconds=0.15 if contest.quick else 1,
-        warm_up=0.03 if contest.quick else 0.2,
-        **more,
-    )
-    return Cost(report["server_ns"] / report["requests"] / 1000, report["server_ns"] / report["elapsed_ns"])
+def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS, **more: str) -> float:
+    """Microseconds an operation, of one run against one server; `more`: options of the generator."""
+    seconds, warm_up = (0.15, 0.03) if contest.quick else (1, 0.2)
+    report = closed(server, workload, column, keys=keys, seconds=seconds, warm_up=warm_up, **more)
+    return report["server_ns"] / report["requests"] / 1000
+
+
+def closed(server: Server, workload: Workload, column: Column, **more: float | str) -> dict[str, int]:
+    """The generator's report of one run of the closed loop; `more`: its other options."""
+    what = workload._asdict()
+    what["workload"] = what.pop("name")
+    return load(server, "closed", **what, **column._asdict(), **more)

@@ -112,9 +112,10 @@ class Server:
 
     def ask(self, command: bytes, end: bytes) -> bytes:
         """Sends one command on a connection of its own; returns the reply up to and with `end`."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
-            if self.tls is not None:
-                connection = self.tls.wrap_socket(connection)  # noqa: PLW2901
+        with (
+            socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain,
+            self.tls.wrap_socket(plain) if self.tls is not None else nullcontext(plain) as connection,
+        ):
             connection.sendall(command)
             return receive_until(connection, end)
 

@@ -42,7 +42,7 @@ def row(contest: Contest, workload: Workload, column: Column) -> list[str]:
     inside = median(inside_of(workload, column.depth) for _ in range(3))
     with contest.subject.running(1024) as server:
         fill(server, workload)
-        whole = median(cost(contest, server, workload, column).operation for _ in range(contest.pairs))
+        whole = median(cost(contest, server, workload, column) for _ in range(contest.pairs))
     outside = max(whole - inside, 0.0)
     served = {n: serves(n, inside * column.depth, outside * column.depth) for n in THREADS}
     waits = waiting(contest, workload, column)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 from .contest import Contest, progress
-from .cpu import KEYS, Column, Workload
+from .cpu import KEYS, Column, Workload, closed
 from .generator import load
 from .programs import Server, cores
 from .report import Cell, Table, interleave
@@ -57,27 +57,15 @@ def run(
 
 def one(contest: Contest, server: Server, workload: Workload, column: Column) -> Figures:
     """Microseconds an operation, thousands of operations a second."""
-    with ThreadPoolExecutor(2) as pool:
-        reports = list(
-            pool.map(
-                lambda at: load(
-                    server,
-                    "closed",
-                    core=cores()[at],
-                    workload=workload.name,
-                    value=workload.value,
-                    key=workload.key,
-                    misses=workload.misses,
-                    depth=column.depth,
-                    connections=column.connections,
-                    keys=KEYS,
-                    seed=at + 1,
-                    seconds=0.3 if contest.quick else 1.5,
-                    warm_up=0.1 if contest.quick else 0.3,
-                ),
-                range(2),
-            )
+    seconds, warm_up = (0.3, 0.1) if contest.quick else (1.5, 0.3)
+
+    def run(at: int) -> dict[str, int]:
+        return closed(
+            server, workload, column, core=cores()[at], keys=KEYS, seed=at + 1, seconds=seconds, warm_up=warm_up
         )
+
+    with ThreadPoolExecutor(2) as pool:
+        reports = list(pool.map(run, range(2)))
     rate = sum(report["requests"] / report["elapsed_ns"] for report in reports)
     busy = sum(report["server_ns"] / report["elapsed_ns"] for report in reports) / len(reports)
     return busy / rate / 1000, rate * 1e6

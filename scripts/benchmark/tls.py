@@ -6,6 +6,7 @@ import ssl
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -71,7 +72,7 @@ def operations(contest: Contest) -> Table:
                     pairs = interleave(
                         contest.pairs,
                         servers,
-                        lambda server: cost(contest, server, workload, column, KEYS, tls="full").operation,  # noqa: B023
+                        partial(cost, contest, workload=workload, column=column, tls="full"),
                     )
                 except BenchError as error:  # memcached 1.6.18 does so over TLS
                     if "said nothing" not in str(error) or contest.subject.name in str(error):
@@ -93,7 +94,7 @@ def handshakes(contest: Contest) -> Table:
         with both(contest, algorithm) as servers:
             for how in ("full", "resumed"):
                 progress(f"TLS: handshakes, {algorithm}, {how}")
-                pairs = interleave(contest.pairs, servers, lambda server: handshake(contest, server, how))  # noqa: B023
+                pairs = interleave(contest.pairs, servers, partial(handshake, contest, how=how))
                 table.add(f"{algorithm}, {how}", Cell(pairs), ".0f")
     return table
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from statistics import median
 
 from .contest import Contest, progress
@@ -39,7 +40,7 @@ def measure(contest: Contest) -> list[Table]:
             pairs = interleave(
                 contest.pairs * RUNS_A_PAIR,
                 (subject, peer),
-                lambda server: disturbed(contest, server, name),  # noqa: B023
+                partial(disturbed, contest, name=name),
             )
             quiet = quiet or pairs
             add(p50, name, "p50_ns", pairs, quiet)
