@@ -12,6 +12,7 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -22,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcserver.listeners import clear_the_way
+from mcserver.listeners import Sockets, clear_the_way
 from mcserver.process import StartError
 
 log = logging.getLogger("mcserver")
@@ -35,7 +36,9 @@ ANSWER_SECONDS = 10.0
 """How long either side waits for the other's next word."""
 END_SECONDS = 120.0
 """How long the one that served may take to end: its clients have some seconds for their last replies."""
-KINDS = ("listener", "datagram", "metrics", "memory")
+KINDS = {"listener": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "metrics": socket.SOCK_STREAM}
+"""What can be handed over beside the memory."""
+FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 
 class HandOverError(Exception):
@@ -43,11 +46,9 @@ class HandOverError(Exception):
 
 
 class Offer(NamedTuple):
-    """What a serving process has to give: sockets by kind, the memory's descriptor and layout."""
+    """What a serving process has to give: sockets, the memory's descriptor and layout."""
 
-    listeners: list[socket.socket]
-    datagrams: list[socket.socket]
-    metrics: socket.socket | None
+    sockets: Sockets
     memory: int
     layout: bytes
 
@@ -60,7 +61,10 @@ class Inheritance:
         self._connection = connection
 
     def take(self) -> tuple[bytes, dict[str, Any] | None]:
-        """Ends the other process; its record, and its place in the fleet. Raises HandOverError when it ended without."""
+        """Ends the other process; its record, and its place in the fleet. Raises HandOverError when it ended without.
+
+        Raises StartError when it does not end: two processes must not change the same memory.
+        """
         with self._connection as connection:
             try:
                 connection.settimeout(END_SECONDS)
@@ -68,15 +72,15 @@ class Inheritance:
                 with connection.makefile("rb") as stream:
                     fields = fields_of(stream.readline(LINE_MOST))
                     length, place = fields.get("length"), fields.get("place")
-                    if (
-                        not isinstance(length, int)
-                        or not 0 <= length <= RECORD_MOST
-                        or not isinstance(place, dict | None)
-                    ):
+                    if type(length) is not int or not 0 <= length <= RECORD_MOST or not isinstance(place, dict | None):
                         raise HandOverError("its last line makes no sense")
                     record = stream.read(length)
+            except TimeoutError as error:
+                raise StartError(
+                    "--take-over: the server doesn't end: end it (kill -9), then start this one"
+                ) from error
             except OSError as error:
-                raise HandOverError(str(error)) from error
+                raise HandOverError(error.strerror or str(error)) from error
         if len(record) != length:
             raise HandOverError("it ended before its record was there")
         return record, place
@@ -95,7 +99,7 @@ def fields_of(line: bytes) -> dict[str, Any]:
 
 def is_ours(connection: socket.socket) -> bool:
     """Whether the other end is this user's, or root's."""
-    _, uid, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return uid in {0, os.geteuid()}
 
 
@@ -129,7 +133,9 @@ def receive_offer(connection: socket.socket) -> Offer:
     line, descriptors = b"", array.array("i")
     try:
         while not line.endswith(b"\n") and len(line) < LINE_MOST:
-            data, ancillary, flags, _ = connection.recvmsg(1 << 16, socket.CMSG_LEN(DESCRIPTORS_MOST * 4))
+            data, ancillary, flags, _ = connection.recvmsg(
+                1 << 16, socket.CMSG_LEN(DESCRIPTORS_MOST * 4), socket.MSG_CMSG_CLOEXEC
+            )
             for level, kind, content in ancillary:
                 if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                     descriptors.frombytes(content[: len(content) // 4 * 4])
@@ -147,41 +153,51 @@ def receive_offer(connection: socket.socket) -> Offer:
 
 
 def sorted_out(fields: dict[str, Any], descriptors: list[int]) -> Offer:
-    """Raises HandOverError unless each descriptor is what it is said to be."""
+    """Raises HandOverError unless each descriptor is what it is said to be; all of them are still the caller's then."""
     kinds, layout = fields.get("kinds"), fields.get("layout")
     if (
         not isinstance(kinds, list)
         or len(kinds) != len(descriptors)
+        or not all(kind == "memory" or (isinstance(kind, str) and kind in KINDS) for kind in kinds)
         or kinds.count("memory") != 1
+        or kinds.count("metrics") > 1
         or not isinstance(layout, str)
     ):
         raise HandOverError("its offer makes no sense")
-    expected = {"listener": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "metrics": socket.SOCK_STREAM}
-    found: dict[str, list[socket.socket]] = {kind: [] for kind in expected}
-    memory = -1
-    for kind, fd in zip(kinds, descriptors, strict=True):
-        mode = os.fstat(fd).st_mode
-        os.set_inheritable(fd, False)
-        if kind == "memory" and stat.S_ISREG(mode):
-            memory = fd
-        elif kind in expected and stat.S_ISSOCK(mode):
-            one = socket.socket(fileno=os.dup(fd))
-            found[kind].append(one)
-            if one.type != expected[kind]:
-                raise HandOverError("a socket of it is of another kind")
-        else:
-            raise HandOverError("a descriptor of it is of another kind")
     try:
         known = bytes.fromhex(layout)
     except ValueError as error:
         raise HandOverError("its layout makes no sense") from error
-    for fd in descriptors:
-        if fd != memory:
-            os.close(fd)
-    for sockets in found.values():
-        for one in sockets:
-            one.setblocking(False)
-    return Offer(found["listener"], found["datagram"], next(iter(found["metrics"]), None), memory, known)
+    memory, found = -1, []
+    try:
+        for kind, fd in zip(kinds, descriptors, strict=True):
+            if kind == "memory":
+                check_memory(fd)
+                memory = fd
+            else:
+                found.append((kind, socket.socket(fileno=fd)))
+                check_socket(kind, found[-1][1])
+    except (OSError, HandOverError):
+        for _, one in found:
+            one.detach()
+        raise
+    by_kind = {kind: [one for its, one in found if its == kind] for kind in KINDS}
+    metrics = next(iter(by_kind["metrics"]), None)
+    return Offer(Sockets(by_kind["listener"], by_kind["datagram"], metrics), memory, known)
+
+
+def check_memory(fd: int) -> None:
+    """Raises HandOverError unless it is a file that may be written."""
+    if not stat.S_ISREG(os.fstat(fd).st_mode) or fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDWR:
+        raise HandOverError("its memory is no file that can be written")
+
+
+def check_socket(kind: str, one: socket.socket) -> None:
+    """Raises HandOverError unless it is of this kind, and ready to be served."""
+    listens = bool(one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    if one.type != KINDS[kind] or one.family not in FAMILIES or listens is (kind == "datagram"):
+        raise HandOverError("a socket of it is of another kind")
+    one.setblocking(False)
 
 
 # The process that serves ---------------------------------------------------------------------------------------------
@@ -210,8 +226,8 @@ def open_door(path: str) -> socket.socket:
 class HandOver:
     """Waits at the door for the next process, on the running loop, and ends the server when it is ready."""
 
-    def __init__(self, path: str, door: socket.socket, offer: Callable[[], Offer], end: Callable[[], None]) -> None:
-        self._path, self._door, self._offer, self._end = path, door, offer, end
+    def __init__(self, door: socket.socket, offer: Callable[[], Offer], end: Callable[[], None]) -> None:
+        self._door, self._offer, self._end = door, offer, end
         self.heir: socket.socket | None = None
         """Who gets the record, when the server has ended."""
         self._task = asyncio.get_running_loop().create_task(self._wait())
@@ -220,9 +236,10 @@ class HandOver:
         """Nobody is heard any more; the path is the next one's."""
         self._task.cancel()
         if self._door.fileno() >= 0:
+            path = self._door.getsockname()
             self._door.close()
             with contextlib.suppress(OSError):
-                Path(self._path).unlink()
+                Path(path).unlink()
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
@@ -249,9 +266,10 @@ class HandOver:
             raise HandOverError("another user asked")
         await expect(connection, HELLO)
         offer = self._offer()
-        sockets = [("listener", each) for each in offer.listeners] + [("datagram", each) for each in offer.datagrams]
-        if offer.metrics is not None:
-            sockets.append(("metrics", offer.metrics))
+        listeners, datagrams, metrics = offer.sockets
+        sockets = [("listener", each) for each in listeners] + [("datagram", each) for each in datagrams]
+        if metrics is not None:
+            sockets.append(("metrics", metrics))
         kinds = [kind for kind, _ in sockets] + ["memory"]
         line = json.dumps({"kinds": kinds, "layout": offer.layout.hex()}).encode() + b"\n"
         sent = socket.send_fds(connection, [line], [each.fileno() for _, each in sockets] + [offer.memory])

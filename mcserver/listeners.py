@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import ipaddress
 import os
 import socket
 import stat
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from mcserver.config import Config, Listener, Secure
 from mcserver.process import StartError, others_may_replace, write_atomically
@@ -16,6 +17,25 @@ METRICS_BACKLOG = 16
 SEND_BUFFER = 16 << 20
 """Bytes that a UDP socket may have on their way, as far as the system allows: a large value is sent in one go."""
 FIRST_UNPRIVILEGED_PORT = "/proc/sys/net/ipv4/ip_unprivileged_port_start"
+
+
+class Sockets(NamedTuple):
+    """All at which a server is asked."""
+
+    listeners: list[socket.socket]
+    datagrams: list[socket.socket]
+    metrics: socket.socket | None
+
+
+class Kind(NamedTuple):
+    """What _open is to open, and the option that says at which port."""
+
+    name: str
+    type: socket.SocketKind
+    option: str
+
+
+TCP, UDP = Kind("TCP", socket.SOCK_STREAM, "-p"), Kind("UDP", socket.SOCK_DGRAM, "-U")
 
 
 class Listening(socket.socket):
@@ -42,15 +62,19 @@ def open_listeners(config: Config) -> list[socket.socket]:
 
     Raises StartError (71, as memcached) with what to change; what was opened is closed then.
     """
+
+    def bind(listener: socket.socket, address: tuple[Any, ...]) -> None:
+        _bind(listener, address, config.tcp_backlog)
+
     with contextlib.ExitStack() as opened:
-        listeners = []
+        listeners: list[socket.socket] = []
         if config.domain_socket is not None:
             listeners.append(opened.enter_context(_unix(config.domain_socket, config)))
         elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
                 if port != 0:
-                    listeners += map(opened.enter_context, _tcp(listener, max(port, 0), config))
+                    listeners += map(opened.enter_context, _open(listener, max(port, 0), TCP, bind))
         opened.pop_all()
         return listeners
 
@@ -65,94 +89,72 @@ def open_datagrams(config: Config) -> list[socket.socket]:
         if config.udpport != 0 and config.domain_socket is None:
             for listener in config.listeners():
                 port = config.udpport if listener.port is None else listener.port
-                bound += map(opened.enter_context, _udp(listener.host, max(port, 0)))
+                bound += map(opened.enter_context, _open(listener, max(port, 0), UDP, _bind_datagrams))
         opened.pop_all()
         return bound
 
 
-def _udp(host: str | None, port: int) -> list[socket.socket]:
-    where = host or "any address"
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise StartError(f"can't resolve {where}: {error.strerror}; give an address of this machine with -l") from error
-    bound: list[socket.socket] = []
-    for family, kind, protocol, _, address in found:
-        try:
-            one = socket.socket(family, kind, protocol)
-        except OSError:
-            continue  # the kernel may lack IPv6
-        if port == 0 and bound:
-            port = bound[0].getsockname()[1]
-        try:
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-            one.bind((address[0], port, *address[2:]))
-        except OSError as error:
-            one.close()
-            if host is None and error.errno == errno.EADDRNOTAVAIL:
-                continue  # this machine has no address of the family
-            for other in bound:
-                other.close()
-            raise StartError(
-                f"failed to listen on UDP port {port} of {where}: {error.strerror}. "
-                "Choose another port with -U, or another address with -l"
-            ) from error
-        one.setblocking(False)
-        bound.append(one)
-    if not bound:
-        raise StartError(f"can't listen on {where}: no usable address; give another with -l")
-    return bound
-
-
 def is_loopback(bound: socket.socket) -> bool:
     """Whether only this machine reaches the socket."""
+    import ipaddress
+
     return ipaddress.ip_address(bound.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def _tcp(wanted: Listener, port: int, config: Config) -> list[socket.socket]:
-    """One socket for each address of the host; port 0 takes any that is free, the same for all where that can be."""
-    host = wanted.host
-    where = host or "any address"
+def _open(
+    wanted: Listener, port: int, kind: Kind, bind: Callable[[socket.socket, tuple[Any, ...]], None]
+) -> list[Listening]:
+    """One socket for each address of the host; port 0 takes any that is free, the same for all where that can be.
+
+    Raises StartError; none stays open then.
+    """
+    where = wanted.host or "any address"
+    found = _resolve(wanted.host, port, kind.type, where, "give an address of this machine with -l")
+    with contextlib.ExitStack() as opened:
+        bound: list[Listening] = []
+        for family, type_, protocol, _, address in found:
+            try:
+                one = Listening(family, type_, protocol)
+            except OSError:
+                continue  # the kernel may lack IPv6
+            one.secure = wanted.secure
+            if port == 0 and bound:
+                port = bound[0].getsockname()[1]
+            try:
+                bind(one, (address[0], port, *address[2:]))
+            except OSError as error:
+                one.close()
+                if wanted.host is None and error.errno == errno.EADDRNOTAVAIL:
+                    continue  # this machine has no address of the family
+                raise StartError(
+                    f"failed to listen on {kind.name} port {port} of {where}: {error.strerror}. "
+                    f"Choose another port with {kind.option}, or another address with -l"
+                ) from error
+            bound.append(opened.enter_context(one))
+        if not bound:
+            raise StartError(f"can't listen on {where}: no usable address; give another with -l")
+        opened.pop_all()
+        return bound
+
+
+def _resolve(host: str | None, port: int, kind: socket.SocketKind, where: str, advice: str) -> list[Any]:
+    """The addresses of a host, or of all interfaces. Raises StartError."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        raise StartError(f"can't resolve {where}: {error.strerror}; give an address of this machine with -l") from error
-    listeners: list[socket.socket] = []
-    for family, kind, protocol, _, address in found:
-        try:
-            listener = Listening(family, kind, protocol)
-        except OSError:
-            continue  # the kernel may lack IPv6
-        listener.secure = wanted.secure
-        if port == 0 and listeners:
-            port = listeners[0].getsockname()[1]
-        try:
-            _bind(listener, (address[0], port, *address[2:]), config.tcp_backlog)
-        except OSError as error:
-            listener.close()
-            if host is None and error.errno == errno.EADDRNOTAVAIL:
-                continue  # this machine has no address of the family
-            for other in listeners:
-                other.close()
-            raise StartError(_bind_failure(where, port, error)) from error
-        listeners.append(listener)
-    if not listeners:
-        raise StartError(f"can't listen on {where}: no usable address; give another with -l")
-    return listeners
+        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:  # a name whose parts are too long
+        reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
+        raise StartError(f"can't resolve {where}: {reason}; {advice}") from error
 
 
 def open_metrics(address: str) -> socket.socket:
     """The socket of --metrics, listening and non-blocking. Raises StartError (71)."""
     host, _, port = address.rpartition(":")
+    found = _resolve(host.strip("[]"), int(port), socket.SOCK_STREAM, f"{address} for --metrics", "choose another")
+    family, kind, protocol, _, where = found[0]
     try:
-        (family, kind, protocol, _, where), *_ = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise StartError(f"can't listen on {address} for --metrics: {error.strerror}") from error
+        raise StartError(f"can't listen on {address} for --metrics: {error.strerror}; choose another") from error
     try:
         _bind(listener, where, METRICS_BACKLOG)
     except OSError as error:
@@ -161,23 +163,24 @@ def open_metrics(address: str) -> socket.socket:
     return listener
 
 
-def _bind(listener: socket.socket, address: object, backlog: int) -> None:
+def _bind(listener: socket.socket, address: tuple[Any, ...], backlog: int) -> None:
     """Options are set before listening: accepted sockets inherit them."""
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     if listener.family == socket.AF_INET6:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-    listener.bind(address)  # type: ignore[arg-type]
+    listener.bind(address)
     listener.listen(backlog)
     listener.setblocking(False)
 
 
-def _bind_failure(where: str, port: int, error: OSError) -> str:
-    return (
-        f"failed to listen on TCP port {port} of {where}: {error.strerror}. "
-        "Choose another port with -p, or another address with -l"
-    )
+def _bind_datagrams(one: socket.socket, address: tuple[Any, ...]) -> None:
+    if one.family == socket.AF_INET6:
+        one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+    one.bind(address)
+    one.setblocking(False)
 
 
 def _unix(path: str, config: Config) -> socket.socket:

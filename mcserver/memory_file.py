@@ -27,6 +27,8 @@ META_MAGIC = b"mcserver kept 1\n"
 META_MOST = 8 << 30
 """Bytes: far more than the record of the largest memory has."""
 JSON_MOST = 1 << 20
+OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+"""Neither file is a link, or a pipe that somebody put there for us to wait at."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -57,7 +59,7 @@ class MemoryFile:
                 self.fd = inherited
                 return
         try:
-            self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self.fd = os.open(self.path, OPEN | os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise StartError(f"can't open {self.path} for -e: {error.strerror}; name a file on a tmpfs") from error
         try:
@@ -76,17 +78,16 @@ class MemoryFile:
             raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.fchmod(self.fd, 0o600)
+            os.posix_fallocate(self.fd, 0, len(MAGIC))
         except BlockingIOError:
             raise StartError(f"another server has its memory in {self.path}: name another file with -e") from None
-        try:
-            os.posix_fallocate(self.fd, 0, len(MAGIC))
         except OSError as error:
-            if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
+            if error.errno in {errno.EOPNOTSUPP, errno.EINVAL, errno.ENOLCK}:
                 raise StartError(
                     f"the file system of {self.path} can't hold it: name a file on a tmpfs (-e)"
                 ) from error
             raise StartError(f"can't write to {self.path}: {error.strerror}; name another file with -e") from error
-        os.fchmod(self.fd, 0o600)
 
     @property
     def is_new(self) -> bool:
@@ -96,9 +97,9 @@ class MemoryFile:
     def read(self) -> Kept | None:
         """What was kept; None for a new file. The record is gone then. Raises UnusableError."""
         try:
-            with open(os.open(self.meta, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), "rb") as file:
-                self.meta.unlink()
+            with open(self.meta, "rb", opener=lambda path, flags: os.open(path, OPEN | flags)) as file:
                 found = os.fstat(file.fileno())
+                self.meta.unlink()
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > META_MOST:
                     raise UnusableError(f"{self.meta} is no record of this server")
                 data = file.read()
@@ -113,13 +114,18 @@ class MemoryFile:
         name, kept = unpack(data)
         if os.pread(self.fd, len(MAGIC) + NAME_BYTES, 0) != MAGIC + name:
             raise UnusableError("the file and its record don't belong together")
+        os.pwrite(self.fd, bytes(NAME_BYTES), len(MAGIC))  # a copy of the record is good for nothing
         return kept
 
     def clear(self) -> None:
-        """Gives all its memory back, for an empty start."""
-        with contextlib.suppress(FileNotFoundError):
-            self.meta.unlink()
-        os.ftruncate(self.fd, 0)
+        """Gives all its memory back, for an empty start. Raises StartError."""
+        try:
+            self.meta.unlink(missing_ok=True)
+            os.ftruncate(self.fd, 0)
+        except OSError as error:
+            raise StartError(
+                f"can't start anew in {self.path}: {error.strerror}; remove {self.meta}, or name another file with -e"
+            ) from error
 
     def write(self, record: bytes, fleet: dict[str, Any] | None) -> None:
         """Leaves a record behind; the last thing that is done with the memory. Raises OSError."""
@@ -162,7 +168,7 @@ def unpack(data: bytes) -> tuple[bytes, Kept]:
     try:
         fields: dict[str, Any] = json.loads(data[at + 1 : end]) if end > 0 else {}
         name, fleet, away = bytes.fromhex(fields["name"]), fields["fleet"], away_since(fields)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise UnusableError("its record makes no sense") from error
     if fleet is not None and not isinstance(fleet, dict):
         raise UnusableError("its record makes no sense")

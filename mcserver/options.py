@@ -269,37 +269,20 @@ def metrics_name(draft: Draft, option: str, value: str) -> None:
     draft.settings["metrics_names"] = (*draft.settings.get("metrics_names", ()), value)
 
 
-def config_file(draft: Draft, option: str, value: str) -> None:
-    """Only its name: config_file.py reads it, before the rest of the command line."""
-    if not value:
-        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
-    draft.settings["config_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
-
-
 def key_format(draft: Draft, option: str, value: str) -> None:
     """OpenSSL's number, or its name."""
     draft.settings["ssl_keyformat"] = {"PEM": 1, "DER": 2}.get(value.upper()) or integer(draft, option, value)
 
 
-def path(name: str) -> Apply:
-    """A file that is read again later."""
+def path(name: str, what: str = "name of a file") -> Apply:
+    """What is opened later, maybe by a daemon, which goes elsewhere."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
-        draft.settings[name] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
+        if not value:
+            raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
+        draft.settings[name] = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
 
     return apply
-
-
-def memory_file(draft: Draft, option: str, value: str) -> None:
-    if not value:
-        raise ConfigError(f"{option} takes the name of a file", EX_FAILURE)
-    draft.settings["memory_file"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
-
-
-def take_over(draft: Draft, option: str, value: str) -> None:
-    if not value:
-        raise ConfigError(f"{option} takes the path of a Unix socket", EX_FAILURE)
-    draft.settings["take_over"] = os.path.abspath(value)  # noqa: PTH100  # for a daemon, which goes elsewhere
 
 
 def auth_file(draft: Draft, option: str, value: str) -> None:
@@ -333,7 +316,7 @@ OPTIONS = (
         "refuse stores when memory is full, do not evict",
     ),
     Option("c", "conn-limit", "num", "maxconns", number("maxconns")),
-    Option("e", "memory-file", "file", "memory_file", memory_file),
+    Option("e", "memory-file", "file", "memory_file", path("memory_file")),
     Option("k", "lock-memory", "", "lock_memory", switch(lock_memory=True)),
     Option("v", "verbose", "", "verbosity", verbose),
     Option("h", "help", "", "", nothing, "print this and exit"),
@@ -382,12 +365,12 @@ OPTIONS = (
 )
 
 OWN_OPTIONS = (
-    Option("", "config", "file", "config_file", config_file),
+    Option("", "config", "file", "config_file", path("config_file")),
     Option("", "loop", "name", "loop", text("loop")),
     Option("", "metrics", "addr", "metrics", text("metrics")),
     Option("", "metrics-name", "name", "metrics_names", metrics_name),
     Option("", "log-json", "", "log_json", switch(log_json=True)),
-    Option("", "take-over", "path", "take_over", take_over),
+    Option("", "take-over", "path", "take_over", path("take_over", "path of a Unix socket")),
     Option("", "ephemeral", "", "ephemeral", switch(ephemeral=True)),
     Option("", "debug-clock", "", "debug_clock", switch(debug_clock=True)),
 )

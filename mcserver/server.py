@@ -11,14 +11,13 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION, __version__, logs, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
-from mcserver.core import Engine
-from mcserver.handover import HandOver, HandOverError, Inheritance, Offer, bequeath, inherit, open_door
 from mcserver.listeners import (
+    Sockets,
     need_root,
     open_datagrams,
     open_listeners,
@@ -27,7 +26,7 @@ from mcserver.listeners import (
     tcp_port,
     write_port_file,
 )
-from mcserver.memory_file import Kept, MemoryFile, UnusableError
+from mcserver.lives import Memory, load_rooms
 from mcserver.process import (
     Daemon,
     StartError,
@@ -49,7 +48,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcserver.config import Config
-    from mcserver.core import TlsRules
+    from mcserver.core import Engine, TlsRules
+    from mcserver.handover import HandOver
     from mcserver.observe.http import Observer
 
 log = logging.getLogger("mcserver")
@@ -65,7 +65,6 @@ DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EX_FAILURE = 1
-EX_USAGE = 64
 
 
 def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
@@ -80,48 +79,23 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
         logs.finish()
 
 
-def _run(config: Config, reread: Callable[[], Config] | None) -> int:  # noqa: C901  # the order of a start, in one place
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     daemon: Daemon | None = None
     try:
-        raise_descriptor_limit(config.maxconns)
-        if config.core_dumps:
-            allow_core_dumps()
-        factory, loop_name = choose_loop(config.loop)
-        user = find_user(config.user)
-        users = read_logins(config)
-        rules = tls.load(config) if config.ssl_enabled else None
+        ready = prepare(config)
         manager = Manager(os.environ)
-        listeners, metrics = inherited(os.environ) or (None, None)
-        if config.take_over is not None and need_root(config):
-            raise StartError("--take-over can't be had for ports that need root: let the service manager open them")
-        if listeners is None and need_root(config):
-            listeners = open_listeners(config)
+        given = sockets_before(config)
         if config.daemonize:
             daemon = daemonize(keep_output=config.verbosity > 0)
-        become(user, config)
-        heritage = inherit(config.take_over) if config.take_over is not None else None
-        if heritage is not None:
-            listeners, datagrams, metrics = heritage.offer.listeners, heritage.offer.datagrams, heritage.offer.metrics
-        else:
-            listeners = open_listeners(config) if listeners is None else listeners
-            datagrams = open_datagrams(config)
-        if metrics is None and config.metrics:
-            metrics = open_metrics(config.metrics)
-        offered = -1 if heritage is None else heritage.offer.memory
-        memory = MemoryFile(config.memory_file, offered) if config.memory_file is not None else None
-        memory_fd = memory.fd if memory is not None else offered
-        if config.take_over is not None and memory_fd < 0:
-            memory_fd = os.memfd_create("mcserver")
-        if config.port_file is not None and config.domain_socket is None:
-            write_port_file(config.port_file, listeners + datagrams)
-        pid_warning = write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
-        if heritage is not None:
-            engine, kept = take_memory(config, memory, memory_fd, heritage)
-        else:
-            engine, kept = open_memory(config, memory, memory_fd)
-        if users is not None:
-            engine.require_login(*users)
-        door = open_door(config.take_over) if config.take_over is not None else None
+        become(ready.user, config)
+        memory = Memory(config)
+        sockets = open_sockets(config, given, memory.sockets)
+        memory.open()
+        pid_warning = write_names(config, sockets)
+        engine = memory.engine()
+        if ready.users is not None:
+            engine.require_login(*ready.users)
+        door = memory.open_door()
     except StartError as error:
         log.error("%s", error)
         if daemon is not None:
@@ -130,23 +104,83 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:  # noqa: C
         return error.code
     for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
         log.warning("%s", warning)
-    if not (listeners or datagrams):
+    if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
     if daemon is not None:
         logs.finish()
         daemon.ready()
-    server = Server(config, engine, listeners, loop_name, manager, reread, metrics, rules, kept, datagrams)
-    if door is not None:
-        server.door, server.memory_fd = door, memory_fd
-    with asyncio.Runner(loop_factory=factory) as runner:
+    server = Server(config, engine, memory, sockets, ready, manager, reread, door)
+    with asyncio.Runner(loop_factory=ready.loop_factory) as runner:
         runner.run(server.serve())
     if server.heir is not None:
-        hand_over(server.heir, engine, server.place)
-    elif memory is not None and server.graceful:
-        keep(memory, engine, server.place)
+        memory.hand_over(server.heir, engine, server.place)
+    elif server.graceful:
+        memory.keep(engine, server.place)
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(path_of(config.pid_file))
     return 0
+
+
+# The steps of a start ------------------------------------------------------------------------------------------------
+
+
+class Prepared(NamedTuple):
+    """What a start finds out before it opens anything, as the user who started it."""
+
+    loop_factory: Callable[[], asyncio.AbstractEventLoop]
+    loop_name: str
+    user: pwd.struct_passwd | None
+    users: tuple[str, list[tuple[bytes, bytes]]] | None
+    rules: TlsRules | None
+
+
+def prepare(config: Config) -> Prepared:
+    """Limits, and all files that another user may not be able to read. Raises StartError."""
+    raise_descriptor_limit(config.maxconns)
+    if config.core_dumps:
+        allow_core_dumps()
+    return Prepared(
+        *choose_loop(config.loop),
+        find_user(config.user),
+        read_logins(config),
+        tls.load(config) if config.ssl_enabled else None,
+    )
+
+
+def sockets_before(config: Config) -> tuple[list[socket.socket] | None, socket.socket | None]:
+    """The listeners, and that of --metrics, which the service manager opened or which only root can; None: not yet.
+
+    Raises StartError.
+    """
+    listeners, metrics = inherited(os.environ) or (None, None)
+    if need_root(config):
+        if config.take_over is not None:
+            raise StartError("--take-over can't be had for ports that need root: let the service manager open them")
+        if listeners is None:
+            listeners = open_listeners(config)
+    return listeners, metrics
+
+
+def open_sockets(
+    config: Config, given: tuple[list[socket.socket] | None, socket.socket | None], handed_over: Sockets | None
+) -> Sockets:
+    """All of them: another process', if it hands them over, and those that are not given yet. Raises StartError."""
+    listeners, metrics = given
+    if handed_over is not None:
+        listeners, datagrams, metrics = handed_over.listeners, handed_over.datagrams, handed_over.metrics or metrics
+    else:
+        listeners = open_listeners(config) if listeners is None else listeners
+        datagrams = open_datagrams(config)
+    if metrics is None and config.metrics:
+        metrics = open_metrics(config.metrics)
+    return Sockets(listeners, datagrams, metrics)
+
+
+def write_names(config: Config, sockets: Sockets) -> str:
+    """The files of ports and pid, if they are wanted. Returns what to warn of, or "". Raises StartError."""
+    if config.port_file is not None and config.domain_socket is None:
+        write_port_file(config.port_file, sockets.listeners + sockets.datagrams)
+    return write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
 
 
 def path_of(name: str) -> Path:
@@ -160,6 +194,7 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
     """Gives up root where it is to be given up, and all further rights for ever."""
     if user is not None:
         load_cluster(config)
+        load_rooms(config)
         switch_user(user)
     forbid_new_privileges()
 
@@ -178,91 +213,6 @@ def load_cluster(config: Config) -> None:
     """Loads what the fleet needs, while everything can still be read."""
     if config.cluster is not None:
         import mcserver.coordination.opening  # noqa: F401
-
-
-def make_engine(
-    config: Config, *, manual_clock: bool = False, reserve: int | None = None, memory_fd: int = -1
-) -> Engine:
-    """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
-
-    reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
-    memory_fd: the file that they lie in, whose descriptor is the engine's from then on; -1: none.
-    """
-    try:
-        engine = Engine(
-            **config.engine_arguments(),
-            version=MEMCACHED_VERSION.encode(),
-            manual_clock=manual_clock,
-            reserve=reserve,
-            memory_fd=memory_fd,
-        )
-    except (ValueError, MemoryError, OSError) as error:
-        raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
-    engine.detail = config.detail_enabled
-    engine.verbosity = min(config.verbosity, 2)
-    engine.crawler_enabled = config.lru_crawler
-    engine.automove = config.slab_automove if config.slab_reassign else 0
-    return engine
-
-
-def take_memory(
-    config: Config, memory: MemoryFile | None, memory_fd: int, heritage: Inheritance
-) -> tuple[Engine, Kept | None]:
-    """The engine with the items of the process that serves (--take-over), which ends now. Raises StartError."""
-    engine = make_engine(config, memory_fd=os.dup(memory_fd))
-    reason = engine.differs(heritage.offer.layout)
-    if memory_fd != heritage.offer.memory:
-        reason = reason or "-e names another file"
-    try:
-        record, place = heritage.take()
-        if not reason:
-            engine.resume(record, 0)
-            log.info("--take-over: %d items go on", engine.stats()["curr_items"])
-            return engine, Kept(record, 0, place)
-    except (HandOverError, ValueError) as error:
-        reason = str(error)
-    log.warning("--take-over: starting empty: %s", reason)
-    if memory is not None:
-        memory.clear()
-        return make_engine(config, memory_fd=os.dup(memory.fd)), None
-    os.ftruncate(memory_fd, 0)
-    return make_engine(config, memory_fd=os.dup(memory_fd)), None
-
-
-def hand_over(heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> None:
-    """The last word of a process whose sockets and memory another one has."""
-    try:
-        bequeath(heir, engine.keep(sums=False), place)
-    except OSError as error:
-        log.error("--take-over: the other process has gone: %s", error.strerror or error)
-
-
-def open_memory(config: Config, memory: MemoryFile | None, memory_fd: int) -> tuple[Engine, Kept | None]:
-    """The engine, and what of it another process left (-e), if that can be served. Raises StartError."""
-    if memory is None:
-        return make_engine(config, memory_fd=os.dup(memory_fd) if memory_fd >= 0 else -1), None
-    try:
-        kept = memory.read()
-        if kept is None:
-            return make_engine(config, memory_fd=os.dup(memory.fd)), None
-        engine = make_engine(config, memory_fd=os.dup(memory.fd))
-        engine.resume(kept.record, kept.away)
-    except (UnusableError, ValueError) as reason:
-        log.warning("-e %s: starting empty: %s", memory.path, reason)
-        memory.clear()
-        return make_engine(config, memory_fd=os.dup(memory.fd)), None
-    log.info("-e %s: %d items go on, after %.1f s", memory.path, engine.stats()["curr_items"], kept.away)
-    return engine, kept
-
-
-def keep(memory: MemoryFile, engine: Engine, place: dict[str, Any] | None) -> None:
-    """Leaves everything to the next process."""
-    try:
-        memory.write(engine.keep(), place)
-    except OSError as error:
-        log.error("-e %s: nothing is kept: can't write %s: %s", memory.path, memory.meta, error.strerror)
-        return
-    log.info("-e %s: %d items are kept", memory.path, engine.stats()["curr_items"])
 
 
 def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
@@ -284,38 +234,33 @@ class Server:
         self,
         config: Config,
         engine: Engine,
-        listeners: list[socket.socket],
-        loop_name: str,
+        memory: Memory,
+        sockets: Sockets,
+        ready: Prepared,
         manager: Manager,
         reread: Callable[[], Config] | None = None,
-        metrics: socket.socket | None = None,
-        rules: TlsRules | None = None,
-        kept: Kept | None = None,
-        datagrams: list[socket.socket] | None = None,
+        door: socket.socket | None = None,
     ) -> None:
-        """kept: what of the engine's memory another process left."""
-        self._tls = rules
+        """door: where the next process asks for everything (--take-over)."""
         self.graceful = False
         """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
         self.place: dict[str, Any] | None = None
         """At the end: the memory's place in the fleet's log."""
-        self._kept = kept
-        self.door: socket.socket | None = None
-        """Where the next process asks for everything (--take-over), and the memory that it gets."""
-        self.memory_fd = -1
         self.heir: socket.socket | None = None
-        """That process, when it has asked."""
+        """The next process, when it has asked."""
+        self._memory = memory
+        self._door = door
         self._hand_over: HandOver | None = None
-        self._datagrams = datagrams or []
+        self._sockets = sockets
+        self._listeners = sockets.listeners
         self._config = config
         self._manager = manager
         self._reread = reread
-        self._metrics = metrics
+        self._tls = ready.rules
         self._observer: Observer | None = None
         self._context: Context
         self._engine = engine
-        self._listeners = listeners
-        self._loop_name = loop_name
+        self._loop_name = ready.loop_name
         self._loop: asyncio.AbstractEventLoop
         self._connections: Connections
         self._cluster: Cluster | None = None
@@ -327,7 +272,7 @@ class Server:
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
         self._connections = Connections(
-            self._config, self._engine, self._loop, self._listeners, self._stop, self._datagrams
+            self._config, self._engine, self._loop, self._listeners, self._stop, self._sockets.datagrams
         )
         if self._tls is not None:
             self._connections.set_tls(self._tls)
@@ -343,8 +288,8 @@ class Server:
             cluster=self._cluster,
         )
         self._connections.admin = Admin(self._context)
-        if self._metrics is not None:
-            await self._observe(self._metrics)
+        if self._sockets.metrics is not None:
+            await self._observe(self._sockets.metrics)
         self._handle_signals()
         if self._cluster is not None:
             self._cluster.start()
@@ -360,17 +305,21 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
-        if self.door is not None and self._config.take_over is not None:
-            self._hand_over = HandOver(self._config.take_over, self.door, self._offer, lambda: self._stop(True))
+        if self._door is not None:
+            self._wait_at(self._door)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
-        self._manager.ready(self._loop, f"serving {len(self._listeners + self._datagrams)} sockets")
+        self._manager.ready(self._loop, f"serving {len(self._listeners + self._sockets.datagrams)} sockets")
         self.graceful = await self._stopping
         if self.graceful:
             log.info("Gracefully stopping")
         await self._end()
 
-    def _offer(self) -> Offer:
-        return Offer(self._listeners, self._datagrams, self._metrics, self.memory_fd, self._engine.layout())
+    def _wait_at(self, door: socket.socket) -> None:
+        from mcserver.handover import HandOver
+
+        self._hand_over = HandOver(
+            door, lambda: self._memory.offer(self._sockets, self._engine), lambda: self._stop(True)
+        )
 
     def _open_cluster(self) -> Cluster | None:
         if self._config.cluster is None:
@@ -378,8 +327,8 @@ class Server:
         from mcserver.coordination import open_cluster
 
         cluster: Cluster = open_cluster(self._config, self._engine, self._listeners)
-        if self._kept is not None:
-            cluster.resume(self._kept.fleet)
+        if self._memory.resumed:
+            cluster.resume(self._memory.place)
         return cluster
 
     async def _observe(self, listener: socket.socket) -> None:
@@ -397,7 +346,7 @@ class Server:
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners + self._datagrams) or "nothing",
+            ", ".join(address_text(each.fileno()) for each in self._listeners + self._sockets.datagrams) or "nothing",
             self._config.maxbytes >> 20,
             self._config.maxconns,
             self._loop_name,

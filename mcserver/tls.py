@@ -61,12 +61,12 @@ def warnings(config: Config) -> Iterator[str]:
 
 def kernel_can() -> bool:
     """Whether the kernel encrypts what is sent to a TCP socket. The module is loaded at the first use where that is allowed."""
-    with socket.socket() as server, socket.socket() as client:
-        server.bind(("127.0.0.1", 0))
-        server.listen(1)
-        client.connect(server.getsockname())
-        try:
+    try:
+        with socket.socket() as server, socket.socket() as client:
+            server.bind(("127.0.0.1", 0))
+            server.listen(1)
+            client.connect(server.getsockname())
             client.setsockopt(socket.IPPROTO_TCP, TCP_ULP, b"tls")
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import signal
 import time
@@ -11,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from mcserver.memory_file import META_MAGIC, UnusableError, unpack
 from tests.conftest import Start
 from tests.peer import memcached
 from tests.serving import Client, Server, run_to_end
@@ -141,6 +144,27 @@ def test_a_record_is_good_once(start: Start, memory: Path) -> None:
     assert "don't belong together" in server.log()
 
 
+def test_a_copy_of_a_record_is_good_for_nothing(start: Start, memory: Path) -> None:
+    server = start("-e", str(memory))
+    stored(server)
+    leave(server)
+    meta = memory.with_name("memory.meta")
+    record = meta.read_bytes()
+    leave(start("-e", str(memory)), signal.SIGKILL)
+    meta.write_bytes(record)
+    server = start("-e", str(memory))
+    assert server.connect().command(b"mg plain v") == b"EN\r\n"
+    assert "don't belong together" in server.log()
+
+
+def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
+    meta = memory.with_name("memory.meta")
+    meta.mkdir()
+    ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-e", str(memory))
+    assert ended.returncode == 71
+    assert ended.stderr.splitlines()[-1].endswith(f"remove {meta}, or name another file with -e")
+
+
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -149,6 +173,7 @@ def test_a_record_is_good_once(start: Start, memory: Path) -> None:
         (lambda file, meta: meta.write_bytes(meta.read_bytes()[:-1]), "damaged"),
         (lambda file, meta: meta.write_bytes(b"T\nKslab_config 1.25\n"), "another program"),
         (lambda file, meta: meta.write_bytes(b""), "another program"),
+        (lambda file, meta: (meta.unlink(), os.mkfifo(meta)), "no record of this server"),
         (lambda file, meta: (meta.unlink(), file.write_bytes(os.urandom(5000))), "no record"),
     ],
 )
@@ -165,6 +190,15 @@ def test_what_can_not_be_served_starts_empty(start: Start, memory: Path, spoil: 
     stored(server)
     leave(server)
     assert start("-e", str(memory)).connect().command(b"mg later v") == b"VA 1\r\n"
+
+
+@pytest.mark.parametrize("field", [{"wall_time": 10**400}, {"wall_time": "nan"}, {"name": 7}, {"fleet": [1]}, {}])
+def test_a_record_that_makes_no_sense(field: dict[str, object]) -> None:
+    fields = {"name": "00", "boot": "", "boot_time": 0, "wall_time": time.time(), "fleet": None, **field}
+    head = json.dumps(fields if field else [1]).encode() + b"\n"
+    checksum = hashlib.blake2b(head + b"record", digest_size=32).hexdigest().encode() + b"\n"
+    with pytest.raises(UnusableError, match="makes no sense"):
+        unpack(META_MAGIC + checksum + head + b"record")
 
 
 def test_other_settings_start_empty_and_fitting_ones_do_not(start: Start, memory: Path) -> None:

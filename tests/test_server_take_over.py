@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import signal
 import socket
 import threading
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver.handover import HELLO, HandOverError, fields_of, receive_offer
+from mcserver import handover
+from mcserver.handover import HELLO, HandOverError, Inheritance, Offer, fields_of, receive_offer
+from mcserver.listeners import Sockets
+from mcserver.process import StartError, open_descriptors
 from tests.conftest import Start
+from tests.serving import Server, eventually, run_to_end
+from tests.test_server_udp import Datagrams
 
 
 @pytest.mark.slow
@@ -65,6 +75,106 @@ def test_an_upgrade_under_load(start: Start, tmp_path: Path) -> None:
     assert third.connect().command(b"mg k1") == b"EN\r\n"
 
 
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A file on a tmpfs."""
+    with TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder, "memory")
+
+
+def upgrade(start: Start, old: Server, *args: str) -> Server:
+    """The next process, when the one before has ended."""
+    for client in old.clients:
+        client.close()
+    new = start("-p", str(old.port), *args)
+    assert old.end() == 0, old.log()
+    return new
+
+
+def nameless(server: Server) -> int:
+    """How many memories without a name the process has open."""
+    found = Path(f"/proc/{server.pid}/fd").iterdir()
+    return sum(str(each.readlink()).startswith("/memfd:mcserver") for each in found)
+
+
+def test_with_a_memory_file(start: Start, tmp_path: Path, memory: Path) -> None:
+    options = ("--take-over", str(tmp_path / "door"), "-e", str(memory))
+    server = start(*options)
+    server.connect().command(b"set k 0 0 5\r\nhello")
+    for _ in range(2):
+        server = upgrade(start, server, *options)
+        assert server.connect().command(b"mg k v") == b"VA 5\r\n"
+    assert not memory.with_name("memory.meta").exists(), "nothing is kept of what another process has"
+    second = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-e", str(memory))
+    assert "another server has its memory in" in second.stderr, "the lock is handed over, too"
+    for client in server.clients:
+        client.close()
+    server.signal(signal.SIGUSR1)
+    assert server.end() == 0
+    server = start(*options)
+    assert server.connect().command(b"mg k v") == b"VA 5\r\n", "and the last one keeps it"
+
+
+def test_another_memory_file_starts_empty_and_lets_the_old_memory_go(
+    start: Start, tmp_path: Path, memory: Path
+) -> None:
+    path = str(tmp_path / "door")
+    old = start("--take-over", path)
+    assert nameless(old) == 2, "the engine's, and that which is offered"
+    old.connect().command(b"set k 0 0 5\r\nhello")
+    new = upgrade(start, old, "--take-over", path, "-e", str(memory))
+    assert "starting empty: -e names another file" in new.log()
+    assert new.connect().command(b"mg k v") == b"EN\r\n"
+    assert nameless(new) == 0
+
+
+def test_with_udp(start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "door")
+    old = start("--take-over", path, "-U", "-1", "-t", "2")
+    port = next(int(line.split()[-1]) for line in old.port_file.read_text().splitlines() if line.startswith("UDP"))
+    client = Datagrams(("127.0.0.1", port))
+    assert client.text(b"set k 0 0 5\r\nhello\r\n") == b"STORED\r\n"
+    new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
+    assert client.text(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
+    assert f"UDP INET: {port}" in new.port_file.read_text()
+    client.close()
+
+
+def test_with_metrics(start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "door")
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{one.getsockname()[1]}"
+
+    def items() -> str:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as page:
+            lines = page.read().decode().splitlines()
+        return next(line for line in lines if line.startswith("memcached_current_items "))
+
+    old = start("--take-over", path, "--metrics", address)
+    old.connect().command(b"set k 0 0 5\r\nhello")
+    assert items() == "memcached_current_items 1.0"
+    upgrade(start, old, "--take-over", path, "--metrics", address)
+    assert items() == "memcached_current_items 1.0"
+
+
+def test_who_was_full_when_it_ended_leaves_no_narrow_door(start: Start, tmp_path: Path) -> None:
+    path = str(tmp_path / "door")
+    old = start("--take-over", path, "-c", "1", "-o", "no_maxconns_fast")
+    client = old.connect()
+    with socket.create_connection(old.address, 60):
+        eventually(lambda: client.stats()["listen_disabled_num"] == "1")
+        new = start("--take-over", path, "-p", str(old.port))
+        assert old.end() == 0, old.log()
+    new.signal(signal.SIGSTOP)
+    try:
+        for _ in range(5):
+            new.connect()
+    finally:
+        new.signal(signal.SIGCONT)
+    assert new.clients[-1].command(b"mn") == b"MN\r\n"
+
+
 def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "door"
     server = start("--take-over", str(path))
@@ -82,7 +192,14 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "line",
-    [b"", b"{}\n", b"[1]\n", b"x\n", b'{"kinds": ["memory"], "layout": "00"}\n', b'{"kinds": 7, "layout": "00"}\n'],
+    [
+        b"",
+        b"{}\n",
+        b"[1]\n",
+        b"x\n",
+        b'{"kinds": ["memory"], "layout": "00"}\n',
+        b'{"kinds": 7, "layout": "00"}\n',
+    ],
 )
 def test_an_offer_that_makes_no_sense(line: bytes) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
@@ -92,6 +209,50 @@ def test_an_offer_that_makes_no_sense(line: bytes) -> None:
         theirs.close()
         with pytest.raises(HandOverError):
             receive_offer(ours)
+
+
+@pytest.mark.parametrize("kind", ["listener", "datagram", "metrics", "memory", "other", [], {}, 7])
+def test_a_descriptor_that_is_something_else_is_closed(kind: object) -> None:
+    """Of a right memory and a socket that is connected, which nobody can serve."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    one, other = socket.socketpair(socket.AF_UNIX)
+    memory = os.memfd_create("test")
+    before = open_descriptors()
+    with ours, theirs, one, other:
+        line = json.dumps({"kinds": ["memory", kind], "layout": "00"}).encode() + b"\n"
+        socket.send_fds(theirs, [line], [memory, one.fileno()])
+        with pytest.raises(HandOverError):
+            receive_offer(ours)
+        assert open_descriptors() == before
+    os.close(memory)
+
+
+def test_a_server_that_does_not_end_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handover, "END_SECONDS", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with theirs, pytest.raises(StartError, match="doesn't end: end it"):
+        Inheritance(ours, Offer(Sockets([], [], None), -1, b"")).take()
+    assert ours.fileno() == -1
+
+
+def test_an_offer() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    memory = os.memfd_create("test")
+    with ours, theirs, socket.create_server(("127.0.0.1", 0)) as one, socket.socket(type=socket.SOCK_DGRAM) as other:
+        line = json.dumps({"kinds": ["listener", "memory", "datagram", "metrics"], "layout": "0a"}).encode() + b"\n"
+        socket.send_fds(theirs, [line], [one.fileno(), memory, other.fileno(), one.fileno()])
+        sockets, offered, layout = receive_offer(ours)
+        assert os.path.samestat(os.fstat(offered), os.fstat(memory))
+        assert layout == b"\n"
+        assert sockets.metrics is not None
+        received = [*sockets.listeners, *sockets.datagrams, sockets.metrics]
+        assert [each.getsockname() for each in received] == [each.getsockname() for each in (one, other, one)]
+        assert not any(os.get_inheritable(fd) for fd in [offered, *(each.fileno() for each in received)])
+        assert not any(each.getblocking() for each in received)
+        for each in received:
+            each.close()
+    os.close(memory)
+    os.close(offered)
 
 
 @pytest.mark.parametrize("line", [b"", b"{}", b"7\n", b"\xff\n", b"[" * 100000 + b"\n"])

@@ -24,7 +24,7 @@ from mcserver.admin import Socket as SocketStatus
 from mcserver.cli import configured
 from mcserver.config import Config, ConfigError
 from mcserver.core import Session
-from mcserver.server import make_engine
+from mcserver.lives import make_engine
 from mcserver.testing.commands import Commands
 from mcserver.testing.faults import Faults
 from mcserver.testing.host import Host

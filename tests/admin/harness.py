@@ -8,7 +8,7 @@ from typing import Any
 from mcserver.admin import Admin, Context, Figures, Settings, Socket, Watchers
 from mcserver.config import Config
 from mcserver.core import Engine, Session
-from mcserver.server import make_engine
+from mcserver.lives import make_engine
 from tests.core.harness import Client, RecordingOwner
 
 
