@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -177,11 +177,13 @@ def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
         (lambda file, meta: (meta.unlink(), file.write_bytes(os.urandom(5000))), "no record"),
     ],
 )
-def test_what_can_not_be_served_starts_empty(start: Start, memory: Path, spoil: object, why: str) -> None:
+def test_what_can_not_be_served_starts_empty(
+    start: Start, memory: Path, spoil: Callable[[Path, Path], object], why: str
+) -> None:
     server = start("-e", str(memory))
     stored(server)
     leave(server)
-    spoil(memory, memory.with_name("memory.meta"))  # type: ignore[operator]
+    spoil(memory, memory.with_name("memory.meta"))
     server = start("-e", str(memory))
     client = server.connect()
     assert client.command(b"mg plain v") == b"EN\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from contextlib import ExitStack
+from functools import partial
 
 from .contest import Contest, progress
 from .generator import load
@@ -31,7 +32,7 @@ def items(contest: Contest) -> Table:
     table = Table(f"Held at -m {MEMORY} after {SETS:,} sets, keys of 16 bytes", contest.head("values"))
     for name, value in SIZES.items():
         progress(f"items held: {name}")
-        pairs = contest.fresh(lambda program: held(program, value))  # noqa: B023
+        pairs = contest.fresh(partial(held, value=value))
         table.add(f"{name}: items", column(pairs, 0), ",.0f")
         table.add(f"{name}: growth of resident memory, MB", column(pairs, 1, 1e6), ".1f")
     return table

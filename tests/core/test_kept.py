@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -21,8 +22,8 @@ def memory() -> Iterator[int]:
     os.close(fd)
 
 
-def engine_on(memory: int, **settings: object) -> Engine:
-    return Engine(**{"memory_limit": 8 * MIB, "memory_fd": os.dup(memory), "manual_clock": True, **settings})  # type: ignore[arg-type]
+def engine_on(memory: int, **settings: Any) -> Engine:
+    return Engine(**{"memory_limit": 8 * MIB, "memory_fd": os.dup(memory), "manual_clock": True, **settings})
 
 
 def value_of(client: Client, key: bytes) -> bytes:
