@@ -66,6 +66,10 @@ class Quiet(Fleet):
         """Deletes znodes behind everybody's back."""
         self.ensemble.change_by_hand([Delta("delete", path) for path in paths])
 
+    def used(self) -> int:
+        """The generation above which none was used, as the ensemble counts them."""
+        return self.ensemble.tree.nodes["/cache/invalidation"].stat().cversion
+
     def leading(self) -> Host:
         (leader,) = [host for host in self.hosts if host.node.election.is_leader]
         return leader
