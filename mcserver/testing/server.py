@@ -71,7 +71,7 @@ class Clock:
         with self._server.lock:
             self.catch_up()
             engine = self._server.engine
-            return engine.wall(engine.now())
+            return engine.wall(engine.now() if self._target is None else self._target)
 
     def advance(self, seconds: float) -> None:
         """So many seconds pass at once: what was to live for less is gone, exactly."""
