@@ -12,13 +12,14 @@ from collections.abc import Callable
 
 from tests.cluster.ensemble import Ensemble
 
-from . import calibrate, catchup, compare, flood, reads, simulate, travel
+from . import calibrate, catchup, compare, flood, reads, simulate, travel, undisturbed
 
 MEASUREMENTS: dict[str, Callable[[bool], str]] = {
     "travel": travel.measure,
     "flood": flood.measure,
     "reads": reads.measure,
     "catchup": catchup.measure,
+    "undisturbed": undisturbed.measure,
 }
 
 

@@ -20,6 +20,19 @@ from .report import Cell, Table, interleave
 KEYS, VALUE, CONNECTIONS, RATE = 100_000, 100, 10, 2000
 MEMORY = 64
 QUIET, UNREAD = "quiet", "a log that nobody reads (-vv)"
+COLLECTING = "gc.collect() all the time, of a million objects"
+COLLECT = """
+import gc, sys, threading, time
+from mcserver.cli import main
+def collect():
+    objects = [[] for _ in range(1_000_000)]
+    while objects:
+        gc.collect()
+        time.sleep(0.01)
+threading.Thread(target=collect, daemon=True).start()
+sys.argv[0] = "mcserver"
+sys.exit(main())
+"""
 RUNS_A_PAIR = 3
 Run = dict[str, int]
 
@@ -45,12 +58,20 @@ def measure(contest: Contest) -> list[Table]:
             quiet = quiet or pairs
             add(p50, name, "p50_ns", pairs, quiet)
             add(p99, name, "p99_ns", pairs, quiet)
+    def alone(name: str, server: Server) -> None:
+        """A row without memcached."""
+        progress(f"undisturbed: {name}")
+        runs = [disturbed(contest, server, QUIET) for _ in range(contest.pairs * RUNS_A_PAIR)]
+        for table, field in ((p50, "p50_ns"), (p99, "p99_ns")):
+            ours, before = median(run[field] for run in runs) / 1000, median(run[field] for run, _ in quiet) / 1000
+            table.rows.append((name, f"{ours:,.0f}", "", "", f"{ours / before:.2f}"))
+
     with unread_log() as log, running(contest.subject, log) as subject:
-        progress(f"undisturbed: {UNREAD}")
-        alone = [disturbed(contest, subject, QUIET) for _ in range(contest.pairs * RUNS_A_PAIR)]
-    for table, field in ((p50, "p50_ns"), (p99, "p99_ns")):
-        ours, before = median(run[field] for run in alone) / 1000, median(run[field] for run, _ in quiet) / 1000
-        table.rows.append((UNREAD, f"{ours:,.0f}", "", "", f"{ours / before:.2f}"))
+        alone(UNREAD, subject)
+    if contest.subject.name == "mcserver":
+        with running(Program("mcserver", (sys.executable, "-c", COLLECT))) as subject:
+            alone(COLLECTING, subject)
+    for table in (p50, p99):
         table.remarks.append(f"{UNREAD}: memcached waits for its log, so there is nothing beside.")
     return [p50, p99]
 
