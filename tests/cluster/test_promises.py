@@ -132,7 +132,9 @@ def test_the_session_and_its_risks_are_in_the_log(ensemble: Ensemble, name: str)
         until(lambda: "whoever reaches ZooKeeper may empty these caches" in first.log)  # a thread of its own writes it
         until(lambda: "which ends 2 s after the last contact" in first.log)
         assert first.stats()["session_timeout_ms"] == "2000"
-        with CacheServer(f"{ensemble.hosts}/{name}", name="late") as late:  # both may have seen each other at their first look
+        with CacheServer(
+            f"{ensemble.hosts}/{name}", name="late"
+        ) as late:  # both may have seen each other at their first look
             until(lambda: f"joined: 127.0.0.1:{late.port}" in first.log)
         assert second.ask(b"cluster leave") == b"OK"
         until(lambda: f"left: 127.0.0.1:{second.port}" in first.log)
