@@ -92,6 +92,7 @@ def test_every_property_holds_with_many_members() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_property_holds_with_a_thousand_members() -> None:
     for seed in range(int(SOAK), int(SOAK) + 3) if SOAK else (1,):
