@@ -74,7 +74,9 @@ class Settings:
     def __repr__(self) -> str:
         """Those that aren't as by default, but for secrets."""
         shown = (each for each in fields(self) if each.repr)  # type: ignore[arg-type]
-        changed = (f"{each.name}={getattr(self, each.name)!r}" for each in shown if getattr(self, each.name) != each.default)
+        changed = (
+            f"{each.name}={getattr(self, each.name)!r}" for each in shown if getattr(self, each.name) != each.default
+        )
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
