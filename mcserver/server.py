@@ -193,10 +193,30 @@ def path_of(name: str) -> Path:
 def become(user: pwd.struct_passwd | None, config: Config) -> None:
     """Gives up root where it is to be given up, and all further rights for ever."""
     if user is not None:
-        load_cluster(config)
-        load_rooms(config)
+        load_rest(config)
         switch_user(user)
     forbid_new_privileges()
+
+
+def load_rest(config: Config) -> None:
+    """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
+    import concurrent.futures.thread
+    import ipaddress
+    import json
+    import pathlib  # noqa: F401
+
+    import mcserver.handover  # noqa: F401
+
+    load_cluster(config)
+    load_rooms(config)
+    if config.metrics:
+        import mcserver.observe.answers
+        import mcserver.observe.http  # noqa: F401
+    if config.config_file is not None:
+        import mcserver.config_file
+        import mcserver.reload  # noqa: F401
+    if config.ephemeral:
+        import mcserver.ephemeral  # noqa: F401
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
