@@ -200,21 +200,18 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
 
 def load_rest(config: Config) -> None:
     """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
-    import concurrent.futures.thread
-    import ipaddress
-    import json
     import pathlib  # noqa: F401
 
-    import mcserver.handover  # noqa: F401
+    import mcserver.handover
 
     load_cluster(config)
     load_rooms(config)
     if config.metrics:
         import mcserver.observe.answers
-        import mcserver.observe.http  # noqa: F401
+        import mcserver.observe.http
     if config.config_file is not None:
         import mcserver.config_file
-        import mcserver.reload  # noqa: F401
+        import mcserver.reload
     if config.ephemeral:
         import mcserver.ephemeral  # noqa: F401
 
