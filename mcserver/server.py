@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION, __version__, logs, tls
@@ -200,20 +201,17 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
 
 def load_rest(config: Config) -> None:
     """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
-    import pathlib  # noqa: F401
-
-    import mcserver.handover
-
     load_cluster(config)
     load_rooms(config)
+    wanted = ["concurrent.futures.thread", "ipaddress", "json", "pathlib", "mcserver.handover"]
     if config.metrics:
-        import mcserver.observe.answers
-        import mcserver.observe.http
+        wanted += ["mcserver.observe.answers", "mcserver.observe.http"]
     if config.config_file is not None:
-        import mcserver.config_file
-        import mcserver.reload
+        wanted += ["mcserver.config_file", "mcserver.reload"]
     if config.ephemeral:
-        import mcserver.ephemeral  # noqa: F401
+        wanted += ["mcserver.ephemeral"]
+    for name in wanted:
+        import_module(name)
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
