@@ -28,7 +28,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("address", nargs="*", metavar="HOST:PORT", help="a server that is there")
     parser.add_argument(
-        "--spawn", action="append", default=[], metavar="NAME=COMMAND", help="a server to start; {port} is a free port, {tls} one for TLS"
+        "--spawn",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="a server to start; {port} is a free port, {tls} one for TLS",
     )
     parser.add_argument("--client", action="append", choices=ALL, metavar="NAME", help="only this client")
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="only this scenario")

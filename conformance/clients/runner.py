@@ -18,7 +18,12 @@ from .servers import Target
 
 HERE = Path(__file__).parent
 INTERPRETERS = {
-    ".java": ["java", "-XX:TieredStopAtLevel=1", "-cp", "/usr/share/java/spymemcached.jar:/usr/share/java/log4j-1.2.jar"],
+    ".java": [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        "/usr/share/java/spymemcached.jar:/usr/share/java/log4j-1.2.jar",
+    ],
     ".js": ["node", "--no-deprecation"],
     ".php": ["php"],
     ".pl": ["perl"],

@@ -73,7 +73,7 @@ SCENARIOS = {
       check(client.set(name, "four"), "set")
       equal(client.get(name), "four")
       equal(client.delete(name), true)
-      equal(client.delete(name), false)
+      equal(client.delete(name), nil)
       equal(client.fetch(name) { "made" }, "made")
       equal(client.fetch(name) { "made again" }, "made")
       client.close

@@ -94,6 +94,13 @@ function values(int $count): array
     return $values;
 }
 
+// Several servers answer in any order.
+function in_order(array $values): array
+{
+    ksort($values);
+    return $values;
+}
+
 function storage(Counted $client): void
 {
     $key = key_of(bin2hex(random_bytes(4)));
@@ -138,7 +145,7 @@ function by_server_key(Counted $client): void
     equal($client->casByKey($got["cas"], "server", $key, "swapped"), true);
     equal($client->casByKey($got["cas"], "server", $key, "again"), false);
     equal($client->setMultiByKey("server", values(20)), true);
-    equal($client->getMultiByKey("server", array_keys(values(20))), values(20));
+    equal(in_order($client->getMultiByKey("server", array_keys(values(20)))), in_order(values(20)));
     equal($client->getDelayedByKey("server", array_keys(values(20))), true);
     equal(count($client->fetchAll()), 20);
     equal($client->deleteMultiByKey("server", array_keys(values(20))), array_fill_keys(array_keys(values(20)), true));
@@ -185,7 +192,7 @@ function many_keys(Counted $client): void
     $values = values(1000);
     equal($client->setMulti($values), true);
     $asked = [...array_keys($values), key_of("none")];
-    equal($client->getMulti($asked), $values);
+    equal(in_order($client->getMulti($asked)), in_order($values));
     equal(array_keys($client->getMulti($asked, Memcached::GET_PRESERVE_ORDER)), $asked);
     equal($client->getDelayed(array_keys($values), true), true);
     $first = $client->fetch();
@@ -193,7 +200,7 @@ function many_keys(Counted $client): void
     equal(count($client->fetchAll()), 999);
     equal($client->fetch(), false);
     $deleted = $client->deleteMulti($asked);
-    equal($deleted[key_of(1)], true);
+    equal($deleted[key_of("1")], true);
     equal($deleted[key_of("none")], Memcached::RES_NOTFOUND);
     equal($client->getMulti($asked), []);
 }
@@ -232,7 +239,7 @@ function expiry(Counted $client): void
     equal($client->touch(key_of("none"), 100), false);
     usleep(4200000);
     $left = [key_of("touched") => "v", key_of("absolute") => "v"];
-    equal($client->getMulti([key_of("second"), ...array_keys($left)]), $left);
+    equal(in_order($client->getMulti([key_of("second"), ...array_keys($left)])), in_order($left));
 }
 
 function buffered(bool $binary): void
@@ -242,7 +249,7 @@ function buffered(bool $binary): void
         $client->set($key, $value);
     }
     equal($client->flushBuffers(), true);
-    equal($client->getMulti(array_keys(values(500))), values(500));
+    equal(in_order($client->getMulti(array_keys(values(500)))), in_order(values(500)));
     $silent = connect($binary, [Memcached::OPT_NOREPLY => true]);
     foreach (array_keys(values(500)) as $key) {
         $silent->delete($key);

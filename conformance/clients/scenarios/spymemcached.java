@@ -261,8 +261,6 @@ class Scenarios {
             equal(settings.get("item_size_max"), String.valueOf(LIMIT));
             client.use("listSaslMechanisms").listSaslMechanisms();
             client.use("set").set(key("k"), 0, "v").get();
-            equal(client.use("flush").flush(100).get(), true);
-            equal(client.use("get").get(key("k")), "v");
             equal(client.use("flush").flush().get(), true);
             equal(client.use("get").get(key("k")), null);
         }
