@@ -285,7 +285,7 @@ SCENARIOS.each do |name, scenario|
   error = nil
   begin
     Timeout.timeout(SECONDS_A_SCENARIO, SystemExit, "no end after #{SECONDS_A_SCENARIO} s") { scenario.call }
-  rescue StandardError, SystemExit => e
+  rescue StandardError, LoadError, SystemExit => e
     error = "#{e.class}: #{e.message}"
   end
   CALLS.each_key { |operation| covered[operation] = true }

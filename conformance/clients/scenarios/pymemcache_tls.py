@@ -27,15 +27,9 @@ def encrypted(kind: Any) -> Any:
     return make
 
 
-class TLSHashClient(HashClient):
-    """Named as its parent in the count of calls."""
-
-    def __init__(self, servers: Any, **options: Any) -> None:
-        super().__init__(servers, **{"tls_context": CONTEXT, **options})
-
-
-TLSHashClient.__name__ = "HashClient"
-vars(plain).update(PlainClient=encrypted(PlainClient), PooledClient=encrypted(PooledClient), HashClient=TLSHashClient)
+vars(plain).update(
+    {kind.__name__: encrypted(kind) for kind in (PooledClient, HashClient)}, PlainClient=encrypted(PlainClient)
+)
 # Without answers there is no handshake, so nothing is ever sent.
 SCENARIOS = [scenario for scenario in plain.CLIENT.scenarios if scenario is not plain.a_time_out_in_the_middle]
 CLIENT = replace(plain.CLIENT, title="pymemcache (TLS)", scenarios=SCENARIOS)
