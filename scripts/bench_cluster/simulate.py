@@ -23,7 +23,8 @@ from tests.coordination.simulator.scheduler import MS, SECOND, Process, World
 
 from .stage import percentile
 
-# The lowest of five measurements, that of `event` of one: ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
+# The lowest of five measurements (of `event`: one).
+# ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
 SERVICE = Service(read=173.3, forward=183.3, write=136.7, apply=113.3, event=81.2, call=143.4, hop=430.3, commit=1316.1)
 PROCESSORS = 4  # of each of ZooKeeper's servers
 SETTLE = 25  # s of a world until it is measured
@@ -281,8 +282,8 @@ def measure(
         for rate in rates:
             yield _row(f"{rate:,} deletes a second", flow(fleet, rate, seconds))
         yield (
-            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms (a bare append: {one.bare:.1f} ms), gone at the last member {one.gone:.1f} ms, "
-            f"applied {one.applied:.0f} ms."
+            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms (a bare append: {one.bare:.1f} ms), "
+            f"gone at the last member {one.gone:.1f} ms, applied {one.applied:.0f} ms."
         )
         seen = changes(fleet)
         yield (

@@ -48,7 +48,7 @@ class Processors:
         self.worked += cost
         free = self._free
         soonest = min(free)
-        done = (soonest if soonest > now else now) + cost
+        done = max(now, soonest) + cost
         free[free.index(soonest)] = done
         return done
 
