@@ -322,7 +322,7 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
         with servers.lend(case) as result.lease:
             exchange, sent = Exchange(case, result.lease, settings, prefix), time.monotonic()
             result.failure = exchange.run()
-            late = time.monotonic() - sent - exchange.waited > LATE and case.seconds(settings.profile) > 0
+            late = time.monotonic() - sent - exchange.waited > LATE and case.timed(settings.profile)
             result.late = late and result.failure is not None and not exchange.broken
             result.broken, result.sent = exchange.broken, exchange.sent
             if result.failure and case.undo and not exchange.broken:
