@@ -1,0 +1,79 @@
+"""--take-over in a fleet: what is handed over is served when its freshness is proved, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .ensemble import Ensemble
+from .fleet import Fleet
+from .servers import CacheServer, until
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster 2")]
+
+GRACE = 60  # s in which the first process must have ended
+
+
+@contextmanager
+def upgraded(fleet: Fleet, *options: str) -> Iterator[CacheServer]:
+    """The fleet's first server, when another process has taken its place, and the first has ended."""
+    old = fleet.servers[0]
+    new = CacheServer(None, name=old.name)
+    new.port, new.options = old.port, [*old.options, *options]
+    assert old.process is not None
+    with new:
+        assert old.process.wait(GRACE) == 0, old.log
+        old.process = None
+        yield new
+
+
+def test_an_upgrade_keeps_the_cache_and_its_place(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
+    with Fleet(ensemble, name, "--take-over", str(tmp_path / "s"), "--ack", "applied", count=1) as fleet:
+        for number in range(1000):
+            fleet.servers[0].set(b"k%d" % number, b"value")
+        with upgraded(fleet) as new:
+            fleet.wait_fresh(new)
+            with new.client() as client:
+                kept = sum(client.get(b"k%d" % number) == b"value" for number in range(1000))
+            assert kept == 1000
+            assert "what was kept is served when the log has been replayed" in new.log
+            assert new.delete(b"k1") in {b"DELETED", b"NOT_FOUND"}
+            assert new.get(b"k1") is None
+
+
+def test_a_delete_that_the_first_never_heard_of(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
+    """The second has the first's memory, with a value in it that another server's clients have deleted since."""
+    with Fleet(ensemble, name, count=2) as fleet:
+        old, other = fleet.servers
+        old.end()
+        old.options += ["--take-over", str(tmp_path / "s")]
+        old.start()
+        fleet.wait_fresh()
+        for key in (b"kept", b"gone"):
+            old.set(key, b"value")
+        for link in fleet.links(old):
+            link.present(False)
+        until(lambda: old.stats()["stale"] == "1")
+        other.delete(b"gone")
+        with upgraded(fleet) as new:
+            assert new.stats()["stale"] == "1"
+            for key in (b"gone", b"kept"):
+                assert new.get(key) is None, "not served before it is known to be fresh"
+            for link in fleet.links(old):
+                link.present(True)
+            fleet.wait_fresh(new)
+            assert new.get(b"gone") is None
+            assert new.get(b"kept") == b"value"
+
+
+def test_another_fleet_gets_nothing_of_it(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
+    with Fleet(ensemble, name, "--take-over", str(tmp_path / "s"), count=1) as fleet:
+        fleet.servers[0].set(b"k", b"value")
+        with upgraded(fleet, "--zookeeper", ensemble.hosts_for(f"{name}-other") + f"/{name}-other") as new:
+            fleet.wait_fresh(new)
+            assert new.get(b"k") is None
+            assert "which does not continue" in new.log
+            assert "the cache is flushed" in new.log
