@@ -84,7 +84,7 @@ def measure(sizes: Sequence[int]) -> str:
             service = calibrate.measure(ensemble)
             waits, alone = Waits(), Waits()
             real = _real(ensemble, size, waits, alone)
-        service = replace(service, call=waits.call * 1e6)
+            alone.call = waits.call
         model = _model(size, service, waits, alone)
         lines.append(f"| {size} | real | " + " | ".join(f"{figure:.1f}" for figure in real) + " |")
         lines.append("| | model | " + " | ".join(f"{figure:.1f}" for figure in model) + " |")
@@ -238,7 +238,8 @@ def _model(size: int, service: Service, waits: Waits, alone: Waits) -> Seen:
 
 def _modelled(size: int, service: Service, waits: Waits, *, hosts: bool) -> simulate.Simulated:
     """`hosts`: the members have processors of their own."""
-    service = calibrate.with_waits(service, waits.reads, waits.writes)
+    service = calibrate.with_waits(service, waits.reads, waits.writes)  # with what the bare client took for its calls
+    service = replace(service, call=waits.call * 1e6)
     fleet = simulate.Simulated(size, service, writes=100.0, shared=SHARED, hosts=hosts)
     fleet.run(AT_LEAST)
     return fleet
