@@ -67,13 +67,12 @@ def servers(modules: Path, folder: Path, behind: Address) -> dict[str, str]:
 
 
 def judged(name: str, command: str, folder: Path, arguments: Sequence[str]) -> Path:
-    """Runs the suite on one server; the file with its results, beside it a text and pages for people."""
+    """Runs the suite on one server; the file with its results, beside it a text for people."""
     base = folder / name.split(" ", maxsplit=1)[0]
-    files = ["--json", f"{base}.json", "--html", f"{base}"]
     begun = time.monotonic()
     with Path(f"{base}.txt").open("w") as told:
         done = subprocess.run(
-            [sys.executable, "-m", "conformance", "--spawn", command, "--name", name, *files, *arguments],
+            [sys.executable, "-m", "conformance", "--spawn", command, "--name", name, "--json", f"{base}.json", *arguments],
             cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, timeout=LIMIT, check=False,
         )  # fmt: skip
     last = Path(f"{base}.txt").read_text().splitlines()[-1:]
