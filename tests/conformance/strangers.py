@@ -35,7 +35,7 @@ NUTCRACKER = r"""
 printf '%s\n' pool: '  listen: {host}:{port}' '  servers:' '    - BEHIND:1' >FOLDER/{port}.yml &&
     exec nutcracker -c FOLDER/{port}.yml -p FOLDER/{port}.pid -s $(({port} + 10000)) -v 0
 """
-NODE = "require('MODULES/memcached-njs').startServer({port: {port}})"
+NODE = "require('MODULES/memcached-njs/src').startServer({port: {port}})"
 
 
 def shell(script: str, folder: Path, behind: str = "") -> str:
