@@ -35,7 +35,7 @@ NUTCRACKER = r"""
 printf '%s\n' pool: '  listen: {host}:{port}' '  servers:' '    - BEHIND:1' >FOLDER/{port}.yml &&
     exec nutcracker -c FOLDER/{port}.yml -p FOLDER/{port}.pid -s $(({port} + 10000)) -v 0
 """
-NODE = "require('MODULES/memcached-njs').startServer({port: {port}})"
+NODE = "require('MODULES/memcached-njs/src').startServer({port: {port}})"
 
 
 def shell(script: str, folder: Path, behind: str = "") -> str:
@@ -67,13 +67,12 @@ def servers(modules: Path, folder: Path, behind: Address) -> dict[str, str]:
 
 
 def judged(name: str, command: str, folder: Path, arguments: Sequence[str]) -> Path:
-    """Runs the suite on one server; the file with its results, beside it a text and pages for people."""
+    """Runs the suite on one server; the file with its results, beside it a text for people."""
     base = folder / name.split(" ", maxsplit=1)[0]
-    files = ["--json", f"{base}.json", "--html", f"{base}"]
     begun = time.monotonic()
     with Path(f"{base}.txt").open("w") as told:
         done = subprocess.run(
-            [sys.executable, "-m", "conformance", "--spawn", command, "--name", name, *files, *arguments],
+            [sys.executable, "-m", "conformance", "--spawn", command, "--name", name, "--json", f"{base}.json", *arguments],
             cwd=ROOT, stdout=told, stderr=subprocess.STDOUT, timeout=LIMIT, check=False,
         )  # fmt: skip
     last = Path(f"{base}.txt").read_text().splitlines()[-1:]
