@@ -184,8 +184,9 @@ cdef class Workers:
         cdef uint64_t rung
         cdef Mail* m
         cdef int n = 0
+        cdef bint taken = self.left == NULL
         read_fd(self.pool.outbox.fd, &rung, 8)
-        if self.left == NULL:
+        if taken:
             self.left = box_take(&self.pool.outbox)
         self.engine.spell(self.owner, None)     # what was written before these letters
         while self.left != NULL and n < LETTERS_A_TURN:
@@ -198,9 +199,8 @@ cdef class Workers:
                 report("letter")
             finally:
                 free(m)
-        if self.left != NULL:
-            box_ring(&self.pool.outbox)
-            with_rung(&self.pool.outbox)
+        if self.left != NULL or not taken:      # who wrote to a box that wasn't looked into has rung, and does not ring again
+            come_back(&self.pool.outbox)
         if box_lost(&self.pool.outbox):
             self.owner.unknown_change()
 
@@ -303,7 +303,7 @@ cdef class Workers:
                     worker_free(self.pool.worker[self.pool.count])
 
 
-cdef void with_rung(Box* box) noexcept nogil:
-    # The reader comes back by itself: there are letters that it has taken.
+cdef void come_back(Box* box) noexcept nogil:
+    # The reader's next turn comes, whoever rings. `rung` is the writers' and stays as it is.
     cdef uint64_t one = 1
     write_fd(box.fd, &one, 8)

@@ -17,6 +17,9 @@ import pytest
 from mcserver.core import Engine, Session, Workers
 from tests.core.harness import MIB, Event
 
+LETTERS_A_TURN = 200
+"""As workers.pxi has it."""
+
 
 class Owner:
     """Answers letters on a thread of its own, as the server's loop does."""
@@ -347,3 +350,70 @@ def test_the_end_closes_everybody_and_frees_everything(owner: Owner) -> None:
     for peer in peers[1:2] + peers[4:]:
         assert peer.is_closed()
     assert owner.workers.clients == 0
+
+
+class Lines:
+    """An owner that notes cold commands; who has it calls `turn` by himself."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def command(self, _session: Session, line: bytes) -> bytes:
+        self.lines.append(line)
+        return b"OK\r\n"
+
+    def closed(self, session: Session, reason: str) -> None: ...
+
+    def later(self, session: Session) -> None: ...
+
+    def events(self, _session: Session, _events: list[Event]) -> bool:
+        return False
+
+    def lock(self, session: Session, key: bytes) -> None: ...
+
+    def trace(self, session: Session | None, text: bytes) -> None: ...
+
+    def interest(self, session: Session, read: bool, write: bool) -> None: ...
+
+    def gone(self) -> None: ...
+
+    def unknown_change(self) -> None: ...
+
+
+def waiting(workers: Workers) -> int:
+    """Connections with a cold command that Python has not answered."""
+    return [state for _, state, _, _ in workers.sockets()].count("conn_parse_cmd")
+
+
+def test_letters_that_come_while_older_ones_are_read_are_heard() -> None:
+    """More letters than a turn reads, and one more before the next turn: its writer rang a bell that was wiped out."""
+    owner = Lines()
+    workers = Workers(Engine(), owner, 1)
+    workers.start()
+    peers = []
+    try:
+        for _ in range(LETTERS_A_TURN + 50):
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            workers.open(theirs.detach())
+            ours.settimeout(20)
+            peers.append(ours)
+        last = peers.pop()
+        for peer in peers:
+            peer.sendall(b"verbosity 0\r\n")
+        eventually(lambda: waiting(workers) == len(peers))
+        workers.turn()
+        assert len(owner.lines) == LETTERS_A_TURN
+        eventually(lambda: waiting(workers) == 50)
+        last.sendall(b"verbosity 1\r\n")
+        eventually(lambda: waiting(workers) == 51)
+        turns = 0
+        while select.select([workers.fileno()], [], [], 0)[0]:
+            workers.turn()
+            turns += 1
+        assert owner.lines[-1] == b"verbosity 1"
+        assert turns <= 3, "nor does it come back for nothing"
+    finally:
+        workers.close()
+        for peer in [*peers, last]:
+            peer.close()
