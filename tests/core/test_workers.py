@@ -392,7 +392,7 @@ def test_letters_that_come_while_older_ones_are_read_are_heard() -> None:
     workers.start()
     peers = []
     try:
-        for _ in range(LETTERS_A_TURN + 50):
+        for _ in range(LETTERS_A_TURN + 51):
             ours, theirs = socket.socketpair()
             theirs.setblocking(False)
             workers.open(theirs.detach())
