@@ -8,14 +8,18 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from . import __version__, coverage, expected, html, library, report
+from .crew import INTERRUPTED as CUT_SHORT
 from .crew import run
 from .formats import Facts, write_json, write_junit
 from .look import Look, UnfitError, look
@@ -26,6 +30,7 @@ from .servers import Given, Servers, Spawned
 from .wire import Address, UnreachableError, address
 
 PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a server that the suite started is left by neither
 COMMANDS = {
     "report": ".matrix",
     "client": ".client.__main__",
@@ -37,13 +42,17 @@ EXIT_CODES = (
     "3 the server cannot be reached, started or tested; 4 no case ran; 5 the server died or hung; 130 interrupted. "
     "Also: mcconform report FILE.json ... (a matrix), mcconform client (clients), mcconform compare A B, mcconform faults"
 )
+USAGE_LINES = """mcconform [options] HOST:PORT | unix:PATH
+       mcconform [options] --spawn COMMAND
+       mcconform report | client | compare | faults --help"""
 
 
 def parser() -> argparse.ArgumentParser:
     """The options, in the order people need them."""
     options = argparse.ArgumentParser(
-        prog="mcconform", description="Tests whether a server speaks memcached's protocols.", epilog=EXIT_CODES
-    )
+        prog="mcconform", usage=USAGE_LINES, description="Tests whether a server speaks memcached's protocols.",
+        epilog=EXIT_CODES,
+    )  # fmt: skip
     options.add_argument("--version", action="version", version=f"mcconform {__version__}")
     options.add_argument("target", nargs="?", metavar="HOST:PORT | unix:PATH", help="a server that runs already")
     options.add_argument(
@@ -94,11 +103,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words and words[0] in COMMANDS:
         command = importlib.import_module(COMMANDS[words[0]], __package__)
         return int(command.main(words[1:]))
+    before = _on_signals(None)
     try:
         return _main(argv)
+    except KeyboardInterrupt:
+        print("mcconform: interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
+    finally:
+        for number, handler in zip(SIGNALS, before, strict=False):
+            signal.signal(number, handler)
+
+
+def _on_signals(interrupt: threading.Event | None) -> list[Any]:
+    """Ctrl-C and SIGTERM set `interrupt` at first, and end the program when it is set or None; what was there before."""
+
+    def end(number: int, frame: object) -> None:
+        if interrupt is None or interrupt.is_set():
+            raise KeyboardInterrupt
+        interrupt.set()
+        print("mcconform: waiting for the cases that run; once more ends at once", file=sys.stderr)
+
+    main_thread = threading.current_thread() is threading.main_thread()
+    return [signal.signal(number, end) for number in SIGNALS] if main_thread else []
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -146,9 +175,12 @@ def _main(argv: Sequence[str] | None) -> int:
     if options.coverage:
         print("\n".join(coverage.matrix(library.cases())))
         return PASSED
+    if not cases:
+        print("mcconform: no case fits what was asked for; --list shows them all", file=sys.stderr)
+        return NOTHING_RAN
     if options.list:
         print("\n".join(report.listing(cases)))
-        return PASSED if cases else NOTHING_RAN
+        return PASSED
     if bool(options.target) == bool(options.spawn) or (options.spawn and options.restart):
         parser().error("give either a server's address (and maybe --restart) or --spawn COMMAND")
     dialled = options.dial
@@ -166,10 +198,9 @@ def _main(argv: Sequence[str] | None) -> int:
         return _run(options, cases, servers, where)
     except (UnreachableError, UnfitError) as error:
         print(f"mcconform: {error}", file=sys.stderr)
+        _write(options, [], Facts(options.profile or "", options.target or options.spawn, options.name,
+                                  options=_told(options), ended=str(error)))  # fmt: skip
         return UNREACHABLE
-    except KeyboardInterrupt:
-        print("mcconform: interrupted", file=sys.stderr)
-        return INTERRUPTED
     finally:
         if servers:
             servers.close()
@@ -206,6 +237,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
         version, options.timeout, options.split, options.jobs, options.stop, bool(options.verbose or options.html),
         seen.fence, seen.max_item, lambda case: unsupported(case, seen, udp=options.udp),
     )  # fmt: skip
+    _on_signals(settings.interrupt)
     style = report.Style(colour=sys.stdout.isatty())
     print(style.bold(f"{options.target or options.spawn} {seen.sentence()}"))
     print(f"profile {name}; suites {', '.join(chosen)}; level {options.level}; each case ends with {seen.fence}")
@@ -216,7 +248,8 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     )
     progress = report.Progress(sys.stderr, len(cases), terminal=sys.stderr.isatty())
     begun = time.monotonic()
-    results = list(run(cases, servers, settings, progress.done))
+    puzzles: list[str] = []
+    results = list(run(cases, servers, settings, progress.done, puzzles.append))
     seconds = time.monotonic() - begun
     progress.clear()
     surprises = expected.apply(results, options.known)
@@ -224,19 +257,23 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
         for result in results:
             print("\n".join(_verbose(result, style)))
     print("\n".join(report.failures(results, where, options.spawn or "", version, style)))
-    print("\n".join([*report.table(results, style), *surprises]))
-    print(f"mcconform {__version__}, profile {name}, {seconds:.1f} s")
-    ended = next((result.reason for result in results if result.deadly), "")
+    print("\n".join([*report.table(results, style), *surprises, *map(style.bad, puzzles)]))
+    print(f"mcconform {__version__}, profile {name}, {seconds:.1f} s: {style.bold(report.verdict(results))}")
+    ended = next((result.reason for result in results if result.deadly), "; ".join(puzzles))
     facts = Facts(
         name, options.target or options.spawn, options.name, seen.says, seen.sentence(), _told(options), ended
     )
+    _write(options, results, facts)
+    if options.html:
+        html.write(options.html, results, facts, where, options.spawn or "", version)
+    return DIED if puzzles else _code(results)
+
+
+def _write(options: argparse.Namespace, results: Sequence[Result], facts: Facts) -> None:
     if options.json:
         write_json(options.json, results, facts)
     if options.junit:
         write_junit(options.junit, results, facts)
-    if options.html:
-        html.write(options.html, results, facts, where, options.spawn or "", version)
-    return _code(results)
 
 
 def unsupported(case: Case, seen: Look, *, udp: bool) -> str:
@@ -263,6 +300,8 @@ def _told(options: argparse.Namespace) -> tuple[str, ...]:
 
 
 def _code(results: Sequence[Result]) -> int:
+    if any(result.reason == CUT_SHORT for result in results):
+        return INTERRUPTED
     if any(result.deadly for result in results):
         return DIED
     if any(result.status == "failed" for result in results):

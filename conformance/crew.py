@@ -24,9 +24,11 @@ DIGITS = string.digits + string.ascii_lowercase
 DEATHS = 25  # after so many the run ends
 TRIES = 3  # runs of a case that fails late, at most
 DYING = 1.0  # seconds that a server which closes connections has to end, or to answer again
+NAMED = 12  # cases that a sentence names
 ALONE = 16  # cases of those in flight that run again at a time, each on a server of its own
 HANGS = "the server hangs"
 NOT_RUN = "the server had ended"
+INTERRUPTED = "interrupted"
 
 
 def base36(number: int) -> str:
@@ -40,13 +42,18 @@ def base36(number: int) -> str:
 
 
 def run(
-    cases: Sequence[Case], servers: Servers, settings: Settings, done: Callable[[Result], None] = lambda _: None
+    cases: Sequence[Case],
+    servers: Servers,
+    settings: Settings,
+    done: Callable[[Result], None] = lambda _: None,
+    puzzle: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Result]:
     """Runs cases side by side, yields their results in the order of `cases`; `done` hears of each as it ends.
 
-    The run is about as long as the longest wait.
+    `puzzle` hears of an end of the server that no case caused when it ran again alone. When settings.interrupt is
+    set what has not begun is not run, and what is in flight comes to its end. The run is about as long as the longest wait.
     """
-    crew = Crew(cases, servers, settings, done)
+    crew = Crew(cases, servers, settings, done, puzzle)
     for group in _groups(cases, servers, settings):
         crew.work(group)
     for index in range(len(cases)):
@@ -79,9 +86,9 @@ def lost(lease: Lease, settings: Settings) -> str:
         time.sleep(0.05)
 
 
-def blame(result: Result, how: str) -> None:
-    """The server did not survive this case, or one of those that ran beside it."""
-    result.deadly = True
+def blame(result: Result, how: str, among: int = 0) -> None:
+    """The server did not survive this case, or one of `among` that ran side by side."""
+    result.deadly, result.among = True, among
     result.reason = how if how.startswith(result.reason) else f"{result.reason}; {how}"
 
 
@@ -89,12 +96,18 @@ class Crew:
     """One run: what is to do, what came of it, and how often the server died."""
 
     def __init__(
-        self, cases: Sequence[Case], servers: Servers, settings: Settings, done: Callable[[Result], None]
+        self,
+        cases: Sequence[Case],
+        servers: Servers,
+        settings: Settings,
+        done: Callable[[Result], None],
+        puzzle: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.cases = cases
         self.servers = servers
         self.settings = settings
         self.done = done
+        self.puzzle = puzzle
         self.run_id = "".join(random.choices(DIGITS, k=4))
         self.attempts = 0
         self.results: dict[int, Result] = {}
@@ -104,17 +117,19 @@ class Crew:
         self.halt = threading.Event()
         self.guard = threading.Lock()
         self.ended = ""  # how the server was lost in this batch
+        self.lost_at = 0.0  # when that was seen first
 
     def work(self, group: Sequence[int]) -> None:
         """Runs a group of cases to its end, through as many deaths of the server as are allowed."""
         left = list(group)
         while left:
+            self.over = self.over or self.interrupted
             if self.over:
                 for index in left:
                     self.finish(index, Result(self.cases[index], "not run", self.over))
                 return
             self.halt.clear()
-            self.ended = ""
+            self.ended, self.lost_at = "", 0.0
             batch = self.batch(left)
             suspects = self.suspects(batch)
             for index, result in batch.items():
@@ -147,13 +162,15 @@ class Crew:
     def one(self, index: int) -> Result:
         """One case of a batch."""
         case = self.cases[index]
-        if self.halt.is_set():
-            return Result(case, "not run", self.over or NOT_RUN)
+        if self.halt.is_set() or self.interrupted:
+            return Result(case, "not run", self.over or self.interrupted or NOT_RUN)
         result = self.attempt(case)
+        seen = time.monotonic()
         if result.broken and not self.halt.is_set() and result.lease:
             if how := lost(result.lease, self.settings):
                 with self.guard:
                     self.ended = self.ended or how
+                    self.lost_at = min(self.lost_at or seen, seen)
                 self.halt.set()
             elif not self.halt.is_set():
                 result.broken = ""  # the server lives: this case has lost its connection alone
@@ -176,35 +193,48 @@ class Crew:
     def suspects(self, batch: dict[int, Result]) -> list[int]:
         """The cases that were in flight when the server was lost: what failed with a broken connection.
 
-        A server that ends closes its connections: who waited on one until the time-out was not among them.
+        A server that ends closes its connections: who waited on one until the time-out was not among them, and who first
+        asked it something afterwards (it slept till then, or had just begun) has not been run.
         """
         if not self.ended:
             return []
         broken = [index for index, result in batch.items() if result.status == "failed" and result.broken]
-        cut = [index for index in broken if not batch[index].broken.startswith("hung")]
-        return broken if self.hangs else cut or broken
+        if self.hangs:
+            return broken
+        cut = [index for index in broken if not batch[index].broken.startswith("hung")] or broken
+        afterwards = [index for index in cut if self.lost_at and not 0 < batch[index].sent <= self.lost_at]
+        if len(afterwards) == len(cut):
+            return cut
+        for index in afterwards:
+            batch[index] = Result(self.cases[index], "not run", NOT_RUN)
+        return [index for index in cut if index not in afterwards]
 
     def question(self, suspects: Sequence[int], batch: dict[int, Result]) -> None:
         """Runs those in flight again, alone; without a way to start the server again they share the blame."""
         self.deaths += 1
         lease = next((r.lease for r in batch.values() if r.broken and r.lease), None)
         if not self.servers.restartable or lease is None or not self.servers.restart(lease):
-            others = f"; {len(suspects)} cases were in flight: --jobs 1, --restart or --spawn names the one"
+            among = len(suspects) if len(suspects) > 1 else 0
+            others = f"; {among} cases were in flight: --jobs 1, --restart or --spawn names the one" if among else ""
             for index in suspects:
-                blame(batch[index], self.ended + (others if len(suspects) > 1 else ""))
+                blame(batch[index], self.ended + others, among)
                 self.finish(index, batch[index])
-            self.over = NOT_RUN
+            self.over = self.over or NOT_RUN
             return
         private = self.servers.private and not self.hangs
         with ThreadPoolExecutor(ALONE if private else 1) as pool:
             again = pool.map(lambda index: self.again(self.cases[index], private=private), suspects)
             for index, result in zip(suspects, again, strict=True):
                 self.finish(index, result)
+        if not any(self.results[index].deadly for index in suspects) and not self.interrupted:
+            names = [self.cases[index].id for index in suspects]
+            told = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
+            self.puzzle(f"{self.ended}, while {told} ran, and not again when each ran alone")
 
     def again(self, case: Case, *, private: bool) -> Result:
         """Runs a case with nobody beside it: on a server of its own, or when its turn comes; whether the server survives it."""
-        if self.over:
-            return Result(case, "not run", self.over)
+        if self.over or self.interrupted:
+            return Result(case, "not run", self.over or self.interrupted)
         result = self.attempt(replace(case, needs=case.needs | {"fresh"}) if private else case)
         result.case = case
         how = lost(result.lease, self.settings) if result.broken and result.lease else ""
@@ -215,6 +245,11 @@ class Crew:
             if self.deaths > DEATHS or not (private or self.servers.restart(result.lease)):
                 self.over = f"the server had died {DEATHS} times" if self.deaths > DEATHS else NOT_RUN
         return result
+
+    @property
+    def interrupted(self) -> str:
+        """Why the rest is not run, when somebody ends the run."""
+        return INTERRUPTED if self.settings.interrupt.is_set() else ""
 
     @property
     def hangs(self) -> bool:

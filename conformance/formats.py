@@ -44,7 +44,7 @@ def counts(results: Sequence[Result]) -> dict[str, int]:
 def write_json(path: Path, results: Sequence[Result], facts: Facts) -> None:
     """Writes one JSON object; OSError when the file cannot be written."""
     document = {
-        "suite_version": __version__, "name": facts.name or facts.says or facts.target,
+        "suite_version": __version__, "name": facts.name or (f"{facts.target} ({facts.says})" if facts.says else facts.target),
         "server": {"version": facts.says, "look": facts.look}, "date": facts.date, "options": list(facts.options),
         "profile": facts.profile, "target": facts.target, "counts": counts(results), "ended": facts.ended,
         "cases": [_case(result) for result in results],
@@ -84,6 +84,12 @@ def write_junit(path: Path, results: Sequence[Result], facts: Facts) -> None:
     )  # fmt: skip
     known = {"suite_version": __version__, "server": facts.says, "target": facts.target, "profile": facts.profile,
              "look": facts.look, "options": " ".join(facts.options)}  # fmt: skip
+    if not results and facts.ended:  # nothing could be asked: a reader must not take that for a success
+        root.set("errors", "1")
+        suite = ET.SubElement(root, "testsuite", name="look", tests="1", errors="1", failures="0", skipped="0")
+        ET.SubElement(
+            ET.SubElement(suite, "testcase", classname="look", name="look"), "error", message=_xml(facts.ended)
+        )
     suites: dict[str, list[Result]] = {}
     for result in results:
         suites.setdefault(result.case.section, []).append(result)

@@ -12,7 +12,7 @@ import re
 import string
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 
 from . import binary
@@ -147,12 +147,8 @@ def look(
     revive: starts a server again that a question has ended, and tells where it is; None where that cannot be done.
     """
     key = b"look." + "".join(random.choices(string.ascii_lowercase, k=10)).encode()
-    try:
-        _first(where, key, patience)
-    except (UnfitError, UnreachableError):
-        if seen := _binary_alone(where, patience):
-            return seen
-        raise
+    if seen := _opening(where, key, patience):
+        return seen
     probes = [probe for probe in _probes(key) if harmful or not probe.harmful]
     answers = _asked(where, probes, key, patience)
     if not _up(where):
@@ -173,6 +169,24 @@ def look(
     )
     _limits(where, key, seen, max_item, patience)
     return seen
+
+
+def _opening(where: Address, key: bytes, patience: float) -> Look | None:
+    """None when it speaks text; what there is to say when it speaks binary alone; UnfitError when it does neither.
+
+    A server that is slow to answer in text is asked in binary meanwhile: waiting for one after the other takes too long.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        text = pool.submit(_first, where, key, patience)
+        wait([text], 1.5 * patience)
+        if text.done() and not text.exception():
+            return None
+        seen = _binary_alone(where, patience)
+        if not (unfit := text.exception()):
+            return None
+    if seen:
+        return seen
+    raise unfit
 
 
 def _binary_alone(where: Address, patience: float) -> Look | None:
@@ -212,7 +226,8 @@ def _first(where: Address, key: bytes, patience: float) -> None:
             if answer.startswith(b"<closed>"):
                 raise UnfitError("it closed the connection when asked `get`")
             if not re.match(rb"END\r?\n", answer):
-                raise UnfitError(f"it answers `get` of a missing key with {_shown(answer)}, and not with END")
+                rest = "" if b"\n" in answer else ", without an end of line,"
+                raise UnfitError(f"it answers `get` of a missing key with {_shown(answer)}{rest} and not with END")
             if not _exchange(two, b"get %s\r\n" % key, patience).startswith(b"END"):
                 raise UnfitError("it answers on one connection alone: a second one, at the same time, gets nothing")
             answer = _exchange(one, b"set %s 0 10 1\r\nx\r\n" % key, patience)

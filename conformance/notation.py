@@ -51,6 +51,7 @@ NEEDS = {
     "plain": "needs a server without TLS",
     "open": "needs a server without authentication",
 }
+CLOSED = re.compile(r"\d\.\.\d")  # a rule with both limits: seconds, mostly
 CONDITION = re.compile(r"\[(<?)([0-9.]+)(\+?)\] *(.*)")
 LIST_WORDS = ("has", "haslf", "next", "nextlf", "none", "each", "eachlf", "lines", "least")
 
@@ -180,12 +181,25 @@ class Case:
         """How long the case sleeps."""
         return sum(step.amount for step in self.exchange(profile) if isinstance(step, Act) and step.word == "wait")
 
+    def timed(self, profile: Version) -> bool:
+        """Whether seconds decide: it sleeps, or a time within limits stands in what is wanted."""
+        return any(
+            (isinstance(step, Act) and step.word == "wait")
+            or (isinstance(step, Expect | Until) and _has_time(step.text))
+            or (isinstance(step, ExpectList) and any(_has_time(line.text) for line in step.lines))
+            for step in self.exchange(profile)
+        )
+
 
 class _Anything(dict[str, bytes]):
     """Variables that nothing has bound yet."""
 
     def __missing__(self, name: str) -> bytes:
         return b"1"
+
+
+def _has_time(text: Template) -> bool:
+    return any("NOW" in binding.rule or CLOSED.search(binding.rule) for binding in text.bindings)
 
 
 def sent(step: Send) -> bytes:

@@ -21,8 +21,10 @@ from .wire import Address
 EVERY = 10.0  # seconds between two lines of progress off a terminal
 LONG = 200  # bytes of one text that a report shows
 LINES = 40  # lines of one exchange that a report shows
+CAUSES = 3  # that a report names at its end
 NAMED = 12  # cases of one cause that a report names
 KEY = re.compile(rb"[a-z0-9]{4}\.[0-9a-z]+\.[a-z0-9]+")
+OPTIONS = re.compile(r"(?<=^needs a server with )-.*(?=: give|, which)")
 RUN = re.compile(rb"(.)\1{63,}", re.DOTALL)
 
 
@@ -178,6 +180,8 @@ def failure(result: Result, where: Address | None, command: str, profile: Versio
 def cause(result: Result) -> tuple[str, str, str]:
     """What failures of one cause have in common: the kind of reason, what was wanted and what came, without names."""
     assert result.failure
+    if result.among:
+        return "in flight", "", ""
     wanted, got = (_plain(text) for text in (result.failure.wanted, result.failure.got))
     return re.sub(r"\d[\d.]*", "N", result.reason)[:80], wanted, got
 
@@ -211,14 +215,29 @@ def failures(
         lines += failure(group[0], where, command, profile, style)
         if others := [result.case.id for result in group[1:]]:
             more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-            lines.append(f"  the same {len(others)} times more: {', '.join(others[:NAMED])}{more}")
+            same = "in flight with it" if group[0].among else f"the same {_times(len(others))} more"
+            lines.append(f"  {same}: {', '.join(others[:NAMED])}{more}")
         lines.append("")
     if len(groups) > 1:
         total = sum(len(group) for group in groups)
         lines.append(style.bold(f"{total} failures, {len(groups)} causes; those that matter most:"))
-        lines += [f"  {len(group):4}  {group[0].reason}: {told(group[0])}" for group in groups[:3]]
+        lines += [f"  {len(group):4}  {group[0].reason}: {told(group[0])}" for group in groups[:CAUSES]]
         lines.append("")
     return lines
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def verdict(results: Sequence[Result]) -> str:
+    """The run in one line: `837 passed, none failed, 386 left out`."""
+    count = {status: sum(result.status == status for result in results) for status in STATUSES}
+    words = [f"{count['passed']} passed", f"{count['failed'] or 'none'} failed"]
+    words += [f"{count['expected']} failed as expected"] if count["expected"] else []
+    words += [f"{out} left out"] if (out := count["skipped"] + count["unsupported"]) else []
+    words += [f"{count['not run']} not run"] if count["not run"] else []
+    return ", ".join(words)
 
 
 def told(result: Result) -> str:
@@ -238,7 +257,8 @@ def table(results: Sequence[Result], style: Style) -> list[str]:
         counts = sections.setdefault(result.case.section, dict.fromkeys(STATUSES, 0))
         counts[result.status] += 1
         if result.status in {"skipped", "unsupported", "not run"}:
-            reasons[result.status, result.reason] = reasons.get((result.status, result.reason), 0) + 1
+            kind = result.status, OPTIONS.sub("options of its own", result.reason)
+            reasons[kind] = reasons.get(kind, 0) + 1
     total = {status: sum(counts[status] for counts in sections.values()) for status in STATUSES}
     columns = [status for status in STATUSES if total[status] or status in {"passed", "failed", "skipped"}]
     width = max([len(section) for section in sections] + [len("section")])

@@ -6,6 +6,7 @@ Owns the execution of a case and what it keeps of it. It prints nothing; crew.py
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ class Settings:
 
     timeout: seconds that each reply may take. fence: what proves that nothing more comes (version, mn or get).
     max_item: the item size limit, bytes. unsupported: why the server need not pass a case; empty when it must.
+    interrupt: once set, no case is begun.
     """
 
     profile: Version
@@ -35,6 +37,7 @@ class Settings:
     fence: str = "version"
     max_item: int = MAX_ITEM
     unsupported: Callable[[Case], str] = lambda case: ""
+    interrupt: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
@@ -58,6 +61,8 @@ class Result:
     seconds: float = 0.0
     broken: str = ""  # the connection broke, or the server was silent: how
     deadly: bool = False  # the server died or hung while this case ran alone, or it was one of those in flight
+    among: int = 0  # cases that were in flight when the server was lost, where nothing tells which of them it was
+    sent: float = 0.0  # when it last sent something
     lease: Lease | None = None
     begun: float = 0.0
     late: bool = False  # a case about seconds failed, and took so much longer than its waits that this may be why
@@ -85,6 +90,7 @@ class Exchange:
         self.broken = ""
         self.kept = 0
         self.waited = 0.0
+        self.sent = 0.0
         self.wires: dict[int, Wire] = {}
         self.crowd: list[Wire] = []
         self.muted: set[int] = set()
@@ -159,6 +165,7 @@ class Exchange:
     def send(self, wire: Wire, step: Send) -> None:
         """Sends; a patient command again and again, until the server is no longer busy with another."""
         data = step.text.render(self.scope)
+        self.sent = time.monotonic()
         wire.send(data)
         while step.patient and wire.peek(b"BUSY "):
             wire.line()
@@ -315,9 +322,9 @@ def run_case(case: Case, servers: Servers, settings: Settings, prefix: str) -> R
         with servers.lend(case) as result.lease:
             exchange, sent = Exchange(case, result.lease, settings, prefix), time.monotonic()
             result.failure = exchange.run()
-            late = time.monotonic() - sent - exchange.waited > LATE and case.seconds(settings.profile) > 0
+            late = time.monotonic() - sent - exchange.waited > LATE and case.timed(settings.profile)
             result.late = late and result.failure is not None and not exchange.broken
-            result.broken = exchange.broken
+            result.broken, result.sent = exchange.broken, exchange.sent
             if result.failure and case.undo and not exchange.broken:
                 exchange.undo()
             result.log = exchange.log if result.failure or settings.verbose else []

@@ -7,6 +7,7 @@ floods or closes early costs one case and no more. It knows nothing of cases or 
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import struct
@@ -16,6 +17,7 @@ from typing import Self
 
 from .datagrams import Datagrams
 
+PORT = 11211  # memcached's
 FLOOD = 4 << 20  # bytes that one expectation may take in before the server is said to flood
 SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last bytes go one by one
 KEPT = 1 << 14  # bytes of one reply that the log keeps
@@ -56,9 +58,11 @@ class UnreachableError(BrokenError):
 
 
 def address(text: str) -> Address:
-    """Reads `HOST:PORT`, `[V6]:PORT` or `unix:PATH`; ValueError when it is none of them."""
+    """Reads `HOST:PORT`, `[V6]:PORT` or `unix:PATH`; a HOST alone has memcached's port. ValueError when it is none of them."""
     if text.startswith("unix:"):
         return Address(path=text.removeprefix("unix:"))
+    if text and (":" not in text or re.fullmatch(r"\[[0-9a-fA-F:.]+\]", text)):
+        text += f":{PORT}"
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{text}: wanted HOST:PORT or unix:PATH")

@@ -7,7 +7,7 @@ import re
 import stat
 from dataclasses import dataclass, field
 
-from .rules import EX_USAGE, ConfigError, check_rules, setting
+from .rules import EX_USAGE, ConfigError, Settings, check_rules, setting
 
 CREDENTIALS_MAX = 4096  # bytes
 LEVELS = ("async", "committed", "applied")
@@ -62,8 +62,8 @@ def is_level(value: str) -> bool:
     return value in LEVELS
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterConfig:
+@dataclass(frozen=True, eq=False, repr=False)
+class ClusterConfig(Settings):
     """How this server takes part in a fleet kept coherent through ZooKeeper (docs/coherence.md). Prefixes are of keys."""
 
     zookeeper: str = setting(

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig
-from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, check_rules, rules, setting
+from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, Settings, check_rules, rules, setting
 
 __all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 
@@ -86,8 +86,8 @@ def below_80(percent: int) -> bool:
     return 1 <= percent < 80
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+@dataclass(frozen=True, eq=False, repr=False)
+class Config(Settings):
     """Sizes are bytes, times seconds. Tests make one by hand: `Config(tcpport=0, inter="127.0.0.1")`."""
 
     # Listening

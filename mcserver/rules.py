@@ -63,6 +63,23 @@ def setting(
     return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status, engine, live)})
 
 
+class Settings:
+    """What a class of settings would else get as generated code, which takes its time at every start."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]  # they are compared, never looked up
+
+    def __repr__(self) -> str:
+        """Those that aren't as by default, but for secrets."""
+        shown = (each for each in fields(self) if each.repr)  # type: ignore[arg-type]
+        changed = (
+            f"{each.name}={getattr(self, each.name)!r}" for each in shown if getattr(self, each.name) != each.default
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
 def rules(of: type) -> dict[str, tuple[Any, Rule]]:
     """Default and rule of every setting of a class, by name."""
     return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION, __version__, logs, tls
@@ -193,10 +194,24 @@ def path_of(name: str) -> Path:
 def become(user: pwd.struct_passwd | None, config: Config) -> None:
     """Gives up root where it is to be given up, and all further rights for ever."""
     if user is not None:
-        load_cluster(config)
-        load_rooms(config)
+        load_rest(config)
         switch_user(user)
     forbid_new_privileges()
+
+
+def load_rest(config: Config) -> None:
+    """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
+    load_cluster(config)
+    load_rooms(config)
+    wanted = ["concurrent.futures.thread", "ipaddress", "json", "pathlib", "mcserver.handover"]
+    if config.metrics:
+        wanted += ["mcserver.observe.answers", "mcserver.observe.http"]
+    if config.config_file is not None:
+        wanted += ["mcserver.config_file", "mcserver.reload"]
+    if config.ephemeral:
+        wanted += ["mcserver.ephemeral"]
+    for name in wanted:
+        import_module(name)
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

@@ -90,7 +90,7 @@ packages=build/clients
 have_modules() (
     set -eu
     have_packages node=nodejs npm=npm
-    wanted="memcached@2.2.2 memcache-client@1.0.5 memcache-plus@0.3.1 memjs@1.3.2 mocha@12 should@13 chai@3 chance@1 sinon@1"
+    wanted="memcached@2.2.2 memcache-client@1.0.5 memcache-plus@0.3.1 memjs@1.3.2 memcache@1.10.0 mocha@12 should@13 chai@3 chance@1 sinon@1"
     [ "$(cat $packages/modules 2>/dev/null)" != "$wanted" ] || exit 0
     exec 9<scripts/setup.sh
     flock 9

@@ -316,7 +316,11 @@ def test_multigets_that_are_not_read_are_bounded_together(start: Start) -> None:
     for _ in range(12):
         with contextlib.suppress(ConnectionResetError, BrokenPipeError):
             server.connect().send(b"get" + b" k" * keys + b"\r\n")
-    eventually(lambda: int((stats := witness.stats())["read_buf_oom"]) + int(stats["read_buf_bytes"]) // (2 * keys - 50_000) >= 12)
+    eventually(
+        lambda: (
+            int((stats := witness.stats())["read_buf_oom"]) + int(stats["read_buf_bytes"]) // (2 * keys - 50_000) >= 12
+        )
+    )
     assert 1 << 20 < int(witness.stats()["read_buf_bytes"]) <= 9 << 20
     for client in server.clients[1:]:
         client.close()

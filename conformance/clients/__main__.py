@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from .own_tests import run_suite, suites
-from .runner import Report, clients, run_client
+from .runner import Report, clients, run_client, takes
 from .servers import NoServerError, Target, reach, started
 from .table import line, markdown
 
@@ -28,7 +28,11 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("address", nargs="*", metavar="HOST:PORT", help="a server that is there")
     parser.add_argument(
-        "--spawn", action="append", default=[], metavar="NAME=COMMAND", help="a server to start; {port} is a free port"
+        "--spawn",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="a server to start; {port} is a free port, {tls} one for TLS",
     )
     parser.add_argument("--client", action="append", choices=ALL, metavar="NAME", help="only this client")
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="only this scenario")
@@ -40,7 +44,7 @@ def arguments() -> argparse.Namespace:
         type=Path,
         default=PACKAGES,
         metavar="FOLDER",
-        help="node_modules and sources (default %(default)s)",
+        help="node_modules, sources, tls/certificate.pem (default %(default)s)",
     )
     return parser.parse_args()
 
@@ -50,6 +54,8 @@ async def run_all(options: argparse.Namespace, target: Target) -> dict[str, Repo
     reports: dict[str, Report] = {}
     carried = {} if options.no_own_tests or options.scenario else suites()
     for name in options.client or clients("discovery" if options.discovery else "scenarios"):
+        if not takes(name, target):
+            continue
         report = await run_client(name, target, options.packages, options.scenario)
         if not report.scenarios and report.problem is None:
             report.problem = "no scenario of that name"

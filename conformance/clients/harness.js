@@ -13,7 +13,8 @@ exports.server = { address: `${host}:${port}`, second: `127.0.0.1:${second}`, mu
 
 // Own names of a prototype that are functions and operations.
 exports.methods = (prototype) => Object.getOwnPropertyNames(prototype).filter(
-  (name) => name !== "constructor" && !name.startsWith("_") && typeof prototype[name] === "function");
+  (name) => name !== "constructor" && !name.startsWith("_")
+    && typeof Object.getOwnPropertyDescriptor(prototype, name).value === "function");
 
 // A client whose calls are counted under `label.method`.
 exports.count = (run, target, label) => new Proxy(target, {

@@ -1,5 +1,5 @@
 """Runs clients, each in a process of its own, and collects what they report. The only place that knows how a client's
-file is run: .py by this interpreter, .js by node, .pl by perl. Never imports a client.
+file is run: .py by this interpreter, others by the interpreter of their language. Never imports a client.
 """
 
 from __future__ import annotations
@@ -17,6 +17,19 @@ from .relay import Relay
 from .servers import Target
 
 HERE = Path(__file__).parent
+INTERPRETERS = {
+    ".java": [
+        "java",
+        "-XX:TieredStopAtLevel=1",
+        "-cp",
+        "/usr/share/java/spymemcached.jar:/usr/share/java/log4j-1.2.jar",
+    ],
+    ".js": ["node", "--no-deprecation"],
+    ".php": ["php"],
+    ".pl": ["perl"],
+    ".rb": ["ruby"],
+}
+SUFFIXES = {".py", *INTERPRETERS}
 SECONDS_A_CLIENT = 600.0
 LONGEST_LINE = 1 << 20
 
@@ -65,37 +78,42 @@ class Report:
 def clients(folder: str = "scenarios") -> dict[str, Path]:
     """All clients by name; a file of `scenarios/` is a client, or one of `discovery/` for servers of a cluster."""
     files = (HERE / folder).iterdir()
-    found = [file for file in files if file.suffix in {".py", ".js", ".pl"} and not file.stem.startswith("_")]
+    found = [file for file in files if file.suffix in SUFFIXES and not file.stem.startswith("_")]
     return {file.stem.replace("_", "-"): file for file in sorted(found)}
+
+
+def takes(name: str, target: Target) -> bool:
+    """Whether the server has what the client needs: TLS for `...-tls`, datagrams for `...-udp`."""
+    return bool(target.tls) if name.endswith("-tls") else target.udp or not name.endswith("-udp")
 
 
 def command_of(file: Path) -> list[str]:
     """How a client's file is run, without its arguments."""
-    if file.suffix == ".js":
-        return ["node", "--no-deprecation", str(file)]
-    if file.suffix == ".pl":
-        return ["perl", str(file)]
+    if file.suffix in INTERPRETERS:
+        return [*INTERPRETERS[file.suffix], str(file)]
     return [sys.executable, "-m", f"{__package__}.child", f"{file.parent.name}.{file.stem}"]
 
 
 def environment(packages: Path) -> dict[str, str]:
-    """The environment of a client: this package and npm's are found wherever it is run."""
+    """The environment of a client: this package and npm's are found wherever it is run, and who signed a TLS server."""
     paths = [str(HERE.parent.parent), os.environ.get("PYTHONPATH", "")]
     modules = [str(packages.resolve() / "node_modules"), os.environ.get("NODE_PATH", "")]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         "NODE_PATH": os.pathsep.join(filter(None, modules)),
+        "TLS_AUTHORITY": str(packages.resolve() / "tls" / "certificate.pem"),
     }
 
 
 async def run_client(name: str, target: Target, packages: Path, only: Sequence[str] = ()) -> Report:
     """Run one client's scenarios against a server. Never raises for what the client does."""
     report = Report(name)
-    async with Relay(target.host, target.port) as second, Relay(target.host, target.port, mute=True) as mute:
+    port = target.tls if name.endswith("-tls") else target.port
+    async with Relay(target.host, port) as second, Relay(target.host, port, mute=True) as mute:
         arguments = [
             target.host,
-            str(target.port),
+            str(port),
             str(second.port),
             str(mute.port),
             *(name.replace("_", " ") for name in only),

@@ -6,7 +6,7 @@ import asyncio
 import shlex
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..servers import free_port
 
@@ -21,43 +21,61 @@ class NoServerError(Exception):
 
 @dataclass(frozen=True)
 class Target:
-    """A server that answers: its column's name in the table, its address, the number that `version` gives."""
+    """A server that answers: its column's name in the table, its address, the number that `version` gives.
+
+    `tls` is the port on which the same server speaks TLS, 0 for none; `udp` tells whether it takes datagrams at `port`.
+    """
 
     name: str
     host: str
     port: int
     version: str
+    tls: int = 0
+    udp: bool = False
 
 
 async def reach(name: str, host: str, port: int) -> Target:
-    """Ask the server at an address for its version. Raises NoServerError."""
+    """Ask the server at an address for its version and its UDP port. Raises NoServerError."""
     try:
         reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
-        writer.write(b"version\r\n")
+        writer.write(b"version\r\nstats settings\r\n")
         line = await asyncio.wait_for(reader.readline(), 5)
+        settings = await _settings(reader) if line.startswith(b"VERSION ") else {}
         writer.close()
     except (OSError, TimeoutError) as error:
         raise NoServerError(f"no answer at {host}:{port}: {str(error) or 'time-out'}") from error
     if not line.startswith(b"VERSION "):
         raise NoServerError(f"{host}:{port} answers `version` with {line[:80]!r}")
-    return Target(name, host, port, line.split()[1].decode("ascii", "replace"))
+    udp = settings.get(b"udpport", b"0") != b"0"
+    return Target(name, host, port, line.split()[1].decode("ascii", "replace"), udp=udp)
+
+
+async def _settings(reader: asyncio.StreamReader) -> dict[bytes, bytes]:
+    """The answer to `stats settings`; none of a server that has no such thing."""
+    settings: dict[bytes, bytes] = {}
+    while (line := await asyncio.wait_for(reader.readline(), 5)).startswith(b"STAT "):
+        _, name, *value = line.split(maxsplit=2)
+        settings[name] = b"".join(value).strip()
+    return settings
 
 
 @asynccontextmanager
 async def started(name: str, command: str) -> AsyncIterator[Target]:
     """Start a server by its command, in which `{port}` stands for a free port; stop it at the end.
 
+    `{tls}` is another one, on which the server speaks TLS.
+
     Raises NoServerError when it ends at once or doesn't answer in SECONDS_TO_START.
     """
     for left in reversed(range(TRIES)):
-        port = free_port()
-        words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
+        port, tls = free_port(), free_port() if "{tls}" in command else 0
+        words = [word.replace("{port}", str(port)).replace("{tls}", str(tls)) for word in shlex.split(command)]
         try:
             process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
         except OSError as error:
             raise NoServerError(f"cannot run {words[0]}: {error.strerror}") from error
         try:
-            target = await _wait_for(name, port, process)
+            target = replace(await _wait_for(name, port, process), tls=tls)
         except NoServerError:
             await _stop(process)
             if not left:

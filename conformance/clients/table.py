@@ -20,10 +20,12 @@ def markdown(targets: Sequence[Target], results: Mapping[str, Mapping[str, Repor
     """One line a client: version, operations, and passes on each server. `results` is by server's name, then client's."""
     heads = ["client", "version", "operations (calls)", *(f"{target.name} {target.version}" for target in targets)]
     lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
-    for client in next(iter(results.values())):
-        reports = [results[target.name][client] for target in targets]
+    for client in dict.fromkeys(client for reports in results.values() for client in reports):
+        found = [results[target.name].get(client) for target in targets]
+        reports = [report for report in found if report is not None]
         first = next((report for report in reports if report.version), reports[0])
-        row = [first.title or client, first.version, f"{len(first.covered)} ({first.calls:,})", *map(cell, reports)]
+        cells = ["not run" if report is None else cell(report) for report in found]
+        row = [first.title or client, first.version, f"{len(first.covered)} ({first.calls:,})", *cells]
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join(lines)
 

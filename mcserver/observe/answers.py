@@ -45,14 +45,17 @@ def policy_of(page: bytes) -> str:
     return f"; script-src {source(b'script')}; style-src {source(b'style')}; connect-src 'self'; img-src data:"
 
 
+PAGE = files("mcserver.observe").joinpath("page.html").read_bytes()
+"""Read when this is loaded: the user that the server becomes may not be able to."""
+
+
 class Answers:
     """What stands behind each path."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._snapshots = Snapshots(context)
-        page = files("mcserver.observe").joinpath("page.html").read_bytes()
-        self._page = Answer(200, "text/html; charset=utf-8", page, policy_of(page))
+        self._page = Answer(200, "text/html; charset=utf-8", PAGE, policy_of(PAGE))
         self._figures_kept: tuple[float, Answer] | None = None
         self._metrics_kept: tuple[float, asyncio.Task[Answer]] | None = None
         self.ending = False

@@ -34,6 +34,10 @@ def main() -> int:
     parser.add_argument("--compare", type=int, metavar="N", nargs="+", help="real fleets of so many, beside the model")
     parser.add_argument("--zk-writes", type=float, default=100.0, metavar="N", help="of simulated fleets (100)")
     parser.add_argument("--servers", type=int, default=3, metavar="N", help="of ZooKeeper, of simulated fleets (3)")
+    parser.add_argument(
+        "--rates", type=int, metavar="N", nargs="*", help="deletes a second, of simulated fleets (100 1000 20000)"
+    )
+    parser.add_argument("--seconds", type=float, metavar="S", help="of each rate (5; 2 from 500 members on)")
     parser.add_argument("--calibrate", action="store_true", help="measure service times here before simulating")
     options = parser.parse_args()
     if options.simulate:
@@ -53,9 +57,14 @@ def _simulate(options: argparse.Namespace) -> None:
             service = calibrate.measure(ensemble)
     print(f"{service} µs\n", flush=True)
     for members in options.simulate:
-        seconds = 2.0 if options.quick or members >= 500 else 5.0
+        seconds = options.seconds or (2.0 if options.quick or members >= 500 else 5.0)
         for line in simulate.measure(
-            members, service, writes=options.zk_writes, servers=options.servers, seconds=seconds
+            members,
+            service,
+            writes=options.zk_writes,
+            servers=options.servers,
+            seconds=seconds,
+            rates=simulate.RATES if options.rates is None else options.rates,
         ):
             print(line, flush=True)
 

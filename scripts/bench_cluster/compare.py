@@ -3,14 +3,21 @@
 What else goes on on this machine makes every step longer that waits for a processor. So the model's waits are those of bare
 reads and writes that were taken in turns with the fleet's deletes, as are the two that it knows nothing of: a client's turn at
 a member, and the look at all members that finds the key gone. What a member's own machines take is measured under a flow.
+
+The members of a real fleet have a host each. Here they share the processors: when an entry is in the log all of them are told,
+and the one that waits for its answer competes with them. So `committed` is measured, at last, with all the others at the
+lowest priority (SCHED_IDLE): the one that is asked, and ZooKeeper, have a processor when they need one, as they would there. In
+the model of that the members have processors of their own, and ZooKeeper's servers share those of this machine.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
@@ -75,22 +82,26 @@ def measure(sizes: Sequence[int]) -> str:
     for size in sizes:
         with Ensemble() as ensemble:
             service = calibrate.measure(ensemble)
-            waits = Waits()
-            real = _real(ensemble, size, waits)
-        service = calibrate.with_waits(service, waits.reads, waits.writes)
-        model = _model(size, replace(service, call=waits.call * 1e6), waits)
+            waits, alone = Waits(), Waits()
+            real = _real(ensemble, size, waits, alone)
+            alone.call = waits.call
+        model = _model(size, service, waits, alone)
         lines.append(f"| {size} | real | " + " | ".join(f"{figure:.1f}" for figure in real) + " |")
         lines.append("| | model | " + " | ".join(f"{figure:.1f}" for figure in model) + " |")
         ratios = (made / seen if seen else 0.0 for made, seen in zip(model, real, strict=True))
         lines.append("| | ratio | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |")
-        figures = (waits.reads, waits.writes, waits.turns, waits.looks)
+        figures = (waits.reads, waits.writes, waits.turns, waits.looks, alone.reads, alone.writes, alone.turns)
         bare = ", ".join(f"{median(each) * 1000:.1f}" for each in figures)
         bare += f", {waits.call * 1000:.2f}"
-        lines.append(f"| | bare read, write; turn, look, call | {bare} ms |" + " |" * (len(Seen._fields) - 1))
+        lines.append(
+            f"| | bare read, write; turn, look; read, write, turn while the others give way; call | {bare} ms |"
+            + " |" * (len(Seen._fields) - 1)
+        )
     return "\n".join(lines) + "\n"
 
 
-def _real(ensemble: Ensemble, size: int, waits: Waits) -> Seen:
+def _real(ensemble: Ensemble, size: int, waits: Waits, alone: Waits) -> Seen:
+    """Fills `waits`, and `alone` with those of the time in which all but one of the members give way."""
     levels = ("--ack", "a:=applied", "--ack", "f:=async")
     servers = [CacheServer(ensemble.hosts, *levels, name=f"s{n}", quick=False) for n in range(size)]
     bare = KazooClient(f"127.0.0.1:{ensemble.followers[0].client_port}")
@@ -110,13 +121,19 @@ def _real(ensemble: Ensemble, size: int, waits: Waits) -> Seen:
         for number in range(ROUNDS):
             waits.take(bare, clients)
             time.sleep(REST)
-            took, last = _delete(clients, b"c:%d" % number)
-            committed.append(took)
-            gone.append(last)
+            gone.append(_delete(clients, b"c:%d" % number)[1])
             time.sleep(REST)
             began = time.perf_counter()
             clients[number % size].delete(b"a:%d" % number)
             applied.append((time.perf_counter() - began) * 1000)
+        for server in servers[1:]:
+            _give_way(server)
+        for number in range(ROUNDS):
+            alone.take(bare, clients)
+            time.sleep(REST)
+            began = time.perf_counter()
+            clients[0].delete(b"d:%d" % number)
+            committed.append((time.perf_counter() - began) * 1000)
         for client in clients:
             client.close()
         return Seen(*idle, *flowing, median(committed), median(gone), median(applied))
@@ -157,6 +174,13 @@ def _requests(ensemble: Ensemble) -> tuple[int, int]:
     return packets, zxid
 
 
+def _give_way(server: CacheServer) -> None:
+    """From now on this member has the processors only when nobody else wants them."""
+    assert server.process is not None
+    for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+        os.sched_setscheduler(int(thread.name), os.SCHED_IDLE, os.sched_param(0))
+
+
 def _flow(servers: Sequence[CacheServer]) -> None:
     clients = [server.client() for server in servers]
     began = time.monotonic()
@@ -189,14 +213,33 @@ def _all_lost(clients: Sequence[Client], key: bytes) -> bool:
     return answers.count(b"EN") == len(answers)
 
 
-def _model(size: int, service: Service, waits: Waits) -> Seen:
+def _model(size: int, service: Service, waits: Waits, alone: Waits) -> Seen:
     with simulate.quietly():
-        fleet = simulate.Simulated(size, service, writes=100.0, shared=SHARED)
-        fleet.run(AT_LEAST)
+        fleet = _modelled(size, service, waits, hosts=False)
         idle = simulate.flow(fleet, 0, IDLE)
         flowing = simulate.flow(fleet, FLOW, FLOW_SECONDS)
-        alone = simulate.alone(fleet, ROUNDS)
+        shared = simulate.alone(fleet, ROUNDS)
+        fleet.world.close()
+        fleet = _modelled(size, service, alone, hosts=True)
+        committed = simulate.alone(fleet, ROUNDS).committed + median(alone.turns) * 1000
         fleet.world.close()
     turn, look = median(waits.turns) * 1000, median(waits.looks) * 1000
-    times = (alone.committed + turn, max(alone.committed, alone.gone) + turn + look, alone.applied + turn)
-    return Seen(idle.reads + idle.writes, idle.writes, flowing.reads + flowing.writes, flowing.writes, *times)
+    gone = max(shared.committed, shared.gone) + turn + look
+    return Seen(
+        idle.reads + idle.writes,
+        idle.writes,
+        flowing.reads + flowing.writes,
+        flowing.writes,
+        committed,
+        gone,
+        shared.applied + turn,
+    )
+
+
+def _modelled(size: int, service: Service, waits: Waits, *, hosts: bool) -> simulate.Simulated:
+    """`hosts`: the members have processors of their own."""
+    service = calibrate.with_waits(service, waits.reads, waits.writes)  # with what the bare client took for its calls
+    service = replace(service, call=waits.call * 1e6)
+    fleet = simulate.Simulated(size, service, writes=100.0, shared=SHARED, hosts=hosts)
+    fleet.run(AT_LEAST)
+    return fleet

@@ -8,26 +8,28 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from statistics import median
 from typing import Any, NamedTuple
 
-from mcserver.coordination.ports import Change, Level
+from mcserver.coordination.ports import Change, Check, Create, Level
 from mcserver.coordination.settings import Settings
+from tests.coordination.simulator.client import SimulatedZooKeeper
 from tests.coordination.simulator.costs import CostedEnsemble, Service
 from tests.coordination.simulator.fleet import Fleet, Host
-from tests.coordination.simulator.scheduler import MS, SECOND, World
+from tests.coordination.simulator.run import remember_what_is_pure
+from tests.coordination.simulator.scheduler import MS, SECOND, Process, World
 
 from .stage import percentile
 
-# The lowest of five measurements: ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
-SERVICE = Service(
-    read=173.3, forward=183.3, write=136.7, apply=113.3, event=173.3, call=143.4, hop=430.3, commit=1316.1
-)
+# The lowest of five measurements (of `event`: one).
+# ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
+SERVICE = Service(read=173.3, forward=183.3, write=136.7, apply=113.3, event=81.2, call=143.4, hop=430.3, commit=1316.1)
 PROCESSORS = 4  # of each of ZooKeeper's servers
 SETTLE = 25  # s of a world until it is measured
 RATES = (100, 1_000, 20_000)  # deletes a second, of the whole fleet
+BARE_RATE = 20  # bare appends a second beside a flow
 
 
 class NoCache:
@@ -45,16 +47,44 @@ class NoCache:
     def set_gate(self, policy: str | None, fresh_until: int = 0) -> None: ...
 
 
+class BareWriter:
+    """A session that appends to a list of its own, which nobody watches: what an append needs on this ensemble, at this time."""
+
+    def __init__(self, world: World, ensemble: CostedEnsemble, number: int) -> None:
+        self._process = Process(world, f"bare{number}")
+        self._zk = SimulatedZooKeeper(self._process, ensemble, 30.0)
+        self._path = f"/bare{number}"
+        self.taken: list[float] = []  # ms
+        self.asked = 0
+        world.after(SECOND, self._process, self._process.spawn, self._make(), "make")  # when it is connected
+
+    async def _make(self) -> None:
+        await self._zk.create(self._path)
+
+    def append(self) -> None:
+        self.asked += 1
+        self._process.spawn(self._append(), "append")
+
+    async def _append(self) -> None:
+        began = self._process.world.now
+        await self._zk.multi([Check(self._path, -1), Create(f"{self._path}/e-", b"y" * 100, sequence=True)])
+        self.taken.append((self._process.world.now - began) / MS)
+
+
 class Simulated(Fleet):
     """`members` servers that join within some seconds, on an ensemble with costs."""
 
-    def __init__(self, members: int, service: Service, *, writes: float, servers: int = 3, shared: int = 0) -> None:
+    def __init__(
+        self, members: int, service: Service, *, writes: float, servers: int = 3, shared: int = 0, hosts: bool = True
+    ) -> None:
+        """`shared`: so many processors for everything; with `hosts` for ZooKeeper's servers alone."""
         super().__init__(World(members))
         self.hiccups, self.busy = 0.0, False
         self.ensemble: CostedEnsemble = CostedEnsemble(
-            self.world, service, servers=servers, processors=PROCESSORS, timeout=10.0, shared=shared
+            self.world, service, servers=servers, processors=PROCESSORS, timeout=10.0, shared=shared, hosts=hosts
         )
         self.settings = Settings(write_rate=writes)
+        self.bare = [BareWriter(self.world, self.ensemble, number) for number in range(servers)]
         for number in range(members):
             self.world.at(number * 4 * SECOND // members, None, self.start, f"n{number}")
         self.run(SETTLE)
@@ -90,6 +120,7 @@ class Flow(NamedTuple):
     p50: float
     p99: float
     unconfirmed: float  # share
+    bare: float  # what a bare append took beside it, p50, ms
 
 
 def flow(fleet: Simulated, rate: int, seconds: float) -> Flow:
@@ -99,6 +130,13 @@ def flow(fleet: Simulated, rate: int, seconds: float) -> Flow:
     taken: list[float] = []
     failed = [0]
     live = [host for host in fleet.hosts if host.is_live]
+    for writer in fleet.bare:
+        writer.taken.clear()
+    bare = int(BARE_RATE * seconds) if rate else 0
+    for number in range(bare):
+        fleet.world.at(
+            began + int((number + 0.5) * seconds * SECOND / bare), None, fleet.bare[number % len(fleet.bare)].append
+        )
     many = max(1, rate // 2000)  # a pipeline of deletes is one submit
 
     def submit(number: int) -> None:
@@ -119,16 +157,19 @@ def flow(fleet: Simulated, rate: int, seconds: float) -> Flow:
     fleet.run(seconds)
     after, span = fleet.ensemble.count(), seconds
     busy = [server.cpu.worked - was for server, was in zip(fleet.ensemble.costed, worked, strict=True)]
-    fleet.run(6)
+    for _ in range(60):  # until everything is answered, or was not confirmed in time
+        if len(taken) < count:
+            fleet.run(0.1)
     return Flow(
         (after.reads - before.reads) / span,
-        (after.writes - before.writes) / span,
+        (after.writes - before.writes - bare) / span,
         (after.events - before.events) / span,
         (after.sent - before.sent) / span / 1e6,
         max(busy) / (span * SECOND * PROCESSORS),
         percentile(taken, 0.5) if taken else 0.0,
         percentile(taken, 0.99) if taken else 0.0,
         failed[0] / max(1, len(taken)),
+        median([took for writer in fleet.bare for took in writer.taken] or [0.0]),
     )
 
 
@@ -138,11 +179,16 @@ class Alone(NamedTuple):
     committed: float
     gone: float  # at the last member
     applied: float
+    bare: float  # an append that nobody watches
 
 
 def alone(fleet: Simulated, rounds: int = 5) -> Alone:
     committed, gone, applied = [], [], []
+    for writer in fleet.bare:
+        writer.taken.clear()
     for number in range(rounds):
+        fleet.bare[number % len(fleet.bare)].append()
+        fleet.run(0.2)
         host = fleet.hosts[number * 37 % len(fleet.hosts)]
         answer = fleet.delete(host, b"c%d" % number)
         began = fleet.world.now
@@ -158,7 +204,8 @@ def alone(fleet: Simulated, rounds: int = 5) -> Alone:
         answer = fleet.delete(host, b"a%d" % number, Level.APPLIED)
         applied.append(fleet.until(answer.done))
         fleet.run(0.2)
-    return Alone(median(committed), median(gone), median(applied))
+    bare = [took for writer in fleet.bare for took in writer.taken]
+    return Alone(median(committed), median(gone), median(applied), median(bare))
 
 
 class Changes(NamedTuple):
@@ -217,20 +264,26 @@ def quietly() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def measure(members: int, service: Service, *, writes: float, servers: int, seconds: float) -> Iterator[str]:
-    """One fleet; a table in Markdown, line by line as they are found."""
+def measure(
+    members: int, service: Service, *, writes: float, servers: int, seconds: float, rates: Sequence[int] = RATES
+) -> Iterator[str]:
+    """One fleet; a table in Markdown, line by line as they are found. `seconds` of each of the `rates`."""
+    remember_what_is_pure()
     with quietly():
         yield f"**{members:,} members, {servers} servers of ZooKeeper, --zk-writes {writes:g}** (simulated)\n"
-        yield "| what | of all servers, a second: reads, writes, events, MB sent | busiest server | committed p50, p99 |"
-        yield "|---|---|---|---|"
+        yield (
+            "| what | of all servers, a second: reads, writes, events, MB sent | busiest server | committed p50, p99 "
+            "| a bare append |"
+        )
+        yield "|---|---|---|---|---|"
         fleet = Simulated(members, service, writes=writes, servers=servers)
         yield _row("idle", flow(fleet, 0, 10))
         one = alone(fleet)
-        for rate in RATES:
+        for rate in rates:
             yield _row(f"{rate:,} deletes a second", flow(fleet, rate, seconds))
         yield (
-            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms, gone at the last member {one.gone:.1f} ms, "
-            f"applied {one.applied:.0f} ms."
+            f"\nOne delete in the idle fleet: committed {one.committed:.1f} ms (a bare append: {one.bare:.1f} ms), "
+            f"gone at the last member {one.gone:.1f} ms, applied {one.applied:.0f} ms."
         )
         seen = changes(fleet)
         yield (
@@ -243,7 +296,8 @@ def measure(members: int, service: Service, *, writes: float, servers: int, seco
 
 def _row(what: str, seen: Flow) -> str:
     costs = f"{seen.reads:,.0f}, {seen.writes:,.0f}, {seen.events:,.0f}, {seen.sent:.2f}"
-    took = f"{seen.p50:,.0f}, {seen.p99:,.0f} ms" if seen.p50 else ""
+    took = f"{seen.p50:,.1f}, {seen.p99:,.0f} ms" if seen.p50 else ""
     if seen.unconfirmed:
         took += f"; {seen.unconfirmed:.1%} not confirmed"
-    return f"| {what} | {costs} | {seen.busiest:.0%} | {took} |"
+    bare = f"{seen.bare:,.1f} ms" if seen.bare else ""
+    return f"| {what} | {costs} | {seen.busiest:.0%} | {took} | {bare} |"

@@ -1,4 +1,4 @@
-"""A get undisturbed by the fleet: its latency at a member while a peer deletes, and while ZooKeeper is gone, beside a quiet time."""
+"""A get undisturbed by its fleet: its latency at a member while a peer deletes, and while ZooKeeper is gone, beside quiet."""
 
 from __future__ import annotations
 

@@ -58,6 +58,7 @@ def measure(contest: Contest) -> list[Table]:
             quiet = quiet or pairs
             add(p50, name, "p50_ns", pairs, quiet)
             add(p99, name, "p99_ns", pairs, quiet)
+
     def alone(name: str, server: Server) -> None:
         """A row without memcached."""
         progress(f"undisturbed: {name}")

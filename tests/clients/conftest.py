@@ -11,8 +11,8 @@ from conformance.clients.servers import Target, started
 from tests.peer import MEMCACHED
 
 COMMANDS = {
-    "memcached": f"{MEMCACHED} -u root -l 127.0.0.1 -p {{port}} -U 0",
-    "mcserver": f"{sys.executable} -m mcserver -u root -l 127.0.0.1 -p {{port}}",
+    "memcached": f"{MEMCACHED} -u root -l 127.0.0.1 -p {{port}} -U {{port}}",
+    "mcserver": f"{sys.executable} -m mcserver -u root -l 127.0.0.1 -p {{port}} -U {{port}}",
 }
 
 

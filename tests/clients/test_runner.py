@@ -11,7 +11,7 @@ import pytest
 from conformance.clients import runner
 from conformance.clients.own_tests import Suite, run_suite, suites
 from conformance.clients.relay import Relay
-from conformance.clients.runner import Report, Scenario, clients, run_client
+from conformance.clients.runner import Report, Scenario, clients, run_client, takes
 from conformance.clients.servers import NoServerError, Target, reach, started
 from conformance.clients.table import markdown
 
@@ -54,7 +54,15 @@ async def test_a_server_that_is_not_there_fails_every_scenario(tmp_path: Path) -
 
 def test_every_kind_of_client_has_a_command() -> None:
     commands = {file.suffix: runner.command_of(file)[0] for file in clients().values()}
-    assert commands == {".py": sys.executable, ".js": "node", ".pl": "perl"}
+    others = {".java": "java", ".js": "node", ".php": "php", ".pl": "perl", ".rb": "ruby"}
+    assert commands == {".py": sys.executable, **others}
+
+
+def test_a_client_runs_where_the_server_has_its_door() -> None:
+    everything = Target("all", "127.0.0.1", 1, "1.6.45", tls=2, udp=True)
+    for name, here in (("pymemcache", True), ("pymemcache-tls", False), ("libmemcached-udp", False)):
+        assert takes(name, NOWHERE) is here
+        assert takes(name, everything)
 
 
 async def test_a_relay_answers_and_a_mute_one_does_not(memcached: Target) -> None:

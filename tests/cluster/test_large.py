@@ -56,7 +56,7 @@ def figures(server: CacheServer) -> list[str]:
     return sorted(line[1] for line in lines)
 
 
-@pytest.mark.parametrize("fate", ["kill", "stop", "cut"])
+@pytest.mark.parametrize("fate", ["kill", "kill with a batch under way", "stop", "stop through an election", "cut"])
 def test_the_writer_of_a_cell_fails_under_load(ensemble: Ensemble, name: str, fate: str) -> None:
     with in_cells(Fleet(ensemble, name, count=4)) as fleet, Workload(fleet.servers, seed=3) as work:
         writer = writer_of_a_cell(fleet)
@@ -65,10 +65,30 @@ def test_the_writer_of_a_cell_fails_under_load(ensemble: Ensemble, name: str, fa
             work.restarted(writer)
             time.sleep(0.3)
             writer.start()
+        elif fate == "kill with a batch under way":
+            asked = int(writer.stats()["writes_appends"])
+            for link in fleet.links(writer):
+                link.delay(0.3)  # the request is sent, and its answer can't have come
+            with writer.client() as client:
+                client.send(b"delete c:x\r\ndelete a:x\r\n")
+                until(lambda: int(writer.stats()["writes_appends"]) > asked)
+                writer.end()
+            work.restarted(writer)
+            for link in fleet.links(writer):
+                link.heal()
+            writer.start()
         elif fate == "stop":
             writer.pause()
             time.sleep(1.5 * SESSION)
             writer.resume()
+        elif fate == "stop through an election":
+            writer.pause()
+            killed = ensemble.leader
+            killed.end()
+            time.sleep(1.5 * SESSION)
+            writer.resume()  # its session is over, and what it believes of the others is old, before it hears of either
+            killed.start()
+            ensemble.wait_quorum()
         else:
             for link in fleet.links(writer):
                 link.blackhole()

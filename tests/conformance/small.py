@@ -1,7 +1,7 @@
 """A small cache of classic commands in one file, which tests bend: run as `python small.py PORT [QUIRK...]`.
 
 Quirks: `no-VERB` leaves a command out, `dies-VERB` ends the process at it, `hangs-VERB` stops answering everybody, `old`
-knows only get, set, delete, version.
+knows only get, set, delete, version, `once-FILE` lets only the first process die (it leaves FILE), `pid-FILE` gets its id.
 """
 
 from __future__ import annotations
@@ -11,11 +11,28 @@ import socketserver
 import sys
 import threading
 import time
+from pathlib import Path
 
 STORE: dict[bytes, tuple[bytes, bytes, int]] = {}
 QUIRKS: set[str] = set()
 GUARD = threading.RLock()
 OLD = {b"get", b"set", b"delete", b"version"}
+
+
+def told(quirk: str) -> str:
+    """What stands behind `quirk-`; empty when it is not given."""
+    return next((each.removeprefix(f"{quirk}-") for each in QUIRKS if each.startswith(f"{quirk}-")), "")
+
+
+def first_time() -> bool:
+    """Whether the process may die: always, but with `once-FILE` when FILE is there already."""
+    if not (path := told("once")):
+        return True
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 class Talk(socketserver.StreamRequestHandler):
@@ -27,7 +44,7 @@ class Talk(socketserver.StreamRequestHandler):
                 if "hung" in QUIRKS or f"hangs-{verb.decode('latin-1')}" in QUIRKS:
                     QUIRKS.add("hung")
                     time.sleep(60)
-                if f"dies-{verb.decode('latin-1')}" in QUIRKS:
+                if f"dies-{verb.decode('latin-1')}" in QUIRKS and first_time():
                     os._exit(7)
                 with GUARD:
                     reply = self.answer(verb, words)
@@ -70,5 +87,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 if __name__ == "__main__":
     QUIRKS.update(sys.argv[2:])
+    if path := told("pid"):
+        Path(path).write_text(str(os.getpid()))
     with Server(("127.0.0.1", int(sys.argv[1])), Talk) as server:
         server.serve_forever()

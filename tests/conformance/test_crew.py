@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import resource
+import signal
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -14,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conformance import library
-from conformance.__main__ import DIED, FAILED, NOTHING_RAN, PASSED, UNREACHABLE, main
+from conformance.__main__ import DIED, FAILED, INTERRUPTED, NOTHING_RAN, PASSED, UNREACHABLE, main
 from conformance.crew import Crew, run
 from conformance.notation import Send, read, sent, version
 from conformance.report import LINES, telnet
@@ -25,6 +28,7 @@ from conformance.wire import Address, UnreachableError
 from tests.conformance.rogue import rogue
 from tests.ports import free_port
 
+ROOT = Path(__file__).parent.parent.parent
 SMALL = f"{sys.executable} {Path(__file__).with_name('small.py')}"
 RUN = ["--suite", "classic", "--only", "framing/unknown", "--only", "classic/get/", "--level", "must"]
 
@@ -226,3 +230,53 @@ def test_who_waited_in_vain_is_not_asked_whether_it_ended_the_server() -> None:
     assert crew.suspects(batch) == [0, 1]
     crew.ended = "the server hangs: a new connection got no reply for 5 s"
     assert crew.suspects(batch) == [0, 1, 2]
+
+
+def test_who_slept_when_the_server_ended_has_not_been_run() -> None:
+    servers = Spawned("unused")
+    servers.close()
+    crew = Crew(library.cases()[:3], servers, Settings((1, 4)), lambda _: None)
+    crew.ended, crew.lost_at = "the server ended (exit status 1)", 100.0
+    batch = {
+        at: Result(library.cases()[at], "failed", broken="died", sent=sent) for at, sent in enumerate((99.9, 101, 0))
+    }
+    assert crew.suspects(batch) == [0]
+    assert [result.status for result in batch.values()] == ["failed", "not run", "not run"]
+    late = {0: Result(library.cases()[0], "failed", broken="died", sent=101)}
+    assert crew.suspects(late) == [0]  # somebody must have seen it
+
+
+def test_those_in_flight_are_told_of_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    servers = Spawned(f"{SMALL} {{port}} dies-gett")
+    with servers.lend(library.cases()[0]) as lease:
+        assert main([str(lease.address), *RUN]) == DIED
+    servers.close()
+    assert capsys.readouterr().out.count("FAILED ") == 1
+
+
+def test_an_end_that_no_case_causes_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    marker = tmp_path / "died"
+    code = main(["--spawn", f"{SMALL} {{port}} once-{marker} dies-gett", *RUN, "--json", str(tmp_path / "r")])
+    out = capsys.readouterr().out
+    assert code == DIED, out
+    assert "and not again when each ran alone" in out
+    assert "framing/unknown/prefix-of-a-verb" in json.loads((tmp_path / "r").read_text())["ended"]
+    assert "none failed" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_tells_what_it_has_and_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "conformance", "--spawn", f"{SMALL} {{port}} pid-{tmp_path}/pid", "--jobs", "1"]
+    arguments = ["--only", "classic/incr/keeps-exptime", "--only", "classic/get/", "--json", str(tmp_path / "r")]
+    with subprocess.Popen([*command, *arguments], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if line.startswith("left out"):
+                break
+        process.send_signal(number)
+        out = process.stdout.read()
+    assert process.returncode == INTERRUPTED, out
+    assert "interrupted" in out
+    assert json.loads((tmp_path / "r").read_text())["counts"]["not run"] > 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)

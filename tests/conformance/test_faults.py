@@ -68,13 +68,13 @@ def test_a_fault_that_changes_nothing_is_missed() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("times", "status"), [(1, "passed"), (9, "failed")])
 def test_a_case_about_seconds_that_came_late_is_run_again(times: int, status: str) -> None:
-    """Two seconds of the machine's own between `flush_all 2` and the next command: its item has gone by then."""
+    """Three seconds of the machine's own between `flush_all 3` and the next command: its item has gone by then."""
     late: list[bytes] = []
 
     def delay(data: bytes, talk: Talk) -> bytes:
         if data == b"OK\r\n" and len(late) < times:
             late.append(data)
-            time.sleep(2.2)
+            time.sleep(3.2)
         return data
 
     servers = Spawned(PEER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from conformance import library
 from conformance.notation import Act, Case, Expect, ExpectList, NotationError, Send, holds, read, version
 from conformance.text import Scope
 
@@ -105,3 +106,17 @@ def test_what_is_refused(text: str, message: str) -> None:
     with pytest.raises(NotationError) as error:
         list(read("f", text))
     assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "timed"),
+    [
+        ("exptime/not-early", True),
+        ("meta/lease/n-on-hit", True),
+        ("classic/get/hit", False),
+        ("classic/cas/match", False),
+    ],
+)
+def test_a_case_about_seconds(name: str, timed: bool) -> None:
+    case = next(case for case in library.cases() if case.id == name)
+    assert case.timed((1, 6, 45)) is timed

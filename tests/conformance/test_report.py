@@ -129,3 +129,26 @@ def test_junit(tmp_path: Path) -> None:
 
 def test_every_listed_case_is_a_line() -> None:
     assert len(report.listing(library.cases())) == len(library.cases())
+
+
+def test_options_of_many_kinds_are_one_line() -> None:
+    results = [result("skipped"), result("skipped")]
+    results[0].reason, results[1].reason = (
+        f"needs a server with {o}: give --spawn" for o in ("-F", "-s {socket} -a 7")
+    )
+    assert report.table(results, PLAIN)[-1] == "skipped 2: needs a server with options of its own: give --spawn"
+
+
+def test_the_verdict_is_one_line() -> None:
+    statuses = ["passed", "passed", "failed", "skipped", "unsupported", "not run", "expected"]
+    told = report.verdict([result(status) for status in statuses])
+    assert told == "2 passed, 1 failed, 1 failed as expected, 2 left out, 1 not run"
+    assert report.verdict([result("passed")]) == "1 passed, none failed"
+
+
+def test_a_server_that_cannot_be_tested_is_no_success_to_a_machine(tmp_path: Path) -> None:
+    facts = formats.Facts("", "127.0.0.1:1", ended="cannot reach 127.0.0.1:1: Connection refused")
+    formats.write_junit(tmp_path / "r", [], facts)
+    root = ET.parse(tmp_path / "r").getroot()
+    assert root.get("errors") == "1"
+    assert [element.get("message") for element in root.iter("error")] == [facts.ended]

@@ -13,7 +13,7 @@ from conformance.faults import Proxy, faults
 from conformance.notation import version
 from conformance.runner import Result, Settings
 from conformance.servers import Given, Spawned
-from conformance.wire import Address
+from conformance.wire import Address, address
 from tests.conformance import rogue
 from tests.conformance.rogue import Behaviour
 from tests.peer import memcached
@@ -125,13 +125,21 @@ def test_a_command_that_starts_no_server(command: str, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["somewhere"], ["a:1", "--spawn", "b"], ["a:1", "--timeout", "0"], ["a:x"], ["a:1", "--json", "/none/x"]],
+    [[], ["a:"], ["a:1", "--spawn", "b"], ["a:1", "--timeout", "0"], ["a:x"], ["a:1", "--json", "/none/x"]],
 )
 def test_wrong_options(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(arguments)
     assert end.value.code == USAGE
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("localhost", "localhost", 11211), ("a:5", "a", 5), ("[::1]:5", "::1", 5), ("[::1]", "::1", 11211)],
+)
+def test_a_host_alone_has_memcacheds_port(text: str, host: str, port: int) -> None:
+    assert (address(text).host, address(text).port) == (host, port)
 
 
 def test_the_command_reports_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from .simulator.mutations import BREAKS
 from .simulator.run import simulate
 
+ROOT = Path(__file__).parents[2]
 CHUNK = 100
 SOAK = os.environ.get("MCSERVER_SOAK", "")  # the seed of scripts/soak --tests
 SEEDS = range(int(SOAK), int(SOAK) + 10_000, CHUNK) if SOAK else range(0, 1000, CHUNK)
@@ -92,9 +96,22 @@ def test_every_property_holds_with_many_members() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_property_holds_with_a_thousand_members() -> None:
-    for seed in range(int(SOAK), int(SOAK) + 3) if SOAK else (1,):
-        assert simulate(seed, members=1000).violation is None, (
-            f"python -m tests.coordination.simulator {seed} --members 1000"
-        )
+    first, seeds = (int(SOAK), 3) if SOAK else (1, 1)
+    simulator = [
+        sys.executable,
+        "-m",
+        "tests.coordination.simulator",
+        str(first),
+        "--seeds",
+        str(seeds),
+        "--members",
+        "1000",
+    ]
+    # It needs the processor for long, and leaves it to those who wait for something: they have time limits.
+    done = subprocess.run(
+        ["nice", "-n", "19", *simulator], cwd=ROOT, capture_output=True, text=True, timeout=880, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

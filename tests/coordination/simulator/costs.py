@@ -1,8 +1,8 @@
 """What ZooKeeper's servers do, counted, and how long it takes them: the simulated world with service times.
 
 Each server, and each host, has processors; every request, reply and event takes one for as long as it was measured to on a
-real ensemble (scripts/bench --cluster --simulate). With `shared`, all of them run on the same few processors, as the real
-members do that the model is compared with. Nothing here decides anything: the machines, and the order of the world, are those
+real ensemble (scripts/bench --cluster --simulate). With `shared`, they run on the same few processors, as those do that the
+model is compared with. Nothing here decides anything: the machines, and the order of the world, are those
 of the other tests.
 """
 
@@ -45,10 +45,12 @@ class Processors:
     def work(self, now: int, microseconds: float) -> int:
         """When it is done (ns)."""
         cost = int(microseconds * 1000)
-        first = min(range(len(self._free)), key=self._free.__getitem__)
         self.worked += cost
-        self._free[first] = max(now, self._free[first]) + cost
-        return self._free[first]
+        free = self._free
+        soonest = min(free)
+        done = max(now, soonest) + cost
+        free[free.index(soonest)] = done
+        return done
 
 
 @dataclass
@@ -79,11 +81,10 @@ class CostedConnection(Connection):
     server: CostedServer
     _last = 0  # ns; what the client gets, it gets in order
 
-    @property
-    def _ensemble(self) -> CostedEnsemble:
-        ensemble = self.server.ensemble
-        assert isinstance(ensemble, CostedEnsemble)
-        return ensemble
+    def __init__(self, client: SimulatedZooKeeper, server: Server, session: Session) -> None:
+        super().__init__(client, server, session)
+        assert isinstance(server.ensemble, CostedEnsemble)
+        self._ensemble = server.ensemble
 
     def _hop(self) -> int:
         """Longer now and then, by chance."""
@@ -167,14 +168,23 @@ class CostedServer(Server):
 
 
 class CostedEnsemble(Ensemble):
-    """`servers` with `processors` each; or everything, members included, on `shared` processors."""
+    """`servers` with `processors` each, or all of them on `shared` ones; members on those, too, unless they have `hosts`."""
 
     def __init__(
-        self, world: World, service: Service, *, servers: int = 3, processors: int = 4, timeout: float, shared: int = 0
+        self,
+        world: World,
+        service: Service,
+        *,
+        servers: int = 3,
+        processors: int = 4,
+        timeout: float,
+        shared: int = 0,
+        hosts: bool = True,
     ) -> None:
         super().__init__(world, servers, session_timeout=timeout)
         self.service = service
         self._shared = Processors(shared) if shared else None
+        self._own = hosts or self._shared is None
         self._hosts: dict[Process, Processors] = {}
         self.costed = [CostedServer(self, n, self._shared or Processors(processors)) for n in range(servers)]
         self.servers = list(self.costed)
@@ -182,7 +192,7 @@ class CostedEnsemble(Ensemble):
 
     def host(self, process: Process) -> Processors:
         """A member's processor."""
-        if self._shared is not None:
+        if not self._own and self._shared is not None:
             return self._shared
         if process not in self._hosts:
             self._hosts[process] = Processors(1)

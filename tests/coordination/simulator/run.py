@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from mcserver.coordination import cells, reader
@@ -31,7 +31,8 @@ class Outcome(NamedTuple):
     events: int
 
 
-def _remember_what_is_pure() -> None:
+@cache
+def remember_what_is_pure() -> None:
     """The same few records are read again and again, by every server: decoding them once saves a third of the time."""
     for record in (Floor, MemberRecord, Meta, NodeRecord, Listing, News, Sheet):
         record.decode = lru_cache(4096)(record.decode)  # type: ignore[attr-defined]
@@ -39,7 +40,7 @@ def _remember_what_is_pure() -> None:
     cells.cell_of = lru_cache(1 << 16)(cells.cell_of)
 
 
-_remember_what_is_pure()
+remember_what_is_pure()
 
 
 def simulate(
