@@ -305,3 +305,29 @@ def test_lines_without_an_end_are_bounded_together(start: Start) -> None:
     eventually(lambda: witness.stats()["read_buf_bytes"] == "0")
     long = server.connect()
     assert long.command(b"get " + b"k " * 1_000_000, b"END\r\n") == b"END\r\n"
+
+
+def test_multigets_that_are_not_read_are_bounded_together(start: Start) -> None:
+    """What is left of a long one's keys waits until its client reads: it counts as a line without an end does."""
+    server = start("-o", "read_buf_mem_limit=8")
+    witness = server.connect()
+    assert witness.command(b"set k 0 0 1000\r\n" + b"v" * 1000) == b"STORED\r\n"
+    keys = 700_000
+    for _ in range(12):
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            server.connect().send(b"get" + b" k" * keys + b"\r\n")
+    eventually(
+        lambda: (
+            int((stats := witness.stats())["read_buf_oom"]) + int(stats["read_buf_bytes"]) // (2 * keys - 50_000) >= 12
+        )
+    )
+    assert 1 << 20 < int(witness.stats()["read_buf_bytes"]) <= 9 << 20
+    for client in server.clients[1:]:
+        client.close()
+    eventually(lambda: witness.stats()["read_buf_bytes"] == "0")
+    reader = server.connect()
+    reader.send(b"get" + b" k" * 100_000 + b"\r\n")
+    got = 0
+    while got < len(b"VALUE k 0 1000\r\n\r\n") * 100_000 + 100_000_000 + len(b"END\r\n"):
+        got += len(reader.socket.recv(1 << 20))
+    assert reader.command(b"mn") == b"MN\r\n"

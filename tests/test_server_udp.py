@@ -324,6 +324,41 @@ def test_udp_alone(start: Start, tmp_path: object) -> None:
     assert f"TCP INET: {port}\nUDP INET: {port}\n" == server.port_file.read_text()
 
 
+def total_of_first(client: Datagrams, data: bytes) -> tuple[int, bytes]:
+    """How many datagrams the answer has, and the first one's bytes. Those that the socket has no room for are lost."""
+    client.number += 1
+    client.socket.send(HEADER.pack(client.number, 0, 1, 0) + data)
+    while True:
+        first = client.socket.recv(1 << 16)
+        if HEADER.unpack_from(first)[0] == client.number:
+            return HEADER.unpack_from(first)[2], first[HEADER.size :]
+
+
+def test_an_answer_longer_than_a_turn(start: Start) -> None:
+    """What is sent of a large value before others have their turn is no end: the rest comes at the next one."""
+    server = start("-U", "-1", "-t", "1", "-m", "128", "-I", "24m")
+    tcp = server.connect()
+    assert tcp.command(b"set v 0 0 6000000\r\n" + b"v" * 6_000_000) == b"STORED\r\n"
+    assert tcp.command(b"set w 0 0 17000000\r\n" + b"w" * 17_000_000) == b"STORED\r\n"
+    head, too_long = b"VALUE v 0 6000000\r\n", b"SERVER_ERROR reply too large for UDP\r\n"
+    with closing(Datagrams(udp_address(server))) as client:
+        total, body = total_of_first(client, b"get v\r\n")
+        assert total == -(-(len(head) + 6_000_000 + len(b"\r\nEND\r\n")) // 1392)
+        assert body == head + b"v" * (1392 - len(head))
+        assert total_of_first(client, b"get w\r\n") == (1, too_long)
+    assert tcp.stats()["read_buf_bytes"] == "0"
+
+
+def test_answers_have_no_memory_without_end(start: Start) -> None:
+    server = start("-U", "-1", "-t", "1", "-I", "4m", "-o", "read_buf_mem_limit=1")
+    tcp = server.connect()
+    assert tcp.command(b"set v 0 0 3000000\r\n" + b"v" * 3_000_000) == b"STORED\r\n"
+    with closing(Datagrams(udp_address(server))) as client:
+        assert total_of_first(client, b"get v\r\n") == (1, b"SERVER_ERROR reply too large for UDP\r\n")
+        assert client.text(b"mn\r\n") == b"MN\r\n"
+    assert tcp.stats()["read_buf_bytes"] == "0"
+
+
 def test_a_flood_and_junk(start: Start) -> None:
     """Datagrams of any content: the server goes on, and keeps nothing of them."""
     server = start("-U", "-1", "-t", "2")

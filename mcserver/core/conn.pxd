@@ -171,6 +171,7 @@ cdef struct Datagram:
     uint32_t replies            # that began
     uint32_t room
     uint64_t* start             # ... where
+    uint64_t counted            # bytes taken for it, which count as input that is kept does
 
 cdef struct Conn:
     Store* store
@@ -222,6 +223,7 @@ cdef struct Conn:
     const char* text            # its command line (meta), or what is left of a multiget's keys
     size_t text_len
     char* line                  # where `text` is kept when the batch's buffer is gone
+    size_t line_size
     # a multiget that is on its way
     uint8_t with_cas
     uint8_t touch
@@ -349,6 +351,15 @@ cdef inline void put_i64(Conn* c, int64_t value) noexcept nogil:
 
 # The replies in a datagram's answer
 
+cdef inline bint datagram_takes(Conn* c, size_t n) noexcept nogil:
+    # n bytes more for the answer. 0: requests and answers have as much as they may.
+    if add64(&c.store.in_kept, <int64_t> n) > c.store.in_most:
+        add64(&c.store.in_kept, -<int64_t> n)
+        return 0
+    c.datagram.counted += n
+    return 1
+
+
 cdef inline uint64_t answer_at(Conn* c) noexcept nogil:
     return c.datagram.gone + c.sink_len + c.out_len + c.shared.out_len
 
@@ -358,17 +369,22 @@ cdef inline void reply_begins(Conn* c, bint again) noexcept nogil:
     cdef Datagram* d = c.datagram
     cdef uint64_t at
     cdef uint64_t* grown
+    cdef uint32_t room
     if d == NULL:
         return
     at = answer_at(c)
     if again and d.replies and d.start[d.replies - 1] == at:
         return
     if d.replies == d.room:
-        grown = <uint64_t*> realloc(d.start, (2 * d.room + 16) * sizeof(uint64_t))
-        if grown == NULL:                   # then two replies are one
+        room = 2 * d.room + 16
+        grown = NULL
+        if datagram_takes(c, (room - d.room) * sizeof(uint64_t)):
+            grown = <uint64_t*> realloc(d.start, room * sizeof(uint64_t))
+        if grown == NULL:                   # two replies would be one
+            d.lost = 1
             return
         d.start = grown
-        d.room = 2 * d.room + 16
+        d.room = room
     d.start[d.replies] = at
     d.replies += 1
 
@@ -397,20 +413,29 @@ cdef inline void replies_move(Conn* c, uint64_t at, int64_t by) noexcept nogil:
 
 
 cdef inline bint save_text(Conn* c) noexcept nogil:
-    # Keeps `text` beyond the batch.
+    # Keeps `text` beyond the batch. 0: there is no memory, or no more for lines that are longer than a read.
     cdef char* copy
+    cdef uint64_t kept
     if c.text_len == 0 or c.text == NULL or c.line != NULL:
         return 1
+    kept = get64(&c.store.in_kept) + c.text_len
+    if c.text_len > IN_SIZE and kept > c.store.in_most + c.in_cap:      # its own buffer will be given back
+        add64(&c.store.in_refused, 1)
+        return 0
     copy = <char*> malloc(c.text_len)
     if copy == NULL:
         return 0
     memcpy(copy, c.text, c.text_len)
     c.line = copy
+    c.line_size = c.text_len
+    add64(&c.store.in_kept, <int64_t> c.line_size)
     c.text = copy
     return 1
 
 
 cdef inline void drop_text(Conn* c) noexcept nogil:
+    if c.line != NULL:
+        add64(&c.store.in_kept, -<int64_t> c.line_size)
     free(c.line)
     c.line = NULL
     c.text = NULL

@@ -138,12 +138,12 @@ cdef inline void answer_datagram(Conn* c, bint all) noexcept nogil:
         if i + 1 == d.replies and not all:
             break
         end = d.start[i + 1] if i + 1 < d.replies else have
+        p = c.sink + (begin - d.gone)
+        if d.lost and (end >= have or i + 1 == d.replies):
+            send_refusal(c, p, <size_t> (have - begin) if have > begin else 0)
+            return
         if end > have:
             break
-        p = c.sink + (begin - d.gone)
-        if d.lost and (end == have or i + 1 == d.replies):
-            send_refusal(c, p, <size_t> (end - begin))
-            return
         elif end == begin:
             if not d.answered and affordable(c, 0):
                 send_reply(c, NULL, 0)

@@ -19,7 +19,7 @@ from .session cimport *
 from .pool cimport *
 
 cdef enum:
-    SPARE_SINK = 65536          # bytes of a buffer for answers that is kept for the next one
+    SPARE_SINK = 65536          # bytes of a buffer for answers, or for where they begin, that is kept for the next one
     DATAGRAMS_A_TURN = 8
     DATAGRAM_SIZE = 65536
     WAITING_CROWD = 64          # requests by datagram that wait for Python; more are refused,
@@ -55,6 +55,8 @@ cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, s
     cdef size_t used
     cdef bint binary
     if n <= DATAGRAM_HEADER or p[4] != 0 or p[5] != 1 or mc_port(peer) == door.door_port or w.waits >= WAITING_MOST:
+        return 0
+    if w.waits and get64(&door.store.in_kept) >= door.store.in_most:
         return 0
     binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.store.protocol != PROTOCOL_ASCII
     if not binary and door.store.protocol == PROTOCOL_BINARY:
@@ -129,9 +131,9 @@ cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
             w.waiting.prev.next = c
             w.waiting.prev = c
             w.waits += 1
-        if stopped(c):
+        if stopped(c) and not c.blocked:
             turn_remove(c)
-        else:
+        else:                           # blocked: a long answer has given up its turn, since its sink takes everything
             turn_add(w, c)
         return
     if c.phase == P_DATA:               # it never comes: the request has no reply
@@ -148,7 +150,10 @@ cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
         c.next = NULL
         w.waits -= 1
     if w.spare == NULL and not (c.known or c.poked or c.item or c.big or c.held_big or c.in_cap or c.out_buf != NULL
-                                or c.mail != NULL or c.hold != NULL or c.line != NULL or uploading(&c.up) or c.sink_cap > SPARE_SINK):
+                                or c.mail != NULL or c.hold != NULL or c.line != NULL or uploading(&c.up) or c.sink_cap > SPARE_SINK
+                                or c.datagram.room * sizeof(uint64_t) > SPARE_SINK):
+        add64(&c.store.in_kept, -<int64_t> c.datagram.counted)
+        c.datagram.counted = 0
         w.spare = c
         return
     c.phase = P_CLOSED

@@ -20,12 +20,41 @@ from .wire cimport WIRE_CRLF
 from .conn cimport *
 
 
+cdef inline size_t answer_most(Conn* c) noexcept nogil:
+    # Bytes of a datagram's answer that are worth keeping: no more can be sent. Of the first reply that can't, its binary header.
+    cdef uint64_t budget = c.datagram.budget + 24
+    return DATAGRAMS_MOST if c.unbounded or budget > DATAGRAMS_MOST else <size_t> budget
+
+
+cdef inline ssize_t datagram_write(Conn* c, const char* p, size_t n) noexcept nogil:
+    # Takes everything; what is more than can be sent, or than there is memory for, is lost with what follows.
+    cdef Datagram* d = c.datagram
+    cdef size_t most = answer_most(c), take = most - c.sink_len if most > c.sink_len else 0, cap
+    cdef char* grown
+    if take > n:
+        take = n
+    if d.lost or take == 0:
+        d.lost = d.lost or take < n
+        return <ssize_t> n
+    if c.sink_len + take > c.sink_cap:
+        cap = 2 * (c.sink_len + take)
+        grown = <char*> realloc(c.sink, cap) if datagram_takes(c, cap - c.sink_cap) else NULL
+        if grown == NULL:
+            d.lost = 1
+            return <ssize_t> n
+        c.sink = grown
+        c.sink_cap = cap
+    memcpy(c.sink + c.sink_len, p, take)
+    c.sink_len += take
+    d.lost = take < n
+    return <ssize_t> n
+
+
 cdef inline ssize_t sink_write(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef size_t cap
     cdef char* grown
-    if c.datagram != NULL and (c.datagram.lost or c.sink_len + n > DATAGRAMS_MOST):
-        c.datagram.lost = 1
-        return <ssize_t> n
+    if c.datagram != NULL:
+        return datagram_write(c, p, n)
     if n > c.sink_room:
         n = <size_t> c.sink_room
     if n == 0:
@@ -298,6 +327,7 @@ cdef inline void conn_free(Conn* c) noexcept nogil:
     free(c.out_buf)
     free(c.sink)
     if c.datagram != NULL:
+        add64(&c.store.in_kept, -<int64_t> c.datagram.counted)
         free(c.datagram.start)
         free(c.datagram)
         c.datagram = NULL
