@@ -199,8 +199,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _server(text: str, stack: ExitStack) -> Address:
-    """An address as it stands, or a server started from a command."""
+    """An address as it stands, or a server started from a command: a word without a port is one, too."""
     try:
+        if ":" not in text or " " in text:
+            raise ValueError(text)
         return address(text)
     except ValueError:
         servers = Spawned(text)
