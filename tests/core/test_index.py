@@ -55,7 +55,7 @@ def test_the_index_can_start_large() -> None:
 def test_two_engines_hash_differently() -> None:
     def colliding() -> set[int]:
         """Keys that share a bucket of the hold-off table with one of fifty."""
-        client = fresh()
+        client = fresh(hash_seed=None)
         client.engine.hold_off(60_000)
         for i in range(50):
             client.engine.delete(b"deleted%d" % i)
