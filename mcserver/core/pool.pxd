@@ -88,20 +88,24 @@ cdef struct Worker:
 
 # The list of all connections, and that of those whose turn comes again
 
-cdef inline void conns_add(Worker* w, Conn* c) noexcept nogil:
-    pthread_mutex_lock(&w.list_mutex)
+cdef inline void conns_link(Worker* w, Conn* c) noexcept nogil:
+    # Under list_mutex.
     c.next = &w.ends
     c.prev = w.ends.prev
     w.ends.prev.next = c
     w.ends.prev = c
-    pthread_mutex_unlock(&w.list_mutex)
+
+
+cdef inline void conns_unlink(Conn* c) noexcept nogil:
+    # Under list_mutex.
+    c.prev.next = c.next
+    c.next.prev = c.prev
+    c.next = NULL
 
 
 cdef inline void conns_remove(Worker* w, Conn* c) noexcept nogil:
     pthread_mutex_lock(&w.list_mutex)
-    c.prev.next = c.next
-    c.next.prev = c.prev
-    c.next = NULL
+    conns_unlink(c)
     pthread_mutex_unlock(&w.list_mutex)
 
 

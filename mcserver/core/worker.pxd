@@ -367,6 +367,7 @@ cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:
     # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
     # `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
+    cdef bint taken
     if c == NULL:
         return NULL
     conn_init(c, w.pool.store, &w.shared, fd)
@@ -379,10 +380,14 @@ cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:
     c.last = c.store.sec
     c.stranger = c.store.login != 0
     engine_unlock(c.store)
-    conns_add(w, c)
     add32(&w.pool.clients, 1)
-    if not interest(w, c, 1, 0):
-        conns_remove(w, c)
+    pthread_mutex_lock(&w.list_mutex)       # the worker, which walks the list, must not meet one that goes again
+    conns_link(w, c)
+    taken = interest(w, c, 1, 0)
+    if not taken:
+        conns_unlink(c)
+    pthread_mutex_unlock(&w.list_mutex)
+    if not taken:
         add32(&w.pool.clients, -1)
         if tls != NULL:
             add32(&w.shaking, -1)
