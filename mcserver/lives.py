@@ -50,14 +50,6 @@ def make_engine(
     return engine
 
 
-def load_rooms(config: Config) -> None:
-    """Loads what Memory needs, while everything can still be read."""
-    if config.take_over is not None:
-        import mcserver.handover
-    if config.memory_file is not None:
-        import mcserver.memory_file  # noqa: F401
-
-
 class Memory:
     """Where the items lie, from the start of this process to its end."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import field, fields
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -69,11 +69,12 @@ class Settings:
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
 
-    __hash__ = None  # type: ignore[assignment]  # they are compared, never looked up
+    def __hash__(self) -> int:
+        return hash(tuple(vars(self).values()))
 
     def __repr__(self) -> str:
         """Those that aren't as by default, but for secrets."""
-        shown = (each for each in fields(self) if each.repr)  # type: ignore[arg-type]
+        shown = (each for each in fields(cast("DataclassInstance", self)) if each.repr)
         changed = (
             f"{each.name}={getattr(self, each.name)!r}" for each in shown if getattr(self, each.name) != each.default
         )

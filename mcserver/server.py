@@ -27,7 +27,7 @@ from mcserver.listeners import (
     tcp_port,
     write_port_file,
 )
-from mcserver.lives import Memory, load_rooms
+from mcserver.lives import Memory
 from mcserver.process import (
     Daemon,
     StartError,
@@ -201,9 +201,11 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
 
 def load_rest(config: Config) -> None:
     """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
-    load_cluster(config)
-    load_rooms(config)
     wanted = ["concurrent.futures.thread", "ipaddress", "json", "pathlib", "mcserver.handover"]
+    if config.cluster is not None:
+        wanted += ["mcserver.coordination.opening"]
+    if config.memory_file is not None:
+        wanted += ["mcserver.memory_file"]
     if config.metrics:
         wanted += ["mcserver.observe.answers", "mcserver.observe.http"]
     if config.config_file is not None:
@@ -222,12 +224,6 @@ def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str
         version = uvloop.__version__
         return uvloop.new_event_loop, f"uvloop-{version}"
     return asyncio.new_event_loop, f"asyncio-{PYTHON}"
-
-
-def load_cluster(config: Config) -> None:
-    """Loads what the fleet needs, while everything can still be read."""
-    if config.cluster is not None:
-        import mcserver.coordination.opening  # noqa: F401
 
 
 def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
