@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Route, sync_playwright
 
 from mcserver.observe import open_observer
 from mcserver.observe.http import Observer
@@ -221,6 +221,27 @@ def test_a_telephone(browser: Browser, shown: Shown) -> None:
             assert place is not None
             assert place["height"] >= 24
         page.locator("#pause").tap()
+        assert page.locator("#status").inner_text() == "paused"
+
+
+@pytest.mark.slow
+def test_what_was_under_way_does_not_end_a_pause(browser: Browser, shown: Shown) -> None:
+    with opened(browser, shown.url) as page:
+        live(page)
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        page.route("**/figures.json", hold)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not held:
+            assert time.monotonic() < deadline
+            page.wait_for_timeout(20)
+        page.keyboard.press("p")
+        with page.expect_event("requestfinished"):
+            held[0].continue_()
+        page.wait_for_timeout(200)
         assert page.locator("#status").inner_text() == "paused"
 
 
