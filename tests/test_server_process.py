@@ -133,6 +133,12 @@ def test_pid_file_does_not_follow_a_link(start: Start, tmp_path: Path) -> None:
     assert precious.read_text() == "data"
 
 
+def test_threads_have_memcacheds_names(start: Start) -> None:
+    server = start("-t", "3")
+    names = [file.read_text().strip() for file in Path(f"/proc/{server.pid}/task").glob("*/comm")]
+    assert names.count("mc-worker") == 3
+
+
 def test_no_new_privileges(server: Server) -> None:
     assert "NoNewPrivs:\t1\n" in Path(f"/proc/{server.pid}/status").read_text()
     for thread in Path(f"/proc/{server.pid}/task").iterdir():
