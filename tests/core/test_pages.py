@@ -110,7 +110,9 @@ def test_however_little_is_done_at_a_time_it_is_done_without_a_rest() -> None:
     client = half_deleted(60, 6000, 11_000)
     client.engine.advance(1)
     turns = 0
-    while client.engine.maintain(0) < 0.01:  # as much as a slice does that has no time left, as on a machine that is busy
+    while (
+        client.engine.maintain(0) < 0.01
+    ):  # as much as a slice does that has no time left, as on a machine that is busy
         turns += 1
     assert client.engine.stats()["slab_global_page_pool"] * 262_144 > 20 * MIB
     assert turns > 100
