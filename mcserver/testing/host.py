@@ -41,7 +41,7 @@ class Host:
     def join(cls) -> Host:
         """The host of this process, which is started if there is none (or only that of the process before a fork)."""
         with cls._guard:
-            if cls._current is None or cls._current._pid != os.getpid():
+            if cls._current is None or cls._current.is_foreign:
                 cls._current = Host()
             cls._current._users += 1
             return cls._current
@@ -50,12 +50,12 @@ class Host:
         """The last one to leave ends the thread."""
         with self._guard:
             self._users -= 1
-            if self._users or self._pid != os.getpid():
+            if self._users or self.is_foreign:
                 return
             if Host._current is self:
                 Host._current = None
         self.loop.call_soon_threadsafe(self.loop.stop)
-        if threading.current_thread() is not self._thread:
+        if not self.is_here:
             self._thread.join()
 
     def _run(self) -> None:
@@ -63,9 +63,19 @@ class Host:
         self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         self.loop.close()
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is on the loop's thread."""
+        return threading.current_thread() is self._thread
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its thread is another process's: of the one that this process was forked from."""
+        return self._pid != os.getpid()
+
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
         """Calls it on the loop's thread and waits for what it returns or raises."""
-        if threading.current_thread() is self._thread:
+        if self.is_here:
             return function(*arguments)
         done: Future[T] = Future()
 
