@@ -36,7 +36,7 @@ def bench(options: argparse.Namespace) -> int:
     prefix = b"mcserver-bench:%s:" % os.urandom(4).hex().encode()
     keys = [prefix + b"%d" % number for number in range(KEYS)]
     value = b"x" * options.size
-    with Client(options.server, options.timeout) as client:
+    with Client(options.server, options.way) as client:
         sets = [b"set %s 0 %d %d\r\n%s\r\n" % (key, LIFETIME, len(value), value) for key in keys]
         gets = [b"get %s\r\n" % key for key in keys]
         try:

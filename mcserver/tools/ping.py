@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from mcserver.tools.client import ADDRESS, Client, ToolError, parser, positive, run
+from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -23,17 +23,17 @@ def ping(options: argparse.Namespace) -> int:
     failed = 0
     for server in options.server:
         try:
-            print(answer(server, max(1, options.count), options.interval, options.timeout), flush=True)
+            print(answer(server, max(1, options.count), options.interval, options.way), flush=True)
         except ToolError as error:
             print(error, flush=True)
             failed += 1
     return 1 if failed else 0
 
 
-def answer(server: str, count: int, interval: float, seconds: float) -> str:
+def answer(server: str, count: int, interval: float, way: Way) -> str:
     """One line on this server. Raises ToolError."""
     times: list[float] = []
-    with Client(server, seconds) as client:
+    with Client(server, way) as client:
         for number in range(count):
             if number:
                 time.sleep(interval)

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def stats(options: argparse.Namespace) -> int:
     words = " ".join(options.words)
-    with Client(options.server, options.timeout) as client:
+    with Client(options.server, options.way) as client:
         found: Mapping[str, object] = client.stats(words)
         if options.changes:
             time.sleep(options.changes)

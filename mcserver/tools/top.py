@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from mcserver.tools.client import ADDRESS, Client, ToolError, parser, positive, run
+from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str]) -> int:
 class Watched:
     """One server: its figures now and before, and who is hot."""
 
-    def __init__(self, name: str, seconds: float, watch: bool) -> None:
+    def __init__(self, name: str, way: Way, watch: bool) -> None:
         self.name = name
         self.error = ""
         self.now: Mapping[str, str] = {}
@@ -55,7 +55,7 @@ class Watched:
         self.slabs: Mapping[str, str] = {}
         self.items: Mapping[str, str] = {}
         self.prefixes: Counter[str] = Counter()
-        self._seconds = seconds
+        self._way = way
         self._client: Client | None = None
         self._at = 0.0
         self._watch = watch
@@ -65,7 +65,7 @@ class Watched:
         """Asks once; what goes wrong is shown, and tried again at the next look."""
         try:
             if self._client is None:
-                self._client = Client(self.name, self._seconds)
+                self._client = Client(self.name, self._way)
             stats = self._client.stats()
             self.slabs, self.items = self._client.stats("slabs"), self._client.stats("items")
         except ToolError as error:
@@ -86,7 +86,7 @@ class Watched:
 
     def _listen(self) -> None:
         """Counts prefixes as long as the connection holds."""
-        with contextlib.suppress(ToolError, ValueError), Client(self.name, self._seconds) as client:
+        with contextlib.suppress(ToolError, ValueError), Client(self.name, self._way) as client:
             if client.command(b"watch fetchers") != b"OK":
                 return
             client.socket.settimeout(None)
@@ -129,7 +129,7 @@ def top(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    servers = [Watched(name, options.timeout, not options.no_watch) for name in options.server]
+    servers = [Watched(name, options.way, not options.no_watch) for name in options.server]
     console = Console()
     looks = 0
     for server in servers:
