@@ -7,7 +7,9 @@ time is frozen (freezegun, time-machine), so that timers go on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -24,6 +26,30 @@ class Loop(asyncio.SelectorEventLoop):
         return time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
+class Loopback:
+    """A packet to itself. On a busy machine the kernel delivers what was sent on 127.0.0.1 only later, but in its order."""
+
+    SECONDS = 1.0
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self._socket.connect(self._socket.getsockname())
+        self._socket.settimeout(self.SECONDS)
+
+    def let_arrive(self, rounds: int) -> None:
+        """What this thread has sent has arrived when it returns; with a second round also what that let others send."""
+        with self._guard, contextlib.suppress(OSError):
+            for _ in range(rounds):
+                self._socket.send(b".")
+                self._socket.recv(1)
+
+    def close(self) -> None:
+        """The end of it."""
+        self._socket.close()
+
+
 class Host:
     """`join` gives the one of this process; each `join` asks for one `leave`."""
 
@@ -32,6 +58,7 @@ class Host:
 
     def __init__(self) -> None:
         self.loop = Loop()
+        self.loopback = Loopback()
         self._users = 0
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="mcserver.testing", daemon=True)
@@ -54,6 +81,7 @@ class Host:
                 return
             if Host._current is self:
                 Host._current = None
+        self.loopback.close()
         self.loop.call_soon_threadsafe(self.loop.stop)
         if not self.is_here:
             self._thread.join()

@@ -226,13 +226,14 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def stop(self) -> None:
         """Closes everything and gives the memory back. Nothing happens when it doesn't run."""
-        host, self._host = self._host, None
-        if host is None:
+        host = self._host
+        if host is None or self._ended:
             return
         self._ended = True
         if host.is_foreign:
             return  # all of it is the other process's, but for copies that end with this one
         host.call(self._detach, host)
+        self._host = None  # not before: clients may have come until then
         if self._holder is not None:
             self._holder.close()
         if self._folder is not None:
@@ -321,6 +322,8 @@ class Server(MutableMapping[str | bytes, bytes]):
         if host is None or host.is_here or host.is_foreign:
             return
         for _ in range(SETTLE_ROUNDS):
+            lines = [line for line in list(self.lines) if line.acknowledge()]
+            host.loopback.let_arrive(2 if lines else 1)
             with self.lock:  # what was read and has not taken effect yet is under it
                 if not self._is_unread():
                     return
@@ -471,6 +474,10 @@ class Server(MutableMapping[str | bytes, bytes]):
         return self._running().loop
 
     def _accept(self, listener: socket.socket) -> None:
+        with self.lock:  # whoever holds it finds a connection at the listener or among the lines
+            self._take(listener)
+
+    def _take(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
@@ -482,7 +489,11 @@ class Server(MutableMapping[str | bytes, bytes]):
             connection.close()
             return
         self._numbers += 1
-        self.lines.add(Line(self, connection, self._loop, self._numbers, self._gone))
+        try:
+            self.lines.add(Line(self, connection, self._loop, self._numbers, self._gone))
+        except OSError:  # a client that has reset it already
+            connection.close()
+            return
         self.most_connections = max(self.most_connections, self.connections)
 
     @property

@@ -23,7 +23,7 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Line:
-    """One accepted socket. Lives on the loop's thread, but for `wake` and `watch`, which any thread may call.
+    """One accepted socket. Lives on the loop's thread, but for `wake`, `watch` and `acknowledge`, which any thread may call.
 
     What it reads takes effect under the house's lock: who holds that sees nothing half done.
     """
@@ -63,15 +63,18 @@ class Line:
         self._go()
 
     def watch(self, waiting: select.poll) -> None:
-        """Has it wait for input here, and lets a client that holds back small pieces (Nagle) send them at once."""
+        """Has it wait for input here."""
         with contextlib.suppress(OSError):
             if not self._closed:
-                self._acknowledge()
                 waiting.register(self._socket, select.POLLIN)
 
-    def _acknowledge(self) -> None:
-        if self._socket.family != socket.AF_UNIX:
+    def acknowledge(self) -> bool:
+        """Lets a client that holds back small pieces (Nagle) send them at once. Whether it can: not on Unix sockets."""
+        if self._closed or self._socket.family == socket.AF_UNIX:
+            return False
+        with contextlib.suppress(OSError):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return True
 
     def read(self) -> None:
         """Takes what there is, if anything."""
@@ -82,7 +85,7 @@ class Line:
     def _readable(self) -> None:
         try:
             data = self._socket.recv(READ_BYTES)
-            self._acknowledge()  # no test waits 40 ms for a delayed one
+            self.acknowledge()  # no test waits 40 ms for a delayed one
         except BlockingIOError:
             return
         except OSError:

@@ -37,20 +37,30 @@ class Item(NamedTuple):
 
 def dump_main(arguments: Sequence[str]) -> int:
     """0, or 1 when the server can't be asked."""
+    return run(dump, dump_known_arguments(), arguments)
+
+
+def dump_known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("dump", "Writes a server's items as lines of JSON, for `mcserver load`.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument("file", nargs="?", default="-", metavar="FILE", help="where to (standard output)")
     known.add_argument("--prefix", default="", metavar="TEXT", help="only keys that begin so")
-    return run(dump, known, arguments)
+    return known
 
 
 def load_main(arguments: Sequence[str]) -> int:
     """0, 1 when the server can't be reached or a line is wrong, 2 when items were refused."""
+    return run(load, load_known_arguments(), arguments)
+
+
+def load_known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("load", "Stores what `mcserver dump` wrote, but for what has expired since.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument("file", nargs="?", default="-", metavar="FILE", help="where from (standard input)")
     known.add_argument("--add", action="store_true", help="leave alone what is there")
-    return run(load, known, arguments)
+    return known
 
 
 # Out of a server ---------------------------------------------------------------------------------------------------------

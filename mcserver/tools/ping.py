@@ -12,11 +12,16 @@ from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, posit
 
 def main(arguments: Sequence[str]) -> int:
     """0 when every server answered."""
+    return run(ping, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("ping", "Asks servers for their version, and says how long the answer took.")
     known.add_argument("server", nargs="*", default=[ADDRESS], metavar="HOST[:PORT]", help=f"servers ({ADDRESS})")
     known.add_argument("-c", "--count", type=int, default=3, metavar="N", help="questions to each server (3)")
     known.add_argument("-i", "--interval", type=positive, default=0.2, metavar="S", help="seconds between them (0.2)")
-    return run(ping, known, arguments)
+    return known
 
 
 def ping(options: argparse.Namespace) -> int:

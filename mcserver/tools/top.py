@@ -36,12 +36,17 @@ SEPARATORS = ":/."
 
 def main(arguments: Sequence[str]) -> int:
     """0 after q or ctrl-C; 1 when no server answers."""
+    return run(top, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("top", "Shows what servers do now. Keys: q ends it, p pauses it.")
     known.add_argument("server", nargs="*", default=[ADDRESS], metavar="HOST[:PORT]", help=f"servers ({ADDRESS})")
     known.add_argument("-i", "--interval", type=positive, default=1.0, metavar="S", help="seconds between looks (1)")
     known.add_argument("-n", "--count", type=int, default=0, metavar="N", help="end after so many looks (0: never)")
     known.add_argument("--no-watch", action="store_true", help="don't watch for hot prefixes")
-    return run(top, known, arguments)
+    return known
 
 
 class Watched:

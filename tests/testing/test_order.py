@@ -13,6 +13,8 @@ from pymemcache.exceptions import MemcacheServerError
 
 from mcserver.config import ConfigError
 from mcserver.testing import Fleet, Server
+from mcserver.testing.host import Host
+from tests.serving import eventually
 from tests.testing.clients import Client, Plain
 
 TIMES = 20
@@ -215,6 +217,21 @@ def test_a_fleet_settles_after_what_was_sent(memcached_fleet: Callable[..., Flee
         here.delete("a")
         fleet.settle()
         assert "a" not in fleet[1]
+
+
+def test_clients_may_come_until_it_has_ended(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    server, real = Server().start(), Host.call
+
+    def call(host: Host, function: Callable[..., object], *arguments: object) -> object:
+        if function == server._detach:
+            with socket.create_connection(server.address):
+                eventually(lambda: server.figures.total_connections == 1)
+                return real(host, function, *arguments)
+        return real(host, function, *arguments)
+
+    monkeypatch.setattr(Host, "call", call)
+    server.stop()
+    assert not caplog.records
 
 
 def test_a_forked_process_leaves_it_alone(memcached_factory: Callable[..., Server]) -> None:
