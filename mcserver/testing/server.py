@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -485,15 +486,16 @@ class Server(MutableMapping[str | bytes, bytes]):
         self.figures.total_connections += 1
         if len(self.lines) >= self.config.maxconns:
             self.figures.rejected_connections += 1
-            connection.send(b"ERROR Too many open connections\r\n")
-            connection.close()
+            with connection, suppress(OSError):  # it has gone again
+                connection.send(b"ERROR Too many open connections\r\n")
             return
         self._numbers += 1
         try:
-            self.lines.add(Line(self, connection, self._loop, self._numbers, self._gone))
-        except OSError:  # a client that has reset it already
+            line = Line(self, connection, self._loop, self._numbers, self._gone)
+        except OSError:
             connection.close()
             return
+        self.lines.add(line)
         self.most_connections = max(self.most_connections, self.connections)
 
     @property
