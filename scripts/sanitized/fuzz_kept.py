@@ -17,7 +17,13 @@ HEAD = 2 << 20  # where page 1 lies in the file
 HANG = 60  # seconds after which a memory has hung
 MUTANTS = 60  # of each memory
 WORDS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-SETTINGS: tuple[dict[str, object], ...] = ({}, {"segmented": False}, {"slab_chunk_max": 1024}, {"item_size_max": 4 * MIB}, {"growth_factor": 1.08})
+SETTINGS: tuple[dict[str, object], ...] = (
+    {},
+    {"segmented": False},
+    {"slab_chunk_max": 1024},
+    {"item_size_max": 4 * MIB},
+    {"growth_factor": 1.08},
+)
 
 
 def engine_on(fd: int, settings: dict[str, object]) -> Engine:

@@ -121,13 +121,20 @@ class WorkersFuzz:
             sock.settimeout(SILENCE)
             numbers = [chance.randbytes(2) for _ in range(chance.choice((1, 1, 3, 40)))]
             for number in numbers:
-                head = number + chance.choice((b"\0\0\0\1\0\0",) * 6 + (b"\0\1\0\2\0\0", b"\0\0\0\0\0\0", chance.randbytes(6)))
+                head = number + chance.choice(
+                    (b"\0\0\0\1\0\0",) * 6 + (b"\0\1\0\2\0\0", b"\0\0\0\0\0\0", chance.randbytes(6))
+                )
                 sock.sendto((head + data)[: chance.choice((1400, 1400, 9000, 0, 7, 8, 9))], self.door.getsockname())
             with contextlib.suppress(TimeoutError):
                 while True:
                     answer = sock.recv(1 << 16)
                     part, parts = int.from_bytes(answer[2:4], "big"), int.from_bytes(answer[4:6], "big")
-                    if answer[:2] not in numbers or len(answer) > 1400 or part >= max(parts, 1) or answer[6:8] != b"\0\0":
+                    if (
+                        answer[:2] not in numbers
+                        or len(answer) > 1400
+                        or part >= max(parts, 1)
+                        or answer[6:8] != b"\0\0"
+                    ):
                         raise FindingError(f"not an answer: {answer[:40]!r}")
 
     def encrypted(self, data: bytes, chance: random.Random) -> bytes:
