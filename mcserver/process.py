@@ -36,7 +36,7 @@ def raise_descriptor_limit(connections: int) -> None:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:
         raise StartError(
             f"failed to set the limit of open files to {wanted} (it is {hard}). "
             "Start as root, raise it with `ulimit -n`, or ask for fewer connections with -c"
