@@ -28,9 +28,12 @@ class StartError(Exception):
         self.code = code
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Makes room for so many connections. Raises StartError when the hard limit forbids it, as memcached does (71)."""
-    wanted = connections + SPARE_DESCRIPTORS
+def raise_descriptor_limit(connections: int, threads: int) -> None:
+    """Makes room for so many connections, and the two descriptors of each thread.
+
+    Raises StartError when the hard limit forbids it, as memcached does (71).
+    """
+    wanted = connections + 2 * threads + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
