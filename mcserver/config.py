@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from .cluster_config import ClusterConfig
-from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, Settings, check_rules, rules, setting
+from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, Settings, check_rules, is_port, rules, setting
 
 __all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 
@@ -70,7 +70,7 @@ def parse_listener(text: str) -> Listener:
         port = port[1:]
     elif rest.count(":") == 1:
         host, _, port = rest.partition(":")
-    if port and not (port.isascii() and port.isdigit() and int(port) <= 65535):
+    if port and not is_port(port):
         raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
     return Listener(None if host in ("*", "") else host, int(port) if port else None, tag, secure)
 
@@ -79,7 +79,7 @@ def is_host_port(address: str) -> bool:
     """HOST:PORT, with an IPv6 address in brackets."""
     host, colon, port = address.rpartition(":")
     plain = ":" not in host or (host.startswith("[") and host.endswith("]"))
-    return bool(host and colon and plain) and port.isascii() and port.isdigit() and int(port) <= 65535
+    return bool(host and colon and plain) and is_port(port)
 
 
 def below_80(percent: int) -> bool:
@@ -126,19 +126,24 @@ class Config(Settings):
     maxconns_fast: bool = setting(
         True, "refuse connections over the limit at once, instead of letting them wait", live=True
     )
-    tcp_backlog: int = setting(1024, "connections that may wait to be accepted")
+    tcp_backlog: int = setting(
+        1024,
+        "connections that may wait to be accepted",
+        lambda count: -(1 << 31) <= count < 1 << 31,
+        "-b takes a number below 2^31, not {}",
+    )
     idle_timeout: int = setting(
         0,
         "seconds without a command after which a TCP connection is closed; 0: never",
-        lambda s: s >= 0,
-        "idle_timeout must not be negative",
+        lambda s: 0 <= s < 1 << 32,
+        "idle_timeout must not be negative, and below 2^32 seconds",
         live=True,
     )
     reqs_per_event: int = setting(
         20,
         "commands of one connection after which it is asked whether its turn has lasted 0.25 ms",
-        lambda count: count > 0,
-        "Number of requests per event must be greater than 0",
+        lambda count: 0 < count < 1 << 31,
+        "Number of requests per event must be greater than 0, and below 2^31",
         engine="requests_per_event",
     )
     binding_protocol: str = setting("auto-negotiate", "auto: a connection's first byte says which; or ascii, or binary")

@@ -73,7 +73,7 @@ def read_file(draft: Draft, path: str) -> None:
         raise ConfigError(f"{path} has more than {FILE_BYTES} bytes: it is no configuration file")
     try:
         table = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
         raise ConfigError(f"{path} is no TOML: {error}") from None
     draft.speak(path)
     try:
@@ -147,6 +147,8 @@ def _texts(entry: Entry, value: Any, known: dict[str, Any]) -> Iterator[tuple[En
 
 def _text(entry: Entry, value: Any) -> str:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
+        if isinstance(value, int) and value.bit_length() > 64:  # written in hexadecimal it can be of any length
+            raise ConfigError(f"{name_of(entry)} takes no number of more than 64 bits")
         text = str(value)
         if "\0" not in text:
             return text

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mcserver.keys import printable
@@ -164,8 +166,10 @@ class Writer(logging.Handler):
                 self._append(self._note())
             self._append(line)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="log", daemon=True)
+                with suppress(RuntimeError):  # the system has no thread for us: the next line tries again
+                    thread.start()
+                    self._thread = thread
             self._changed.notify_all()
 
     def _append(self, line: bytes) -> None:
@@ -209,6 +213,8 @@ class Writer(logging.Handler):
         """Waits until everything is written, but no longer than that."""
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None or not (self._lines or self._writing), seconds)
+            while self._thread is None and self._lines and select.select([], [self._descriptor], [], 0)[1]:
+                self._write(self._lines.popleft()[: select.PIPE_BUF])  # so many bytes a pipe takes without a wait
 
 
 class Log:

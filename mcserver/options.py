@@ -93,16 +93,33 @@ class Suboption(NamedTuple):
 # Reading values ---------------------------------------------------------------------------------------------------------
 
 
+LEAST, MOST = -(1 << 31), (1 << 32) - 1
+"""No number of the command line lies outside, whatever its unit: what is made of one fits into 64 bits."""
+
+DIGITS_MOST = len(str(MOST)) + 1
+SHOWN_MOST = 40
+
+
+def shortened(value: str) -> str:
+    return value if len(value) <= SHOWN_MOST else f"{value[:SHOWN_MOST]}..."
+
+
 def integer(draft: Draft, option: str, value: str) -> int:
-    """C's atoi: leading blanks, a sign and digits; what follows is left out, with a warning. No digits: ConfigError (1)."""
-    match = re.match(r"\s*[+-]?[0-9]+", value)
+    """As C's atoi: leading blanks, a sign and digits; what follows is left out, with a warning.
+
+    No digits, or a number outside -2^31 to 2^32 - 1, of which atoi would take the last 32 bits: ConfigError (1).
+    """
+    match = re.match(r"\s*([+-]?)0*([0-9]+)", value)
     if match is None:
         raise ConfigError(f"{option} takes a number, not '{value}'", EX_FAILURE)
+    number = int(match[1] + match[2][:DIGITS_MOST])
+    if not LEAST <= number <= MOST:
+        raise ConfigError(f"{option} takes a number from {LEAST} to {MOST}, not {shortened(value)}", EX_FAILURE)
     if match.end() < len(value):
         draft.warnings.append(
             f"{option} {value}: '{value[match.end() :]}' is left out, the value is {match[0].strip()}"
         )
-    return int(match[0])
+    return number
 
 
 def decimal(option: str, value: str) -> float:
@@ -168,10 +185,9 @@ def listen(draft: Draft, option: str, value: str) -> None:
 
 
 def unix_mask(draft: Draft, option: str, value: str) -> None:
-    try:
-        draft.settings["umask"] = int(value, 8)
-    except ValueError:
-        raise ConfigError(f"{option} takes a mode in octal, such as 700, not '{value}'", EX_FAILURE) from None
+    if not re.fullmatch("[0-7]{1,12}", value):
+        raise ConfigError(f"{option} takes a mode in octal, such as 700, not '{shortened(value)}'", EX_FAILURE)
+    draft.settings["umask"] = int(value, 8)
 
 
 def item_size(draft: Draft, option: str, value: str) -> None:
@@ -195,12 +211,11 @@ def slab_automove(draft: Draft, option: str, value: str) -> None:
 
 
 def slab_sizes(draft: Draft, option: str, value: str) -> None:
-    try:
-        draft.settings["slab_sizes"] = tuple(int(size) for size in value.split("-"))
-    except ValueError:
+    if not re.fullmatch("[0-9]{1,10}(-[0-9]{1,10})*", value):
         raise ConfigError(
-            f"slab_sizes takes sizes in bytes separated by '-', such as 100-200-400, not '{value}'"
-        ) from None
+            f"slab_sizes takes sizes in bytes separated by '-', such as 100-200-400, not '{shortened(value)}'"
+        )
+    draft.settings["slab_sizes"] = tuple(int(size) for size in value.split("-"))
 
 
 def slab_chunk_max(draft: Draft, option: str, value: str) -> None:

@@ -28,15 +28,18 @@ class StartError(Exception):
         self.code = code
 
 
-def raise_descriptor_limit(connections: int) -> None:
-    """Makes room for so many connections. Raises StartError when the hard limit forbids it, as memcached does (71)."""
-    wanted = connections + SPARE_DESCRIPTORS
+def raise_descriptor_limit(connections: int, threads: int) -> None:
+    """Makes room for so many connections, and the two descriptors of each thread.
+
+    Raises StartError when the hard limit forbids it, as memcached does (71).
+    """
+    wanted = connections + 2 * threads + SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, OverflowError) as error:
         raise StartError(
             f"failed to set the limit of open files to {wanted} (it is {hard}). "
             "Start as root, raise it with `ulimit -n`, or ask for fewer connections with -c"

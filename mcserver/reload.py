@@ -60,7 +60,7 @@ def _raise_limits(names: list[str], wanted: Config, engine: Engine) -> tuple[str
         )
     if "maxconns" in names:
         try:
-            raise_descriptor_limit(wanted.maxconns)
+            raise_descriptor_limit(wanted.maxconns, wanted.num_threads)
         except StartError as error:
             return "maxconns", f"conn-limit can't be {wanted.maxconns}: {error}"
     return None

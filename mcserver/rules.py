@@ -81,6 +81,11 @@ class Settings:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
+def is_port(text: str, least: int = 0) -> bool:
+    """Decimal digits, a port from `least` on; int() alone would take blanks, underscores and other scripts' digits, and raise."""
+    return text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= 65535
+
+
 def rules(of: type) -> dict[str, tuple[Any, Rule]]:
     """Default and rule of every setting of a class, by name."""
     return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}

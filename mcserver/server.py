@@ -111,8 +111,12 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         logs.finish()
         daemon.ready()
     server = Server(config, engine, memory, sockets, ready, manager, reread, door)
-    with asyncio.Runner(loop_factory=ready.loop_factory) as runner:
-        runner.run(server.serve())
+    try:
+        with asyncio.Runner(loop_factory=ready.loop_factory) as runner:
+            runner.run(server.serve())
+    except StartError as error:
+        log.error("%s", error)
+        return error.code
     if server.heir is not None:
         memory.hand_over(server.heir, engine, server.place)
     elif server.graceful:
@@ -137,7 +141,7 @@ class Prepared(NamedTuple):
 
 def prepare(config: Config) -> Prepared:
     """Limits, and all files that another user may not be able to read. Raises StartError."""
-    raise_descriptor_limit(config.maxconns)
+    raise_descriptor_limit(config.maxconns, config.num_threads)
     if config.core_dumps:
         allow_core_dumps()
     return Prepared(
@@ -304,7 +308,13 @@ class Server:
         self._handle_signals()
         if self._cluster is not None:
             self._cluster.start()
-        self._connections.listen()
+        try:
+            self._connections.listen()
+        except OSError as error:
+            threads = self._config.num_threads
+            raise StartError(
+                f"can't start {threads} threads: {error.strerror}; raise `ulimit -u`, or ask for fewer with -t"
+            ) from error
         self._maintain()
         gc.freeze()
         gc.enable()

@@ -6,6 +6,7 @@
 
 cdef enum:
     DUMP_ROOM = 65536           # bytes of copies in a slice
+    DUMPED_MOST = 65000         # users of an item that a dump still holds on to; else to its neighbours alone (see pinned_full)
     KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
 
 cdef struct Copied:             # of an item, with its key behind it, filled up to a multiple of 8
@@ -152,9 +153,10 @@ cdef void hold_some(Store* s, Place* place, uint32_t h) noexcept nogil:
     place.n = 0
     while h and place.n < KEPT_MOST:
         it = item_at(&s.arena, h)
-        it.refs += 1
-        place.held[place.n] = h
-        place.n += 1
+        if it.refs < DUMPED_MOST:
+            it.refs += 1
+            place.held[place.n] = h
+            place.n += 1
         h = it.prev
 
 

@@ -47,7 +47,9 @@ cdef enum Use:
 
 
 cdef inline bint pinned_full(Item* it) noexcept nogil:
-    return it.refs >= 0xFFF0        # the rest is for commands that need the item while they run
+    # memcached's limit (IT_REFCOUNT_LIMIT). What is left of 16 bits is for what isn't asked: a reader counts twice where the item
+    # is its own only piece, each worker once more while it sends, and commands and dumps that need the item while they run.
+    return it.refs >= 60000
 
 
 cdef inline Result lock_first(Conn* c, const char* key, size_t nkey) noexcept nogil:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import ssl
 
+from mcserver.rules import is_port
+
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
 SECONDS = 5.0
 READ_BYTES = 1 << 18
@@ -33,7 +35,7 @@ def parse_address(text: str) -> tuple[str, int] | str:
         port = port.removeprefix(":")
     elif text.count(":") == 1:
         host, _, port = text.partition(":")
-    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536)):
+    if not host or (port and not is_port(port, 1)):
         raise ToolError(f"'{text}' is no address: write HOST, HOST:PORT, [IPv6]:PORT, or the path of a Unix socket")
     return host, int(port or DEFAULT_PORT)
 

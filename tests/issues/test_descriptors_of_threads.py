@@ -1,0 +1,68 @@
+"""Threads have descriptors of their own: with -t 64 as many clients get in as -c says. And threads that the system refuses."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mcserver.logs import Writer
+from tests.conftest import Start
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.mark.slow
+def test_as_many_clients_as_asked_for_with_64_threads(start: Start) -> None:
+    server = start("-t", "64", "-c", "100")
+    soft, _ = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    own = sum(1 for _ in Path(f"/proc/{server.pid}/fd").iterdir())
+    if soft < 4096:
+        assert soft - own >= 100
+    clients = [server.connect() for _ in range(100)]
+    assert all(each.command(b"mn") == b"MN\r\n" for each in clients)
+
+
+def test_room_for_the_threads_is_asked_for() -> None:
+    code = (
+        "import resource; from mcserver.process import raise_descriptor_limit as ask; n = resource.RLIMIT_NOFILE;"
+        "resource.setrlimit(n, (50, resource.getrlimit(n)[1])); ask(100, 64); print(resource.getrlimit(n)[0])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=20)
+    assert int(done.stdout) >= 100 + 150  # a server of 64 threads without clients has 144 open
+
+
+def test_threads_that_the_system_refuses() -> None:
+    # Not even the log has a thread then; what it holds is written at the end.
+    done = subprocess.run(
+        ["prlimit", "--nproc=1:1", sys.executable, "-m", "mcserver", "-u", "nobody", "-p", "-1", "-l", "127.0.0.1"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 71
+    assert "can't start 4 threads: Resource temporarily unavailable; raise `ulimit -u`" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_log_that_gets_its_thread_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, descriptor = os.pipe()
+    writer = Writer(descriptor)
+
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        writer.put(b"one\n")
+    writer.put(b"two\n")
+    writer.finish()
+    assert os.read(reader, 100) == b"one\ntwo\n"
+    os.close(reader)
