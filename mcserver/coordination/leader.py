@@ -9,11 +9,12 @@ written into what the leader writes, so that the log itself shows who wrote in w
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from .cells import Cells
 from .context import SECOND, Context, Signal
 from .entry import NEWEST, line
-from .layout import Floor, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
+from .layout import Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
 from .log import Log, Text
 from .membership import Membership
 from .ports import Change, Check, Create, Delete, Malformed, NoNode, Operation, Set
@@ -91,6 +92,7 @@ class Leader:
         await self._see(f"{layout.leader}/{order[0]}")
         if place > 0:
             self._step_down()
+            await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
             if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
                 await self._wait_for_its_turn()
             return
@@ -107,8 +109,48 @@ class Leader:
         """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that."""
         context = self._context
         while not await self.wake.wait(context.settings.max_stale):
-            if await context.zk.exists(self.candidate) is None:
+            if await context.zk.exists(self.candidate) is None or not await self._can_lead(self.name):
                 return
+
+    async def _can_lead(self, name: str | None) -> bool:
+        """Whether a member reads the log as it is now. A server of an earlier release may stand first and not do so."""
+        form = self._membership.format
+        if form < 2 or name is None or not is_name(name):
+            return True
+        record = self._membership.members.get(name)
+        if record is None:
+            path = self._context.layout.member(name)
+            try:
+                data, _ = await self._context.zk.get(path)
+                record = MemberRecord.decode(data)
+            except NoNode:
+                return True  # about to go, or about to come
+            except Malformed as error:
+                self._context.unreadable(path, data, error)
+                return True
+        return record.reads >= form
+
+    async def _clear_the_way(self, before: Sequence[str]) -> None:
+        """Deletes the candidates before ours when none of their members can lead: nobody else would come to lower the format.
+
+        They queue up anew, behind us. To depose somebody is always safe: a leader's every write checks its candidate.
+        """
+        if await self._can_lead(self.name):
+            return
+        for path in reversed(before):
+            try:
+                data, _ = await self._context.zk.get(path)
+            except NoNode:
+                continue
+            if await self._can_lead(data.decode(errors="replace")):
+                return
+        log.warning("%s leads, and does not read the log as it is now: it is deposed", self.name)
+        for path in before:
+            self._context.budget.wrote("leader", self._context.now())
+            try:
+                await self._context.zk.delete(path)
+            except NoNode:
+                pass
 
     async def _take_place(self, path: str) -> None:
         if path == self.candidate:
