@@ -40,6 +40,7 @@ class Leader:
         self._session = 0
         self.candidate = ""  # the path of our znode
         self._first = ""  # the path of the leader's znode
+        self._is_stuck = False  # whoever leads can't
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
         self._refreshed = self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
@@ -92,7 +93,9 @@ class Leader:
         await self._see(f"{layout.leader}/{order[0]}")
         if place > 0:
             self._step_down()
-            await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
+            if self._is_stuck:
+                self._is_stuck = False
+                await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
             if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
                 await self._wait_for_its_turn()
             return
@@ -106,10 +109,14 @@ class Leader:
         await self.wake.wait(context.settings.trim_every)
 
     async def _wait_for_its_turn(self) -> None:
-        """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that."""
+        """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that.
+
+        Or until whoever leads turns out to be unable to.
+        """
         context = self._context
         while not await self.wake.wait(context.settings.max_stale):
-            if await context.zk.exists(self.candidate) is None or not await self._can_lead(self.name):
+            self._is_stuck = not await self._can_lead(self.name)
+            if self._is_stuck or await context.zk.exists(self.candidate) is None:
                 return
 
     async def _can_lead(self, name: str | None) -> bool:
