@@ -91,9 +91,17 @@ class Acks:
         waited: list[str] = []
         unwaited = []
         names, boot = await self._members(), membership.boot
+        if len(membership.nodes.keys() - names):
+            names = [*names, *(name for name in membership.nodes if name not in membership.members)]
         for name in names:
+            if name.startswith(boot) and membership.is_own(name):
+                continue
             record = membership.members.get(name)
-            if record is None or (name.startswith(boot) and membership.is_own(name)) or membership.is_out(name):
+            if record is None:
+                if name in membership.nodes:  # live; somebody has deleted what says that it may be serving
+                    waited.append(name)
+                continue
+            if membership.is_out(name):
                 continue
             if record.on_stale == "serve":
                 unwaited.append(name)

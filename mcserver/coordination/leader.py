@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from .cells import Cells
 from .context import SECOND, Context, Signal
 from .entry import NEWEST, line
-from .layout import Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
+from .layout import Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, parts, sequence_of
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, Create, Delete, Malformed, NoNode, Operation, Set
+from .ports import Change, Check, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 
@@ -82,7 +82,10 @@ class Leader:
             return
         mine = [name for name in names if name.startswith(self._guid)]
         if not mine:
-            # Without the answer to this, the next look finds the candidate by its guid.
+            # Without the answer to this, the next look finds the candidate by its guid. It may get the path of one that was
+            # deleted, when somebody has deleted what counts them, too: it is another one all the same.
+            self.candidate = ""
+            self._step_down()
             name = self._membership.name.encode()
             context.budget.wrote("leader", context.now())
             await zk.create(f"{layout.leader}/{self._guid}-n-", name, ephemeral=True, sequence=True)
@@ -222,7 +225,7 @@ class Leader:
             await self._make_log(meta, stat.version, kept, log_stat.version)
             self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
-        await self._membership.look()
+        await self._restore_members(await self._membership.look())
         form = self._format()
         if form >= 2:
             await self.registrar.keep(self._write)
@@ -234,6 +237,20 @@ class Leader:
         await self._clear_logs(meta)
         await self._clear_members()
         await self._refresh()
+
+    async def _restore_members(self, members: Sequence[str]) -> None:
+        """A live server whose record under /members somebody has deleted gets it again: whoever waits goes by it."""
+        membership, layout = self._membership, self._context.layout
+        lost = membership.nodes.keys() - members
+        for name, node in [(name, membership.nodes[name]) for name in sorted(lost)]:
+            record = self.registrar.lost_record(name, node).encode()
+            try:
+                await self._write(Check(layout.node(name)), Create(layout.member(name), record))
+            except NodeExists:
+                pass  # it came between our two looks
+            except NoNode as error:
+                if error.index == 0:
+                    raise
 
     def _format(self) -> int:
         """The highest format that every member reads, those included that may only be serving still."""
@@ -267,10 +284,14 @@ class Leader:
     async def _used(self) -> int:
         """No generation above this was ever used: each began with a create below `invalidation`, which counts them.
 
-        For when nobody can say which was the last. Used twice it would make one version of two entries.
+        For when nobody can say which was the last. Used twice it would make one version of two entries. Somebody may have
+        deleted what counts them: so whatever a live server has applied is older, too.
         """
         stat = await self._context.zk.exists(self._context.layout.invalidation)
-        return stat.cversion if stat else 0
+        await self._membership.look()
+        await self._membership.read_nodes()
+        known = [parts(node.applied)[0] for node in self._membership.nodes.values()]
+        return max([stat.cversion if stat else 0, *known])
 
     async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""

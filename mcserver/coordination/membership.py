@@ -97,8 +97,9 @@ class Membership:
         context.trace("registered", name)
 
     def forget(self) -> None:
-        """Our znode is gone though the session lives: the next registration takes another name."""
+        """Our znode is gone though the session lives: the next registration takes another name, which proves nothing yet."""
         self._session = 0
+        self.is_verified = False
         self._registrations += 1
 
     def record(self, applied: int) -> bytes:
@@ -296,13 +297,13 @@ class Membership:
         return self.own_state if name == self.name else self.nodes[name].state
 
     def read_node(self, name: str, data: bytes) -> NodeRecord | None:
-        """Notes what a live server's record says; None when it says nothing that is readable."""
+        """Notes what a live server's record says; None when it says nothing that is readable: what it said before stands."""
         try:
-            self.nodes[name] = NodeRecord.decode(data)
+            node = self.nodes[name] = NodeRecord.decode(data)
         except Malformed as error:
             self._context.unreadable(self._context.layout.node(name), data, error)
-            self.nodes.pop(name, None)
-        return self.nodes.get(name)
+            return None
+        return node
 
     def note(self, name: str, applied: int, state: str) -> None:
         """What somebody else has read in a live server's record."""
@@ -386,7 +387,11 @@ class Membership:
         try:
             news = News.decode(data)
             if not roll.follow(news):
-                data, _ = await zk.get(layout.list)
+                try:
+                    data, _ = await zk.get(layout.list)
+                except NoNode:
+                    roll.mark = ""
+                    return  # the leader writes it again, and the news with it
                 roll.start(Listing.decode(data))
                 if not roll.follow(news):
                     roll.mark = ""  # the list is older, or newer, than these news

@@ -75,11 +75,14 @@ def test_one_of_the_first_release_that_comes_later_brings_the_format_down() -> N
 def test_one_of_the_first_release_that_comes_to_lead_a_newer_log_is_deposed() -> None:
     """It can't read the log, so it could never lower the format, and whoever can would wait behind it for ever."""
     fleet = Quiet(1)
-    old = released(fleet, "n2")
-    fleet.run(20)  # it is a candidate; the format is not down yet
-    assert fleet.meta()["format"] == NEWEST
     first = fleet.hosts[0]
+    first.zk.cut()
     fleet.ensemble.end_session(fleet.ensemble.sessions[first.zk.session], forced=True)
+    old = released(fleet, "n2")
+    fleet.run(100)
+    assert old.node.election.is_leader
+    assert fleet.meta()["format"] == NEWEST
+    first.zk.heal()
     fleet.run(1500)
     assert first.node.election.is_leader
     assert fleet.meta()["format"] == 1

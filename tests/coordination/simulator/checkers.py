@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, Meta, NodeRecord, sequence_of, version
-from mcserver.coordination.ports import Change, Check, Create, Set
+from mcserver.coordination.ports import Change, Check, Create, Malformed, Set
 
 from .cache import Item
 from .ensemble import Transaction
@@ -70,6 +70,7 @@ class Checkers:
         self.restored = 0  # true time of the last loss of data by the ensemble
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
+        self.forgotten: set[str] = set()  # boots for which `applied` can't wait
         self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
@@ -78,6 +79,7 @@ class Checkers:
     def on_commit(self, transaction: Transaction) -> None:
         operations = transaction.operations
         if not operations:
+            self._forgotten(transaction)
             return
         for delta in transaction.deltas:
             if delta.kind != "create":
@@ -94,6 +96,13 @@ class Checkers:
                     if isinstance(operation, Create):
                         self._log_begins(operation.path.rsplit("/", 1)[1])
                     self._floor(operation.path, Floor.decode(operation.data), transaction)
+
+    def _forgotten(self, transaction: Transaction) -> None:
+        """A server that goes while the record that outlives it was deleted by hand: nobody can know that it may be serving."""
+        for delta in transaction.deltas:
+            name = delta.path.rpartition("/")[2]
+            if delta.path == f"/cache/nodes/{name}" and f"/cache/members/{name}" not in self.fleet.ensemble.tree.nodes:
+                self.forgotten.add(name.rsplit(".", 2)[0])
 
     @staticmethod
     def _is_append(operations: list[Any]) -> bool:
@@ -146,7 +155,10 @@ class Checkers:
         settled = transaction.time - 400 * MS
         for name in tree.nodes["/cache/nodes"].children:
             node = tree.nodes[f"/cache/nodes/{name}"]
-            applied = NodeRecord.decode(node.data).applied
+            try:
+                applied = NodeRecord.decode(node.data).applied
+            except Malformed:
+                continue  # somebody has written over it
             young = self._born.get(f"/cache/nodes/{name}", 0) > settled  # the leader may not have seen it yet
             if not young and 0 <= applied < version(gen, floor.floor) - 1:
                 raise Violation("P8", f"floor {floor.floor} though {name} has applied {applied & 0xFFFFFFFF}")
@@ -174,7 +186,7 @@ class Checkers:
             if not self._forgiven(done.time):
                 name = "P1" if done.change.kind in ("delete", "stale") else "P9"
                 raise Violation(name, f"{what}, {(now - done.time) / SECOND:.3f} s after {done.change} was committed")
-        for ack in self.acked[key]:
+        for ack in self.acked[key] if host.node.membership.boot not in self.forgotten else ():
             if item.since < ack.invoked and not (item.stale and softly(ack.change)):
                 name = "P2" if ack.change.kind in ("delete", "stale") else "P9"
                 raise Violation(name, f"{what} after {ack.change} was confirmed as applied")

@@ -44,11 +44,17 @@ remember_what_is_pure()
 
 
 def simulate(
-    seed: int, mutation: str = "", note: Callable[[str], None] | None = None, upgrade: bool = False, members: int = 0
+    seed: int,
+    mutation: str = "",
+    note: Callable[[str], None] | None = None,
+    upgrade: bool = False,
+    members: int = 0,
+    strange: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
-    `upgrade`: from the earlier release; `members`: so many servers instead of two or three.
+    `upgrade`: from the earlier release; `members`: so many servers instead of two or three; `strange`: somebody who may write
+    to ZooKeeper deletes and overwrites what is the fleet's.
     """
     world = World(seed)
     if note is not None:
@@ -56,7 +62,7 @@ def simulate(
     with MUTATIONS[mutation]() if mutation else nullcontext():
         fleet = Fleet(world)
         try:
-            _run(fleet, FAULTS.get(mutation) or [], upgrade, members)
+            _run(fleet, FAULTS.get(mutation) or (faults.STRANGE if strange else []), upgrade, members)
         except Violation as violation:
             return Outcome(seed, violation, world.events)
         finally:
