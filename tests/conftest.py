@@ -38,6 +38,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _nothing_is_left_open() -> Iterator[None]:
     """What a module's tests left for the garbage collector to close is an error of that module, not of a later one by chance."""
+    gc.freeze()  # what was there before isn't looked at again: that took nearly half of the time of --quick
     yield
     gc.collect()
 

@@ -155,6 +155,7 @@ def test_bad_arguments_are_refused(loadgen: Path, arguments: tuple[str, ...]) ->
     assert "usage: loadgen" in report.stderr
 
 
+@pytest.mark.slow
 def test_fill_and_count_agree_with_memcached() -> None:
     with peer().running(memory=64) as server:
         fill = load(server, "fill", keys=5000, value="20-1000", depth=64, probe=True)

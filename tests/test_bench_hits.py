@@ -52,6 +52,7 @@ MIXED = [
 ]
 
 
+@pytest.mark.slow
 def test_a_replay_counts_what_it_should() -> None:
     outcome = Stage().replay(peer(), requests(*MIXED), 16)
     assert outcome.hits == pytest.approx(100 * 4 / 8)
@@ -121,6 +122,7 @@ def test_a_bad_file_of_requests_is_refused(tmp_path: Path, content: bytes | None
         load(Server("none", 1, os.getpid()), "replay", file=str(file))
 
 
+@pytest.mark.slow
 def test_a_paced_replay_takes_its_time(tmp_path: Path) -> None:
     file = tmp_path / "requests"
     file.write_bytes(requests(*((key, 10, CACHED) for key in range(320))).packed())
@@ -173,6 +175,7 @@ def test_the_share_of_the_keys_fits(model: str) -> None:
     assert largest / smallest == pytest.approx({"equal": 1, "spread": 228, "two": 100}[model], rel=0.02)
 
 
+@pytest.mark.slow
 def test_stress_loads_do_what_they_say() -> None:
     one_size, any_size, shift = stress.loads(4, 20_000).values()
     for made in (one_size, any_size):

@@ -238,6 +238,7 @@ BAD_LINES = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", BAD_LINES)
 def test_bad_lines_end_with_the_exit_code_of_memcached_1_6_18(line: str) -> None:
     memcached = subprocess.run(["memcached", *line.split()], capture_output=True, timeout=10, check=False)
@@ -351,6 +352,7 @@ def test_files_of_tls_are_looked_at_before_the_start(tmp_path: Path, option: str
 # Pages and the program ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments", [["-h"], ["--help"], ["-V"], ["--version"], ["-i"], ["--license"], ["-vVz"], ["-c", "9", "-h", "-z"]]
 )
@@ -400,6 +402,7 @@ def test_help_and_version_load_nothing_heavy(page: str) -> None:
         assert heavy not in loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["-c", "0"], ["-I", "10"], ["-Z"], ["-l", "h:x", "-u", "root"]])
 def test_errors_are_one_clear_text_on_stderr(arguments: list[str]) -> None:
     result = run(*arguments)

@@ -130,6 +130,7 @@ def test_what_is_only_checked_at_the_end_is_refused_too(file: Path) -> None:
         parsed(file, "max-stale = 3")
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path):
         result = run_to_end("-u", "root", "--config", str(path))
@@ -221,6 +222,7 @@ def test_every_setting_can_stand_in_a_file_and_is_shown() -> None:
 # Reloading -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_reload_changes_what_is_live_and_names_what_is_not(start: Start, file: Path) -> None:
     file.write_text("memory-limit = 64\nconn-limit = 100\nthreads = 4\n[extended]\nidle_timeout = 0")
     server = start("--config", str(file))
@@ -246,6 +248,7 @@ def test_a_reload_changes_what_is_live_and_names_what_is_not(start: Start, file:
     assert "conn-limit is 2 now" in log
 
 
+@pytest.mark.slow
 def test_a_bad_file_changes_nothing(start: Start, file: Path) -> None:
     file.write_text("conn-limit = 100")
     server = start("--config", str(file))
@@ -264,6 +267,7 @@ def test_a_bad_file_changes_nothing(start: Start, file: Path) -> None:
     eventually(lambda: client.stats("settings")["maxconns"] == "50")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["", "memory-limit = 1024\nconn-limit = 1", "memory-limit = 1024\nconn-li"])
 def test_a_file_that_is_half_written_changes_nothing(start: Start, file: Path, written: str) -> None:
     text = "memory-limit = 1024\nconn-limit = 100\n"
@@ -281,6 +285,7 @@ def test_a_file_that_is_half_written_changes_nothing(start: Start, file: Path, w
     eventually(lambda: client.stats("settings")["maxconns"] == "90")
 
 
+@pytest.mark.slow
 def test_memory_beyond_what_was_reserved_is_refused_and_the_rest_done(start: Start, file: Path) -> None:
     file.write_text("memory-limit = 64")
     server = start("--config", str(file))
@@ -292,6 +297,7 @@ def test_memory_beyond_what_was_reserved_is_refused_and_the_rest_done(start: Sta
     assert client.stats()["limit_maxbytes"] == str(64 << 20)
 
 
+@pytest.mark.slow
 def test_without_a_file_a_reload_says_so(start: Start) -> None:
     server = start()
     server.signal(signal.SIGHUP)

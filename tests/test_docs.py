@@ -33,6 +33,7 @@ def test_links_of_the_files_beside_the_site(name: str) -> None:
         assert not anchor or anchor in anchors(found), target
 
 
+@pytest.mark.slow
 def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
@@ -40,6 +41,7 @@ def test_the_site_has_no_broken_link(tmp_path: Path) -> None:
     assert (tmp_path / "site/testing/index.html").exists()
 
 
+@pytest.mark.slow
 def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     (tmp_path / "docs").mkdir()
     settings = (ROOT / "mkdocs.yml").read_text()

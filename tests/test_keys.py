@@ -55,6 +55,7 @@ def test_every_byte_in_every_line(full: Server) -> None:
     assert client.command(b"mn") == b"MN\r\n", "the connection is in step"
 
 
+@pytest.mark.slow
 def test_every_byte_before_a_watcher_and_in_the_log(full: Server) -> None:
     watcher, client = full.connect(), full.connect()
     assert watcher.command(b"watch fetchers mutations deletions") == b"OK\r\n"
@@ -67,6 +68,7 @@ def test_every_byte_before_a_watcher_and_in_the_log(full: Server) -> None:
     assert all(line.isprintable() for line in full.log().split("\n"))
 
 
+@pytest.mark.slow
 def test_a_key_does_not_forge_a_line(start: Start) -> None:
     client = start().connect()
     assert client.command(b"ms eA0KRU5EDQpJVEVNIGZha2UgWzEgYjsgMCBzXQ0K 1 b\r\nx") == b"HD\r\n"

@@ -54,6 +54,7 @@ def unread_server(*args: str) -> Iterator[tuple[subprocess.Popen[bytes], Callabl
         process.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verbose", ["", "-vv"])
 def test_a_stderr_that_nobody_reads_stops_nobody(verbose: str) -> None:
     with unread_server(*filter(None, [verbose])) as (process, connect):
@@ -73,6 +74,7 @@ def test_a_stderr_that_nobody_reads_stops_nobody(verbose: str) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 def test_what_clients_cause_is_said_once_and_counted(start: Start) -> None:
     server = start()
     client = server.connect()
@@ -88,6 +90,7 @@ def test_what_clients_cause_is_said_once_and_counted(start: Start) -> None:
     assert client.stats()["log_worker_dropped"] == str(4999 + 49)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (0, 1, 2)])
 @pytest.mark.parametrize("daemon", [False, True])
 def test_closed_standard_streams(tmp_path: Path, closed: tuple[int, ...], daemon: bool) -> None:
@@ -174,6 +177,7 @@ def test_every_byte_of_a_key_is_traced(byte: int) -> None:
     assert list(trace_lines(text)) == [b">28 sending key " + key, b">28 sending key b", b">28 END"]
 
 
+@pytest.mark.slow
 def test_a_tab_in_a_key_is_traced(start: Start) -> None:
     server = start("-vv")
     client = server.connect()

@@ -83,6 +83,7 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_build_without_a_compiler_says_what_to_install(tmp_path: Path) -> None:
     """In its first line: the rest of pip's page is long."""
     code = "import sys; sys.path.insert(0, sys.argv[1]); import backend; backend.build_wheel(sys.argv[2])"

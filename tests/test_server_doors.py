@@ -65,6 +65,7 @@ def test_text_that_begins_like_binary_where_that_is_switched_off(start: Start) -
     assert client.command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [b"get a\r\n", b"\x00\x01", b"version\r\n"])
 def test_text_where_only_binary_is_spoken(start: Start, data: bytes) -> None:
     server = start("-B", "binary")
@@ -74,6 +75,7 @@ def test_text_where_only_binary_is_spoken(start: Start, data: bytes) -> None:
     client.until(b"\x81\x0a")
 
 
+@pytest.mark.slow
 def test_they_are_counted_and_told_once(server: Server, client: Client) -> None:
     for _ in range(3):
         turned_away(server, PING)
@@ -85,6 +87,7 @@ def test_they_are_counted_and_told_once(server: Server, client: Client) -> None:
     assert client.stats()["wrong_protocol"] == "0"
 
 
+@pytest.mark.slow
 def test_the_first_bytes_may_come_one_by_one(server: Server, client: Client) -> None:
     for data in (PING, b"GET / HTTP/1.1\r\n", b"\x16\x03\x01\x00\x05hello"):
         whole = turned_away(server, data)
@@ -101,12 +104,14 @@ def test_the_first_bytes_may_come_one_by_one(server: Server, client: Client) -> 
     assert client.command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_what_only_begins_like_that_is_text(client: Client) -> None:
     assert client.command(b"*1 a") == b"ERROR\r\n"
     assert client.command(b"GET a") == b"ERROR\r\n"
     assert client.command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_the_binary_protocol_on_a_unix_socket(start: Start, tmp_path) -> None:  # type: ignore[no-untyped-def]
     client = start("-s", str(tmp_path / "socket")).connect()
     client.send(

@@ -37,6 +37,7 @@ def test_connection_over_the_limit_is_refused(start: Start) -> None:
     assert server.connect().command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_listener_pauses_without_maxconns_fast(start: Start) -> None:
     server = start("-c", "2", "-o", "no_maxconns_fast")
     first, second = server.connect(), server.connect()
@@ -53,6 +54,7 @@ def test_listener_pauses_without_maxconns_fast(start: Start) -> None:
     assert int(first.stats()["time_in_listen_disabled_us"]) > 0
 
 
+@pytest.mark.slow
 def test_many_connections_come_and_go(start: Start) -> None:
     server = start("-c", "400")
     witness = server.connect()
@@ -70,6 +72,7 @@ def test_many_connections_come_and_go(start: Start) -> None:
     assert stats["rejected_connections"] == "0"
 
 
+@pytest.mark.slow
 def test_more_connections_than_the_soft_limit_of_files(start: Start) -> None:
     server = start("-c", "1500")
     clients = [server.connect() for _ in range(1200)]
@@ -159,6 +162,7 @@ def test_greedy_reader_gets_all_of_it_later(server: Server, client: Client) -> N
     assert received == len(reply) * count
 
 
+@pytest.mark.slow
 def test_metadump_to_a_slow_reader(server: Server, client: Client) -> None:
     batch = b"".join(b"set key-%d-%s 0 0 1 noreply\r\nx\r\n" % (i, b"k" * 200) for i in range(20000))
     client.send(batch)
@@ -201,6 +205,7 @@ WORDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
 def test_garbage_harms_nobody(server: Server, client: Client, seed: int) -> None:
     chance = random.Random(seed)
@@ -222,6 +227,7 @@ def test_garbage_harms_nobody(server: Server, client: Client, seed: int) -> None
     assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_long_batch_gives_others_their_turn(server: Server, client: Client) -> None:
     greedy = server.connect()
     count = 20_000
@@ -257,6 +263,7 @@ def test_no_descriptors_left(start: Start) -> None:
     assert server.connect().command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -274,6 +281,7 @@ async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(
     connections.close_all()
 
 
+@pytest.mark.slow
 def test_lines_without_an_end_are_bounded_together(start: Start) -> None:
     server = start("-o", "read_buf_mem_limit=8")
     witness = server.connect()
@@ -307,6 +315,7 @@ def test_lines_without_an_end_are_bounded_together(start: Start) -> None:
     assert long.command(b"get " + b"k " * 1_000_000, b"END\r\n") == b"END\r\n"
 
 
+@pytest.mark.slow
 def test_multigets_that_are_not_read_are_bounded_together(start: Start) -> None:
     """What is left of a long one's keys waits until its client reads: it counts as a line without an end does."""
     server = start("-o", "read_buf_mem_limit=8")

@@ -88,6 +88,7 @@ def test_port_file_goes_with_any_name(start: Start) -> None:
     assert server.port_file.read_text() == f"TCP INET: {server.port}\n"
 
 
+@pytest.mark.slow
 def test_port_in_use_says_what_to_change(server: Server) -> None:
     ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", str(server.port))
     assert ended.returncode == 71
@@ -172,6 +173,7 @@ def test_unix_socket_with_a_name_that_is_too_long(tmp_path: Path) -> None:
     assert "None" not in ended.stderr
 
 
+@pytest.mark.slow
 def test_socket_of_a_living_server_stays(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "socket"
     server = start("-s", str(path))
@@ -233,6 +235,7 @@ def test_a_port_that_needs_root_is_opened_before(start: Start) -> None:
     assert server.connect().command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_runs_as_the_given_user(start: Start) -> None:
     if os.getuid() != 0:  # only root can change its user; anybody else's -u is ignored
         assert start("-u", "nobody").connect().command(b"mn") == b"MN\r\n"
@@ -270,6 +273,7 @@ def test_stats_conns(server: Server) -> None:
     assert stats[f"{idle}:state"] == "conn_new_cmd"
 
 
+@pytest.mark.slow
 def test_connection_events(server: Server) -> None:
     watcher = server.connect()
     assert watcher.command(b"watch connevents") == b"OK\r\n"
@@ -281,6 +285,7 @@ def test_connection_events(server: Server) -> None:
     assert re.search(rb"type=conn_close rip=127\.0\.0\.1 rport=%d transport=tcp reason=normal cfd=\d+\n" % port, closed)
 
 
+@pytest.mark.slow
 def test_watcher_that_leaves_is_forgotten(server: Server) -> None:
     watcher, client = server.connect(), server.connect()
     assert watcher.command(b"watch") == b"OK\r\n"
@@ -289,6 +294,7 @@ def test_watcher_that_leaves_is_forgotten(server: Server) -> None:
     eventually(lambda: client.stats()["log_watchers"] == "0")
 
 
+@pytest.mark.slow
 def test_more_connections_than_the_system_allows() -> None:
     ended = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-c", "2000000000")
     assert ended.returncode == 71

@@ -103,6 +103,7 @@ def test_a_failed_login_is_slow_and_keeps_nobody_waiting(start: Start, users: Pa
     assert "wrong" not in server.log()
 
 
+@pytest.mark.slow
 def test_whoever_leaves_after_a_failed_login_does_no_harm(start: Start, users: Path) -> None:
     server = start("-Y", str(users))
     for _ in range(5):
@@ -116,6 +117,7 @@ def test_whoever_leaves_after_a_failed_login_does_no_harm(start: Start, users: P
     assert "internal error" not in server.log()
 
 
+@pytest.mark.slow
 def test_sighup_reads_the_users_again(start: Start, users: Path) -> None:
     server = start("-Y", str(users))
     inside = server.connect()
@@ -136,6 +138,7 @@ def test_sighup_reads_the_users_again(start: Start, users: Path) -> None:
     assert line(client) == b"STORED\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "error"),
     [
@@ -153,6 +156,7 @@ def test_a_file_that_is_none_stops_at_start(tmp_path: Path, text: str, error: st
     assert f"can't read the users in {file}" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_is_missing_stops_at_start(tmp_path: Path) -> None:
     done = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-Y", str(tmp_path / "none"))
     assert done.returncode == 1
@@ -228,6 +232,7 @@ def test_sasl_is_answered_as_by_memcached(
             theirs.close()
 
 
+@pytest.mark.slow
 def test_sasl_of_one_server(start: Start, users: Path) -> None:
     server = start("-S", environment={"MEMCACHED_SASL_PWDB": str(users)})
     version = exchange(server.connect(), [request(b.VERSION)])
@@ -239,6 +244,7 @@ def test_sasl_of_one_server(start: Start, users: Path) -> None:
     assert (figures[b"auth_enabled_sasl"], figures[b"binding_protocol"]) == (b"yes", b"binary")
 
 
+@pytest.mark.slow
 def test_sasl_needs_users() -> None:
     environment = {"MEMCACHED_SASL_PWDB": ""}
     done = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-S", environment=environment)
@@ -247,6 +253,7 @@ def test_sasl_needs_users() -> None:
     assert os.environ.get("MEMCACHED_SASL_PWDB") is None
 
 
+@pytest.mark.slow
 def test_the_trace_has_no_password(start: Start, users: Path) -> None:
     server: Server = start("-vv", "-Y", str(users))
     client = server.connect()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
 
@@ -40,6 +42,7 @@ def test_quiet_says_nothing_of_commands(server: Server, client: Client) -> None:
     assert server.log() == before
 
 
+@pytest.mark.slow
 def test_verbosity_works_while_running(server: Server, client: Client) -> None:
     assert client.command(b"verbosity 2") == b"OK\r\n"
     assert client.command(b"get traced", b"END\r\n") == b"END\r\n"
@@ -49,6 +52,7 @@ def test_verbosity_works_while_running(server: Server, client: Client) -> None:
     assert "hidden" not in server.log()
 
 
+@pytest.mark.slow
 def test_json(start: Start) -> None:
     server = start("--log-json", "-vv")
     talk(server)
@@ -59,12 +63,14 @@ def test_json(start: Start) -> None:
     assert any(entry["logger"] == "mcserver.trace" and entry["message"].endswith(" get a") for entry in entries)
 
 
+@pytest.mark.slow
 def test_ascii_only_says_so(start: Start) -> None:
     server = start("-vv", "-B", "ascii")
     assert server.connect().command(b"mn") == b"MN\r\n"
     eventually(lambda: re.search(r"^<\d+ new ascii client connection\.$", server.log(), re.MULTILINE))
 
 
+@pytest.mark.slow
 def test_bytes_that_are_no_text_are_traced_safely(start: Start) -> None:
     server = start("-vv")
     client: Client = server.connect()

@@ -8,6 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 from tests.conftest import Start
 from tests.peer import memcached
 from tests.serving import Client, eventually
@@ -60,6 +62,7 @@ def events(server: Callable[[], Client]) -> list[str]:
     return [line for line, _ in groupby(lines)]
 
 
+@pytest.mark.slow
 def test_watch_lines_are_memcacheds(start: Start) -> None:
     ours = events(start().connect)
     with memcached() as address:
@@ -96,6 +99,7 @@ def trace(client: Client, log: Callable[[], str]) -> list[str]:
     return [re.sub(r"^([<>])\d+ ", r"\1", re.sub(r"( \d+)?( sending key) ", r"\2 ", line)) for line in lines]
 
 
+@pytest.mark.slow
 def test_trace_is_memcacheds(start: Start) -> None:
     server = start("-vv")
     ours = trace(server.connect(), server.log)
@@ -145,6 +149,7 @@ def counters(client: Client) -> dict[str, str]:
     return {key: stats[key] for key in COUNTERS.split()}
 
 
+@pytest.mark.slow
 def test_counters_are_memcacheds(start: Start) -> None:
     ours = counters(start().connect())
     with memcached() as address:

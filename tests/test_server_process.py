@@ -15,6 +15,7 @@ from tests.conftest import Start
 from tests.serving import Client, Server, eventually, run_to_end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_ends_with_open_connections(server: Server, number: signal.Signals) -> None:
     clients = [server.connect() for _ in range(20)]
@@ -36,6 +37,7 @@ def test_ends_although_a_client_never_reads(server: Server) -> None:
     assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_replies_drain_at_the_end(server: Server) -> None:
     client = server.connect()
     size = 900_000
@@ -51,6 +53,7 @@ def test_replies_drain_at_the_end(server: Server) -> None:
     assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_no_new_connection_at_the_end(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 900000\r\n" + b"x" * 900000) == b"STORED\r\n"
@@ -114,6 +117,7 @@ def test_pid_file_of_a_living_process_is_a_warning(start: Start, tmp_path: Path)
     assert path.read_text() == f"{server.pid}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"999999999999999999999", b"-1", b"\xff" * 100])
 def test_pid_file_of_nobody(start: Start, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "pid"
@@ -133,12 +137,20 @@ def test_pid_file_does_not_follow_a_link(start: Start, tmp_path: Path) -> None:
     assert precious.read_text() == "data"
 
 
+@pytest.mark.slow
+def test_threads_have_memcacheds_names(start: Start) -> None:
+    server = start("-t", "3")
+    names = [file.read_text().strip() for file in Path(f"/proc/{server.pid}/task").glob("*/comm")]
+    assert names.count("mc-worker") == 3
+
+
 def test_no_new_privileges(server: Server) -> None:
     assert "NoNewPrivs:\t1\n" in Path(f"/proc/{server.pid}/status").read_text()
     for thread in Path(f"/proc/{server.pid}/task").iterdir():
         assert "NoNewPrivs:\t1\n" in (thread / "status").read_text()
 
 
+@pytest.mark.slow
 def test_daemon(tmp_path: Path) -> None:
     pid_file, ports = tmp_path / "pid", tmp_path / "ports"
     started = subprocess.run(
@@ -166,12 +178,14 @@ def test_daemon(tmp_path: Path) -> None:
     eventually(lambda: not Path(f"/proc/{pid}").exists())
 
 
+@pytest.mark.slow
 def test_daemon_tells_the_terminal_of_a_failed_start(server: Server) -> None:
     ended = run_to_end("-u", "root", "-d", "-l", "127.0.0.1", "-p", str(server.port))
     assert ended.returncode == 71
     assert "Address already in use" in ended.stderr
 
 
+@pytest.mark.slow
 def test_daemon_waits_until_it_serves(tmp_path: Path) -> None:
     """Also of what fails late, and with a pid file that can't be written: a word, and the right exit code."""
     environment = {"MEMCACHED_PORT_FILENAME": "/nonexistent/ports"}

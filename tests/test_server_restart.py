@@ -89,6 +89,7 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_shutdown_graceful_keeps_and_shutdown_does_not(start: Start, memory: Path) -> None:
     server = start("-e", str(memory), "-A")
     client = stored(server)
@@ -105,6 +106,7 @@ def test_shutdown_graceful_keeps_and_shutdown_does_not(start: Start, memory: Pat
     assert "starting empty: there is no record of it" in server.log()
 
 
+@pytest.mark.slow
 def test_a_crash_starts_empty(start: Start, memory: Path) -> None:
     for number in (signal.SIGKILL, signal.SIGTERM):
         server = start("-e", str(memory))
@@ -116,6 +118,7 @@ def test_a_crash_starts_empty(start: Start, memory: Path) -> None:
         leave(server)
 
 
+@pytest.mark.slow
 def test_a_flush_that_was_due_comes(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     stored(server).command(b"flush_all 2")
@@ -128,6 +131,7 @@ def test_a_flush_that_was_due_comes(start: Start, memory: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_a_record_is_good_once(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     stored(server)
@@ -144,6 +148,7 @@ def test_a_record_is_good_once(start: Start, memory: Path) -> None:
     assert "don't belong together" in server.log()
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_record_is_good_for_nothing(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     stored(server)
@@ -157,6 +162,7 @@ def test_a_copy_of_a_record_is_good_for_nothing(start: Start, memory: Path) -> N
     assert "don't belong together" in server.log()
 
 
+@pytest.mark.slow
 def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
     meta = memory.with_name("memory.meta")
     meta.mkdir()
@@ -165,6 +171,7 @@ def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
     assert ended.stderr.splitlines()[-1].endswith(f"remove {meta}, or name another file with -e")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "why"),
     [
@@ -203,6 +210,7 @@ def test_a_record_that_makes_no_sense(field: dict[str, object]) -> None:
         unpack(META_MAGIC + checksum + head + b"record")
 
 
+@pytest.mark.slow
 def test_other_settings_start_empty_and_fitting_ones_do_not(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     stored(server)
@@ -215,6 +223,7 @@ def test_other_settings_start_empty_and_fitting_ones_do_not(start: Start, memory
     assert "starting empty: -I differs" in server.log()
 
 
+@pytest.mark.slow
 def test_two_servers_never_share_a_file(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     second = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-e", str(memory))
@@ -223,6 +232,7 @@ def test_two_servers_never_share_a_file(start: Start, memory: Path) -> None:
     assert stored(server).command(b"mg plain v") == b"VA 5\r\n"
 
 
+@pytest.mark.slow
 def test_files_that_are_not_taken(memory: Path) -> None:
     memory.mkdir()
     link, elsewhere = memory / "link", memory / "elsewhere"
@@ -243,6 +253,7 @@ def test_files_that_are_not_taken(memory: Path) -> None:
     assert elsewhere.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_both_files_are_the_owners_alone(start: Start, memory: Path) -> None:
     server = start("-e", str(memory))
     stored(server)

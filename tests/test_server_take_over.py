@@ -97,6 +97,7 @@ def nameless(server: Server) -> int:
     return sum(str(each.readlink()).startswith("/memfd:mcserver") for each in found)
 
 
+@pytest.mark.slow
 def test_with_a_memory_file(start: Start, tmp_path: Path, memory: Path) -> None:
     options = ("--take-over", str(tmp_path / "door"), "-e", str(memory))
     server = start(*options)
@@ -115,6 +116,7 @@ def test_with_a_memory_file(start: Start, tmp_path: Path, memory: Path) -> None:
     assert server.connect().command(b"mg k v") == b"VA 5\r\n", "and the last one keeps it"
 
 
+@pytest.mark.slow
 def test_another_memory_file_starts_empty_and_lets_the_old_memory_go(
     start: Start, tmp_path: Path, memory: Path
 ) -> None:
@@ -128,6 +130,7 @@ def test_another_memory_file_starts_empty_and_lets_the_old_memory_go(
     assert nameless(new) == 0
 
 
+@pytest.mark.slow
 def test_with_udp(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-U", "-1", "-t", "2")
@@ -140,6 +143,7 @@ def test_with_udp(start: Start, tmp_path: Path) -> None:
     client.close()
 
 
+@pytest.mark.slow
 def test_with_metrics(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     with socket.socket() as one:
@@ -158,6 +162,7 @@ def test_with_metrics(start: Start, tmp_path: Path) -> None:
     assert items() == "memcached_current_items 1.0"
 
 
+@pytest.mark.slow
 def test_who_was_full_when_it_ended_leaves_no_narrow_door(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-c", "1", "-o", "no_maxconns_fast")

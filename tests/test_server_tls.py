@@ -121,6 +121,7 @@ def by_byte(client: Client, data: bytes) -> None:
         client.send(data[at : at + 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("threads", ["1", "4"])
 @pytest.mark.parametrize("send", [whole, by_byte])
@@ -209,6 +210,7 @@ class Wire:
         return data
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "4"])
 def test_large_values_and_slow_readers(
     start: Start, shared: Folder, opened: Callable[..., Client], threads: str
@@ -239,6 +241,7 @@ def test_large_values_and_slow_readers(
 # Starts that can't be ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -283,6 +286,7 @@ def test_a_key_that_needs_a_password_is_refused_without_asking(own: Folder) -> N
     assert (ended.returncode, "Error loading the key" in ended.stderr) == (64, True)
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_in_vain_is_said(start: Start, shared: Folder, tmp_path: Path) -> None:
     assert "-o ssl_key has no effect without -Z" in start("-o", f"ssl_key={shared / 'server.key'}").log()
     plain = start(*shared.options("ssl_verify_mode=1"), "-s", str(tmp_path / "s"))
@@ -291,6 +295,7 @@ def test_what_is_asked_for_in_vain_is_said(start: Start, shared: Folder, tmp_pat
     assert plain.connect().command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_other_ways_to_give_a_key(start: Start, own: Folder, opened: Callable[..., Client]) -> None:
     both = start("-Z", "-o", f"ssl_chain_cert={own / 'server.both'}")
     assert opened(both.address, own.context()).command(b"mn") == b"MN\r\n"
@@ -339,6 +344,7 @@ def gets_in(opened: Callable[..., Client], address: tuple[str, int] | str, conte
         return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", range(4))
 def test_client_certificates_as_in_memcached(
     start: Start, shared: Folder, opened: Callable[..., Client], mode: int
@@ -399,6 +405,7 @@ def test_a_session_without_a_certificate_opens_no_other_door(
         opened(mutual, context, session).command(b"mn")
 
 
+@pytest.mark.slow
 def test_ciphers_and_versions(start: Start, shared: Folder, opened: Callable[..., Client]) -> None:
     server = start(*shared.options("ssl_ciphers=ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"))
     context = shared.context()
@@ -415,6 +422,7 @@ def test_ciphers_and_versions(start: Start, shared: Folder, opened: Callable[...
 # Sessions ----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verify", ["ssl_verify_mode=0", "ssl_verify_mode=2"])
 @pytest.mark.parametrize("kind", ["1.3", "1.2 tickets", "1.2 cache"])
 def test_sessions_are_resumed(
@@ -445,6 +453,7 @@ def serial(client: Client) -> object:
     return certificate["serialNumber"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["command", "SIGHUP"])
 def test_renewed_certificates_serve_new_connections_and_lose_none(
     start: Start, own: Folder, opened: Callable[..., Client], way: str
@@ -525,6 +534,7 @@ def hello(context: ssl.SSLContext) -> bytes:
     return outgoing.read()
 
 
+@pytest.mark.slow
 def test_a_handshake_has_a_time_limit(start: Start, shared: Folder, opened: Callable[..., Client]) -> None:
     server = start(*shared.options("ssl_handshake_timeout=1"))
     first = hello(shared.context())
@@ -542,6 +552,7 @@ def test_a_handshake_has_a_time_limit(start: Start, shared: Folder, opened: Call
     assert "its TLS handshake took longer than ssl_handshake_timeout" in server.log()
 
 
+@pytest.mark.slow
 def test_what_a_handshake_holds_is_counted_and_bounded(
     start: Start, shared: Folder, opened: Callable[..., Client]
 ) -> None:
@@ -559,6 +570,7 @@ def test_what_a_handshake_holds_is_counted_and_bounded(
     assert opened(server.address, shared.context()).command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "answer"),
     [
@@ -588,6 +600,7 @@ def test_http_on_a_port_of_tls_has_the_length_it_says(start: Start, shared: Fold
     assert b"Content-Length: %d\r\n" % len(body) in head + b"\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "4"])
 def test_garbage_is_closed_and_leaves_the_others_alone(
     start: Start, shared: Folder, opened: Callable[..., Client], threads: str
@@ -635,6 +648,7 @@ def test_too_many_connections_are_refused_by_an_alert(
     assert held[0].command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_idle_connections_take_little_memory(start: Start, shared: Folder, opened: Callable[..., Client]) -> None:
     server = start("-c", "400", *shared.options())
     context = shared.context()
@@ -663,6 +677,7 @@ def test_the_end_of_a_connection_is_said(start: Start, shared: Folder, opened: C
     assert opened(server.address, shared.context()).command(b"get a", b"END\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", ["1", "4"])
 def test_replies_that_wait_go_out_before_the_end(
     start: Start, shared: Folder, opened: Callable[..., Client], threads: str
@@ -680,6 +695,7 @@ def test_replies_that_wait_go_out_before_the_end(
     assert server.end() == 0
 
 
+@pytest.mark.slow
 def test_a_killed_client_and_a_stopped_one_hurt_nobody(
     start: Start, shared: Folder, opened: Callable[..., Client]
 ) -> None:

@@ -65,6 +65,7 @@ def test_memcached_tool_display(server: Server, filled: Client) -> None:
     assert sum(counts) == 200
 
 
+@pytest.mark.slow
 def test_memcached_tool_stats_and_settings(server: Server, filled: Client) -> None:
     stats = dict(line.split() for line in tool(server, "stats").splitlines()[1:])
     assert stats["curr_items"] == "200"
@@ -80,6 +81,7 @@ def test_memcached_tool_keys_and_dump(server: Server, filled: Client) -> None:
     assert dump.count("add key:") == 200
 
 
+@pytest.mark.slow
 def test_memcached_tool_sizes(server: Server, filled: Client) -> None:
     assert "sizes_status" in tool(server, "sizes")
 
@@ -116,6 +118,7 @@ def test_setting_keys_are_memcacheds(client: Client, peer: Callable[..., Client]
     ]
 
 
+@pytest.mark.slow
 def test_settings_are_memcacheds(client: Client, peer: Callable[..., Client]) -> None:
     ours, theirs = client.stats("settings"), peer().stats("settings")
     changed_since = {"slab_automove_window", "num_napi_ids"}  # 30 and (null) then, 10 and 0 now
@@ -124,6 +127,7 @@ def test_settings_are_memcacheds(client: Client, peer: Callable[..., Client]) ->
         assert ours[key] == theirs[key], key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sub", ["items", "slabs"])
 def test_class_keys_are_memcacheds(client: Client, peer: Callable[..., Client], sub: str) -> None:
     other = peer()

@@ -123,6 +123,7 @@ def shown(datagrams: list[bytes]) -> list[bytes]:
     return [each[:24] + each[32:] if each[8:9] == b"\x81" else each for each in datagrams]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "head", [b"\0\1\0\0\0\2\0\0", b"\0\1\0\1\0\2\0\0", b"\0\1\0\0\0\0\0\0", b"\0\1\0\5\0\1\0\0",
      b"\0\1\0\0\0\1\0\7", b"\0\1\0\0\1\1\0\0"]
@@ -285,6 +286,7 @@ def test_no_answer_is_much_longer_than_its_request(start: Start, everywhere: boo
         assert [each[8:12] + each[14:16] + each[20:24] for each in binary] == [b"\x81\0\0\0\0\3\0\0\0\x4d"]
 
 
+@pytest.mark.slow
 def test_two_servers_never_answer_each_other(start: Start) -> None:
     """What comes from the server's own port is another server's, or claims to be."""
     (port,) = free_ports(1)
@@ -298,6 +300,7 @@ def test_two_servers_never_answer_each_other(start: Start) -> None:
             other.recv(100)
 
 
+@pytest.mark.slow
 def test_addresses_as_memcacheds(start: Start) -> None:
     first, second = free_ports(2)
     server = start("-l", f"127.0.0.1:{first}", "-p", "-1", "-U", str(second))
@@ -315,6 +318,7 @@ def test_addresses_as_memcacheds(start: Start) -> None:
     assert run_to_end("-u", "root", "-U", "70000").returncode == 64
 
 
+@pytest.mark.slow
 def test_udp_alone(start: Start, tmp_path: object) -> None:
     (port,) = free_ports(1)
     server = start("-l", "127.0.0.1", "-p", str(port), "-U", str(port))
@@ -334,6 +338,7 @@ def total_of_first(client: Datagrams, data: bytes) -> tuple[int, bytes]:
             return HEADER.unpack_from(first)[2], first[HEADER.size :]
 
 
+@pytest.mark.slow
 def test_an_answer_longer_than_a_turn(start: Start) -> None:
     """What is sent of a large value before others have their turn is no end: the rest comes at the next one."""
     server = start("-U", "-1", "-t", "1", "-m", "128", "-I", "24m")
@@ -349,6 +354,7 @@ def test_an_answer_longer_than_a_turn(start: Start) -> None:
     assert tcp.stats()["read_buf_bytes"] == "0"
 
 
+@pytest.mark.slow
 def test_answers_have_no_memory_without_end(start: Start) -> None:
     server = start("-U", "-1", "-t", "1", "-I", "4m", "-o", "read_buf_mem_limit=1")
     tcp = server.connect()
@@ -359,6 +365,7 @@ def test_answers_have_no_memory_without_end(start: Start) -> None:
     assert tcp.stats()["read_buf_bytes"] == "0"
 
 
+@pytest.mark.slow
 def test_a_flood_and_junk(start: Start) -> None:
     """Datagrams of any content: the server goes on, and keeps nothing of them."""
     server = start("-U", "-1", "-t", "2")

@@ -169,6 +169,7 @@ def test_half_of_a_memory_that_is_deleted_goes_into_the_pool(start: Start) -> No
     assert client.stats("slabs")["total_malloced"] == total
 
 
+@pytest.mark.slow
 def test_pages_of_pieces_that_are_reassigned_by_hand(start: Start) -> None:
     server = start("-m", "12", "-o", "no_lru_crawler,slab_automove=0,slab_chunk_max=16")
     client = server.connect()
@@ -234,6 +235,7 @@ def test_evictions_are_counted_as_memcached_counts_them(start: Start, peer: Peer
     assert shown[0] == shown[1], "with a flat LRU neither is shown"
 
 
+@pytest.mark.slow
 def test_each_class_shows_its_worth_on_the_wire(start: Start) -> None:
     client = start("-m", "8").connect()
     fill(client, 30_000, 100)

@@ -121,6 +121,7 @@ def test_sockets_that_the_manager_opened_are_served(supervisor: Supervisor, tmp_
         other.close()
 
 
+@pytest.mark.slow
 def test_the_ports_stay_open_over_a_restart(supervisor: Supervisor) -> None:
     with listener() as cache:
         for _ in range(2):
@@ -159,6 +160,7 @@ def test_variables_for_somebody_else_are_taken_out_and_left_alone() -> None:
     assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}) is None
 
 
+@pytest.mark.slow
 def test_the_watchdog_hears_it_twice_in_its_time(supervisor: Supervisor) -> None:
     with listener() as cache:
         supervisor.start(sockets=[cache], WATCHDOG_USEC="200000")
@@ -187,6 +189,7 @@ def test_a_watchdog_of_another_process_is_not_fed(tmp_path: Path) -> None:
     assert [text.split("\n")[0] for text in told] == ["READY=1"]
 
 
+@pytest.mark.slow
 def test_a_reload_is_told(supervisor: Supervisor, tmp_path: Path) -> None:
     file = tmp_path / "mcserver.toml"
     file.write_text("conn-limit = 100")
@@ -269,6 +272,7 @@ def test_the_units_are_right_and_tight(tmp_path: Path) -> None:
     assert float(exposure[1]) <= 2.0
 
 
+@pytest.mark.slow
 def test_it_serves_without_new_executable_memory(supervisor: Supervisor) -> None:
     """MemoryDenyWriteExecute=yes, by the kernel's own switch."""
     libc = ctypes.CDLL(None, use_errno=True)

@@ -23,7 +23,7 @@ cdef extern from * nogil:
     """
     #include <pthread.h>
     #include <signal.h>
-    /* The signals are the main thread's. */
+    /* The signals are the main thread's. top -H and /proc/PID/task/TID/comm show the name, which is memcached's, too. */
     static int mc_thread(pthread_t* thread, void* (*main)(void*), void* arg) {
         sigset_t all, old;
         int error;
@@ -31,6 +31,8 @@ cdef extern from * nogil:
         pthread_sigmask(SIG_SETMASK, &all, &old);
         error = pthread_create(thread, NULL, main, arg);
         pthread_sigmask(SIG_SETMASK, &old, NULL);
+        if (error == 0)
+            pthread_setname_np(*thread, "mc-worker");
         return error;
     }
     """

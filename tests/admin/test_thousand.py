@@ -47,6 +47,7 @@ class Stub:
                 writer.write(reply)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 async def test_emcache_follows_a_thousand_members() -> None:
     stub = Stub()

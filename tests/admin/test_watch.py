@@ -60,6 +60,7 @@ def test_deletions() -> None:
     assert re.fullmatch(r"type=deleted key=b cmd=md clsid=1 size=\d+", second)
 
 
+@pytest.mark.slow
 def test_evictions() -> None:
     watching = Watching(b"watch evictions", maxbytes=4 << 20, item_size_max=1 << 19)
     for number in range(20000):

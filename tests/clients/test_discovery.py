@@ -44,6 +44,7 @@ async def run_emcache(memcached: Target, members: list[tuple[str, int]], *only: 
         return await run_client("emcache-autodiscovery", target, Path("build/clients"), only)
 
 
+@pytest.mark.slow
 async def test_emcache_finds_the_members(memcached: Target) -> None:
     report = await run_emcache(memcached, [("127.0.0.1", memcached.port), ("localhost", memcached.port)])
     assert report.failures() == []

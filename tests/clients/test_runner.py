@@ -47,6 +47,7 @@ async def test_a_client_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch, tmp_
     assert report.failures()[0].startswith("cannot be run:")
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_not_there_fails_every_scenario(tmp_path: Path) -> None:
     report = await run_client("pymemcache", NOWHERE, tmp_path, ["storage", "flags"])
     assert [scenario.error is None for scenario in report.scenarios] == [False, False]
@@ -65,6 +66,7 @@ def test_a_client_runs_where_the_server_has_its_door() -> None:
         assert takes(name, everything)
 
 
+@pytest.mark.slow
 async def test_a_relay_answers_and_a_mute_one_does_not(memcached: Target) -> None:
     async with (
         Relay(memcached.host, memcached.port) as second,

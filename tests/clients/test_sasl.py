@@ -32,6 +32,7 @@ def address(
         yield f"127.0.0.1:{start('-S', environment={'MEMCACHED_SASL_PWDB': str(users)}).port}"
 
 
+@pytest.mark.slow
 def test_python_binary_memcached(address: str) -> None:
     client = bmemcached.Client((address,), "alice", "secret")
     assert client.set("a", "value")
@@ -55,6 +56,7 @@ except pylibmc.Error as error:
 """
 
 
+@pytest.mark.slow
 def test_pylibmc(address: str) -> None:
     """In a process of its own: its SASL library brings no mechanisms, and reads where they are when it is loaded."""
 

@@ -67,6 +67,7 @@ def test_pass_and_delay(network: Network, echo: int) -> None:
         assert time.monotonic() - started >= 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("direction", ["up", "down"])
 def test_blackhole_is_silence_and_heals(network: Network, echo: int, direction: str) -> None:
     link = network.link(echo)
@@ -128,6 +129,7 @@ def test_the_end_of_a_stream_loses_nothing(network: Network) -> None:
                 assert got == 50_000
 
 
+@pytest.mark.slow
 def test_throttle(network: Network, echo: int) -> None:
     link = network.link(echo)
     link.throttle(100_000)

@@ -42,12 +42,14 @@ def test_every_citation_is_in_the_text(sections: dict[str, str]) -> None:
     assert "no such words" not in sections["Keys"]
 
 
+@pytest.mark.slow
 def test_every_must_case_cites_and_no_other_does() -> None:
     for case in library.cases():
         assert bool(library.cited(case)) == (case.level == "must"), case.id
     assert library.citations().keys() <= library.rules().keys()
 
 
+@pytest.mark.slow
 def test_must_leaves_the_words_of_errors_to_the_server() -> None:
     for case in library.cases():
         if case.level != "must":
@@ -60,10 +62,12 @@ def test_must_leaves_the_words_of_errors_to_the_server() -> None:
     assert ids["classic/delete/key-251/words"] == "should"
 
 
+@pytest.mark.slow
 def test_classic_and_must_use_no_meta_command_as_an_instrument() -> None:
     assert [case.id for case in library.cases() if case.suite == "classic" and "meta" in case.features] == []
 
 
+@pytest.mark.slow
 def test_must_does_not_say_that_uniques_grow() -> None:
     for case in library.cases():
         if case.level == "must":

@@ -26,6 +26,7 @@ def test_a_stream_is_its_seed() -> None:
     assert stream(Random(7)) != stream(Random(8))
 
 
+@pytest.mark.slow
 def test_streams_are_readable_and_reach_everything() -> None:
     verbs = set()
     for seed in range(300):
@@ -121,6 +122,7 @@ def test_two_memcached_do_not_differ(capsys: pytest.CaptureFixture[str]) -> None
     assert "0 differences" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["append-prepends", "two-winners", "no-padding"])
 def test_a_fault_is_found_and_shrunk(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     fault = next(fault for fault in faults() if fault.id == name)
@@ -134,6 +136,7 @@ def test_a_fault_is_found_and_shrunk(name: str, capsys: pytest.CaptureFixture[st
     assert out.count("  >> ") <= 6
 
 
+@pytest.mark.slow
 def test_without_meta_a_fault_is_found_and_shrunk_too(capsys: pytest.CaptureFixture[str]) -> None:
     """Both sides know no meta commands: the fence is another, uniques are read by gets, and the stream still shrinks."""
     fault = next(fault for fault in faults() if fault.id == "append-prepends")

@@ -54,6 +54,7 @@ def test_a_spawned_server_names_the_case_and_goes_on(tmp_path: Path, quirk: str)
     assert "classic/get/hit" in found["passed"]
 
 
+@pytest.mark.slow
 def test_an_address_ends_at_once_and_the_rest_is_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     servers = Spawned(f"{SMALL} {{port}} dies-gett")
     with servers.lend(library.cases()[0]) as lease:
@@ -67,6 +68,7 @@ def test_an_address_ends_at_once_and_the_rest_is_not_run(tmp_path: Path, capsys:
     assert "mcconform 1." in out
 
 
+@pytest.mark.slow
 def test_a_server_of_one_case_that_hangs_is_not_said_to_have_died() -> None:
     servers = Spawned(f"{SMALL} {{port}} hangs-flush_all")
     cases = [case for case in library.cases() if case.id in {"flush/delayed", "classic/get/hit"}]
@@ -79,6 +81,7 @@ def test_a_server_of_one_case_that_hangs_is_not_said_to_have_died() -> None:
     assert found["classic/get/hit"].status == "passed"
 
 
+@pytest.mark.slow
 def test_restart_starts_it_again(tmp_path: Path) -> None:
     port = free_port()
     arguments = [f"127.0.0.1:{port}", "--restart", f"{SMALL} {{port}} dies-gett"]
@@ -88,6 +91,7 @@ def test_restart_starts_it_again(tmp_path: Path) -> None:
     assert "not run" not in found
 
 
+@pytest.mark.slow
 def test_expected_failures_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     known = tmp_path / "known"
     command = ["--spawn", f"{SMALL} {{port}}", "--only", "classic/get/key-25", "--only", "classic/delete/key-25"]
@@ -103,6 +107,7 @@ def test_expected_failures_end_with_0(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "FAILED" not in out
 
 
+@pytest.mark.slow
 def test_not_leaves_out(tmp_path: Path) -> None:
     _, found = outcome(
         tmp_path, "--spawn", f"{SMALL} {{port}}", "--only", "classic/get/", "--not", "key-25", "--not", "m*"
@@ -175,6 +180,7 @@ LEFT_AS_IT_WAS = {  # what is refused, or sets what the server has at its start
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_case_that_changes_a_shared_server_says_how_it_was_before() -> None:
     shared = [case for case in library.cases() if "fresh" not in case.needs and not case.options]
     found = {
@@ -246,6 +252,7 @@ def test_who_slept_when_the_server_ended_has_not_been_run() -> None:
     assert crew.suspects(late) == [0]  # somebody must have seen it
 
 
+@pytest.mark.slow
 def test_those_in_flight_are_told_of_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     servers = Spawned(f"{SMALL} {{port}} dies-gett")
     with servers.lend(library.cases()[0]) as lease:
@@ -254,6 +261,7 @@ def test_those_in_flight_are_told_of_as_one(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out.count("FAILED ") == 1
 
 
+@pytest.mark.slow
 def test_an_end_that_no_case_causes_alone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     marker = tmp_path / "died"
     code = main(["--spawn", f"{SMALL} {{port}} once-{marker} dies-gett", *RUN, "--json", str(tmp_path / "r")])
@@ -264,6 +272,7 @@ def test_an_end_that_no_case_causes_alone_is_told(tmp_path: Path, capsys: pytest
     assert "none failed" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_tells_what_it_has_and_leaves_no_server(tmp_path: Path, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "conformance", "--spawn", f"{SMALL} {{port}} pid-{tmp_path}/pid", "--jobs", "1"]

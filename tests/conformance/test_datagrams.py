@@ -92,6 +92,7 @@ def later(data: bytes) -> bytes:
     return data[:2] + HEADER.pack(0, HEADER.unpack_from(data)[1] * 2, *HEADER.unpack_from(data)[2:])[2:] + data[8:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bend", "code"),
     [

@@ -113,6 +113,7 @@ def test_only_the_standard_library_is_imported() -> None:
                 assert name.split(".")[0] in sys.stdlib_module_names | {"conformance"}, f"{path}: {name}"
 
 
+@pytest.mark.slow
 def test_copied_out_it_works_alone(tmp_path: Path) -> None:
     shutil.copytree(HOME, tmp_path / "conformance", ignore=shutil.ignore_patterns("clients", "__pycache__"))
     command = [sys.executable, "-S", "-m", "conformance", "--list", "--only", "classic/incr/adds"]
@@ -120,6 +121,7 @@ def test_copied_out_it_works_alone(tmp_path: Path) -> None:
     assert done.stdout.startswith("classic/incr/adds  [must] ")
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_ends_the_listing_quietly() -> None:
     command = f"{sys.executable} -m conformance --list | head -n 1"
     done = subprocess.run(["sh", "-c", command], cwd=HOME.parent, capture_output=True, text=True, check=True)

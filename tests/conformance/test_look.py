@@ -31,6 +31,7 @@ def redis(client: socket.socket) -> None:
         client.sendall(b"-ERR unknown command\r\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "sentence"),
     [
@@ -54,6 +55,7 @@ def test_what_is_no_use_ends_with_one_sentence(
     assert sentence in told.err
 
 
+@pytest.mark.slow
 def test_one_connection_at_a_time_is_no_use() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
@@ -76,6 +78,7 @@ def test_one_connection_at_a_time_is_no_use() -> None:
     thread.join()
 
 
+@pytest.mark.slow
 def test_memcached_is_seen_whole() -> None:
     with memcached() as where:
         seen = look(Address(*where), harmful=True)
@@ -84,6 +87,7 @@ def test_memcached_is_seen_whole() -> None:
     assert seen.sentence() == "looks like memcached 1.6 (it says 1.6.18)"
 
 
+@pytest.mark.slow
 def test_another_item_limit_is_seen() -> None:
     with memcached("-I", "2m") as where:
         assert look(Address(*where)).missing == {"item-limit": "values over 1 MiB: say --max-item"}
@@ -106,6 +110,7 @@ def test_an_old_server_is_described() -> None:
     assert seen.suites == ["classic"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("quirks", "fence"), [((), "version"), (("no-version",), "get")])
 def test_the_fence_is_what_works(quirks: tuple[str, ...], fence: str, capsys: pytest.CaptureFixture[str]) -> None:
     code = main(["--spawn", " ".join([SMALL, *quirks]), "--only", "classic/get/", "--level", "must"])
@@ -115,6 +120,7 @@ def test_the_fence_is_what_works(quirks: tuple[str, ...], fence: str, capsys: py
     assert "unsupported" not in out or "FAILED" not in out
 
 
+@pytest.mark.slow
 def test_a_server_without_version_and_meta_is_fenced_by_get() -> None:
     assert Look().fence == "version"
     servers, where = spawned("no-version")
@@ -122,6 +128,7 @@ def test_a_server_without_version_and_meta_is_fenced_by_get() -> None:
     servers.close()
 
 
+@pytest.mark.slow
 def test_a_question_that_ends_the_server_is_a_command_it_lacks() -> None:
     servers, where = spawned("dies-touch")
     with pytest.raises(UnfitError, match="it ended while the suite looked"):
@@ -138,6 +145,7 @@ def test_a_question_that_ends_the_server_is_a_command_it_lacks() -> None:
     assert seen.missing["touch"] == "it ends"
 
 
+@pytest.mark.slow
 def test_what_a_server_lacks_is_unsupported_and_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(
         ["--spawn", f"{SMALL} old", "--suite", "classic", "--only", "classic/touch/", "--only", "classic/get/hit"]

@@ -67,6 +67,7 @@ def test_the_page_of_a_case_shows_both_ways_and_how_to_repeat(run: Path, tmp_pat
     assert '<span class="sent">' in document
 
 
+@pytest.mark.slow
 def test_every_link_has_its_page(run: Path) -> None:
     site = run / "site"
     for file in site.rglob("*.html"):

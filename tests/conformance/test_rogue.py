@@ -30,6 +30,7 @@ def results(behaviour: Behaviour, names: list[str], timeout: float = 0.4) -> dic
     return {result.case.id: result for result in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "reason"),
     [
@@ -49,12 +50,14 @@ def test_a_case_fails_with_the_reason(behaviour: Behaviour, reason: str) -> None
     assert result.failure.reason == reason
 
 
+@pytest.mark.slow
 def test_a_server_that_closes_before_it_was_asked() -> None:
     result = results(rogue.close_at_once, ["classic/get/hit"])["classic/get/hit"]
     assert result.reason.startswith("the server ")
     assert "the connection" in result.reason
 
 
+@pytest.mark.slow
 def test_a_list_without_end_is_a_flood() -> None:
     assert results(rogue.flood_lines, ["stats/form"], 5)["stats/form"].reason.startswith(
         "flooded: over 200000 lines and no"
@@ -65,17 +68,20 @@ def test_a_line_without_end_is_a_flood() -> None:
     assert results(rogue.flood, ["stats/form"], 5)["stats/form"].reason.startswith("flooded: over 4 MiB without an end")
 
 
+@pytest.mark.slow
 def test_a_drip_does_not_reset_the_time() -> None:
     assert results(rogue.drip, ["stats/form"])["stats/form"].reason.startswith(
         "hung: nothing more for 0.4 s; the server hangs"
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_reads_nothing() -> None:
     names = ["classic/set/too-large-swallow"]
     assert "hung" in results(rogue.read_nothing, names)["classic/set/too-large-swallow"].reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("behaviour", [rogue.hang, rogue.close_early, rogue.garbage, rogue.drip, rogue.half_answer])
 def test_no_case_passes(behaviour: Behaviour) -> None:
     found = results(behaviour, NAMES)
@@ -95,6 +101,7 @@ def test_what_came_too_much_is_a_failure() -> None:
     assert result.failure.got == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_in_the_middle_is_told_and_started_again() -> None:
     script = (
         "import socket, sys; s = socket.create_server((sys.argv[2], int(sys.argv[4])))\n"
@@ -142,6 +149,7 @@ def test_a_host_alone_has_memcacheds_port(text: str, host: str, port: int) -> No
     assert (address(text).host, address(text).port) == (host, port)
 
 
+@pytest.mark.slow
 def test_the_command_reports_and_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
     fault = next(fault for fault in faults() if fault.id == "error-string")
     with memcached() as right:

@@ -80,6 +80,7 @@ def test_nothing_ran_has_its_own_code() -> None:
         assert main([str(Address(*where)), "--only", "no such case"]) == NOTHING_RAN
 
 
+@pytest.mark.slow
 def test_stop_ends_after_the_first_failure(tmp_path: Path) -> None:
     arguments = ["--spawn", PEER, "--profile", "1.6.45", "--only", "framing/short", "--stop", "--jobs", "1"]
     _, statuses = outcome(tmp_path, *arguments)

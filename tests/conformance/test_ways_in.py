@@ -68,6 +68,7 @@ def test_mcserver_passes_over_tls_with_a_client_certificate(tmp_path: Path, cert
     assert counts["passed"] > 300
 
 
+@pytest.mark.slow
 def test_a_wrong_ca_is_one_line(tmp_path: Path, certificates: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other"))
     options = f"ssl_chain_cert={certificates}/server.pem,ssl_key={certificates}/server.key"
@@ -77,6 +78,7 @@ def test_a_wrong_ca_is_one_line(tmp_path: Path, certificates: Path, capsys: pyte
     assert "no TLS with" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_user_of_the_text_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "users").write_text("alice:secret\n")
     with memcached("-Y", str(tmp_path / "users")) as (host, port):
@@ -113,6 +115,7 @@ def test_datagrams(tmp_path: Path) -> None:
     assert counts["unsupported"] > 10
 
 
+@pytest.mark.slow
 def test_another_item_size_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with memcached("-I", "2m") as (host, port):
         where = [f"{host}:{port}", "--only", "classic/set/too-large", "--only", "classic/add/too-large"]
@@ -123,6 +126,7 @@ def test_another_item_size_limit(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (code, failed, counts["unsupported"]) == (PASSED, [], 0)
 
 
+@pytest.mark.slow
 def test_a_template_says_where_everything_belongs(tmp_path: Path) -> None:
     only = ["--only", "classic/get/", "--only", "classic/set/eviction", "--only", "classic/set/item-size-limit"]
     spawn = ["--spawn", "memcached -u root -U 0 -l {host} -p {port} -m {memory}"]

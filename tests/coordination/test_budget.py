@@ -91,6 +91,7 @@ class Fleet:
             member.took.clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 50, 300])
 def test_below_the_budget_an_answer_takes_what_an_append_takes(count: int) -> None:
     fleet = Fleet([60 / count] * count, 100.0, seed=count)
@@ -110,6 +111,7 @@ def steady_rate(count: int) -> float:
     return fleet.rate(since)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [3, 50, 300])
 def test_above_the_budget_it_is_kept_and_used(count: int) -> None:
     assert 80 <= steady_rate(count) <= 115
@@ -123,6 +125,7 @@ def test_readers_that_lag_do_not_exceed_it(count: int) -> None:
     assert 150 <= len(fleet.appended) <= 200 + 100 + count, "two seconds' worth, one of a burst, one of each"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 50, 300])
 def test_above_the_budget_nobody_waits_more_than_twice_the_median(count: int) -> None:
     fleet = Fleet([500 / count] * count, 100.0, seed=count)
@@ -133,6 +136,7 @@ def test_above_the_budget_nobody_waits_more_than_twice_the_median(count: int) ->
     assert max(waits) <= 2 * median(waits)
 
 
+@pytest.mark.slow
 def test_a_noisy_member_does_not_slow_the_quiet_ones() -> None:
     fleet = Fleet([5000.0, *[0.5] * 49], 100.0)
     fleet.run(8)
@@ -171,6 +175,7 @@ def test_what_the_log_does_not_show_counts() -> None:
     assert one.used(3, 60) == pytest.approx(60.0, abs=0.1), "what is known here of the last second, when it is more"
 
 
+@pytest.mark.slow
 def test_acknowledgements_go_at_once_below_the_budget_and_keep_it_above() -> None:
     members = [Budget(100.0, 1e6, 0) for _ in range(21)]
     wanted, sent, now = [False] * 21, 0, 0
@@ -200,6 +205,7 @@ def own_share_of_all(self: Budget, name: str, members: int, now: int) -> float:
     return self._tokens.take(share, now, False)
 
 
+@pytest.mark.slow
 def test_a_share_that_never_backs_off_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(budget.Budget, "wait", never_backs_off)
     assert steady_rate(50) > 115

@@ -63,6 +63,7 @@ def test_applied_by_cells_is_confirmed_at_the_next_certificates() -> None:
     assert all(host.node.reader.applied >= answer.result for host in fleet.hosts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [9, 24])
 def test_a_batch_costs_a_write_for_each_cell_at_most(hosts: int) -> None:
     """Beside its append, and the certificates, which are written all the same."""
@@ -184,6 +185,7 @@ def idle_reads(hosts: int) -> float:
     return max(host.node.context.reads - was for host, was in zip(fleet.hosts, before, strict=True)) / 8
 
 
+@pytest.mark.slow
 def test_idle_reads_do_not_grow_with_the_members() -> None:
     few, many = idle_reads(8), idle_reads(64)
     assert many <= 1.5 * few + 1, (few, many)
@@ -221,6 +223,7 @@ def test_members_are_read_anew_when_asked_for() -> None:
     assert {member.applied for member in fleet.hosts[1].node.members()[1]} == {version(1, 0)}
 
 
+@pytest.mark.slow
 def test_the_fleets_unlogged_writes_are_summed_up_for_all() -> None:
     fleet = Quiet(3, max_stale=0.8, reply_deadline=0.4)
     for n in range(300):

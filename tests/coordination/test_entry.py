@@ -21,6 +21,7 @@ CHANGES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a loaded machine is no failure
 @given(st.lists(CHANGES), st.booleans())
 def test_what_is_written_is_read(changes: list[Change], need_ack: bool) -> None:
@@ -74,6 +75,7 @@ def test_anything_else_is_unknown(data: bytes) -> None:
     assert decode(data) is None
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a loaded machine is no failure
 @given(st.binary(max_size=200))
 def test_no_bytes_raise(data: bytes) -> None:

@@ -143,6 +143,7 @@ def test_below_the_budget_nobody_waits_however_many_there_are() -> None:
     assert sum(int(host.node.stats()["append_waits"]) for host in fleet.hosts) == 0
 
 
+@pytest.mark.slow
 def test_above_the_budget_it_is_shared_evenly() -> None:
     fleet = Quiet(4, write_rate=40.0, batch_keys=1, queue_keys=5000, max_stale=8.0)
     fleet.run(1500)

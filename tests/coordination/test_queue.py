@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,6 +142,7 @@ ACTIONS = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)  # a loaded machine is no failure
 @given(ACTIONS, st.sampled_from([(), (b"a:", b"b:", b"c:")]))
 def test_whoever_is_told_done_is_covered_by_what_was_taken_since(

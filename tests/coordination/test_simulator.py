@@ -42,6 +42,7 @@ def test_every_property_holds(first: int) -> None:
     gc.collect()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seed",
     [
@@ -97,6 +98,7 @@ def test_every_guarantee_has_a_mutation_that_breaks_it() -> None:
     assert {"P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P10", "P13"} <= set(BREAKS.values())
 
 
+@pytest.mark.slow
 def test_a_seed_replays() -> None:
     lines: list[str] = []
     again: list[str] = []

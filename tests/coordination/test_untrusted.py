@@ -110,6 +110,7 @@ def test_entries_are_what_they_say_or_unknown() -> None:
     assert known > 500, "some must be known, else this tests nothing"
 
 
+@pytest.mark.slow
 def test_compressed_entries_are_what_they_say_or_unknown() -> None:
     lines = [b"d k%d" % number for number in range(200)]
     good = encode("n1.0a1b.1f.0", True, lines, 2)
@@ -124,6 +125,7 @@ def test_compressed_entries_are_what_they_say_or_unknown() -> None:
     assert decode(good[:-1]) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
 def test_records_are_in_their_ranges_or_malformed(record: Any) -> None:
     kind, good = type(record), record.encode()

@@ -82,6 +82,7 @@ def test_the_crawler_reclaims_what_has_expired() -> None:
     assert stats["lru_crawler_starts"] >= 1
 
 
+@pytest.mark.slow
 def test_the_crawler_works_in_short_slices() -> None:
     client = fresh(memory_limit=128 * MIB)
     fill(client, b"k", 10, 300_000)

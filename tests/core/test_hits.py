@@ -14,6 +14,7 @@ COUNTED = 48 + 1 + 2 + 8  # bytes of an item besides key and value, as memcached
 # Small memory
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("segmented", [True, False])
 @pytest.mark.parametrize("slab_chunk_max", [1024, MIB])
 @pytest.mark.parametrize("mib", [2, 4, 8])
@@ -34,6 +35,7 @@ def test_any_size_can_be_stored_in_a_small_memory(mib: int, slab_chunk_max: int,
     assert client.engine.slab_stats()[2] <= mib * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mib", [2, 4, 8])
 @pytest.mark.parametrize(("many", "few"), [(100, 100_000), (100_000, 100), (100, 5000), (5000, 100), (20_000, 1000)])
 def test_no_class_starves_another(mib: int, many: int, few: int) -> None:
@@ -108,11 +110,13 @@ def test_a_set_that_is_read_stays_under_scans(scan: str, stores: int) -> None:
     assert kept(4, 2000, "get", scan, 30 if scan == "same" else 100, stores) == 2000
 
 
+@pytest.mark.slow
 def test_a_set_that_is_read_once_in_a_third_of_the_memorys_turn_stays() -> None:
     """Nobody uses it for thousands of stores at a time; it is in use all the same, and its class gives no page."""
     assert kept(4, 2000, "get", "same", 12, 8000) == 2000
 
 
+@pytest.mark.slow
 def test_a_read_that_says_so_is_no_use() -> None:
     assert kept(4, 2000, "mg u", "same", 30, 1000) == 0
 
@@ -120,6 +124,7 @@ def test_a_read_that_says_so_is_no_use() -> None:
 # Sizes that change
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("first", "then"), [(100, 5000), (5000, 100), (200, 260), (260, 200), (1000, 1200), (5000, 40_000), (40_000, 100)]
 )
@@ -136,6 +141,7 @@ def test_memory_follows_sizes_within_one_pass(first: int, then: int) -> None:
     assert held(changed, b"b", count) >= 0.9 * held(new, b"b", count)
 
 
+@pytest.mark.slow
 def test_memory_follows_sizes_there_and_back() -> None:
     limit = 8 * MIB
     client, new = fresh(memory_limit=limit), fresh(memory_limit=limit)

@@ -22,6 +22,7 @@ def left(client: Client) -> int:
     return sum(int(figures[name]) for name in ("evictions", "reclaimed", "crawler_reclaimed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mib", "slab_chunk_max"), SMALL)
 def test_scans_of_large_values_by_turns_with_a_hot_set(mib: int, slab_chunk_max: int) -> None:
     """A burst of values that nobody asks for again, of another size each time, then the set, all of it: it stays, all of it."""
@@ -40,6 +41,7 @@ def test_scans_of_large_values_by_turns_with_a_hot_set(mib: int, slab_chunk_max:
     check_lists(client.engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mib", "slab_chunk_max"), SMALL)
 def test_sizes_that_drift(mib: int, slab_chunk_max: int) -> None:
     """Through every class and band, up and down: each size finds its room, and what came last is there."""

@@ -33,6 +33,7 @@ def test_a_million_keys_are_all_found() -> None:
     assert client.engine.stats()["curr_items"] == 0
 
 
+@pytest.mark.slow
 def test_no_insert_waits_for_a_rehash() -> None:
     """What the machine does meanwhile is not the same each time; a rehash would be."""
 
@@ -52,6 +53,7 @@ def test_the_index_can_start_large() -> None:
     assert fresh(hashpower_init=20).engine.stats()["hash_power_level"] >= 20
 
 
+@pytest.mark.slow
 def test_two_engines_hash_differently() -> None:
     def colliding() -> set[int]:
         """Keys that share a bucket of the hold-off table with one of fifty."""

@@ -142,6 +142,7 @@ def test_flushes_that_were(memory: int) -> None:
     assert client.send(b"mg a:2 v\r\nmg b:1\r\n") == b"EN\r\nEN\r\n"
 
 
+@pytest.mark.slow
 def test_it_lives_on(memory: int) -> None:
     """Sets, evictions, page moves and a second time around, with every value right."""
     chance = random.Random(2)
@@ -242,6 +243,7 @@ def test_only_a_new_engine(memory: int) -> None:
         engine.resume(engine.keep(), 0)
 
 
+@pytest.mark.slow
 def test_a_changed_byte_of_the_memory(memory: int) -> None:
     engine, _, _ = filled(memory, random.Random(6))
     record = engine.keep()

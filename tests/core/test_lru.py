@@ -30,6 +30,7 @@ def after_a_scan(segmented: bool) -> int:
     return held(client, b"w", WORKING_SET)
 
 
+@pytest.mark.slow
 def test_a_scan_does_not_flush_the_working_set() -> None:
     assert after_a_scan(segmented=False) == 0
     assert after_a_scan(segmented=True) > WORKING_SET * 0.5

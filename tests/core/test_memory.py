@@ -47,6 +47,7 @@ def test_the_limit_holds_whatever_is_stored(segmented: bool) -> None:
     assert stats["bytes"] <= 8 * MIB
 
 
+@pytest.mark.slow
 def test_pages_follow_when_sizes_change() -> None:
     limit, large = 32 * MIB, 2 * 32 * MIB // 5000
     changed, new = fresh(memory_limit=limit), fresh(memory_limit=limit)
@@ -76,6 +77,7 @@ def test_the_limit_can_be_lowered_and_raised() -> None:
     assert client.engine.stats()["curr_items"] > 0.95 * before
 
 
+@pytest.mark.slow
 def test_lowering_works_in_slices() -> None:
     client = fresh(memory_limit=64 * MIB)
     fill(client, b"k", 200, 200_000)

@@ -126,6 +126,7 @@ class Mirror:
         assert self.engine.mrc_stats()["sampled_hits"] == [mini.hits for mini in self.curve.minis]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_miniatures_follow_the_model(seed: int) -> None:
     """Any order of gets, stores, touches, deletes, flushes and seconds: the same hits, and lists that agree."""

@@ -20,6 +20,7 @@ def announce(client: Client, count: int, size: int, sent: int = 0) -> list[Clien
     return others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "size", "most"), [(100, 1_000_000, MIB), (4, 32 * MIB - 300, 32 * MIB)])
 def test_what_is_only_announced_takes_nothing(count: int, size: int, most: int) -> None:
     client = fresh(memory_limit=64 * MIB, item_size_max=most)
@@ -32,6 +33,7 @@ def test_what_is_only_announced_takes_nothing(count: int, size: int, most: int) 
     assert all(not other.is_closed for other in others)
 
 
+@pytest.mark.slow
 def test_what_is_half_sent_is_bounded() -> None:
     """Two hundred clients that send half of a megabyte: those beyond the bound are told, and stay in step."""
     client = fresh(memory_limit=64 * MIB)

@@ -6,6 +6,8 @@ The rule: what a worker owns may be gone at any time; Python asks, and takes no 
 import os
 import threading
 
+import pytest
+
 from mcserver.connections import address_text, event_address, is_open
 from tests.conftest import Start
 
@@ -19,6 +21,7 @@ def test_a_descriptor_that_was_closed_or_is_no_socket() -> None:
     os.close(read)
 
 
+@pytest.mark.slow
 def test_connections_come_and_go_while_they_are_listed(start: Start) -> None:
     server = start("-t", "4")
     witness = server.connect()

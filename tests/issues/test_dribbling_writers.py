@@ -1,5 +1,7 @@
 """Clients that begin large values and don't send the rest must not keep others from storing."""
 
+import pytest
+
 from tests.core.harness import Client, fresh
 
 
@@ -15,6 +17,7 @@ def test_half_sent_values_give_way_when_memory_is_needed() -> None:
         assert dribbler.send(b"x" * 999_996 + b"\r\n") == b"STORED\r\n", "they hold a piece each, and nobody is closed"
 
 
+@pytest.mark.slow
 def test_a_large_value_that_is_still_coming_is_stored_when_there_is_room() -> None:
     client = fresh(memory_limit=16 << 20)
     slow = Client(client.engine)

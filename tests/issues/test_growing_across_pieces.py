@@ -5,6 +5,7 @@ import pytest
 from tests.core.harness import MIB, fresh
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [b"append", b"prepend"])
 @pytest.mark.parametrize("slab_chunk_max", [1024, 16_384, MIB])
 @pytest.mark.parametrize(

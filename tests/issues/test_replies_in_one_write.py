@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces
 from tests.serving import Server
 
@@ -21,6 +23,7 @@ def test_more_than_a_write_takes_goes_out_in_several() -> None:
     assert b"".join(made) == b"".join(lines) + b"END\r\n"
 
 
+@pytest.mark.slow
 def test_the_figures_of_many_classes_come_at_once(start: Callable[..., Server]) -> None:
     client = start().connect()
     for number in range(20):

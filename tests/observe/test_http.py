@@ -49,6 +49,7 @@ def observed(start: Start) -> Observed:
     return Observed(start)
 
 
+@pytest.mark.slow
 def test_the_paths(observed: Observed) -> None:
     status, body, headers = observed.ask("/metrics")
     assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
@@ -65,12 +66,14 @@ def test_the_paths(observed: Observed) -> None:
     assert json.loads(observed.ask("/figures.json")[1])["totals"]["limit_maxbytes"] == 64 << 20
 
 
+@pytest.mark.slow
 def test_head_has_no_body(observed: Observed) -> None:
     status, body, headers = observed.ask("/metrics", "HEAD")
     assert (status, body) == (200, "")
     assert int(headers["Content-Length"]) > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("request_line", "status"),
     [
@@ -94,6 +97,7 @@ def test_bad_requests(observed: Observed, request_line: bytes, status: int) -> N
     assert observed.ask("/healthz")[0] == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("host", "status"),
     [
@@ -125,6 +129,7 @@ def observed_by_name() -> Iterator[Observed]:
         yield Observed(start_server, "--metrics-name", "cache.example")
 
 
+@pytest.mark.slow
 def test_who_is_slow_is_cut_off_and_too_many_are_closed(observed: Observed) -> None:
     client = observed.server.connect()
     slow = [socket.create_connection(("127.0.0.1", observed.port), 8) for _ in range(40)]
@@ -146,6 +151,7 @@ def test_who_is_slow_is_cut_off_and_too_many_are_closed(observed: Observed) -> N
             each.close()
 
 
+@pytest.mark.slow
 def test_a_scraper_that_asks_all_the_time_gets_the_last_answer(observed: Observed) -> None:
     first = observed.ask("/metrics")[1]
     client = observed.server.connect()
@@ -157,6 +163,7 @@ def test_a_scraper_that_asks_all_the_time_gets_the_last_answer(observed: Observe
     assert observed.ask("/metrics")[1] != first
 
 
+@pytest.mark.slow
 def test_who_asks_in_a_loop_waits(observed: Observed) -> None:
     began = time.monotonic()
     for _ in range(10):
@@ -164,6 +171,7 @@ def test_who_asks_in_a_loop_waits(observed: Observed) -> None:
     assert time.monotonic() - began >= 9 * REST_SECONDS
 
 
+@pytest.mark.slow
 def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
     observed = Observed(start, "-c", "1", "-o", "no_maxconns_fast")
     client = observed.server.connect()
@@ -178,6 +186,7 @@ def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
     eventually(lambda: observed.ask("/readyz")[0] == 200)
 
 
+@pytest.mark.slow
 def test_a_member_without_zookeeper_is_alive_and_not_ready(start: Start) -> None:
     observed = Observed(start, "--zookeeper", "127.0.0.1:1")
     assert observed.ask("/healthz")[0] == 200
@@ -200,6 +209,7 @@ def test_addresses_and_names() -> None:
         cli.parse(["--metrics-name", "a"], {})
 
 
+@pytest.mark.slow
 def test_a_port_that_is_taken_stops_the_start() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -209,6 +219,7 @@ def test_a_port_that_is_taken_stops_the_start() -> None:
     assert "for --metrics: Address already in use" in result.stderr
 
 
+@pytest.mark.slow
 def test_without_it_nothing_of_it_is_loaded(start: Start) -> None:
     server = start()
     assert "/healthz" not in server.log()

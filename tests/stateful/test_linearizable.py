@@ -107,6 +107,7 @@ def test_every_key_is_a_register(owner: Owner) -> None:
     assert overlaps, "else nothing was concurrent"
 
 
+@pytest.mark.slow
 def test_a_stale_answer_is_found(owner: Owner) -> None:
     """The planted fault: a reader is told what it was told before, though a write was answered since."""
     found = 0

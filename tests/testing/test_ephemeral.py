@@ -43,6 +43,7 @@ def test_it_tells_where_it_is_and_ends_with_stdin() -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_a_unix_socket(tmp_path: Path) -> None:
     process, told = start("-s", str(tmp_path / "s"))
     try:
@@ -55,6 +56,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         process.wait()
 
 
+@pytest.mark.slow
 def test_without_a_standard_input_it_ends_at_once() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "mcserver", "--ephemeral"],

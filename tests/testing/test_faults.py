@@ -103,6 +103,7 @@ def test_a_blackhole_answers_nothing_more_on_its_connection(memcached: Server) -
     assert plain.is_closed()
 
 
+@pytest.mark.slow
 def test_a_slow_reply_comes_in_drops(memcached: Server) -> None:
     memcached["a"] = "x" * 90
     memcached.faults.slow("get", bytes_a_second=300)

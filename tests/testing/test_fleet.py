@@ -61,6 +61,7 @@ def test_what_is_put_by_hand_is_told_to_nobody(memcached_fleet: Make) -> None:
     assert "a" in fleet[1]
 
 
+@pytest.mark.slow
 def test_a_member_that_is_cut_off_stops_answering_and_catches_up(memcached_fleet: Make) -> None:
     fleet = memcached_fleet(3)
     here, _, there = clients(fleet)
@@ -77,6 +78,7 @@ def test_a_member_that_is_cut_off_stops_answering_and_catches_up(memcached_fleet
     assert there.get("a") == b"2"
 
 
+@pytest.mark.slow
 def test_errors_while_cut_off(memcached_fleet: Make) -> None:
     fleet = memcached_fleet(2, "--on-stale", "error", "--ack-timeout", "0.1")
     (here, _) = clients(fleet)

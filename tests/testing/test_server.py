@@ -321,6 +321,7 @@ def test_shutdown_is_the_end_of_the_connections(memcached_factory) -> None:  # t
     assert Plain(server.address).command(b"mn") == b"MN\r\n"
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_disturbs_nobody(memcached: Server) -> None:
     memcached["big"] = bytes(MEBIBYTE - 100)
     greedy = Plain(memcached.address)
@@ -409,6 +410,7 @@ print(full - before, used, size() - before, len(os.listdir("/proc/self/fd")) - 4
 """
 
 
+@pytest.mark.slow
 def test_ten_servers_reserve_no_more_than_twice_what_they_use_and_give_it_back() -> None:
     result = subprocess.run([sys.executable, "-c", SIZES], capture_output=True, text=True, timeout=60, check=True)
     reserved, used, left, _ = result.stdout.split()

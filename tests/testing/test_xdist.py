@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TESTS = """
 import os
 import time
@@ -26,6 +28,7 @@ def test_alone(memcached, number):
 """
 
 
+@pytest.mark.slow
 def test_workers_share_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_workers.py").write_text(TESTS)
     command = [

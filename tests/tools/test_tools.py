@@ -260,6 +260,7 @@ def test_bench_says_what_a_server_refuses(memcached_factory: Any, capsys: pytest
 # top ---------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_top_without_a_terminal(filled: str) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "mcserver", "top", filled, "-n", "2", "-i", "0.05"],
@@ -271,6 +272,7 @@ def test_top_without_a_terminal(filled: str) -> None:
     assert "classes of" in result.stdout
 
 
+@pytest.mark.slow
 def test_top_on_a_terminal_ends_with_q(filled: str) -> None:
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 150, 0, 0))
@@ -324,6 +326,7 @@ def test_rates_prefixes_and_short_numbers(memcached_factory: Any) -> None:
     watched.close()
 
 
+@pytest.mark.slow
 def test_a_link_named_memcached_has_no_subcommands(tmp_path: Path) -> None:
     link = tmp_path / "memcached"
     link.symlink_to(Path(sys.executable).parent / "mcserver")
@@ -331,6 +334,7 @@ def test_a_link_named_memcached_has_no_subcommands(tmp_path: Path) -> None:
     assert result.stdout.startswith("memcached 1.6.")
 
 
+@pytest.mark.slow
 def test_the_tools_load_nothing_of_the_server() -> None:
     code = "import sys; from mcserver.tools import bench, copying, ping, stats, top; print(*sys.modules)"
     loaded = subprocess.run(

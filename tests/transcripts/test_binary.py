@@ -76,6 +76,7 @@ def over_a_socket(case: dict[str, Any], address: tuple[str, int]) -> None:
             assert connection.recv(1) == b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [case for case in CASES if case["id"] in SERVERS_OWN], ids=lambda case: case["id"])
 def test_by_the_server(case: dict[str, Any], server: Any) -> None:
     over_a_socket(case, server.address)
