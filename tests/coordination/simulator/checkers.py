@@ -110,12 +110,12 @@ class Checkers:
         return isinstance(operations[-1], Create) and "/e-" in operations[-1].path
 
     def _log_begins(self, log: str) -> None:
-        """A generation is used again only when logs and meta were deleted while nobody lived who knew them (for one who did,
-        P6 would tell): whoever is there now joined later and flushed (P10), so the old log's entries are void.
+        """A generation is used again, or one below it, only when logs and meta were deleted while nobody lived who knew them (for
+        one who did, P6 would tell): whoever is there now joined later and flushed (P10), so the old logs' entries are void.
         """
-        generation = log.split("-")[1]
+        generation = int(log.split("-")[1])
         for number, (other, *_) in list(self.entries.items()):
-            if other != log and other.split("-")[1] == generation:
+            if other != log and int(other.split("-")[1]) >= generation:
                 del self.entries[number]
 
     def _entry(self, path: str, data: bytes, transaction: Transaction) -> None:
@@ -181,7 +181,7 @@ class Checkers:
                 continue
             if done.stamp < item.since:
                 break
-            if done.boot == host.node.membership.boot or (item.stale and softly(done.change)):
+            if done.boot in host.told or (item.stale and softly(done.change)):
                 continue
             if not self._forgiven(done.time):
                 name = "P1" if done.change.kind in ("delete", "stale") else "P9"
@@ -257,7 +257,7 @@ class Checkers:
                     self.must_be_in_the_log(host, change, invoked)
             for key, item in host.cache.items.items():
                 for done in self.committed[key]:
-                    foreign = done.boot != node.membership.boot
+                    foreign = done.boot not in host.told
                     if foreign and item.since < done.stamp and not (item.stale and softly(done.change)):
                         raise Violation("P3", f"{name} still holds {key!r}, deleted at {done.time / SECOND:.3f}")
         seen = {tuple(sorted(name.rsplit(".", 2)[0] for name in host.node.membership.nodes)) for host in live}

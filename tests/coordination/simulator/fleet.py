@@ -46,6 +46,10 @@ class Host:
             self.process.forgives = "unknown format"
         self.node = _released_node(self, settings) if released else Node(self.zk, self.process, self.cache, settings)
         self.node.context.trace = self.trace
+        self.told: set[str] = (
+            set(left.told) if left is not None else set()
+        )  # boots whose invalidations were done in this memory
+        self.told.add(self.node.membership.boot)
         self.is_live = True
         self.is_leaving = False
         self.only_reads = fleet.world.random.random() < 0.3  # such a server writes only what its rounds write
