@@ -78,8 +78,7 @@ cdef enum Told:
     M_MORE                      # the client has taken a piece of a long reply
     M_SENT                      # ... or what was pushed
     M_POKED                     # another thread has left a note in `foreign`
-    M_CLOSED                    # a: Why
-    M_GONE                      # a connection that nobody had to hear of has closed
+    M_CLOSED                    # a: Why. The same letter comes back as W_FREE
 
 # ... and from the owner to a connection:
 cdef enum Asked:
@@ -92,10 +91,6 @@ cdef enum Asked:
     W_QUIT                      # close when everything is sent
     W_CLOSE                     # a: Why
     W_FREE                      # the owner has forgotten the connection
-    W_DRAIN                     # of a worker: no more commands from anybody
-    W_FINISH                    # ... close those that have nothing to send, and the others as soon as they have sent it
-    W_LOOK                      # ... look at what has changed in the pool
-    W_EXIT
 
 cdef enum AnswerKind:
     A_DONE
@@ -148,6 +143,7 @@ cdef struct Shared:
     Box* owner                  # where letters to the owner go
     Box* box                    # ... and letters to this thread; NULL if it has no loop of its own
     Conn* poked                 # under the mutex of `box`: connections with a note in `foreign`
+    Conn* untold                # closed, but there was no memory for the letter that says so; by Conn.next
     const char* version
     size_t version_len
     uint64_t bytes_read         # atomic
@@ -276,9 +272,14 @@ cdef struct Conn:
 
 
 cdef inline void write_to_owner(Conn* c, int kind, int a, const char* p, size_t n) noexcept nogil:
+    # Out of memory: the connection is closed, for nobody would ever answer.
     cdef Mail* m = mail_with(kind, c, p, n)
-    if m != NULL:
-        m.a = a
+    if m == NULL:
+        c.phase = P_CLOSED
+        if kind == M_EVENTS:
+            box_lost(c.shared.owner)        # the owner has to tell that everything may have changed
+        return
+    m.a = a
     c.known = 1
     box_post(c.shared.owner, m)
 

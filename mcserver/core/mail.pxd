@@ -33,6 +33,8 @@ cdef extern from * nogil:
     static inline uint64_t mc_get64(const uint64_t* p) { return __atomic_load_n(p, __ATOMIC_RELAXED); }
     static inline void mc_set64(uint64_t* p, uint64_t v) { __atomic_store_n(p, v, __ATOMIC_RELAXED); }
     static inline uint64_t mc_add64(uint64_t* p, int64_t v) { return __atomic_add_fetch(p, (uint64_t) v, __ATOMIC_RELAXED); }
+    static inline uint32_t mc_swap32(uint32_t* p, uint32_t v) { return __atomic_exchange_n(p, v, __ATOMIC_ACQ_REL); }
+    static inline uint32_t mc_or32(uint32_t* p, uint32_t v) { return __atomic_fetch_or(p, v, __ATOMIC_ACQ_REL); }
     """
     uint32_t get32 "mc_get32" (const uint32_t* p)
     void set32 "mc_set32" (uint32_t* p, uint32_t v)
@@ -40,6 +42,8 @@ cdef extern from * nogil:
     uint64_t get64 "mc_get64" (const uint64_t* p)
     void set64 "mc_set64" (uint64_t* p, uint64_t v)
     uint64_t add64 "mc_add64" (uint64_t* p, int64_t v)
+    uint32_t swap32 "mc_swap32" (uint32_t* p, uint32_t v)       # these two return the old value
+    uint32_t or32 "mc_or32" (uint32_t* p, uint32_t v)
 
 cdef struct Mail:
     Mail* next
@@ -56,7 +60,7 @@ cdef struct Box:
     Mail* tail
     int fd                      # -1: the reader never sleeps on it
     bint rung                   # the reader has been woken and has not looked yet
-    bint lost                   # there was no memory for a letter
+    bint lost                   # there was no memory for a letter that tells of a change
 
 
 cdef inline int box_open(Box* box, bint with_fd) noexcept nogil:
@@ -109,11 +113,8 @@ cdef inline Mail* mail_with(int kind, void* about, const char* p, size_t n) noex
 
 
 cdef inline void box_post(Box* box, Mail* m) noexcept nogil:
-    # m: NULL tells that there was none.
     pthread_mutex_lock(&box.mutex)
-    if m == NULL:
-        box.lost = 1
-    elif box.tail == NULL:
+    if box.tail == NULL:
         box.head = m
         box.tail = m
     else:
@@ -135,7 +136,15 @@ cdef inline Mail* box_take(Box* box) noexcept nogil:
     return all
 
 
-cdef inline bint box_lost(Box* box) noexcept nogil:
+cdef inline void box_lost(Box* box) noexcept nogil:
+    # Tells that there was no memory for a letter.
+    pthread_mutex_lock(&box.mutex)
+    box.lost = 1
+    ring_locked(box)
+    pthread_mutex_unlock(&box.mutex)
+
+
+cdef inline bint box_has_lost(Box* box) noexcept nogil:
     # Whether letters were lost since the last call.
     cdef bint lost
     pthread_mutex_lock(&box.mutex)

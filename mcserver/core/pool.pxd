@@ -57,6 +57,7 @@ cdef struct Pool:
     uint32_t resting            # the listeners want to hear when a connection has gone
     uint32_t ending             # ... or when the last one has
     uint32_t tell_closed        # Python wants to hear of every end
+    uint32_t gone               # a connection that nobody had to hear of has closed
     uint32_t idle_seconds       # 0: nobody is idle too long
     uint64_t idle_kicks
     uint32_t shake_seconds      # how long a handshake of TLS may take; 0: there is no TLS
@@ -64,6 +65,12 @@ cdef struct Pool:
     uint64_t unwatched          # connections that epoll refused
     uint64_t datagrams          # that came, and those of them that nobody answers
     uint64_t datagrams_bad
+
+# What all of a worker's connections are asked for: bits, since a letter may find no memory.
+cdef enum:
+    TO_DRAIN = 1                # no more commands from anybody
+    TO_FINISH = 2               # close those that have nothing to send, and the others as soon as they have sent it
+    TO_EXIT = 4
 
 cdef struct Worker:
     Shared shared
@@ -74,6 +81,7 @@ cdef struct Worker:
     bint started
     bint draining
     bint exiting
+    uint32_t asked              # atomic: TO_...
     pthread_mutex_t list_mutex
     Conn ends                   # of the list of all, under list_mutex
     Conn turns                  # ... of those that have given up their turn
@@ -164,4 +172,10 @@ cdef inline void not_poked(Worker* w, Conn* c) noexcept nogil:
 cdef inline void refused(Pool* pool) noexcept nogil:
     # epoll has no room: nobody would ever hear of this connection again, so it is closed.
     add64(&pool.unwatched, 1)
-    box_post(&pool.outbox, mail_new(M_GONE, NULL, 0))
+    one_has_gone(pool)
+
+
+cdef inline void one_has_gone(Pool* pool) noexcept nogil:
+    # Tells Python without a letter: there may be no memory for one.
+    set32(&pool.gone, 1)
+    box_ring(&pool.outbox)

@@ -162,7 +162,7 @@ cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
     engine_unlock(c.store)
     not_poked(w, c)
     if c.known:
-        write_to_owner(c, M_CLOSED, WHY_NORMAL, NULL, 0)
+        tell_closed(c)
     else:
         free(c)
 

@@ -650,10 +650,6 @@ cdef inline void readable(Conn* c) noexcept nogil:
     tls_after(c)
 
 
-cdef inline int why_closed(Conn* c) noexcept nogil:
-    return WHY_SHUTDOWN + c.wrong if c.wrong else WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why
-
-
 # Letters from the owner
 
 cdef inline void mail_done(Mail* m) noexcept nogil:

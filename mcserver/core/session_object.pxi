@@ -335,7 +335,7 @@ cdef class Session:
             self.c.yielded = 1
             resume_if_dropped(self.c)
         elif m.kind == M_CLOSED:
-            self.why = PyBytes_FromStringAndSize(m.data, <Py_ssize_t> m.n)
+            self.why = self.c.why_text if self.c.why_text != NULL else b""
             self.gone_told = True
             self.stream = None
             self.kept = None

@@ -20,6 +20,8 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t recvmsg(int fd, msghdr* msg, int flags)
     ssize_t recv(int fd, void* buf, size_t n, int flags)
     ssize_t send(int fd, const void* buf, size_t n, int flags)
+    int shutdown(int fd, int how)
+    enum: SHUT_RDWR
     enum: MSG_NOSIGNAL, MSG_DONTWAIT, MSG_PEEK, MSG_MORE
 
 

@@ -8,6 +8,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy, memset, strlen
 from .store cimport Prefixed, Store
 from .uploads cimport reader_end
+from .sockets cimport SHUT_RDWR, shutdown
 from .journal cimport *
 from .lock cimport *
 from .mail cimport *
@@ -40,7 +41,7 @@ cdef inline void note_event(Conn* c, int kind, const char* key, size_t nkey, int
     if sh.events_len + need > sh.events_cap:
         grown = <char*> realloc(sh.events, 2 * (sh.events_cap + need))
         if grown == NULL:
-            box_post(sh.owner, NULL)        # something was lost: the owner has to tell that everything may have changed
+            box_lost(sh.owner)              # the owner has to tell that everything may have changed
             return
         sh.events = grown
         sh.events_cap = 2 * (sh.events_cap + need)
@@ -210,6 +211,37 @@ cdef inline void ask_for_lock(Conn* c) noexcept nogil:
         c.known = 1
         box_post(c.shared.owner, c.mail)
         c.mail = NULL
+
+
+# The end
+
+cdef inline int why_closed(Conn* c) noexcept nogil:
+    return WHY_NORMAL if c.of_datagram else WHY_SHUTDOWN + c.wrong if c.wrong else WHY_NORMAL if c.ended and c.why == WHY_ERROR else c.why
+
+
+cdef inline void tell_closed(Conn* c) noexcept nogil:
+    # It is in no list any more. The owner gives its memory back, so this letter must not be lost: if there is no memory now, later,
+    # and the client hears of its end meanwhile.
+    cdef Mail* m = mail_new(M_CLOSED, c, 0)
+    if m == NULL:
+        if not c.of_datagram:
+            shutdown(c.fd, SHUT_RDWR)
+        c.next = c.shared.untold
+        c.shared.untold = c
+        return
+    m.a = why_closed(c)
+    c.known = 1
+    box_post(c.shared.owner, m)
+
+
+cdef inline void tell_untold(Shared* sh) noexcept nogil:
+    cdef Conn* c = sh.untold
+    cdef Conn* after
+    sh.untold = NULL
+    while c != NULL:
+        after = c.next
+        tell_closed(c)
+        c = after
 
 
 # What -vv shows

@@ -7,7 +7,7 @@
 from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset, strlen
+from libc.string cimport memset
 from .mail cimport *
 from .lock cimport *
 from .store cimport CLOCK_START, Store, boot_clock
@@ -71,7 +71,7 @@ cdef inline void conn_closed(Worker* w, Conn* c) noexcept nogil:
     engine_unlock(c.store)
     not_poked(w, c)
     if told or c.known or c.wrong or get32(&w.pool.tell_closed):
-        write_to_owner(c, M_CLOSED, why_closed(c), c.why_text, strlen(c.why_text) if c.why_text != NULL else 0)
+        tell_closed(c)
     else:
         conn_forgotten(w, c)
 
@@ -102,7 +102,7 @@ cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
     close_fd(c.fd)
     free(c)
     if add32(&w.pool.clients, -1) == 0 and get32(&w.pool.ending) or get32(&w.pool.resting):
-        box_post(&w.pool.outbox, mail_new(M_GONE, NULL, 0))
+        one_has_gone(w.pool)
 
 
 # Its work
@@ -145,6 +145,10 @@ cdef inline void go_on(Worker* w) noexcept nogil:
             return
 
 
+cdef inline bint must_sweep(Worker* w) noexcept nogil:
+    return get32(&w.pool.idle_seconds) or get32(&w.pool.shake_seconds) or w.shared.untold != NULL
+
+
 cdef inline void sweep(Worker* w) noexcept nogil:
     # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching. And
     # handshakes that don't come to their end.
@@ -161,12 +165,12 @@ cdef inline void sweep(Worker* w) noexcept nogil:
     c = w.ends.next                     # only this thread takes from the list; what is added meanwhile stands behind
     while c != &w.ends:
         after = next_of(w, c)
-        if shakes(c) and get32(&c.last) + shake < now:
+        if shakes(c) and <uint64_t> get32(&c.last) + shake < now:
             add64(&w.pool.tls.handshake_errors, 1)
             c.wrong = WRONG_SLOW
             c.phase = P_CLOSED
             conn_closed(w, c)
-        elif most and c.phase == P_LINE and not stopped(c) and c.hold == NULL and get32(&c.last) + most < now:
+        elif most and c.phase == P_LINE and not stopped(c) and c.hold == NULL and <uint64_t> get32(&c.last) + most < now:
             add64(&w.pool.idle_kicks, 1)
             c.why = WHY_IDLE
             c.phase = P_CLOSED
@@ -218,21 +222,17 @@ cdef inline void letters(Worker* w) noexcept nogil:
     cdef Mail* m = box_take(&w.box)
     cdef Mail* after
     cdef Conn* c
+    cdef uint32_t asked = swap32(&w.asked, 0)
+    if asked & TO_DRAIN:
+        drain(w)
+    if asked & TO_FINISH:
+        close_each(w, 0)
+    if asked & TO_EXIT:
+        w.exiting = 1
     while m != NULL:
         after = m.next
         c = <Conn*> m.about
-        if m.kind == W_DRAIN:
-            drain(w)
-            free(m)
-        elif m.kind == W_FINISH:
-            close_each(w, 0)
-            free(m)
-        elif m.kind == W_EXIT:
-            w.exiting = 1
-            free(m)
-        elif m.kind == W_LOOK:
-            free(m)
-        elif m.kind == W_FREE:
+        if m.kind == W_FREE:
             conn_forgotten(w, c)
             free(m)
         elif c.phase == P_CLOSED:           # the owner will hear of it
@@ -266,7 +266,7 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
     cdef int n, i, timeout
     cdef bint rung
     while not w.exiting:
-        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if get32(&w.pool.idle_seconds) or get32(&w.pool.shake_seconds) else -1
+        timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if must_sweep(w) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
         rung = 0
         for i in range(n):
@@ -280,6 +280,7 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
             go_on(w)
         if timeout != -1:
             sweep(w)
+            tell_untold(&w.shared)
     close_each(w, 1)
     while w.waiting.next != &w.waiting:
         w.waiting.next.phase = P_CLOSED

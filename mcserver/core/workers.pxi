@@ -93,7 +93,7 @@ cdef class Workers:
     def set_idle_timeout(self, uint32_t seconds):
         """Connections that wait for a command for longer are closed. 0: never."""
         set32(&self.pool.idle_seconds, seconds)
-        self.to_all(W_LOOK)
+        self.ask_all(0)
 
     def set_tls(self, TlsRules rules not None, uint32_t handshake_seconds):
         """New connections of the listeners that want TLS are made so. Its first call comes before the workers start.
@@ -198,18 +198,20 @@ cdef class Workers:
             except Exception:
                 report("letter")
             finally:
-                free(m)
+                if m.kind == M_CLOSED:
+                    self.forgotten(m)
+                else:
+                    free(m)
         if self.left != NULL or not taken:      # who wrote to a box that wasn't looked into has rung, and does not ring again
             come_back(&self.pool.outbox)
-        if box_lost(&self.pool.outbox):
+        if swap32(&self.pool.gone, 0):
+            self.owner.gone()
+        if box_has_lost(&self.pool.outbox):
             self.owner.unknown_change()
 
     cdef take(self, Mail* m):
         cdef Conn* c = <Conn*> m.about
         cdef Session session
-        if c == NULL:
-            self.owner.gone()
-            return
         if c.self == NULL:
             session = session_for(self.engine, self.owner, c)
             self.sessions.add(session)
@@ -222,7 +224,12 @@ cdef class Workers:
                 session.gone_told = True
                 session.c = NULL
                 self.sessions.discard(session)
-                box_post(&(<Worker*> c.worker).box, mail_new(W_FREE, c, 0))
+
+    cdef forgotten(self, Mail* m):
+        # The connection's memory is its worker's. The letter goes back, so that this needs none.
+        m.kind = W_FREE
+        m.next = NULL
+        box_post(&(<Worker*> (<Conn*> m.about).worker).box, m)
 
     # What `stats conns` shows
 
@@ -259,19 +266,21 @@ cdef class Workers:
 
     # Ending
 
-    cdef to_all(self, int kind):
+    cdef ask_all(self, uint32_t what):
+        # TO_...; 0: that they look at what has changed in the pool.
         cdef int i
         for i in range(self.pool.count):
-            box_post(&self.pool.worker[i].box, mail_new(kind, NULL, 0))
+            or32(&self.pool.worker[i].asked, what)
+            box_ring(&self.pool.worker[i].box)
 
     def stop_reading(self):
         """No further command is taken from anyone; replies still go out."""
-        self.to_all(W_DRAIN)
+        self.ask_all(TO_DRAIN)
 
     def finish(self):
         """Closes what has nothing to send, and the others as soon as they have sent it. `gone` comes when the last has closed."""
         set32(&self.pool.ending, 1)
-        self.to_all(W_FINISH)
+        self.ask_all(TO_FINISH)
 
     def close(self):
         """Closes every connection and ends the threads. Nothing can be opened afterwards."""
@@ -279,7 +288,7 @@ cdef class Workers:
         cdef Worker* w
         if self.running:
             self.running = 0
-            self.to_all(W_EXIT)
+            self.ask_all(TO_EXIT)
             for i in range(self.pool.count):
                 w = self.pool.worker[i]
                 if w.started:
