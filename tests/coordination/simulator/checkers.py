@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination.entry import decode
-from mcserver.coordination.layout import Floor, Meta, NodeRecord, sequence_of, version
+from mcserver.coordination.layout import Floor, Meta, NodeRecord, parts, sequence_of, version
 from mcserver.coordination.ports import Change, Check, Create, Malformed, Set
 
 from .cache import Item
@@ -71,6 +71,10 @@ class Checkers:
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
         self.forgotten: set[str] = set()  # boots for which `applied` can't wait
+        self.went_back = (
+            False  # generations were used again: who comes back and knew them sees versions fall, and joins anew
+        )
+        self.newest = 0  # generation
         self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
@@ -114,9 +118,21 @@ class Checkers:
         one who did, P6 would tell): whoever is there now joined later and flushed (P10), so the old logs' entries are void.
         """
         generation = int(log.split("-")[1])
+        for name, node in self.fleet.ensemble.tree.nodes.items():
+            if not name.startswith("/cache/nodes/"):
+                continue
+            try:
+                record = NodeRecord.decode(node.data)
+            except Malformed:
+                continue
+            if record.state != "joining" and parts(record.applied)[0] >= generation:
+                raise Violation("P6", f"{log} begins though {name} says that it has applied {record.applied:x}")
         for number, (other, *_) in list(self.entries.items()):
             if other != log and int(other.split("-")[1]) >= generation:
+                self.went_back = True
                 del self.entries[number]
+        self.went_back |= generation <= self.newest
+        self.newest = max(self.newest, generation)
 
     def _entry(self, path: str, data: bytes, transaction: Transaction) -> None:
         entry = decode(data)

@@ -77,7 +77,10 @@ class Host:
         elif kind in ("applied", "flushed"):
             self.in_gap = self.in_gap and kind == "applied"
             (version,) = details
-            back = kind == "flushed" and self.fleet.checkers.restored  # the ensemble itself went back
+            checkers = (
+                self.fleet.checkers
+            )  # the ensemble itself went back, or the log while nobody was there who knew it
+            back = kind == "flushed" and (checkers.restored or checkers.went_back)
             if version < self.last_applied and not back:
                 raise Violation("P6", f"{self.process.name} applied {version:x} after {self.last_applied:x}")
             self.last_applied = version
