@@ -802,8 +802,10 @@ cdef class Engine:
             more = more or arena_trim(&s.arena, TRIM_A_SLICE) == TRIM_A_SLICE
         while boot_clock() - began < limit and garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP:
             pass
-        while boot_clock() - began < limit and compact_step(s):
-            pass
+        while compact_step(s):
+            if boot_clock() - began >= limit:
+                more = 1
+                break
         if s.maintained and boot_clock() - began < limit:
             s.n.juggles += 1
             for i in range(1, s.arena.lists + 1):

@@ -106,6 +106,18 @@ def test_a_half_empty_class_goes_into_the_pool_in_advance() -> None:
     assert held(client, b"n", 100_000) == 100_000
 
 
+def test_however_little_is_done_at_a_time_it_is_done_without_a_rest() -> None:
+    client = half_deleted(60, 6000, 11_000)
+    client.engine.advance(1)
+    turns = 0
+    while (
+        client.engine.maintain(0) < 0.01
+    ):  # as much as a slice does that has no time left, as on a machine that is busy
+        turns += 1
+    assert client.engine.stats()["slab_global_page_pool"] * 262_144 > 20 * MIB
+    assert turns > 100
+
+
 @pytest.mark.parametrize("automove", [0, 1, 2])
 def test_what_automove_says(automove: int) -> None:
     client = half_deleted(16, 8000, 1500)

@@ -382,6 +382,7 @@ def test_the_process_is_left_as_it_was() -> None:
         )  # fmt: skip
 
     running = any(thread.name == "mcserver.testing" for thread in threading.enumerate())  # another test's
+    gc.unfreeze()  # tests/conftest.py freezes, and what is frozen may end meanwhile
     before = state()
     with Server() as server, Server():
         Client(server.address).set("a", "1")
