@@ -121,7 +121,7 @@ def test_every_property_holds_with_many_members() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_property_holds_with_a_thousand_members() -> None:
-    first, seeds = (int(SOAK), 3) if SOAK else (1, 1)
+    first, seeds = (int(SOAK), 3) if SOAK else (1, 2)
     simulator = [
         sys.executable,
         "-m",

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from mcserver.coordination import cells, reader
+from mcserver.coordination import cells, leader, membership, reader
 from mcserver.coordination.cells import Sheet
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
@@ -38,6 +38,9 @@ def remember_what_is_pure() -> None:
         record.decode = lru_cache(4096)(record.decode)  # type: ignore[attr-defined]
     reader.decode = checkers.decode = lru_cache(4096)(decode)  # type: ignore[attr-defined]
     cells.cell_of = lru_cache(1 << 16)(cells.cell_of)
+    leader.is_candidate = lru_cache(1 << 16)(leader.is_candidate)  # type: ignore[attr-defined]
+    leader.sequence_of = lru_cache(1 << 16)(leader.sequence_of)  # type: ignore[attr-defined]
+    membership.is_name = lru_cache(1 << 16)(membership.is_name)  # type: ignore[attr-defined]
 
 
 remember_what_is_pure()
