@@ -116,7 +116,9 @@ class Budget:
         left = max(self.rate - acks - rest, LEAST * self.rate)  # for the appends of all
         self._turn(now)
         share = left / self._sharers(name)
-        if appends > BURST * left:  # many begin at once, each with the token of somebody at rest
+        # Many have begun at once, each with the token of somebody at rest. Only what was seen counts, so that whoever reads
+        # late, or not at all, goes on by its tokens.
+        if len(self._seen) > BURST * left:
             return max(self._tokens.lacks(share, now), min(appends / left - 1, 1 / share))
         return self._tokens.take(share, now, appends < FREE * left)
 
