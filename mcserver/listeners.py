@@ -140,7 +140,9 @@ def _open(
 def _resolve(host: str | None, port: int, kind: socket.SocketKind, where: str, advice: str) -> list[Any]:
     """The addresses of a host, or of all interfaces. Raises StartError."""
     try:
-        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_PASSIVE)
+        # As bytes where it can be: for a str Python loads its codec of international names, which takes a start's time.
+        name = host.encode() if host is not None and host.isascii() else host
+        return socket.getaddrinfo(name, port, type=kind, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:  # a name whose parts are too long
         reason = error.strerror if isinstance(error, OSError) else "it is no name of a host"
         raise StartError(f"can't resolve {where}: {reason}; {advice}") from error

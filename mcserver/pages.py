@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
 from . import MEMCACHED_VERSION, __version__
 from .cli import ALL_OPTIONS
@@ -17,10 +18,10 @@ from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, 
 from .rules import EX_USAGE, ConfigError, rules
 from .subcommands import SUBCOMMANDS
 
-FILES = ("file",)
+FILES = ("file", "path")
 """Units of options whose value is the path of a file."""
 CHOICES = {
-    "protocol": ("auto", "ascii"),
+    "protocol": ("auto", "ascii", "binary"),
     "loop": ("uvloop", "asyncio"),
     "on-stale": ("miss", "error", "serve"),
     "ack": ("async", "committed", "applied"),
@@ -177,6 +178,10 @@ def bash() -> str:
         cases.append(
             f'        {"|".join(_spellings(option))}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$cur")); return ;;'
         )
+    tools = "".join(
+        f"""        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur")); compopt -o default; return ;;\n"""
+        for name, words in _tools().items()
+    )
     suboptions = " ".join(each.name + ("=" if each.missing else "") for each in SUBOPTIONS)
     valued = "|".join(spell for each in ALL_OPTIONS if each.metavar for spell in _spellings(each))
     return f"""# bash completion of mcserver, made by `mcserver pages bash`
@@ -185,6 +190,8 @@ _mcserver() {{
     cur=${{COMP_WORDS[COMP_CWORD]}} prev=${{COMP_WORDS[COMP_CWORD-1]}}
     if [ "$prev" = "=" ]; then prev=${{COMP_WORDS[COMP_CWORD-2]}}; fi
     if [ "$cur" = "=" ]; then cur= prev=${{COMP_WORDS[COMP_CWORD-1]}}; fi
+    [ "$COMP_CWORD" -eq 1 ] || case ${{COMP_WORDS[1]}} in
+{tools}    esac
     case $prev in
 {chr(10).join(cases)}
         -o|--extended)
@@ -204,7 +211,13 @@ complete -F _mcserver mcserver
 
 def zsh() -> str:
     """The same for zsh, with the meanings."""
-    lines = ["#compdef mcserver", "# zsh completion of mcserver, made by `mcserver pages zsh`", "_arguments -s \\"]
+    lines = [
+        "#compdef mcserver",
+        "# zsh completion of mcserver, made by `mcserver pages zsh`",
+        "(( CURRENT == 2 )) || case $words[2] in",
+    ]
+    lines += [f"  {name}) compadd -- {' '.join(words)}; _files; return ;;" for name, words in _tools().items()]
+    lines += ["esac", "_arguments -s \\"]
     for each in ALL_OPTIONS:
         spelled = _spellings(each)
         group = f"'({' '.join(spelled)})'" if len(spelled) > 1 else ""
@@ -235,17 +248,31 @@ def fish() -> str:
     lines = ["# fish completion of mcserver, made by `mcserver pages fish`"]
     for name, (_, _, meaning) in SUBCOMMANDS.items():
         lines.append(f"complete -c mcserver -n __fish_use_subcommand -f -a {name} -d '{_fish(meaning)}'")
+    seen = " ".join(_tools())
+    for name, words in _tools().items():
+        lines.append(f"complete -c mcserver -n '__fish_seen_subcommand_from {name}' -a '{' '.join(words)}'")
     for each in ALL_OPTIONS:
         names = f" -s {each.short}" * bool(each.short) + f" -l {each.long}" * bool(each.long)
         value = " -r" if each.metavar in FILES else " -x" if each.metavar else " -f"
         if each.long in CHOICES:
             value += f" -a '{' '.join(CHOICES[each.long])}'"
-        lines.append(f"complete -c mcserver{names}{value} -d '{_fish(_meaning(each))}'")
+        where = f" -n 'not __fish_seen_subcommand_from {seen}'"
+        lines.append(f"complete -c mcserver{where}{names}{value} -d '{_fish(_meaning(each))}'")
     return "\n".join(lines) + "\n"
 
 
 def _fish(text: str) -> str:
     return text.replace("\\", "\\\\").replace("'", "\\'")
+
+
+def _tools() -> dict[str, list[str]]:
+    """The words that each subcommand but `config`, which takes the server's, has of its own."""
+    found = {"pages": list(PAGES)}
+    for name, (module, function, _) in SUBCOMMANDS.items():
+        if module.startswith("mcserver.tools."):
+            known = getattr(import_module(module), function.replace("main", "known_arguments"))()
+            found[name] = [spelled for action in known._actions for spelled in action.option_strings]
+    return found
 
 
 def _spellings(option: Option) -> list[str]:

@@ -15,6 +15,7 @@ def test_fleet(memcached_fleet):            # coherent members without ZooKeeper
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -35,14 +36,15 @@ def pytest_configure(config: pytest.Config) -> None:
 def _memcached_servers() -> Iterator[Callable[[tuple[str, ...]], Server]]:
     """One running server for each set of flags."""
     with ExitStack() as running:
-        servers: dict[tuple[str, ...], Server] = {}
+        servers: dict[tuple[int, tuple[str, ...]], Server] = {}
 
         def server(flags: tuple[str, ...]) -> Server:
-            if flags not in servers:
+            which = os.getpid(), flags  # a test in a process that was forked has a server of its own
+            if which not in servers:
                 from mcserver.testing import Server
 
-                servers[flags] = running.enter_context(Server(*flags))
-            return servers[flags]
+                servers[which] = running.enter_context(Server(*flags))
+            return servers[which]
 
         yield server
 
@@ -52,7 +54,12 @@ def memcached(
     request: pytest.FixtureRequest, _memcached_servers: Callable[[tuple[str, ...]], Server]
 ) -> Iterator[Server]:
     """A cache server, empty, on a port of its own; it is the same one in all tests with the same flags (mark `memcached`)."""
-    flags = tuple(flag for mark in reversed(list(request.node.iter_markers("memcached"))) for flag in mark.args)
+    marks = list(request.node.iter_markers("memcached"))
+    if any(mark.kwargs for mark in marks):
+        raise pytest.UsageError(
+            'the mark `memcached` takes flags as on a command line: memcached("-m", "2", "-I", "4k")'
+        )
+    flags = tuple(str(flag) for mark in reversed(marks) for flag in mark.args)
     server = _memcached_servers(flags)
     server.reset()
     yield server

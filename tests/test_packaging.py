@@ -71,6 +71,10 @@ def test_a_wheel_from_the_source_distribution_works(tmp_path: Path) -> None:
     binaries = tmp_path / "venv/bin"
     assert run([binaries / "mcserver", "-V"], tmp_path).startswith("memcached 1.6.45\n")
     assert "Redistribution and use" in run([binaries / "mcserver", "-i"], tmp_path)
+    packages = next((tmp_path / "venv/lib").glob("python3*/site-packages"))
+    assert {each.name.split("-")[0] for each in (packages / "mcserver.libs").iterdir()} == {"libssl", "libcrypto"}
+    (licence,) = packages.glob("mcserver-*.dist-info/licenses/**/OpenSSL.txt")
+    assert "Apache License" in licence.read_text()
     assert "conformance" not in run([binaries / "python", "-c", TOP_LEVEL], tmp_path).split()
     assert run([binaries / "python", "-c", ENGINE_WORKS], tmp_path).split() == [
         "STORED",

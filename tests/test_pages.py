@@ -69,7 +69,12 @@ def complete(line: str) -> list[str]:
         ("mcserver --memory", ["--memory-limit", "--memory-file"]),
         ("mcserver --on-stale ", ["miss", "error", "serve"]),
         ("mcserver --on-stale = s", ["serve"]),
-        ("mcserver -B a", ["auto", "ascii"]),
+        ("mcserver -B ", ["auto", "ascii", "binary"]),
+        ("mcserver ping --co", ["--count"]),
+        ("mcserver stats --me", []),
+        ("mcserver dump host --pre", ["--prefix"]),
+        ("mcserver config --memory-l", ["--memory-limit"]),
+        ("mcserver pages ba", ["bash"]),
         ("mcserver -o idle", ["idle_timeout="]),
         ("mcserver -o track_sizes,room", ["track_sizes,room_for="]),
         ("mcserver conf", ["config"]),
@@ -79,6 +84,13 @@ def complete(line: str) -> list[str]:
 )
 def test_bash_completes(line: str, offered: list[str]) -> None:
     assert complete(line) == offered
+
+
+def test_fish_completes_what_follows_a_subcommand() -> None:
+    for line, offered in (("mcserver ping --co", ["--count"]), ("mcserver config --memory-l", ["--memory-limit"])):
+        command = f"source {ROOT / KEPT['fish']}; complete -C '{line}'"
+        result = subprocess.run(["fish", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+        assert [each.split("\t")[0] for each in result.stdout.splitlines()] == offered
 
 
 def test_bash_knows_every_option() -> None:

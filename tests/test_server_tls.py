@@ -330,7 +330,7 @@ def test_settings_are_memcacheds(start: Start, shared: Folder, opened: Callable[
 def test_without_tls_none_of_its_figures_is_shown(start: Start) -> None:
     ours = start().connect()
     assert not [key for key in ours.stats() if "ssl" in key or "cert" in key]
-    assert ours.command(b"refresh_certs") == b"ERROR\r\n"  # as in a memcached without TLS
+    assert ours.command(b"refresh_certs") == b"Error TLS not enabled\r\n"
 
 
 # Who may come in ---------------------------------------------------------------------------------------------------------

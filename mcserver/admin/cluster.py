@@ -6,7 +6,6 @@ tied to an event, and held like those of a delete.
 
 from __future__ import annotations
 
-import ipaddress
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Cluster, Context, Reply
@@ -119,6 +118,8 @@ def config(context: Context, session: Session, words: list[bytes]) -> Reply:
 
 def node(member: Member) -> str:
     """`host|ip|port`; the ip is empty where only a name is known, as ElastiCache allows."""
+    import ipaddress
+
     host, _, port = member.address.rpartition(":")
     host = host.strip("[]")
     try:

@@ -44,9 +44,9 @@ def cache_memlimit(context: Context, session: Session, words: list[bytes]) -> Re
 
 
 def refresh_certs(context: Context, session: Session, words: list[bytes]) -> Reply:
-    """`refresh_certs`: new connections of TLS get the certificates that are in the files now. Without -Z it is no command."""
+    """`refresh_certs`: new connections of TLS get the certificates that are in the files now."""
     if not context.config.ssl_enabled:
-        return None
+        return b"Error TLS not enabled\r\n"
     error = context.network.refresh_certificates()
     return error.encode() + b"\r\n" if error else OK
 

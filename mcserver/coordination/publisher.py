@@ -86,6 +86,11 @@ class Publisher:
         """How long the oldest change has waited."""
         return (self._context.now() - self._ages[0][1]) / 1e6 if self._ages else 0.0
 
+    @property
+    def is_idle(self) -> bool:
+        """Nothing waits, and nothing is on its way."""
+        return not self.queue and self._batch is None
+
     async def step(self) -> None:
         """Sends one batch, or waits for something to send."""
         context = self._context
@@ -125,7 +130,7 @@ class Publisher:
         until = self._context.now() + int(seconds * SECOND)
         soon = until - int(seconds * 0.4 * SECOND)
         self._hurry = True
-        while self.queue or self._batch:
+        while not self.is_idle:
             now = self._context.now()
             if now >= until:
                 return False

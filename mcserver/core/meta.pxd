@@ -99,6 +99,18 @@ cdef inline bint is_flag(uint8_t f) noexcept nogil:
             or f == c'k' or f == c't' or f == c'c' or f == c'f' or f == c'l' or f == c'h' or f == c'P' or f == c'L')
 
 
+cdef inline bint no_flags(Meta* m, int first) noexcept nogil:
+    # Whether one of the tokens begins with what is no flag of any command, now or ever. As memcached: it has no eyes for the last
+    # of those that are indexed.
+    cdef int i
+    cdef uint8_t f
+    for i in range(first, m.count if m.count < MAX_TOKENS else MAX_TOKENS - 1):
+        f = <uint8_t> m.t[i].at[0]
+        if not (65 <= f <= 122 or 48 <= f <= 57):
+            return 1
+    return 0
+
+
 cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
     # Key and flags of a tokenised command; the error's text, or NULL. As memcached: flags that cannot be come first,
     # then those that are twice or unknown, then bad arguments and keys, of which the last is told (a bad F only alone).
@@ -112,14 +124,12 @@ cdef inline const char* read_meta(Meta* m, int first) noexcept nogil:
     m.first = first
     if m.t[1].len > KEY_MAX:
         return WIRE_BAD_FORMAT
+    if no_flags(m, first):
+        return WIRE_BAD_FORMAT
     if m.count > META_TOKENS:
         return WIRE_FLAGS_TOO_LONG
     if m.count > first:
         memset(seen, 0, sizeof(seen))
-        for i in range(first, m.count):
-            f = <uint8_t> m.t[i].at[0]
-            if not (65 <= f <= 122 or 48 <= f <= 57):
-                return WIRE_BAD_FORMAT
         for i in range(first, m.count):
             f = <uint8_t> m.t[i].at[0]
             if seen[f]:
@@ -478,7 +488,7 @@ cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
 cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     cdef Sum sum
     cdef Result r
-    if m.count < 2:
+    if m.count < 2 or no_flags(m, 2):
         puts(c, WIRE_BAD_FORMAT)
         return
     if read_meta(m, 2) != NULL:
@@ -516,19 +526,20 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     cdef Item* it
     cdef Result r
     cdef int64_t left
-    cdef int i
     s.n.cmd_meta += 1
     if m.count < 2 or m.t[1].len > KEY_MAX:
         puts(c, WIRE_BAD_FORMAT)
         return
     m.nkey = m.t[1].len
     memcpy(m.key, m.t[1].at, m.nkey)
-    for i in range(2, m.count if m.count > 3 else 2):       # as memcached: b counts only when something else follows
-        if m.t[i].len == 1 and m.t[i].at[0] == c'b':
-            m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
-            if m.nkey == 0:
-                puts(c, WIRE_FLAG_KEY)
-                return
+    if no_flags(m, 2):
+        puts(c, WIRE_BAD_FORMAT)
+        return
+    if m.count > 3 and m.t[2].len == 1 and m.t[2].at[0] == c'b':    # as memcached: only if it is first, and something follows
+        m.nkey = <size_t> base64_read(m.t[1].at, m.t[1].len, m.key)
+        if m.nkey == 0:
+            puts(c, WIRE_BAD_FORMAT)
+            return
     r = peek(c, m.key, m.nkey, &h)
     if r != V_OK:
         puts(c, WIRE_STALE if r == V_STALE else WIRE_EN)

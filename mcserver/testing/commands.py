@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import overload
@@ -26,6 +26,11 @@ OPCODES = (
     "prependq", "verbosity", "touch", "gat", "gatq", "", "sasl_list_mechs", "sasl_auth", "sasl_step",
 )  # fmt: skip
 """Names of the binary protocol's commands, by their numbers."""
+VERBS = frozenset((
+    *MANY_KEYS, *ONE_KEY, *filter(None, OPCODES), "mn", "cache_memlimit", "cluster", "config", "debugtime", "extstore",
+    "lru", "lru_crawler", "refresh_certs", "shutdown", "slabs", "watch",
+))  # fmt: skip
+"""All that a command can be named, in the text protocol or the binary one."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +56,46 @@ class Command:
 class Commands(Sequence[Command]):
     """What was received since the last reset, the oldest first; the last 10,000."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+        """before: called before anybody looks: it lets what was sent arrive."""
+        self._before = before
         self._commands: deque[Command] = deque(maxlen=REMEMBERED)
 
     def add(self, command: Command) -> None:
         self._commands.append(command)
 
     def clear(self) -> None:
+        """Forgets all that was sent until now."""
+        self._before()
+        self.forget()
+
+    def forget(self) -> None:
         """Forgets them all."""
         self._commands.clear()
 
+    def _all(self) -> list[Command]:
+        self._before()
+        return list(self._commands)
+
     def of(self, verb: str | None = None, key: str | None = None) -> list[Command]:
         """Those with this verb and a key that fits this pattern (`user:*`)."""
-        return [each for each in list(self._commands) if each.matches(verb, key)]
+        return [each for each in self._all() if each.matches(verb, key)]
 
     @overload
     def __getitem__(self, index: int) -> Command: ...
     @overload
     def __getitem__(self, index: slice) -> list[Command]: ...
     def __getitem__(self, index: int | slice) -> Command | list[Command]:
-        return list(self._commands)[index]
+        return self._all()[index]
 
     def __len__(self) -> int:
-        return len(self._commands)
+        return len(self._all())
 
     def __iter__(self) -> Iterator[Command]:
-        return iter(list(self._commands))
+        return iter(self._all())
 
     def __eq__(self, other: object) -> bool:
-        return list(self._commands) == (list(other) if isinstance(other, Sequence) else other)
+        return self._all() == (list(other) if isinstance(other, Sequence) else other)
 
     __hash__ = None  # type: ignore[assignment]
 

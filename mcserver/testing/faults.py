@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from mcserver.testing.commands import Command
+from mcserver.testing.commands import VERBS, Command
 
 OUT_OF_MEMORY = b"SERVER_ERROR out of memory storing object"
 
@@ -49,10 +49,12 @@ class Faults:
     first; a delay goes together with another fault.
     """
 
-    def __init__(self, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, changed: Callable[[], None] = lambda: None, before: Callable[[], None] = lambda: None) -> None:
+        """changed: called when `refusing` did, or all faults are gone; before: before anything is planted or taken away."""
         self.refusing = False
         """Whether new connections are refused."""
         self._changed = changed
+        self._before = before
         self._planted: list[Fault] = []
         self._lock = threading.Lock()
 
@@ -72,8 +74,10 @@ class Faults:
         after: int = 0,
     ) -> Faults:
         """The command has no effect and is answered with this line; one with noreply is answered with nothing."""
-        line = text.encode() if isinstance(text, str) else text
-        return self._plant(Fault("error", verb, key, after, times, text=line.rstrip(b"\r\n") + b"\r\n"))
+        line = (text.encode() if isinstance(text, str) else text).rstrip(b"\r\n")
+        if not line or b"\n" in line:
+            raise ValueError(f"{text!r} is not one line of an answer")
+        return self._plant(Fault("error", verb, key, after, times, text=line + b"\r\n"))
 
     def drop(
         self, verb: str | None = None, *, key: str | None = None, times: int | None = None, after: int = 0
@@ -107,12 +111,14 @@ class Faults:
 
     def refuse(self) -> Faults:
         """New connections are refused (ECONNREFUSED), as if no server ran; those that are open go on."""
+        self._before()
         self.refusing = True
         self._changed()
         return self
 
     def clear(self) -> None:
         """All faults are gone; connections that a blackhole swallowed are closed."""
+        self._before()
         self._planted.clear()
         self.refusing = False
         self._changed()
@@ -138,7 +144,24 @@ class Faults:
         return sorted(found, key=lambda fault: fault.kind != "delay")
 
     def _plant(self, fault: Fault) -> Faults:
+        _check(fault)
+        self._before()
         with self._lock:
             self._planted = [each for each in self._planted if each.times != 0]
             self._planted.append(fault)
         return self
+
+
+def _check(fault: Fault) -> None:
+    """Raises TypeError or ValueError for a fault that could never hit anything, which a test would not notice."""
+    for name, word in (("verb", fault.verb), ("key", fault.key)):
+        if word is not None and not isinstance(word, str):
+            raise TypeError(f"the {name} of a fault is str or None, not {word!r}")
+    if fault.verb is not None and fault.verb not in VERBS:
+        raise ValueError(
+            f"no command is named {fault.verb!r}: a fault's verb is one of {', '.join(sorted(VERBS))}, or None"
+        )
+    if fault.after < 0 or (fault.times is not None and fault.times < 1):
+        raise ValueError("a fault lets 0 or more commands go well (after), and hits 1 or more (times)")
+    if not fault.seconds >= 0 or (fault.kind == "slow" and not fault.rate > 0):
+        raise ValueError("a fault's delay is 0 seconds or more, and its rate above 0 bytes a second")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar, overload
 from mcserver.cli import configured
 from mcserver.config import ConfigError
 from mcserver.coordination.fleet import Fleet as Membership
+from mcserver.coordination.layout import head_of, version
 from mcserver.coordination.node import Node
 from mcserver.coordination.notices import Notices
 from mcserver.coordination.opening import make_settings
@@ -41,16 +42,17 @@ DRAIN_SECONDS = 0.5
 class Fleet(Sequence[Server]):
     """`Fleet(3, "--ack", "applied")`: three servers with these flags; fleet[0] is a Server like any other."""
 
-    def __init__(self, members: int, *flags: str) -> None:
+    def __init__(self, members: int, *flags: str | float) -> None:
         """Raises ConfigError for flags that a server would refuse."""
         if members < 1:
             raise ValueError("a fleet has at least one member")
-        config = configured(["-u", "root", "--zookeeper", IN_PROCESS, *DEFAULTS, *flags])
+        words = tuple(map(str, flags))
+        config = configured(["-u", "root", "--zookeeper", IN_PROCESS, *DEFAULTS, *words])
         assert config.cluster is not None
         if config.cluster.zookeeper != IN_PROCESS:
             raise ConfigError("--zookeeper is not for a fleet within a process: its members find each other")
         self._cluster: ClusterConfig = config.cluster
-        rest = _without_fleet(flags)
+        rest = _without_fleet(words)
         self._servers = [Server(*rest, name=f"n{number + 1}") for number in range(members)]
         self._parts: list[_Part] = []
         self._host: Host | None = None
@@ -111,21 +113,21 @@ class Fleet(Sequence[Server]):
 
         Their clients still reach them: they serve for --max-stale, and then by --on-stale.
         """
+        self._let_arrive()
         for part in self._named(members):
             self._running().call(part.zookeeper.cut)
 
     def heal(self, *members: Server | int) -> None:
         """Ends the partition of these members (none named: of all)."""
+        self._let_arrive()
         for part in self._named(members):
             self._running().call(part.zookeeper.heal)
 
     def settle(self, seconds: float = READY_SECONDS) -> None:
         """Waits until every member that is not cut off has told and heard all there is; raises TimeoutError."""
+        self._let_arrive()
         self._until(
-            lambda: (
-                len({part.node.reader.applied for part in self._parts if not part.is_cut}) <= 1
-                and all(part.is_settled for part in self._parts if not part.is_cut)
-            ),
+            lambda: all(part.is_settled for part in self._parts if not part.is_cut),
             "the fleet did not settle",
             seconds,
         )
@@ -139,6 +141,11 @@ class Fleet(Sequence[Server]):
         """`stats cluster` of this member."""
         (part,) = self._named([member])
         return self._running().call(part.membership.stats)
+
+    def _let_arrive(self) -> None:
+        """What clients have sent counts, though they wait for no reply."""
+        for server in self._servers:
+            server.settle()
 
     def _named(self, members: Sequence[Server | int]) -> list[_Part]:
         if not members:
@@ -171,6 +178,7 @@ class _Part:
             retry_delay_max=0.1,
         )
         notices = _Silent(own.on_stale, own.max_stale, own.join)
+        self._ensemble = ensemble
         self.zookeeper = InProcessZooKeeper(ensemble)
         self.node = Node(self.zookeeper, AsyncioRuntime(host.loop), server.engine, settings)
         server.engine.broadcast(True, own.broadcast_writes)
@@ -190,7 +198,12 @@ class _Part:
 
     @property
     def is_settled(self) -> bool:
-        return not self.node.gate.is_stale and len(self.node.publisher.queue) == 0
+        """It has told all there is, and applied all that the log has."""
+        reader = self.node.reader
+        if self.node.gate.is_stale or not self.node.publisher.is_idle or reader.log is None:
+            return False
+        log = self._ensemble.tree.nodes.get(self.node.context.layout.log(reader.log))
+        return log is not None and reader.applied >= version(reader.gen, head_of(log.stat()))
 
     async def leave(self) -> None:
         """Without waiting for what can't come."""

@@ -1,7 +1,7 @@
 """A server as a guest of a test's process: the engine and the cold commands of a real one, a network of its own, and handles.
 
 Owns nothing of the process. The engine is reached from several threads (the host's, and whoever asks for `server["key"]`), always
-under `lock`.
+under `lock`. Whatever a handle does comes after what clients had sent before (`settle`): a test sees no race with its own client.
 """
 
 from __future__ import annotations
@@ -9,19 +9,22 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import os
+import select
 import shutil
 import socket
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mcserver.admin import Admin, Context, Figures, Settings, Watchers
 from mcserver.admin import Socket as SocketStatus
-from mcserver.cli import configured
+from mcserver.cli import parse
 from mcserver.config import Config, ConfigError
 from mcserver.core import Session
 from mcserver.lives import make_engine
@@ -48,9 +51,12 @@ JUMP_MOST = 400 * 86400
 """Seconds by which one jump of followed time moves the engine's clock: more than any relative time to live."""
 OLD = 1 << 27
 """Seconds of the engine's clock after which a reset begins anew, long before its ages run out of bits."""
-
-
+SETTLE_ROUNDS = 256
+"""Turns that a client which sends without end gets before a handle does its work all the same: 64 KiB of it each."""
 ENDED = "this server has ended, and its memory is given back"
+FOREIGN = (
+    "this server lives in the process that this one was forked from: reach it by its address, or start another one"
+)
 
 
 class Clock:
@@ -68,15 +74,19 @@ class Clock:
     @property
     def now(self) -> float:
         """Unix time at the server."""
+        self._server.settle()
         with self._server.lock:
             self.catch_up()
             engine = self._server.engine
             return engine.wall(engine.now() if self._target is None else self._target)
 
-    def advance(self, seconds: float) -> None:
+    def advance(self, seconds: float | dt.timedelta) -> None:
         """So many seconds pass at once: what was to live for less is gone, exactly."""
-        if seconds < 0:
-            raise ValueError("a server's time can't go back")
+        if not isinstance(seconds, int | float):
+            seconds = seconds.total_seconds()
+        if not 0 <= seconds < float("inf"):
+            raise ValueError("a server's time can't go back, nor to its end")
+        self._server.settle()
         with self._server.lock:
             if self._target is None:
                 self._server.engine.advance(seconds)
@@ -86,6 +96,7 @@ class Clock:
 
     def pause(self) -> None:
         """No time passes any more but by `advance`."""
+        self._server.settle()
         with self._server.lock:
             if self._target is None:
                 self._target = int(self._server.engine.now()) + 0.5
@@ -93,6 +104,7 @@ class Clock:
 
     def resume(self) -> None:
         """Time passes again by itself, from where it stands; it follows nothing any more."""
+        self._server.settle()
         with self._server.lock:
             self.catch_up()
             self._target = None
@@ -108,10 +120,11 @@ class Clock:
     def follow(self) -> None:
         """From now on the server's time is the process's own, which freezegun or time-machine moves.
 
-        A jump back moves only the date that absolute times to live count from: what is stored ages no less.
+        A jump back moves only the date that absolute times to live count from: what is stored ages no less. What
+        was sent without asking for a reply may be met after time has moved: look in before you move it.
         """
+        self.pause()
         with self._server.lock:
-            self.pause()
             self._followed = _now()
             self._server.engine.set_wall(self._followed)
 
@@ -138,19 +151,20 @@ class Server(MutableMapping[str | bytes, bytes]):
     """A cache server in this process, with memcached's flags: `Server("-m", "2", "-I", "4k")`.
 
     It serves from `start` (or `with`, or `async with`) to `stop`, and can be started only once. As a mapping it is what is
-    stored: keys are str or bytes, values bytes (str is encoded).
+    stored: keys are str or bytes, values bytes (str is encoded). What clients have sent, though with noreply, has taken effect
+    before anything is looked at, changed, planted or emptied here.
     """
 
-    def __init__(self, *flags: str, name: str = "") -> None:
+    def __init__(self, *flags: str | float, name: str = "") -> None:
         """Raises ConfigError for flags that a server would refuse, or that can't be for one within a process."""
-        config = _config_of(flags)
-        self.flags = flags
+        self.flags = tuple(map(str, flags))
+        config = _config_of(self.flags)
         self.name = name
         self.config = config
         self.lock = threading.RLock()
-        self.commands = Commands()
+        self.commands = Commands(self.settle)
         """What was received since the last reset."""
-        self.faults = Faults(self._faults_changed)
+        self.faults = Faults(self._faults_changed, self.settle)
         self.clock = Clock(self)
         self.figures = Figures()
         self.cluster: Cluster | None = None
@@ -184,8 +198,6 @@ class Server(MutableMapping[str | bytes, bytes]):
                 cluster=self.cluster,
             )
         )
-        self._own = Session(self.engine, _Hands(self.admin), -1)
-        """For `server["key"]`: what it does is neither remembered nor met by a fault."""
 
     # From start to end -----------------------------------------------------------------------------------------------
 
@@ -215,19 +227,21 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def stop(self) -> None:
         """Closes everything and gives the memory back. Nothing happens when it doesn't run."""
-        host, self._host = self._host, None
-        if host is None:
+        host = self._host
+        if host is None or self._ended:
             return
         self._ended = True
+        if host.is_foreign:
+            return  # all of it is the other process's, but for copies that end with this one
         host.call(self._detach, host)
+        self._host = None  # not before: clients may have come until then
         if self._holder is not None:
             self._holder.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         host.leave()
         with self.lock:
-            self._own.close()
-            del self._own, self.engine, self.admin, self.watchers
+            del self.engine, self.admin, self.watchers
 
     def _detach(self, host: Host) -> None:
         if self._timer is not None:
@@ -260,8 +274,8 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def reset(self) -> None:
         """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself."""
-        if self._ended:
-            raise RuntimeError(ENDED)
+        self.settle()
+        self._check()
         if self.engine.now() > OLD and self.cluster is None:
             self._renew()
         with self.lock:
@@ -272,7 +286,7 @@ class Server(MutableMapping[str | bytes, bytes]):
             engine.verbosity, engine.detail = min(self.config.verbosity, 2), self.config.detail_enabled
             engine.reset_stats()
             self.figures.reset()
-            self.commands.clear()
+            self.commands.forget()
         # Not under the lock: it waits for the loop's thread, which may wait for the lock.
         holes = any(line.conversation.is_hole for line in list(self.lines))
         if holes or self.faults.planted or self.faults.refusing:
@@ -282,7 +296,6 @@ class Server(MutableMapping[str | bytes, bytes]):
         host = self._running()
         host.call(self._close_lines)
         with self.lock:
-            self._own.close()
             self._make()
 
     def join(self, cluster: Cluster, config: ClusterConfig) -> None:
@@ -297,6 +310,40 @@ class Server(MutableMapping[str | bytes, bytes]):
         if self._host is None:
             raise RuntimeError("this server does not run")
         return self._host
+
+    def _check(self) -> None:
+        if self._ended:
+            raise RuntimeError(ENDED)
+        if self._host is not None and self._host.is_foreign:
+            raise RuntimeError(FOREIGN)
+
+    def settle(self) -> None:
+        """What clients have sent has taken effect when it returns, but for what a fault holds up. Never under `lock`."""
+        host = self._host
+        if host is None or host.is_here or host.is_foreign:
+            return
+        for _ in range(SETTLE_ROUNDS):
+            lines = [line for line in list(self.lines) if line.acknowledge()]
+            host.loopback.let_arrive(2 if lines else 1)
+            with self.lock:  # what was read and has not taken effect yet is under it
+                if not self._is_unread():
+                    return
+            host.call(self._read_all)
+
+    def _is_unread(self) -> bool:
+        waiting = select.poll()
+        for listener in list(self._listeners):
+            if listener.fileno() >= 0:
+                waiting.register(listener, select.POLLIN)
+        for line in list(self.lines):
+            line.watch(waiting)
+        return bool(waiting.poll(0))
+
+    def _read_all(self) -> None:
+        for listener in list(self._listeners):
+            self._accept(listener)
+        for line in list(self.lines):
+            line.read()
 
     # Where it is -----------------------------------------------------------------------------------------------------
 
@@ -348,12 +395,18 @@ class Server(MutableMapping[str | bytes, bytes]):
     # What is stored --------------------------------------------------------------------------------------------------
 
     def ask(self, data: bytes) -> bytes:
-        """What the engine answers to these bytes of the protocol: no fault is met, and nothing is remembered."""
+        """What the engine answers to these bytes of the protocol: no fault is met, and nothing is remembered.
+
+        As on a connection of its own, which ends with the answer.
+        """
+        self.settle()
         with self.lock:
-            if self._ended:
-                raise RuntimeError(ENDED)
+            self._check()
             self.clock.catch_up()
-            return self._own.feed(data)
+            session = Session(self.engine, _Hands(self.admin, self.watchers), -1)
+            reply = session.feed(data) + session.drain()
+            session.close()
+            return reply
 
     def __getitem__(self, key: str | bytes) -> bytes:
         found = _key(key)
@@ -367,6 +420,10 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def put(self, key: str | bytes, value: bytes | str, *, ttl: int = 0, flags: int = 0) -> None:
         """Stores a value for `ttl` seconds (0: for ever) with client flags. Raises ValueError with the server's reason."""
+        if not isinstance(value, str | bytes | bytearray | memoryview):
+            raise TypeError(f"a value is bytes or str, as a client would send it, not {type(value).__name__}")
+        if not isinstance(ttl, int):
+            raise TypeError(f"ttl is whole seconds, not {ttl!r}")
         data = value.encode() if isinstance(value, str) else bytes(value)
         reply = self.ask(b"set %s %d %d %d\r\n%s\r\n" % (_key(key), flags, ttl, len(data), data))
         if reply != b"STORED\r\n":
@@ -380,9 +437,9 @@ class Server(MutableMapping[str | bytes, bytes]):
         return isinstance(key, str | bytes) and self.ask(b"mg %s q\r\nmn\r\n" % _key(key)).startswith(b"HD")
 
     def __iter__(self) -> Iterator[str]:
+        self.settle()
         with self.lock:
-            if self._ended:
-                raise RuntimeError(ENDED)
+            self._check()
             self.clock.catch_up()
             now = int(self.engine.wall(self.engine.now()))
             items = [item for piece in self.engine.walk() for item in piece]
@@ -395,6 +452,13 @@ class Server(MutableMapping[str | bytes, bytes]):
 
     def __bool__(self) -> bool:
         return True
+
+    def __eq__(self, other: object) -> bool:
+        """To a mapping by what is stored; another server is another one, though both are empty."""
+        return self is other if isinstance(other, Server) else super().__eq__(other)
+
+    def __hash__(self) -> int:
+        return id(self)
 
     def stats(self, *words: str) -> dict[str, str]:
         """The lines of `stats`, or of `stats WORDS`."""
@@ -411,6 +475,10 @@ class Server(MutableMapping[str | bytes, bytes]):
         return self._running().loop
 
     def _accept(self, listener: socket.socket) -> None:
+        with self.lock:  # whoever holds it finds a connection at the listener or among the lines
+            self._take(listener)
+
+    def _take(self, listener: socket.socket) -> None:
         try:
             connection, _ = listener.accept()
         except OSError:
@@ -418,11 +486,16 @@ class Server(MutableMapping[str | bytes, bytes]):
         self.figures.total_connections += 1
         if len(self.lines) >= self.config.maxconns:
             self.figures.rejected_connections += 1
-            connection.send(b"ERROR Too many open connections\r\n")
-            connection.close()
+            with connection, suppress(OSError):  # it has gone again
+                connection.send(b"ERROR Too many open connections\r\n")
             return
         self._numbers += 1
-        self.lines.add(Line(self, connection, self._loop, self._numbers, self._gone))
+        try:
+            line = Line(self, connection, self._loop, self._numbers, self._gone)
+        except OSError:
+            connection.close()
+            return
+        self.lines.add(line)
         self.most_connections = max(self.most_connections, self.connections)
 
     @property
@@ -477,8 +550,9 @@ class Server(MutableMapping[str | bytes, bytes]):
 class _Hands:
     """The owner of the session through which a test looks in and puts: no fleet hears of it, and no lock is waited for."""
 
-    def __init__(self, admin: Admin) -> None:
+    def __init__(self, admin: Admin, watchers: Watchers) -> None:
         self._admin = admin
+        self._watchers = watchers
 
     def command(self, session: Session, line: bytes) -> Any:
         reply = self._admin.command(session, line)
@@ -488,7 +562,7 @@ class _Hands:
         """Only of sessions with a socket."""
 
     def closed(self, session: Session, reason: str) -> None:
-        """At the end."""
+        self._watchers.remove(session)
 
     def later(self, session: Session) -> None:
         session.proceed()
@@ -544,20 +618,42 @@ class _Network:
 
 
 def _key(key: str | bytes) -> bytes:
+    if not isinstance(key, str | bytes | bytearray):
+        raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
     found = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else bytes(key)
     if not 0 < len(found) <= 250 or any(byte <= 32 or byte == 127 for byte in found):
         raise ValueError(f"{key!r} is no key: 1 to 250 bytes without spaces and control characters")
     return found
 
 
+NOT_WITHIN = {
+    "ephemeral": "--ephemeral", "udpport": "-U", "tcpport": "-p", "inter": "-l", "domain_socket": "-s", "umask": "-a",
+    "daemonize": "-d", "pid_file": "-P", "cluster": "--zookeeper", "ssl_enabled": "-Z", "auth_file": "-Y", "sasl": "-S",
+    "memory_file": "-e", "take_over": "--take-over", "metrics": "--metrics", "idle_timeout": "-o idle_timeout",
+}  # fmt: skip
+"""Settings of a process, its sockets and its logins, by how they are written."""
+
+
 def _config_of(flags: tuple[str, ...]) -> Config:
-    """The settings of these flags; refuses those that speak of a process. Raises ConfigError."""
-    config = configured(["-u", "root", *flags])
-    base = configured(["-u", "root"])
-    for option, setting in {
-        "-p": "tcpport", "-l": "inter", "-s": "domain_socket", "-d": "daemonize", "-P": "pid_file", "--zookeeper": "cluster",
-        "-Z": "ssl_enabled",
-    }.items():  # fmt: skip
-        if getattr(config, setting) != getattr(base, setting):
-            raise ConfigError(f"{option} is not for a server within a process: see mcserver.testing")
-    return config
+    """The settings of these flags; refuses those that a server within a process can't follow. Raises ConfigError."""
+    for flag in flags:
+        if flag.startswith("-") and " " in flag:
+            raise ConfigError(
+                f"{flag!r} is several words, and each is an argument of its own: {', '.join(flag.split())}"
+            )
+    chosen = parse(["-u", "root", *flags], {})
+    if isinstance(chosen, str):
+        raise ConfigError(f"--{chosen} is a page to read, and no flag of a server")
+    base = parse(["-u", "root"], {})
+    for setting, option in NOT_WITHIN.items():
+        if getattr(chosen, setting) != getattr(base, setting):
+            raise ConfigError(
+                f"{option} is not for a server within a process: `mcserver --ephemeral` starts a real one"
+            )
+    if chosen.binding_protocol == "binary":
+        raise ConfigError("-B binary is not for a server within a process, which is looked into in text")
+    for warning in chosen.warnings:
+        if "left out" in warning:
+            raise ConfigError(warning)
+        warnings.warn(warning, stacklevel=4)
+    return chosen

@@ -1,7 +1,7 @@
 """Sockets without a network, for clients that take a socket module (pymemcache): what they send is answered on the spot.
 
-One thread, no descriptor, no waiting: a fault that would delay an answer beyond the socket's timeout is that timeout at once,
-and a shorter one takes no time.
+One thread, no descriptor, no waiting: what is sent takes effect at once; a fault that would delay an answer beyond the socket's
+timeout is that timeout when the answer is asked for, and a shorter one takes no time.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class FakeSocket:
         self._conversation: Conversation | None = None
         self._timeout: float | None = None
         self._unread = bytearray()
+        self._wait: float | None = None
         self._ended = False
         self._reset = False
 
@@ -36,16 +37,23 @@ class FakeSocket:
         self._conversation = Conversation(self._server)
 
     def _go(self) -> None:
-        """Takes the steps that need no input. Raises TimeoutError for a wait that the timeout doesn't allow."""
+        """Takes the steps that need no input, up to one that waits."""
         conversation = self._connected()
-        while (step := conversation.next()) is not None:
+        while self._wait is None and (step := conversation.next()) is not None:
             if isinstance(step, Send):
                 self._unread += step.data
             elif isinstance(step, Wait):
-                if self._timeout is not None and step.seconds >= self._timeout:
-                    raise TimeoutError("timed out")
+                self._wait = step.seconds
             elif isinstance(step, Close):
                 self._ended, self._reset = True, step.reset
+
+    def _go_on(self) -> None:
+        """Waits as long as it must, in no time. Raises TimeoutError for a wait that the timeout doesn't allow."""
+        while self._wait is not None:
+            seconds, self._wait = self._wait, None
+            if self._timeout is not None and seconds >= self._timeout:
+                raise TimeoutError("timed out")
+            self._go()
 
     def _connected(self) -> Conversation:
         if self._conversation is None:
@@ -53,12 +61,13 @@ class FakeSocket:
         return self._conversation
 
     def sendall(self, data: bytes, flags: int = 0) -> None:
-        """Takes effect when the answer is asked for."""
+        """Takes effect at once, unless a fault holds it up."""
         if self._reset:
             raise ConnectionResetError(104, "Connection reset by peer")
         if self._ended:
             raise BrokenPipeError(32, "Broken pipe")
         self._connected().receive(bytes(data))
+        self._go()
 
     def send(self, data: bytes, flags: int = 0) -> int:
         """All of it."""
@@ -69,6 +78,7 @@ class FakeSocket:
         """Raises TimeoutError when nothing can come any more: where a real socket would wait."""
         if not self._unread and not self._ended:
             self._go()
+            self._go_on()
         if not self._unread:
             if self._reset:
                 raise ConnectionResetError(104, "Connection reset by peer")
@@ -116,10 +126,17 @@ class FakeSocket:
             try:
                 if not self._ended:
                     self._go()
+                    self._go_on()
             except TimeoutError:
                 pass
             self._conversation = None
             conversation.close()
+
+    def __enter__(self) -> FakeSocket:
+        return self
+
+    def __exit__(self, *why: object) -> None:
+        self.close()
 
     def fileno(self) -> int:
         """There is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -22,7 +23,10 @@ RESET = struct.pack("ii", 1, 0)
 
 
 class Line:
-    """One accepted socket. Lives on the loop's thread, but for `wake`, which any thread may call."""
+    """One accepted socket. Lives on the loop's thread, but for `wake`, `watch` and `acknowledge`, which any thread may call.
+
+    What it reads takes effect under the house's lock: who holds that sees nothing half done.
+    """
 
     def __init__(
         self,
@@ -39,13 +43,14 @@ class Line:
         self.conversation = Conversation(house, self.wake, number)
         self._socket = connection
         self._loop = loop
+        self._lock = house.lock
         self._gone = gone
         self._unsent = bytearray()
         self._closed = False
         self._ending = False
         self._waiting: asyncio.TimerHandle | None = None
         self._woken = False
-        loop.add_reader(connection, self._readable)
+        loop.add_reader(connection, self.read)
 
     def wake(self) -> None:
         """There is something to do without new input."""
@@ -57,9 +62,30 @@ class Line:
         self._woken = False
         self._go()
 
+    def watch(self, waiting: select.poll) -> None:
+        """Has it wait for input here."""
+        with contextlib.suppress(OSError):
+            if not self._closed:
+                waiting.register(self._socket, select.POLLIN)
+
+    def acknowledge(self) -> bool:
+        """Lets a client that holds back small pieces (Nagle) send them at once. Whether it can: not on Unix sockets."""
+        if self._closed or self._socket.family == socket.AF_UNIX:
+            return False
+        with contextlib.suppress(OSError):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+        return True
+
+    def read(self) -> None:
+        """Takes what there is, if anything."""
+        with self._lock:
+            if not self._closed:
+                self._readable()
+
     def _readable(self) -> None:
         try:
             data = self._socket.recv(READ_BYTES)
+            self.acknowledge()  # no test waits 40 ms for a delayed one
         except BlockingIOError:
             return
         except OSError:

@@ -21,13 +21,18 @@ LIFETIME = 60
 
 def main(arguments: Sequence[str]) -> int:
     """0, or 1 when the server can't be used."""
+    return run(bench, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("bench", "A quick check of a server: latency and rate, as one Python client sees them.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument(
         "--seconds", type=positive, default=2.0, metavar="S", help="for each of the four measurements (2)"
     )
     known.add_argument("--size", type=int, default=100, metavar="BYTES", help="of the values (100)")
-    return run(bench, known, arguments)
+    return known
 
 
 def bench(options: argparse.Namespace) -> int:
@@ -36,7 +41,7 @@ def bench(options: argparse.Namespace) -> int:
     prefix = b"mcserver-bench:%s:" % os.urandom(4).hex().encode()
     keys = [prefix + b"%d" % number for number in range(KEYS)]
     value = b"x" * options.size
-    with Client(options.server, options.timeout) as client:
+    with Client(options.server, options.way) as client:
         sets = [b"set %s 0 %d %d\r\n%s\r\n" % (key, LIFETIME, len(value), value) for key in keys]
         gets = [b"get %s\r\n" % key for key in keys]
         try:

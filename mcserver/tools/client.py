@@ -6,7 +6,12 @@ import argparse
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import ssl
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
 SECONDS = 5.0
@@ -33,23 +38,52 @@ def parse_address(text: str) -> tuple[str, int] | str:
     return host, int(port or DEFAULT_PORT)
 
 
-class Client:
-    """One connection. Every wait ends after `seconds`, with a ToolError that names the server."""
+class Way(NamedTuple):
+    """How servers are reached: what all of a tool's connections have in common."""
 
-    def __init__(self, address: str, seconds: float = SECONDS) -> None:
+    seconds: float = SECONDS
+    """Every wait ends after so long."""
+    tls: ssl.SSLContext | None = None
+    user: bytes = b""
+    """`name password` for a server with -Y."""
+
+
+PLAIN = Way()
+
+
+class Client:
+    """One connection. What goes wrong is a ToolError that names the server."""
+
+    def __init__(self, address: str, way: Way = PLAIN) -> None:
         self.name = address
+        self._unread = bytearray()
         where = parse_address(address)
         try:
             if isinstance(where, str):
                 self.socket = socket.socket(socket.AF_UNIX)
-                self.socket.settimeout(seconds)
+                self.socket.settimeout(way.seconds)
                 self.socket.connect(where)
             else:
-                self.socket = socket.create_connection(where, seconds)
+                self.socket = socket.create_connection(where, way.seconds)
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
-            raise ToolError(f"{address}: {error.strerror or error}") from None
-        self._unread = bytearray()
+            raise ToolError(f"{address}: {reason(error)}") from None
+        try:
+            if way.tls is not None and not isinstance(where, str):  # a Unix socket is plain, here and in memcached
+                self.socket = way.tls.wrap_socket(self.socket, server_hostname=where[0])
+            if way.user:
+                self._log_in(way.user)
+        except OSError as error:
+            self.socket.close()
+            raise ToolError(f"{address}: {reason(error)}") from None
+        except ToolError:
+            self.socket.close()
+            raise
+
+    def _log_in(self, user: bytes) -> None:
+        answer = self.command(b"set login 0 0 %d\r\n%s" % (len(user), user))
+        if answer != b"STORED":
+            raise ToolError(f"{self.name}: the login is answered with {answer[:80].decode('utf-8', 'replace')}")
 
     def __enter__(self) -> Client:
         return self
@@ -63,7 +97,7 @@ class Client:
         try:
             self.socket.sendall(data)
         except OSError as error:
-            raise ToolError(f"{self.name}: {error.strerror or error}") from None
+            raise ToolError(f"{self.name}: {reason(error)}") from None
 
     def _fill(self) -> None:
         try:
@@ -71,7 +105,7 @@ class Client:
         except TimeoutError:
             raise ToolError(f"{self.name}: no answer in time") from None
         except OSError as error:
-            raise ToolError(f"{self.name}: {error.strerror or error}") from None
+            raise ToolError(f"{self.name}: {reason(error)}") from None
         if not received:
             raise ToolError(f"{self.name}: the server closed the connection")
         self._unread += received
@@ -119,11 +153,54 @@ class Client:
         return found
 
 
+def reason(error: OSError) -> str:
+    """What went wrong, in words for somebody who runs a tool."""
+    if (kind := getattr(error, "reason", None)) is None:
+        return error.strerror or str(error)
+    if kind == "CERTIFICATE_VERIFY_FAILED":
+        return f"its certificate is not trusted: {getattr(error, 'verify_message', '')}; name its authority with --ca"
+    return f"TLS fails: {str(kind).replace('_', ' ').lower()}"
+
+
+def way_of(options: argparse.Namespace) -> Way:
+    """What the arguments of `parser` say. Raises ToolError for files that can't be used."""
+    tls, user = None, b""
+    try:
+        if options.tls or options.ca or options.cert or options.any_certificate:
+            import ssl
+
+            tls = ssl.create_default_context(cafile=options.ca)
+            if options.any_certificate:
+                tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+            if options.cert:
+                tls.load_cert_chain(options.cert, options.key)
+        if options.user_file:
+            first = Path(options.user_file).read_bytes().split(b"\n", 1)[0].removesuffix(b"\r")
+            user = first.replace(b":", b" ", 1)
+            if b":" not in first:
+                raise ToolError(f"{options.user_file}: its first line is not name:password")
+    except OSError as error:
+        names = ", ".join(filter(None, (options.ca, options.cert, options.key, options.user_file)))
+        raise ToolError(f"can't use {names}: {reason(error)}") from None
+    return Way(options.timeout, tls, user)
+
+
 def parser(name: str, meaning: str) -> argparse.ArgumentParser:
     """The parser of `mcserver NAME`."""
     made = argparse.ArgumentParser(prog=f"mcserver {name}", description=meaning)
     made.add_argument(
         "--timeout", type=positive, default=SECONDS, metavar="S", help="seconds to wait for an answer (5)"
+    )
+    secure = made.add_argument_group("servers with TLS or users")
+    secure.add_argument("--tls", action="store_true", help="speak TLS, trusting the system's authorities")
+    secure.add_argument(
+        "--ca", metavar="FILE", help="speak TLS, trusting the authorities (or the certificate) in this file"
+    )
+    secure.add_argument("--cert", metavar="FILE", help="speak TLS, showing this certificate")
+    secure.add_argument("--key", metavar="FILE", help="its private key, if it is in a file of its own")
+    secure.add_argument("--any-certificate", action="store_true", help="speak TLS with whoever answers")
+    secure.add_argument(
+        "--user-file", metavar="FILE", help="log in as the first name:password of this file, as -Y reads it"
     )
     return made
 
@@ -143,6 +220,7 @@ def run(tool: Callable[[argparse.Namespace], int], known: argparse.ArgumentParse
     except SystemExit as stop:
         return 64 if stop.code else 0
     try:
+        options.way = way_of(options)
         return tool(options)
     except ToolError as error:
         print(error, file=sys.stderr)

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from mcserver.tools.client import ADDRESS, Client, ToolError, parser, run
+from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, run
 from mcserver.tools.progress import Progress
 
 BATCH = 100
@@ -37,20 +37,30 @@ class Item(NamedTuple):
 
 def dump_main(arguments: Sequence[str]) -> int:
     """0, or 1 when the server can't be asked."""
+    return run(dump, dump_known_arguments(), arguments)
+
+
+def dump_known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("dump", "Writes a server's items as lines of JSON, for `mcserver load`.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument("file", nargs="?", default="-", metavar="FILE", help="where to (standard output)")
     known.add_argument("--prefix", default="", metavar="TEXT", help="only keys that begin so")
-    return run(dump, known, arguments)
+    return known
 
 
 def load_main(arguments: Sequence[str]) -> int:
     """0, 1 when the server can't be reached or a line is wrong, 2 when items were refused."""
+    return run(load, load_known_arguments(), arguments)
+
+
+def load_known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("load", "Stores what `mcserver dump` wrote, but for what has expired since.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument("file", nargs="?", default="-", metavar="FILE", help="where from (standard input)")
     known.add_argument("--add", action="store_true", help="leave alone what is there")
-    return run(load, known, arguments)
+    return known
 
 
 # Out of a server ---------------------------------------------------------------------------------------------------------
@@ -58,8 +68,8 @@ def load_main(arguments: Sequence[str]) -> int:
 
 def dump(options: argparse.Namespace) -> int:
     prefix, count = options.prefix.encode(), 0
-    with opened(options.file, "w") as file, Client(options.server, options.timeout) as client:
-        keys = [key for key in listed(options.server, options.timeout) if key.startswith(prefix)]
+    with opened(options.file, "w") as file, Client(options.server, options.way) as client:
+        keys = [key for key in listed(options.server, options.way) if key.startswith(prefix)]
         with Progress("dumping", len(keys)) as progress:
             for start in range(0, len(keys), BATCH):
                 batch = keys[start : start + BATCH]
@@ -72,9 +82,9 @@ def dump(options: argparse.Namespace) -> int:
     return 0
 
 
-def listed(server: str, seconds: float) -> Iterator[bytes]:
+def listed(server: str, way: Way) -> Iterator[bytes]:
     """All keys, by `lru_crawler metadump`."""
-    with Client(server, seconds) as client:
+    with Client(server, way) as client:
         for line in client.lines(b"lru_crawler metadump all"):
             if line.startswith(b"key="):
                 yield unquote_to_bytes(line.split(b" ", 1)[0].removeprefix(b"key="))
@@ -113,7 +123,7 @@ def load(options: argparse.Namespace) -> int:
     mode = b" ME" if options.add else b""
     with (
         opened(options.file, "r") as file,
-        Client(options.server, options.timeout) as client,
+        Client(options.server, options.way) as client,
         Progress("loading", None) as progress,
     ):
         for batch in batches(items(file), BATCH):

@@ -7,33 +7,38 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from mcserver.tools.client import ADDRESS, Client, ToolError, parser, positive, run
+from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 
 def main(arguments: Sequence[str]) -> int:
     """0 when every server answered."""
+    return run(ping, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("ping", "Asks servers for their version, and says how long the answer took.")
     known.add_argument("server", nargs="*", default=[ADDRESS], metavar="HOST[:PORT]", help=f"servers ({ADDRESS})")
     known.add_argument("-c", "--count", type=int, default=3, metavar="N", help="questions to each server (3)")
     known.add_argument("-i", "--interval", type=positive, default=0.2, metavar="S", help="seconds between them (0.2)")
-    return run(ping, known, arguments)
+    return known
 
 
 def ping(options: argparse.Namespace) -> int:
     failed = 0
     for server in options.server:
         try:
-            print(answer(server, max(1, options.count), options.interval, options.timeout), flush=True)
+            print(answer(server, max(1, options.count), options.interval, options.way), flush=True)
         except ToolError as error:
             print(error, flush=True)
             failed += 1
     return 1 if failed else 0
 
 
-def answer(server: str, count: int, interval: float, seconds: float) -> str:
+def answer(server: str, count: int, interval: float, way: Way) -> str:
     """One line on this server. Raises ToolError."""
     times: list[float] = []
-    with Client(server, seconds) as client:
+    with Client(server, way) as client:
         for number in range(count):
             if number:
                 time.sleep(interval)

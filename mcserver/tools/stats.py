@@ -12,6 +12,11 @@ from mcserver.tools.client import ADDRESS, Client, parser, positive, run
 
 def main(arguments: Sequence[str]) -> int:
     """0, or 1 when the server can't be asked."""
+    return run(stats, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("stats", "Prints a server's statistics.")
     known.add_argument("server", nargs="?", default=ADDRESS, metavar="HOST[:PORT]", help=f"the server ({ADDRESS})")
     known.add_argument(
@@ -22,12 +27,12 @@ def main(arguments: Sequence[str]) -> int:
         "--changes", type=positive, metavar="S", help="only what changes within so many seconds, and by how much"
     )
     known.add_argument("--only", default="", metavar="TEXT", help="only names with this text in them")
-    return run(stats, known, arguments)
+    return known
 
 
 def stats(options: argparse.Namespace) -> int:
     words = " ".join(options.words)
-    with Client(options.server, options.timeout) as client:
+    with Client(options.server, options.way) as client:
         found: Mapping[str, object] = client.stats(words)
         if options.changes:
             time.sleep(options.changes)

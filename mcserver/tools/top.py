@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
-from mcserver.tools.client import ADDRESS, Client, ToolError, parser, positive, run
+from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -36,18 +36,23 @@ SEPARATORS = ":/."
 
 def main(arguments: Sequence[str]) -> int:
     """0 after q or ctrl-C; 1 when no server answers."""
+    return run(top, known_arguments(), arguments)
+
+
+def known_arguments() -> argparse.ArgumentParser:
+    """What it can be told."""
     known = parser("top", "Shows what servers do now. Keys: q ends it, p pauses it.")
     known.add_argument("server", nargs="*", default=[ADDRESS], metavar="HOST[:PORT]", help=f"servers ({ADDRESS})")
     known.add_argument("-i", "--interval", type=positive, default=1.0, metavar="S", help="seconds between looks (1)")
     known.add_argument("-n", "--count", type=int, default=0, metavar="N", help="end after so many looks (0: never)")
     known.add_argument("--no-watch", action="store_true", help="don't watch for hot prefixes")
-    return run(top, known, arguments)
+    return known
 
 
 class Watched:
     """One server: its figures now and before, and who is hot."""
 
-    def __init__(self, name: str, seconds: float, watch: bool) -> None:
+    def __init__(self, name: str, way: Way, watch: bool) -> None:
         self.name = name
         self.error = ""
         self.now: Mapping[str, str] = {}
@@ -55,7 +60,7 @@ class Watched:
         self.slabs: Mapping[str, str] = {}
         self.items: Mapping[str, str] = {}
         self.prefixes: Counter[str] = Counter()
-        self._seconds = seconds
+        self._way = way
         self._client: Client | None = None
         self._at = 0.0
         self._watch = watch
@@ -65,7 +70,7 @@ class Watched:
         """Asks once; what goes wrong is shown, and tried again at the next look."""
         try:
             if self._client is None:
-                self._client = Client(self.name, self._seconds)
+                self._client = Client(self.name, self._way)
             stats = self._client.stats()
             self.slabs, self.items = self._client.stats("slabs"), self._client.stats("items")
         except ToolError as error:
@@ -86,7 +91,7 @@ class Watched:
 
     def _listen(self) -> None:
         """Counts prefixes as long as the connection holds."""
-        with contextlib.suppress(ToolError, ValueError), Client(self.name, self._seconds) as client:
+        with contextlib.suppress(ToolError, ValueError), Client(self.name, self._way) as client:
             if client.command(b"watch fetchers") != b"OK":
                 return
             client.socket.settimeout(None)
@@ -129,7 +134,7 @@ def top(options: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.live import Live
 
-    servers = [Watched(name, options.timeout, not options.no_watch) for name in options.server]
+    servers = [Watched(name, options.way, not options.no_watch) for name in options.server]
     console = Console()
     looks = 0
     for server in servers:

@@ -4,9 +4,18 @@ _mcserver() {
     cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
     if [ "$prev" = "=" ]; then prev=${COMP_WORDS[COMP_CWORD-2]}; fi
     if [ "$cur" = "=" ]; then cur= prev=${COMP_WORDS[COMP_CWORD-1]}; fi
+    [ "$COMP_CWORD" -eq 1 ] || case ${COMP_WORDS[1]} in
+        pages) COMPREPLY=($(compgen -W "man bash zsh fish options" -- "$cur")); compopt -o default; return ;;
+        top) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file -i --interval -n --count --no-watch" -- "$cur")); compopt -o default; return ;;
+        ping) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file -c --count -i --interval" -- "$cur")); compopt -o default; return ;;
+        stats) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file --json --changes --only" -- "$cur")); compopt -o default; return ;;
+        dump) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file --prefix" -- "$cur")); compopt -o default; return ;;
+        load) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file --add" -- "$cur")); compopt -o default; return ;;
+        bench) COMPREPLY=($(compgen -W "-h --help --timeout --tls --ca --cert --key --any-certificate --user-file --seconds --size" -- "$cur")); compopt -o default; return ;;
+    esac
     case $prev in
-        -s|--unix-socket|-e|--memory-file|-P|--pidfile|-Y|--auth-file|--config|--zk-auth-file|--zk-ca|--zk-cert|--zk-key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
-        -B|--protocol) COMPREPLY=($(compgen -W "auto ascii" -- "$cur")); return ;;
+        -s|--unix-socket|-e|--memory-file|-P|--pidfile|-Y|--auth-file|--config|--take-over|--zk-auth-file|--zk-ca|--zk-cert|--zk-key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+        -B|--protocol) COMPREPLY=($(compgen -W "auto ascii binary" -- "$cur")); return ;;
         --loop) COMPREPLY=($(compgen -W "uvloop asyncio" -- "$cur")); return ;;
         --on-stale) COMPREPLY=($(compgen -W "miss error serve" -- "$cur")); return ;;
         --ack) COMPREPLY=($(compgen -W "async committed applied" -- "$cur")); return ;;

@@ -1,4 +1,4 @@
-"""Fuzzes workers: the inputs of fuzz.py, many at once, on one engine with four of them.
+"""Fuzzes workers: the inputs of fuzz.py, many at once, on one engine with four of them, and some of them by datagram.
 
 Who talks meanwhile changes what a command finds, so replies are only looked at for being known ones; nobody may be left
 waiting, and at the end of a round nothing may be left in the memory. Made to run under AddressSanitizer
@@ -66,14 +66,20 @@ class WorkersFuzz:
         self.engine = Engine(memory_limit=8 * MIB, item_size_max=200_000)
         self.owner = Owner(self.engine, WORKERS)
         self.owner.commands[b"stats"] = lambda _session, _line: b"STAT a 1\r\nEND\r\n"
+        self.door = socket.socket(type=socket.SOCK_DGRAM)
+        self.door.bind(("127.0.0.1", 0))
+        self.door.setblocking(False)
         if tls is not None:
             self.owner.workers.set_tls(tls.rules, 5)
+        else:
+            port = self.door.getsockname()[1]
+            self.owner.workers.answer_datagrams(self.door.fileno(), port, self.random.random() < 0.5)
         self.failures: list[tuple[BaseException, bytes]] = []
         self.count = 0
 
     def run(self, until: float) -> None:
         """Until that time of the monotonic clock."""
-        with self.owner:
+        with self.door, self.owner:
             clients = [
                 threading.Thread(target=self.client, args=(random.Random(self.random.getrandbits(64)), until))
                 for _ in range(CLIENTS)
@@ -97,7 +103,9 @@ class WorkersFuzz:
         while time.monotonic() < until and not self.failures:
             data = inputs.make()
             try:
-                if self.tls is None:
+                if self.tls is None and chance.random() < 0.3:
+                    self.datagrams(data, chance)
+                elif self.tls is None:
                     check_known(self.exchange(data, chance), cut=True)
                 elif chance.random() < 0.4:
                     self.exchange(self.tls.spoiled(chance) + data, chance)
@@ -106,6 +114,28 @@ class WorkersFuzz:
             except BaseException as error:  # noqa: BLE001
                 self.failures.append((error, data))
             self.count += 1
+
+    def datagrams(self, data: bytes, chance: random.Random) -> None:
+        """Requests by datagram, their headers right or wrong; each answer has the number of one of them, and parts that fit."""
+        with socket.socket(type=socket.SOCK_DGRAM) as sock:
+            sock.settimeout(SILENCE)
+            numbers = [chance.randbytes(2) for _ in range(chance.choice((1, 1, 3, 40)))]
+            for number in numbers:
+                head = number + chance.choice(
+                    (b"\0\0\0\1\0\0",) * 6 + (b"\0\1\0\2\0\0", b"\0\0\0\0\0\0", chance.randbytes(6))
+                )
+                sock.sendto((head + data)[: chance.choice((1400, 1400, 9000, 0, 7, 8, 9))], self.door.getsockname())
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    answer = sock.recv(1 << 16)
+                    part, parts = int.from_bytes(answer[2:4], "big"), int.from_bytes(answer[4:6], "big")
+                    if (
+                        answer[:2] not in numbers
+                        or len(answer) > 1400
+                        or part >= max(parts, 1)
+                        or answer[6:8] != b"\0\0"
+                    ):
+                        raise FindingError(f"not an answer: {answer[:40]!r}")
 
     def encrypted(self, data: bytes, chance: random.Random) -> bytes:
         """All replies to it over TLS; now and then something else lies between the records."""

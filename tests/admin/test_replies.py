@@ -155,7 +155,7 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
     ({"debug_clock": True}, "debugtime r", OK),
     ({"debug_clock": True}, "debugtime x", ERROR),
     ({"debug_clock": True}, "debugtime", ERROR),
-    ({}, "refresh_certs", ERROR),
+    ({}, "refresh_certs", "Error TLS not enabled"),
     ({}, "extstore free_memchunks 1", ERROR),
     ({}, "misbehave", ERROR),
     ({"watch_enabled": False}, "watch", "CLIENT_ERROR watch commands not allowed"),

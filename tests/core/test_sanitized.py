@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = [["asan"], ["fuzz"], ["fuzz", "--workers"], ["fuzz", "--workers", "--tls"], ["tsan"], ["tsan", "--fuzz"]]
+PROGRAMS = [
+    ["asan"],
+    ["fuzz"],
+    ["fuzz", "--workers"],
+    ["fuzz", "--workers", "--tls"],
+    ["fuzz", "--kept"],
+    ["tsan"],
+    ["tsan", "--fuzz"],
+]
 
 
 @pytest.mark.slow

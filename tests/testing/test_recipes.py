@@ -1,4 +1,4 @@
-"""Every example of docs/testing.md is run as it stands there, by a pytest of its own, with the plugin that users get."""
+"""Every example of docs/testing.md and of the README is run as it stands there, by a pytest of its own, with users' plugin."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CLIENTS = {
 
 
 def blocks() -> list[str]:
-    return BLOCK.findall((ROOT / "docs/testing.md").read_text())
+    return [block for page in ("docs/testing.md", "README.md") for block in BLOCK.findall((ROOT / page).read_text())]
 
 
 def test_each_client_has_a_recipe() -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -68,6 +69,26 @@ def test_it_can_be_started_once_and_stopped_often() -> None:
             use()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
+
+
+@pytest.mark.parametrize("flags", [[], ["-c", "1"]])
+def test_who_has_gone_before_he_was_accepted_is_no_error(flags: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    with Server(*flags) as server:
+        stays = socket.create_connection(server.address)
+        stays.sendall(b"version\r\n")
+        stays.recv(100)
+        with server.lock:  # nobody is accepted meanwhile
+            server._loop.call_soon_threadsafe(server.lock.acquire)
+            server._loop.call_soon_threadsafe(server.lock.release)
+            for _ in range(20):
+                gone = socket.create_connection(server.address)
+                gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends with a reset
+                gone.close()
+        eventually(lambda: len(server.lines) == 1)
+        stays.sendall(b"version\r\n")
+        assert stays.recv(100).startswith(b"VERSION ")
+        stays.close()
+        assert not caplog.records
 
 
 def test_a_port_that_is_taken_is_an_error_and_nothing_stays() -> None:

@@ -28,6 +28,32 @@ def test_alone(memcached, number):
 """
 
 
+MARKS = """
+import os
+import pytest
+
+@pytest.mark.memcached("-m", 2)
+class TestMarks:
+    @pytest.mark.memcached("-I", "4k")
+    def test_both(self, memcached):
+        settings = memcached.stats("settings")
+        assert (settings["maxbytes"], settings["item_size_max"]) == (str(2 << 20), "4096")
+
+@pytest.mark.memcached(memory=2)
+def test_names(memcached):
+    raise AssertionError("the mark was taken without effect")
+"""
+
+
+@pytest.mark.slow
+def test_a_mark_is_flags_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "test_marks.py").write_text(MARKS)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False)
+    assert "1 passed, 1 error" in result.stdout, result.stdout + result.stderr
+    assert "takes flags as on a command line" in result.stdout
+
+
 @pytest.mark.slow
 def test_workers_share_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_workers.py").write_text(TESTS)

@@ -25,7 +25,7 @@ import pytest
 from mcserver import cli
 from mcserver.testing import Server
 from mcserver.tools import copying
-from mcserver.tools.client import ToolError, parse_address
+from mcserver.tools.client import ToolError, Way, parse_address
 from mcserver.tools.copying import Item
 from mcserver.tools.top import Watched, prefix_of, short
 from tests.peer import memcached as real_memcached
@@ -138,7 +138,7 @@ def test_changes(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
 def contents(server: str) -> dict[bytes, tuple[bytes, int, int]]:
     client = Client(parse_address(server))
     found = {}
-    for key in copying.listed(server, 5):
+    for key in copying.listed(server, Way(5)):
         with copying.Client(server) as asking:
             (item,) = copying.fetched(asking, [key])
         found[key] = (item.value, item.flags, item.expires)
@@ -247,7 +247,7 @@ def test_bench_measures_and_leaves_nothing(server: str, capsys: pytest.CaptureFi
     out = capsys.readouterr().out
     assert re.search(r"get, one at a time +[\d,]+ a second; µs: p50 [\d,]+, p99", out)
     assert re.search(r"set, 100 at once +[\d,]+ a second", out)
-    assert list(copying.listed(server, 5)) == []
+    assert list(copying.listed(server, Way(5))) == []
     assert cli.main(["bench", server, "--size", "9999999"]) == 1
 
 
@@ -310,7 +310,7 @@ def test_top_of_nobody(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_rates_prefixes_and_short_numbers(memcached_factory: Any) -> None:
     server: Server = memcached_factory()
-    watched = Watched("{}:{}".format(*server.address), 5, watch=False)
+    watched = Watched("{}:{}".format(*server.address), Way(5), watch=False)
     watched.look()
     assert watched.hit_ratio is None
     server["a"] = "1"

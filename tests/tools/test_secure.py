@@ -1,0 +1,84 @@
+"""The tools on servers with TLS and users: mcserver's and memcached's."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import trustme
+
+from mcserver import cli
+from tests.conftest import Start
+from tests.peer import memcached
+
+
+class Secure:
+    """A server that speaks TLS alone and knows one user, and what its clients need."""
+
+    def __init__(self, folder: Path) -> None:
+        authority, stranger = trustme.CA(), trustme.CA()
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        issued.private_key_and_cert_chain_pem.write_to_path(str(folder / "server.pem"))
+        authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+        stranger.cert_pem.write_to_path(str(folder / "stranger.pem"))
+        (folder / "users").write_text("ada:secret\n")
+        (folder / "wrong").write_text("ada:guessed\n")
+        self.folder = folder
+        self.address = ""
+        pem = folder / "server.pem"
+        self.flags = ("-Z", "-o", f"ssl_chain_cert={pem},ssl_key={pem}", "-Y", str(folder / "users"))
+        self.way = ("--ca", str(folder / "ca.pem"), "--user-file", str(folder / "users"))
+
+    def run(self, tool: str, *arguments: str) -> int:
+        """With all it takes."""
+        return cli.main([tool, *self.way, self.address, *arguments])
+
+
+@pytest.fixture(params=["mcserver", "memcached"])
+def secure(request: pytest.FixtureRequest, tmp_path: Path, start: Start) -> Iterator[Secure]:
+    made = Secure(tmp_path)
+    with ExitStack() as running:
+        if request.param == "mcserver":
+            address = start(*made.flags).address
+        else:
+            address = running.enter_context(memcached(*made.flags))
+        made.address = "{}:{}".format(*address)
+        yield made
+
+
+@pytest.mark.slow
+def test_all_tools(secure: Secure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert secure.run("ping", "-c", "1") == 0
+    items = tmp_path / "items"
+    items.write_text(json.dumps({"key": "a", "value": "1" * 70_000}) + "\n")
+    assert secure.run("load", str(items)) == 0
+    capsys.readouterr()
+    assert secure.run("dump") == 0
+    assert json.loads(capsys.readouterr().out)["key"] == "a"
+    assert secure.run("stats", "--json", "--only", "curr_items") == 0
+    assert json.loads(capsys.readouterr().out) == {"curr_items": 1}
+    assert secure.run("bench", "--seconds", "0.05") == 0
+    assert secure.run("top", "-n", "2", "-i", "0.05") == 0
+    assert secure.address in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_keeps_a_tool_out(secure: Secure, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, (trust, ca, users, file) = secure.folder, secure.way
+    for way, why in (
+        ((), "only TLS is spoken here|reset by peer|closed the connection"),
+        (("--tls",), "its certificate is not trusted.*--ca"),
+        ((trust, str(folder / "stranger.pem")), "its certificate is not trusted.*--ca"),
+        ((trust, str(folder / "none.pem")), "can't use .*none.pem"),
+        ((trust, str(folder / "users")), "can't use .*users"),
+        ((trust, ca), "CLIENT_ERROR unauthenticated|this is no memcached.*unauthenticated"),
+        ((trust, ca, users, str(folder / "wrong")), "the login is answered with CLIENT_ERROR authentication failure"),
+        ((trust, ca, users, ca), "its first line is not name:password"),
+    ):
+        assert cli.main(["stats", *way, secure.address]) == 1
+        assert re.search(why, capsys.readouterr().err), (way, why)
+    assert cli.main(["ping", "-c", "1", "--any-certificate", users, file, secure.address]) == 0
