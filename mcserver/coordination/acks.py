@@ -90,9 +90,18 @@ class Acks:
         again = self._context.settings.max_stale
         waited: list[str] = []
         unwaited = []
-        for name in await self._members():
+        names, boot = await self._members(), membership.boot
+        if len(membership.nodes.keys() - names):
+            names = [*names, *(name for name in membership.nodes if name not in membership.members)]
+        for name in names:
+            if name.startswith(boot) and membership.is_own(name):
+                continue
             record = membership.members.get(name)
-            if record is None or membership.is_own(name) or membership.is_out(name):
+            if record is None:
+                if name in membership.nodes:  # live; somebody has deleted what says that it may be serving
+                    waited.append(name)
+                continue
+            if membership.is_out(name):
                 continue
             if record.on_stale == "serve":
                 unwaited.append(name)
@@ -135,9 +144,9 @@ class Acks:
         except ZooKeeperError:
             self._read_sheets.clear()
             raise
-        for name in names:
-            if name in lines:
-                self._sheets[name] = max(self._sheets[name], lines[name].proved)
+        for name, line in lines.items():
+            if name in self._sheets:
+                self._sheets[name] = max(self._sheets[name], line.proved)
         self._read_sheets.difference_update(missing)  # nobody watches those
         step = self._context.settings.max_stale / 16
         patience = (since - self._context.now()) / SECOND + self._context.settings.max_stale / 2

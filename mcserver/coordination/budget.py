@@ -2,7 +2,8 @@
 
 Nobody asks anybody: every server reads the whole log, and so sees who appends, and how often. While the fleet's writes are
 below the budget an append goes at once, whatever the number of members. Above it the servers that have appended lately share
-what is left, evenly; what arrives meanwhile at each is its next, larger batch.
+what is left, evenly; what arrives meanwhile at each is its next, larger batch. When many begin at once, each with the token of
+somebody at rest, those wait who have seen that it is too much: so no more than what nobody had seen yet goes above the budget.
 
 What the others write is reckoned from what the log shows: an append for each entry, the acknowledgements that it asks for,
 four certificates in `max_stale` for each member; and what the log does not show (locks, memberships, sheets, the leader's
@@ -18,6 +19,7 @@ from collections import deque
 SECOND = 1_000_000_000  # ns
 WINDOW = 5  # s; who has appended within one or two of these shares the budget
 FREE = 0.9  # of the budget: below it nobody waits
+BURST = 1.25  # of what is left for appends: above it, in the last second, a token is no longer enough
 LEAST = 0.25  # of the budget stays for appends, whatever the rest takes
 SHORTEST = 0.001  # s; a wait that moves the clock
 ACKS = 0.5  # of what certificates leave is for acknowledgements above the budget
@@ -114,6 +116,10 @@ class Budget:
         left = max(self.rate - acks - rest, LEAST * self.rate)  # for the appends of all
         self._turn(now)
         share = left / self._sharers(name)
+        # Many have begun at once, each with the token of somebody at rest. Only what was seen counts, so that whoever reads
+        # late, or not at all, goes on by its tokens.
+        if len(self._seen) > BURST * left:
+            return max(self._tokens.lacks(share, now), min(appends / left - 1, 1 / share))
         return self._tokens.take(share, now, appends < FREE * left)
 
     def wait_to_acknowledge(self, members: int, now: int) -> float:
@@ -129,11 +135,16 @@ class _Tokens:
     def __init__(self, now: int) -> None:
         self._tokens, self._refilled = 1.0, now
 
-    def take(self, share: float, now: int, free: bool) -> float:
-        """Seconds until a write may go; 0: now, and its token is taken. `free`: it may go without one."""
+    def lacks(self, share: float, now: int) -> float:
+        """Seconds until there is a token; 0: there is one."""
         self._tokens = min(max(1.0, share / 4), self._tokens + (now - self._refilled) / SECOND * share)
         self._refilled = now
-        if free or self._tokens >= 1:
-            self._tokens = max(0.0, self._tokens - 1)
-            return 0.0
-        return max((1 - self._tokens) / share, SHORTEST)
+        return 0.0 if self._tokens >= 1 else max((1 - self._tokens) / share, SHORTEST)
+
+    def take(self, share: float, now: int, free: bool) -> float:
+        """Seconds until a write may go; 0: now, and its token is taken. `free`: it may go without one."""
+        seconds = self.lacks(share, now)
+        if seconds and not free:
+            return seconds
+        self._tokens = max(0.0, self._tokens - 1)
+        return 0.0

@@ -98,7 +98,9 @@ class Cells:
         self._membership = membership
         self._lines: dict[str, Line] = {}  # of our cell, as read in the records on this connection
         self._written: Sheet | None = None
-        self._names: list[str] = []  # who is in our cell
+        self._names: list[str] = []  # who is in our cell, for which we write
+        self._parted: tuple[str, int, tuple[str, ...]] | None = None  # of what `_part` was made
+        self._part: tuple[int, list[str]] = 0, []  # our cell, and who is in it
         self._wanted: list[int] = []  # versions for which somebody waits, lowest first
         self._due = 0  # when the sheet is to be written though nobody waits
         self._asked_at: int | None = None
@@ -134,8 +136,11 @@ class Cells:
     def _mine(self) -> tuple[int, list[str]]:
         """This server's cell, and the others in it, if it is the one that writes for them."""
         membership, cells = self._membership, self.number()
-        mine = cell_of(membership.name, cells)
-        names = [name for name in membership.nodes if cell_of(name, cells) == mine]
+        key = (membership.name, cells, tuple(membership.nodes))
+        if key != self._parted:
+            self._parted, mine = key, cell_of(membership.name, cells)
+            self._part = mine, [name for name in membership.nodes if cell_of(name, cells) == mine]
+        mine, names = self._part
         able = [name for name in names if membership.state_of(name) != "joining"] or names
         if min(able, default="") != membership.name:
             return mine, []

@@ -9,14 +9,15 @@ written into what the leader writes, so that the log itself shows who wrote in w
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 from .cells import Cells
 from .context import SECOND, Context, Signal
 from .entry import NEWEST, line
-from .layout import Floor, Meta, head_of, is_candidate, is_log, is_name, newer_meta, sequence_of
+from .layout import Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, parts, sequence_of
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, Create, Delete, Malformed, NoNode, Operation, Set
+from .ports import Change, Check, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 
@@ -39,6 +40,7 @@ class Leader:
         self._session = 0
         self.candidate = ""  # the path of our znode
         self._first = ""  # the path of the leader's znode
+        self._is_stuck = False  # whoever leads can't
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
         self._refreshed = self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
@@ -80,7 +82,10 @@ class Leader:
             return
         mine = [name for name in names if name.startswith(self._guid)]
         if not mine:
-            # Without the answer to this, the next look finds the candidate by its guid.
+            # Without the answer to this, the next look finds the candidate by its guid. It may get the path of one that was
+            # deleted, when somebody has deleted what counts them, too: it is another one all the same.
+            self.candidate = ""
+            self._step_down()
             name = self._membership.name.encode()
             context.budget.wrote("leader", context.now())
             await zk.create(f"{layout.leader}/{self._guid}-n-", name, ephemeral=True, sequence=True)
@@ -91,6 +96,9 @@ class Leader:
         await self._see(f"{layout.leader}/{order[0]}")
         if place > 0:
             self._step_down()
+            if self._is_stuck:
+                self._is_stuck = False
+                await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
             if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
                 await self._wait_for_its_turn()
             return
@@ -104,11 +112,55 @@ class Leader:
         await self.wake.wait(context.settings.trim_every)
 
     async def _wait_for_its_turn(self) -> None:
-        """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that."""
+        """Until the one before us goes, or our own candidate has been deleted by hand: one read in a while tells that.
+
+        Or until whoever leads turns out to be unable to.
+        """
         context = self._context
         while not await self.wake.wait(context.settings.max_stale):
-            if await context.zk.exists(self.candidate) is None:
+            self._is_stuck = not await self._can_lead(self.name)
+            if self._is_stuck or await context.zk.exists(self.candidate) is None:
                 return
+
+    async def _can_lead(self, name: str | None) -> bool:
+        """Whether a member reads the log as it is now. A server of an earlier release may stand first and not do so."""
+        form = self._membership.format
+        if form < 2 or name is None or not is_name(name):
+            return True
+        record = self._membership.members.get(name)
+        if record is None:
+            path = self._context.layout.member(name)
+            try:
+                data, _ = await self._context.zk.get(path)
+                record = MemberRecord.decode(data)
+            except NoNode:
+                return True  # about to go, or about to come
+            except Malformed as error:
+                self._context.unreadable(path, data, error)
+                return True
+        return record.reads >= form
+
+    async def _clear_the_way(self, before: Sequence[str]) -> None:
+        """Deletes the candidates before ours when none of their members can lead: nobody else would come to lower the format.
+
+        They queue up anew, behind us. To depose somebody is always safe: a leader's every write checks its candidate.
+        """
+        if await self._can_lead(self.name):
+            return
+        for path in reversed(before):
+            try:
+                data, _ = await self._context.zk.get(path)
+            except NoNode:
+                continue
+            if await self._can_lead(data.decode(errors="replace")):
+                return
+        log.warning("%s leads, and does not read the log as it is now: it is deposed", self.name)
+        for path in before:
+            self._context.budget.wrote("leader", self._context.now())
+            try:
+                await self._context.zk.delete(path)
+            except NoNode:
+                pass
 
     async def _take_place(self, path: str) -> None:
         if path == self.candidate:
@@ -173,7 +225,7 @@ class Leader:
             await self._make_log(meta, stat.version, kept, log_stat.version)
             self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
-        await self._membership.look()
+        await self._restore_members(await self._membership.look())
         form = self._format()
         if form >= 2:
             await self.registrar.keep(self._write)
@@ -185,6 +237,20 @@ class Leader:
         await self._clear_logs(meta)
         await self._clear_members()
         await self._refresh()
+
+    async def _restore_members(self, members: Sequence[str]) -> None:
+        """A live server whose record under /members somebody has deleted gets it again: whoever waits goes by it."""
+        membership, layout = self._membership, self._context.layout
+        lost = membership.nodes.keys() - members
+        for name, node in [(name, membership.nodes[name]) for name in sorted(lost)]:
+            record = self.registrar.lost_record(name, node).encode()
+            try:
+                await self._write(Check(layout.node(name)), Create(layout.member(name), record))
+            except NodeExists:
+                pass  # it came between our two looks
+            except NoNode as error:
+                if error.index == 0:
+                    raise
 
     def _format(self) -> int:
         """The highest format that every member reads, those included that may only be serving still."""
@@ -218,10 +284,14 @@ class Leader:
     async def _used(self) -> int:
         """No generation above this was ever used: each began with a create below `invalidation`, which counts them.
 
-        For when nobody can say which was the last. Used twice it would make one version of two entries.
+        For when nobody can say which was the last. Used twice it would make one version of two entries. Somebody may have
+        deleted what counts them: so whatever a live server has applied is older, too.
         """
         stat = await self._context.zk.exists(self._context.layout.invalidation)
-        return stat.cversion if stat else 0
+        await self._membership.look()
+        await self._membership.read_nodes()
+        known = [parts(node.applied)[0] for node in self._membership.nodes.values()]
+        return max([stat.cversion if stat else 0, *known])
 
     async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""

@@ -27,6 +27,11 @@ class Log:
         self._meta: Meta | None = None
         self._version = 0
 
+    def learn(self, meta: Meta, version: int) -> None:
+        """What the reader has seen in the meta record: the first append after a rest need not ask for it."""
+        if self._meta is None or version > self._version:
+            self._meta, self._version = meta, version
+
     async def append(self, entry: Text, guard: Check | None = None, later: Sequence[int] = ()) -> int:
         """Appends one entry under the guard, in the format of the log; returns its version.
 

@@ -97,8 +97,9 @@ class Membership:
         context.trace("registered", name)
 
     def forget(self) -> None:
-        """Our znode is gone though the session lives: the next registration takes another name."""
+        """Our znode is gone though the session lives: the next registration takes another name, which proves nothing yet."""
         self._session = 0
+        self.is_verified = False
         self._registrations += 1
 
     def record(self, applied: int) -> bytes:
@@ -242,16 +243,11 @@ class Membership:
             self._watched.clear()  # neither is sure to be set
             self._listed.clear()
             raise
-        members, nodes = list(filter(is_name, members)), list(filter(is_name, nodes))
-        now, there = self._context.now(), set(nodes)
-        for name in members:
-            if name in there:
-                self.absent.pop(name, None)
-            else:
-                self.absent.setdefault(name, now)
-        known = set(members)
-        for name in [name for name in self.absent if name not in known]:
+        now, known, there = self._context.now(), set(members), set(nodes)
+        for name in [name for name in self.absent if name not in known or name in there]:
             del self.absent[name]
+        for name in [name for name in members if name not in there]:
+            self.absent.setdefault(name, now)
         await self._read_new(members, nodes)
         if self.format < 2 and stat.cversion != self.version:
             self.version = stat.cversion
@@ -265,7 +261,8 @@ class Membership:
             if path in self._listed:
                 return self._listed[path]
             reply = self._ask_list(path)
-        answer = await reply
+        names, stat = await reply
+        answer = list(filter(is_name, names)), stat
         if path in self._watched:
             self._listed[path] = answer
         return answer
@@ -300,13 +297,13 @@ class Membership:
         return self.own_state if name == self.name else self.nodes[name].state
 
     def read_node(self, name: str, data: bytes) -> NodeRecord | None:
-        """Notes what a live server's record says; None when it says nothing that is readable."""
+        """Notes what a live server's record says; None when it says nothing that is readable: what it said before stands."""
         try:
-            self.nodes[name] = NodeRecord.decode(data)
+            node = self.nodes[name] = NodeRecord.decode(data)
         except Malformed as error:
             self._context.unreadable(self._context.layout.node(name), data, error)
-            self.nodes.pop(name, None)
-        return self.nodes.get(name)
+            return None
+        return node
 
     def note(self, name: str, applied: int, state: str) -> None:
         """What somebody else has read in a live server's record."""
@@ -390,7 +387,11 @@ class Membership:
         try:
             news = News.decode(data)
             if not roll.follow(news):
-                data, _ = await zk.get(layout.list)
+                try:
+                    data, _ = await zk.get(layout.list)
+                except NoNode:
+                    roll.mark = ""
+                    return  # the leader writes it again, and the news with it
                 roll.start(Listing.decode(data))
                 if not roll.follow(news):
                     roll.mark = ""  # the list is older, or newer, than these news
@@ -408,9 +409,13 @@ class Membership:
         """
         now, listed = self._context.now(), self._listed.get(self._context.layout.nodes)
         current = None if listed is None else set(listed[0])
+        members, nodes = self.members, self.nodes
         for name, row in roll.rows.items():
             if current is None or name in current:
-                self._take_row(name, row)
+                members[name] = row.record
+                node = nodes.get(name)
+                if node is None or node.state == "joining":
+                    self._take_row(name, node, row)
         for name in [name for name in self.nodes if name not in roll.rows]:
             if current is None or name not in current:
                 del self.nodes[name]
@@ -424,13 +429,12 @@ class Membership:
             self._leader = roll.leader
             self._context.changed("leader")
 
-    def _take_row(self, name: str, row: Row) -> None:
-        self.members[name] = row.record
-        node = self.nodes.get(name)
+    def _take_row(self, name: str, node: NodeRecord | None, row: Row) -> None:
+        """What the roll says of a server that is new here, or was joining."""
         if node is None:
             boot = name.rsplit(".", 2)[0]
             self.nodes[name] = NodeRecord(row.record.address, row.state, UNKNOWN, boot)
-        elif node.state != row.state and node.state == "joining":
+        elif node.state != row.state:
             self.nodes[name] = node._replace(state=row.state)
 
     def _forget_the_dead(self, now: int) -> None:

@@ -61,6 +61,7 @@ class Reader:
         self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
+        self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
         self.log: str | None = None
@@ -211,8 +212,10 @@ class Reader:
             self._context.compare_clocks(began, written.mtime)
             while self._kept_later:
                 self._flush_later(self._kept_later.pop())
-        meta = self._read(Meta.decode, layout.meta, (await meta_reply)[0])
+        record, stat = await meta_reply
+        meta = self._read(Meta.decode, layout.meta, record)
         membership.set_format(meta.format)
+        self.on_meta(meta, stat.version)
         if log_reply is None or meta.log != self.log:
             await self._move(meta, connection)
             return False

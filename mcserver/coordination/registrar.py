@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from .context import SECOND, Context, Signal
-from .layout import MemberRecord
+from .layout import MemberRecord, NodeRecord
 from .membership import JITTER_FROM, Membership
-from .ports import Create, Malformed, NoNode, Operation, Set, Stat
+from .ports import Create, Malformed, NoNode, Set, Stat
 from .roll import Listing, News, Roll, Row, next_news
 
 GATHER = 1.0  # s, at most, for which changes are gathered
@@ -28,8 +28,8 @@ class Registrar:
         self._roll: Roll | None = None  # as it is written; None: to be read first
         self._news: News | None = None
         self._renew = False  # the list must be written, too
-        self._there: set[str] = set()  # which of the two znodes are
-        self._written = 0
+        self._data: dict[str, bytes | None] = {}  # what the two hold, as written or read
+        self._looked = self._written = 0
         self._watching: set[str] = set()  # members that join: their records tell when they are ready
 
     def start_over(self) -> None:
@@ -40,6 +40,7 @@ class Registrar:
     async def keep(self, write: Write) -> None:
         """Brings the roll up to what the lists say; `write` carries operations out as the leader."""
         await self._see_who_is_ready()
+        await self._see_what_is_written()
         if self._roll is None:
             await self._load()
         roll, membership, now = self._roll, self._membership, self._context.now()
@@ -58,22 +59,35 @@ class Registrar:
         news, listing = next_news(news, changes, rows)
         if listing is None and self._renew:
             listing = Listing(news.mark, news.serial, rows)
+        operations = self._operations(news, listing)
         try:
-            await write(*self._operations(news, listing))
-        except NoNode:
+            await write(*operations)
+        except NoNode as error:
             self.start_over()
+            if error.index:  # not our candidate: somebody has deleted the roll, or all that it is in
+                await membership.make_skeleton()
             raise
         self._renew, self._news, self._written = False, news, now
         roll.start(Listing(news.mark, news.serial, rows))
         roll.version, roll.leader = news.version, news.leader
-        self._there = {self._context.layout.list, self._context.layout.news}
+        self._data |= {operation.path: operation.data for operation in operations}
         membership.rolled(news.version)
 
-    def _operations(self, news: News, listing: Listing | None) -> list[Operation]:
+    async def _see_what_is_written(self) -> None:
+        """Looks now and then whether somebody has deleted the roll, or written into it: then it is made anew."""
+        layout, now = self._context.layout, self._context.now()
+        if self._roll is None or now - self._looked < self._context.settings.max_stale * SECOND:
+            return
+        self._looked = now
+        found = await self._context.ask_each((layout.list, layout.news), self._context.zk.get)
+        if {path: answer and answer[0] for path, answer in found} != self._data:
+            self.start_over()
+
+    def _operations(self, news: News, listing: Listing | None) -> list[Set | Create]:
         layout = self._context.layout
         records = [(layout.list, listing.encode())] if listing else []
         records.append((layout.news, news.encode()))
-        return [Set(path, data) if path in self._there else Create(path, data) for path, data in records]
+        return [Create(path, data) if self._data.get(path) is None else Set(path, data) for path, data in records]
 
     def _pause(self) -> float:
         live = self._membership.live
@@ -83,11 +97,15 @@ class Registrar:
         """Everybody who is live, by name: so the same fleet is the same roll."""
         membership, rows = self._membership, {}
         for name, node in sorted(membership.nodes.items()):
-            record = membership.members.get(name)
-            if record is None:  # somebody has deleted it by hand
-                record = MemberRecord(self._context.settings.max_stale, "miss", node.address)
+            record = membership.members.get(name) or self.lost_record(name, node)
             rows[name] = Row(record._replace(address=record.address or node.address), node.state)
         return rows
+
+    def lost_record(self, name: str, node: NodeRecord) -> MemberRecord:
+        """What the record under /members of a live server said before somebody deleted it, as far as that is known."""
+        row = self._roll.rows.get(name) if self._roll else None
+        reads = max(1, self._membership.format)
+        return row.record if row else MemberRecord(self._context.settings.max_stale, "miss", node.address, reads)
 
     async def _see_who_is_ready(self) -> None:
         """Looks at the records of those that join, again when they change."""
@@ -118,8 +136,9 @@ class Registrar:
         """Reads what is written; what is not readable, or not whole, is made anew under another mark."""
         zk, layout = self._context.zk, self._context.layout
         found = await self._context.ask_each((layout.list, layout.news), zk.get)
-        self._there = {path for path, answer in found if answer is not None}
-        listing, news = (answer and answer[0] for _, answer in found)
+        self._looked = self._context.now()
+        self._data = {path: answer and answer[0] for path, answer in found}
+        listing, news = self._data.values()
         roll = Roll()
         if listing is not None and news is not None:
             try:

@@ -126,6 +126,25 @@ def test_readers_that_lag_do_not_exceed_it(count: int) -> None:
 
 
 @pytest.mark.slow
+def test_a_flow_that_begins_at_rest_is_stopped_by_what_is_seen_of_it() -> None:
+    """Each of 300 has a token; 200 a second are left, of which certificates take all but a quarter."""
+    fleet = Fleet([10.0] * 300, 200.0, max_stale=6.0)
+    fleet.run(1)
+    unknown = 3000 * (APPEND + SEEN)  # what nobody can have seen of the others yet
+    assert len(fleet.appended) <= budget.BURST * budget.LEAST * 200 + 1.5 * unknown
+
+
+def test_who_reads_nothing_any_more_appends_by_its_tokens() -> None:
+    one = Budget(100.0, 1e6, 0)
+    one.saw("a", 0, 0, 1)
+    sent = 0
+    for tick in range(1, 20_000):  # 20 s, in which the version of each append tells of fifty more that it has not seen
+        if not one.wait("a", 50, tick * SECOND // 1000):
+            sent += 1
+            one.appended(1 + 50 * sent)
+    assert 20 <= sent <= 80, "its part of what fifty share: two a second"
+
+
 @pytest.mark.parametrize("count", [5, 50, 300])
 def test_above_the_budget_nobody_waits_more_than_twice_the_median(count: int) -> None:
     fleet = Fleet([500 / count] * count, 100.0, seed=count)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mcserver.coordination.ports import Change, Level, NotConfirmed, SessionState
 
-from .quiet import Quiet, tell, told
+from .quiet import META, Quiet, tell, told
+from .simulator.scheduler import Future
 
 
 def test_what_arrives_while_one_append_is_in_flight_is_the_next_batch() -> None:
@@ -235,3 +238,22 @@ def test_a_delayed_flush_reaches_the_log_when_the_one_that_was_known_is_cleared_
     assert answer is not None
     assert answer.done()  # type: ignore[attr-defined]
     assert fleet.lines()[-1][:2] == b"F "
+
+
+def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
+    """One trip: a lone delete, the first at its server, waits for the append and for nothing else."""
+    fleet = Quiet(2)
+    host = fleet.hosts[1]
+    asked: list[str] = []
+    get = host.zk.get
+
+    def noting(path: str, watch: Callable[[], None] | None = None) -> Future:
+        asked.append(path)
+        return get(path, watch)
+
+    host.zk.get = noting  # type: ignore[method-assign]
+    answer = tell(host, b"k")
+    while not answer.done():
+        fleet.run(0.1)
+    assert answer.error is None
+    assert META not in asked

@@ -58,6 +58,26 @@ def test_a_seed_that_once_failed_holds(seed: int) -> None:
     assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        5,  # the candidates and their counter are deleted: a new candidate has the path of the old one, and is another
+        12,  # the roll is deleted with all that it is in
+    ],
+)
+def test_what_strangers_did_that_once_failed_holds(seed: int) -> None:
+    replay = f"python -m tests.coordination.simulator {seed} --strange"
+    assert simulate(seed, strange=True).violation is None, replay
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_property_holds_while_somebody_else_deletes_and_overwrites() -> None:
+    for seed in range(10_000, 10_100):
+        replay = f"python -m tests.coordination.simulator {seed} --strange"
+        assert simulate(seed, strange=True).violation is None, replay
+
+
 def test_a_few_seeds_for_everyday() -> None:
     for seed in range(50_000, 50_020):
         assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
@@ -101,7 +121,7 @@ def test_every_property_holds_with_many_members() -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_every_property_holds_with_a_thousand_members() -> None:
-    first, seeds = (int(SOAK), 3) if SOAK else (1, 1)
+    first, seeds = (int(SOAK), 3) if SOAK else (1, 2)
     simulator = [
         sys.executable,
         "-m",

@@ -72,6 +72,33 @@ def test_one_of_the_first_release_that_comes_later_brings_the_format_down() -> N
     assert old.cache.get(b"k") is None
 
 
+def test_one_of_the_first_release_that_comes_to_lead_a_newer_log_is_deposed() -> None:
+    """It can't read the log, so it could never lower the format, and whoever can would wait behind it for ever."""
+    fleet = Quiet(1)
+    first = fleet.hosts[0]
+    first.zk.cut()
+    fleet.ensemble.end_session(fleet.ensemble.sessions[first.zk.session], forced=True)
+    old = released(fleet, "n2")
+    fleet.run(100)
+    assert old.node.election.is_leader
+    assert fleet.meta()["format"] == NEWEST
+    first.zk.heal()
+    fleet.run(1500)
+    assert first.node.election.is_leader
+    assert fleet.meta()["format"] == 1
+    assert not old.node.gate.is_stale
+    answer = tell(old, b"k", Level.APPLIED)
+    fleet.run(100)
+    assert answer.done()
+    assert answer.error is None
+
+
+@pytest.mark.parametrize("seed", [10152, 10905, 11561, 11784])
+def test_a_seed_that_once_failed_holds(seed: int) -> None:
+    """One of the first release was first in the queue of candidates, and the log of a format that it does not read."""
+    assert simulate(seed, upgrade=True).violation is None, f"python -m tests.coordination.simulator {seed} --upgrade"
+
+
 def test_a_member_that_does_not_understand_an_entry_flushes_once() -> None:
     fleet = Quiet(1)
     old = released(fleet, "n2")

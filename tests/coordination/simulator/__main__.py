@@ -19,16 +19,18 @@ def main() -> int:
     parser.add_argument("--mutation", default="", choices=["", *sorted(MUTATIONS)], help="break one rule first")
     parser.add_argument("--upgrade", action="store_true", help="servers of the earlier release among them, upgraded")
     parser.add_argument("--members", type=int, default=0, metavar="N", help="so many servers, instead of two or three")
+    parser.add_argument("--strange", action="store_true", help="somebody else deletes and overwrites znodes")
     options = parser.parse_args()
+    chosen = {"upgrade": options.upgrade, "members": options.members, "strange": options.strange}
     if not options.seeds:
-        outcome = simulate(options.seed, options.mutation, print, options.upgrade, options.members)
+        outcome = simulate(options.seed, options.mutation, print, **chosen)
         print(outcome.violation or "every property held", f"({outcome.events} events)")
         return bool(outcome.violation)
     logging.disable(logging.CRITICAL)
     gc.disable()  # a world is closed at its end and leaves little behind
     began, bad = time.process_time(), 0
     for seed in range(options.seed, options.seed + options.seeds):
-        outcome = simulate(seed, options.mutation, upgrade=options.upgrade, members=options.members)
+        outcome = simulate(seed, options.mutation, **chosen)
         if seed % 100 == 0:
             gc.collect()
         if outcome.violation:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.coordination.entry import decode
-from mcserver.coordination.layout import Floor, Meta, NodeRecord, sequence_of, version
-from mcserver.coordination.ports import Change, Check, Create, Set
+from mcserver.coordination.layout import Floor, Meta, NodeRecord, parts, sequence_of, version
+from mcserver.coordination.ports import Change, Check, Create, Malformed, Set
 
 from .cache import Item
 from .ensemble import Transaction
@@ -70,6 +70,11 @@ class Checkers:
         self.restored = 0  # true time of the last loss of data by the ensemble
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
+        self.forgotten: set[str] = set()  # boots for which `applied` can't wait
+        self.went_back = (
+            False  # generations were used again: who comes back and knew them sees versions fall, and joins anew
+        )
+        self.newest = 0  # generation
         self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
@@ -78,6 +83,7 @@ class Checkers:
     def on_commit(self, transaction: Transaction) -> None:
         operations = transaction.operations
         if not operations:
+            self._forgotten(transaction)
             return
         for delta in transaction.deltas:
             if delta.kind != "create":
@@ -95,19 +101,38 @@ class Checkers:
                         self._log_begins(operation.path.rsplit("/", 1)[1])
                     self._floor(operation.path, Floor.decode(operation.data), transaction)
 
+    def _forgotten(self, transaction: Transaction) -> None:
+        """A server that goes while the record that outlives it was deleted by hand: nobody can know that it may be serving."""
+        for delta in transaction.deltas:
+            name = delta.path.rpartition("/")[2]
+            if delta.path == f"/cache/nodes/{name}" and f"/cache/members/{name}" not in self.fleet.ensemble.tree.nodes:
+                self.forgotten.add(name.rsplit(".", 2)[0])
+
     @staticmethod
     def _is_append(operations: list[Any]) -> bool:
         """An append may note a delayed flush in the log's record; all else there is the leader's."""
         return isinstance(operations[-1], Create) and "/e-" in operations[-1].path
 
     def _log_begins(self, log: str) -> None:
-        """A generation is used again only when logs and meta were deleted while nobody lived who knew them (for one who did,
-        P6 would tell): whoever is there now joined later and flushed (P10), so the old log's entries are void.
+        """A generation is used again, or one below it, only when logs and meta were deleted while nobody lived who knew them (for
+        one who did, P6 would tell): whoever is there now joined later and flushed (P10), so the old logs' entries are void.
         """
-        generation = log.split("-")[1]
+        generation = int(log.split("-")[1])
+        for name, node in self.fleet.ensemble.tree.nodes.items():
+            if not name.startswith("/cache/nodes/"):
+                continue
+            try:
+                record = NodeRecord.decode(node.data)
+            except Malformed:
+                continue
+            if record.state != "joining" and parts(record.applied)[0] >= generation:
+                raise Violation("P6", f"{log} begins though {name} says that it has applied {record.applied:x}")
         for number, (other, *_) in list(self.entries.items()):
-            if other != log and other.split("-")[1] == generation:
+            if other != log and int(other.split("-")[1]) >= generation:
+                self.went_back = True
                 del self.entries[number]
+        self.went_back |= generation <= self.newest
+        self.newest = max(self.newest, generation)
 
     def _entry(self, path: str, data: bytes, transaction: Transaction) -> None:
         entry = decode(data)
@@ -146,7 +171,10 @@ class Checkers:
         settled = transaction.time - 400 * MS
         for name in tree.nodes["/cache/nodes"].children:
             node = tree.nodes[f"/cache/nodes/{name}"]
-            applied = NodeRecord.decode(node.data).applied
+            try:
+                applied = NodeRecord.decode(node.data).applied
+            except Malformed:
+                continue  # somebody has written over it
             young = self._born.get(f"/cache/nodes/{name}", 0) > settled  # the leader may not have seen it yet
             if not young and 0 <= applied < version(gen, floor.floor) - 1:
                 raise Violation("P8", f"floor {floor.floor} though {name} has applied {applied & 0xFFFFFFFF}")
@@ -169,12 +197,12 @@ class Checkers:
                 continue
             if done.stamp < item.since:
                 break
-            if done.boot == host.node.membership.boot or (item.stale and softly(done.change)):
+            if done.boot in host.told or (item.stale and softly(done.change)):
                 continue
             if not self._forgiven(done.time):
                 name = "P1" if done.change.kind in ("delete", "stale") else "P9"
                 raise Violation(name, f"{what}, {(now - done.time) / SECOND:.3f} s after {done.change} was committed")
-        for ack in self.acked[key]:
+        for ack in self.acked[key] if host.node.membership.boot not in self.forgotten else ():
             if item.since < ack.invoked and not (item.stale and softly(ack.change)):
                 name = "P2" if ack.change.kind in ("delete", "stale") else "P9"
                 raise Violation(name, f"{what} after {ack.change} was confirmed as applied")
@@ -245,7 +273,7 @@ class Checkers:
                     self.must_be_in_the_log(host, change, invoked)
             for key, item in host.cache.items.items():
                 for done in self.committed[key]:
-                    foreign = done.boot != node.membership.boot
+                    foreign = done.boot not in host.told
                     if foreign and item.since < done.stamp and not (item.stale and softly(done.change)):
                         raise Violation("P3", f"{name} still holds {key!r}, deleted at {done.time / SECOND:.3f}")
         seen = {tuple(sorted(name.rsplit(".", 2)[0] for name in host.node.membership.nodes)) for host in live}

@@ -300,6 +300,51 @@ def delete_node(fleet: Fleet) -> None:
         _by_hand(fleet, [Delta("delete", f"/cache/nodes/{name}")])
 
 
+def _below(fleet: Fleet, path: str) -> list[Delta]:
+    """Everything below a path and the path itself, in an order in which it can be deleted."""
+    nodes = fleet.ensemble.tree.nodes
+    found = sorted((each for each in nodes if each == path or each.startswith(path + "/")), reverse=True)
+    return [Delta("delete", each) for each in found]
+
+
+def delete_invalidation(fleet: Fleet) -> None:
+    """Somebody deletes /cache/invalidation, with which the count of generations goes."""
+    _by_hand(fleet, _below(fleet, "/cache/invalidation"))
+
+
+def delete_path(fleet: Fleet) -> None:
+    """Somebody deletes everything while the fleet runs: who may be serving is not known any more."""
+    fleet.checkers.on_restore()
+    _by_hand(fleet, _below(fleet, "/cache"))
+
+
+def delete_candidates(fleet: Fleet) -> None:
+    _by_hand(fleet, _below(fleet, "/cache/leader"))
+
+
+def delete_member(fleet: Fleet) -> None:
+    """Somebody deletes the record that says that a live server may be serving. Of one that is not live nothing else is known."""
+    nodes = fleet.ensemble.tree.nodes
+    live = sorted(
+        path[13:] for path in nodes if path.startswith("/cache/nodes/") and f"/cache/members/{path[13:]}" in nodes
+    )
+    if live:
+        _by_hand(fleet, [Delta("delete", f"/cache/members/{fleet.world.random.choice(live)}")])
+
+
+def delete_roll(fleet: Fleet) -> None:
+    _by_hand(fleet, _below(fleet, fleet.world.random.choice(("/cache/roll", "/cache/cells", "/cache/roll/list"))))
+
+
+def scribble(fleet: Fleet) -> None:
+    """Somebody writes into one of the records."""
+    nodes = fleet.ensemble.tree.nodes
+    paths = [path for path in nodes if path.startswith("/cache/") and nodes[path].data and "/e-" not in path]
+    text = fleet.world.random.choice((b"", b"x" * 20000, b"{}", b"[" * 1000, b'{"format": 2}'))
+    if paths:
+        _by_hand(fleet, [Delta("set", fleet.world.random.choice(sorted(paths)), text)])
+
+
 def strange_entry(fleet: Fleet) -> None:
     """A newer release writes an entry that this one does not understand."""
     logs = _logs(fleet)
@@ -332,4 +377,8 @@ COMMON: list[Fault] = [
 RARE: list[Fault] = [
     refuse, small_packets, delete_entry, hole, hole, depose, depose, depose, delete_log, delete_node, strange_entry, wipe,
     roll_back,
+]  # fmt: skip
+STRANGE: list[Fault] = [
+    delete_invalidation, delete_invalidation, delete_path, delete_candidates, delete_member, delete_member, delete_roll, scribble,
+    scribble, scribble, delete_log, delete_node, hole, depose, end_session, restart, join, pause, cut_off, elect,
 ]  # fmt: skip

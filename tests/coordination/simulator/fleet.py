@@ -46,6 +46,10 @@ class Host:
             self.process.forgives = "unknown format"
         self.node = _released_node(self, settings) if released else Node(self.zk, self.process, self.cache, settings)
         self.node.context.trace = self.trace
+        self.told: set[str] = (
+            set(left.told) if left is not None else set()
+        )  # boots whose invalidations were done in this memory
+        self.told.add(self.node.membership.boot)
         self.is_live = True
         self.is_leaving = False
         self.only_reads = fleet.world.random.random() < 0.3  # such a server writes only what its rounds write
@@ -73,7 +77,10 @@ class Host:
         elif kind in ("applied", "flushed"):
             self.in_gap = self.in_gap and kind == "applied"
             (version,) = details
-            back = kind == "flushed" and self.fleet.checkers.restored  # the ensemble itself went back
+            checkers = (
+                self.fleet.checkers
+            )  # the ensemble itself went back, or the log while nobody was there who knew it
+            back = kind == "flushed" and (checkers.restored or checkers.went_back)
             if version < self.last_applied and not back:
                 raise Violation("P6", f"{self.process.name} applied {version:x} after {self.last_applied:x}")
             self.last_applied = version

@@ -324,7 +324,7 @@ def join_without_flush() -> dict[tuple[type, str], Any]:
     return {(reader.Reader, "_flush"): flush}
 
 
-@breaks("P2")
+@breaks("P2", faults.leave)
 def kept_is_taken_for_fresh() -> dict[tuple[type, str], Any]:
     """A server serves the memory that another process left before it has replayed the log."""
     original = node.Node.start

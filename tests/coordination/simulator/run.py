@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cache, lru_cache
 from typing import NamedTuple
 
-from mcserver.coordination import cells, reader
+from mcserver.coordination import cells, leader, membership, reader
 from mcserver.coordination.cells import Sheet
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
@@ -38,17 +38,26 @@ def remember_what_is_pure() -> None:
         record.decode = lru_cache(4096)(record.decode)  # type: ignore[attr-defined]
     reader.decode = checkers.decode = lru_cache(4096)(decode)  # type: ignore[attr-defined]
     cells.cell_of = lru_cache(1 << 16)(cells.cell_of)
+    leader.is_candidate = lru_cache(1 << 16)(leader.is_candidate)  # type: ignore[attr-defined]
+    leader.sequence_of = lru_cache(1 << 16)(leader.sequence_of)  # type: ignore[attr-defined]
+    membership.is_name = lru_cache(1 << 16)(membership.is_name)  # type: ignore[attr-defined]
 
 
 remember_what_is_pure()
 
 
 def simulate(
-    seed: int, mutation: str = "", note: Callable[[str], None] | None = None, upgrade: bool = False, members: int = 0
+    seed: int,
+    mutation: str = "",
+    note: Callable[[str], None] | None = None,
+    upgrade: bool = False,
+    members: int = 0,
+    strange: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
-    `upgrade`: from the earlier release; `members`: so many servers instead of two or three.
+    `upgrade`: from the earlier release; `members`: so many servers instead of two or three; `strange`: somebody who may write
+    to ZooKeeper deletes and overwrites what is the fleet's.
     """
     world = World(seed)
     if note is not None:
@@ -56,7 +65,7 @@ def simulate(
     with MUTATIONS[mutation]() if mutation else nullcontext():
         fleet = Fleet(world)
         try:
-            _run(fleet, FAULTS.get(mutation) or [], upgrade, members)
+            _run(fleet, FAULTS.get(mutation) or (faults.STRANGE if strange else []), upgrade, members)
         except Violation as violation:
             return Outcome(seed, violation, world.events)
         finally:

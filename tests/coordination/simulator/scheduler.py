@@ -1,12 +1,13 @@
 """Virtual time, tasks and processes. Knows nothing of ZooKeeper or caches.
 
-One heap of events. An event belongs to a process or to the world. A paused process (SIGSTOP) gets its events when it goes on,
-in their order; a killed one never. A process may be paused between any two of its events.
+One heap of events, and a queue of those of now. An event belongs to a process or to the world. A paused process (SIGSTOP) gets
+its events when it goes on, in their order; a killed one never. A process may be paused between any two of its events.
 """
 
 from __future__ import annotations
 
 import random
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from heapq import heappop, heappush
 from typing import Any
@@ -23,6 +24,7 @@ class World:
         self.now = 0
         self.events = 0
         self._heap: list[tuple[int, int, Process | None, Callable[..., None], tuple[Any, ...]]] = []
+        self._soon: deque[tuple[int, int, Process | None, Callable[..., None], tuple[Any, ...]]] = deque()  # of now
         self._count = 0
         self._stamp = 0
         self.tasks: list[Task] = []
@@ -34,18 +36,25 @@ class World:
 
     def at(self, time: int, process: Process | None, call: Callable[..., None], *args: Any) -> None:
         self._count += 1
-        heappush(self._heap, (time, self._count, process, call, args))
+        if time == self.now:
+            self._soon.append((time, self._count, process, call, args))
+        else:
+            heappush(self._heap, (time, self._count, process, call, args))
 
     def after(self, delay: float, process: Process | None, call: Callable[..., None], *args: Any) -> None:
         """In `delay` ns."""
-        self._count += 1
-        heappush(self._heap, (self.now + int(delay), self._count, process, call, args))
+        self.at(self.now + int(delay), process, call, *args)
 
     def run(self, until: int) -> None:
-        heap = self._heap
+        heap, soon = self._heap, self._soon
         chance = self.random.random
-        while heap and heap[0][0] <= until:
-            time, count, process, call, args = heappop(heap)
+        while True:
+            if soon and not (heap and heap[0] < soon[0]):
+                time, count, process, call, args = soon.popleft()
+            elif heap and heap[0][0] <= until:
+                time, count, process, call, args = heappop(heap)
+            else:
+                break
             if process is not None:
                 if process.killed:
                     continue
@@ -64,6 +73,7 @@ class World:
     def close(self) -> None:
         """The end of this world: no coroutine is left for the garbage collector to wake."""
         self._heap.clear()
+        self._soon.clear()
         for task in self.tasks:
             task.coroutine.close()
 

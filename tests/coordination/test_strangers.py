@@ -1,0 +1,143 @@
+"""Somebody who may write to ZooKeeper deletes, or writes over, what is the fleet's: it heals, and no promise is broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from mcserver.coordination.layout import NodeRecord
+from mcserver.coordination.ports import Level
+from mcserver.testing.tree import Delta
+
+from .quiet import META, Quiet, tell
+from .simulator.ensemble import Transaction
+from .simulator.faults import delete_candidates, delete_invalidation, delete_path, delete_roll
+from .simulator.fleet import Host
+
+
+@pytest.fixture(autouse=True)
+def quietly() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
+
+
+def is_whole(fleet: Quiet) -> bool:
+    """Everybody is fresh, sees everybody, and one leads."""
+    boots = {host.node.membership.boot for host in fleet.hosts}
+    seen = [{name.rsplit(".", 2)[0] for name in host.node.membership.nodes} for host in fleet.hosts]
+    leaders = [host for host in fleet.hosts if host.node.election.is_leader]
+    return len(leaders) == 1 and all(
+        each == boots and not host.node.gate.is_stale for each, host in zip(seen, fleet.hosts, strict=True)
+    )
+
+
+def works(fleet: Quiet, key: bytes) -> bool:
+    """A delete at each is confirmed as applied, and gone at all others."""
+    for teller in fleet.hosts:
+        for host in fleet.hosts:
+            host.cache.put(key)
+        answer = tell(teller, key, Level.APPLIED)
+        fleet.run(200)
+        if not answer.done() or answer.error or any(host.cache.get(key) for host in fleet.hosts):
+            return False
+    return True
+
+
+@pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll])
+def test_what_is_deleted_is_made_again(fault: object) -> None:
+    fleet = Quiet(3)
+    fault(fleet)  # type: ignore[operator]
+    fleet.run(1500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
+def test_a_generation_is_not_used_again_when_what_counts_them_is_gone() -> None:
+    """Used twice, a record from before would say that its server has applied what it has not."""
+    fleet = Quiet(2)
+    for _ in range(3):
+        fleet.by_hand(META, f"/cache/invalidation/{fleet.meta()['log']}")
+        fleet.run(400)
+    before = fleet.meta()["gen"]
+    assert before > 1
+    delete_invalidation(fleet)
+    fleet.leading().node.reader.gen = 0  # as of one that has just joined
+    fleet.run(600)
+    assert fleet.meta()["gen"] > before
+    assert works(fleet, b"k")
+
+
+def test_a_server_under_a_new_name_proves_nothing_before_its_first_certificate() -> None:
+    """Its old place in the log may be that of another log, if everything was deleted."""
+    fleet = Quiet(2)
+    made: list[NodeRecord] = []
+    seen = fleet.ensemble.on_commit
+
+    def on_commit(transaction: Transaction) -> None:
+        made.extend(
+            NodeRecord.decode(delta.data)
+            for delta in transaction.deltas
+            if delta.kind == "create" and delta.path.startswith("/cache/nodes/n2")
+        )
+        seen(transaction)
+
+    fleet.ensemble.on_commit = on_commit
+    fleet.by_hand(fleet.hosts[1].node.context.layout.node(fleet.hosts[1].node.membership.name))
+    fleet.run(400)
+    assert [record.state for record in made] == ["joining"]
+    assert is_whole(fleet)
+
+
+def member_path(host: Host) -> str:
+    return host.node.context.layout.member(host.node.membership.name)
+
+
+def test_a_live_server_without_a_record_is_waited_for_and_gets_it_again() -> None:
+    fleet = Quiet(2)
+    other = fleet.hosts[1] if fleet.leading() is fleet.hosts[0] else fleet.hosts[0]
+    teller, path = fleet.leading(), member_path(other)
+    record = fleet.ensemble.tree.nodes[path].data
+    other.process.pause(150e6)
+    fleet.by_hand(path)
+    other.cache.items.clear()
+    answer = tell(teller, b"k", Level.APPLIED)
+    fleet.run(100)
+    assert not answer.done()
+    fleet.run(300)
+    assert answer.done()
+    assert answer.error is None
+    assert fleet.ensemble.tree.nodes[path].data == record
+
+
+def test_who_joins_finds_a_list_that_was_deleted_and_does_not_spin() -> None:
+    fleet = Quiet(2)
+    fleet.by_hand("/cache/roll/list")
+    late = fleet.start("n3")
+    fleet.run(150)
+    assert late.node.context.reads < 100
+    fleet.run(1000)
+    assert is_whole(fleet)
+
+
+def test_what_is_written_over_a_live_servers_record_does_not_take_it_off_the_view() -> None:
+    fleet = Quiet(3)
+    victim = fleet.hosts[2].node.membership.name
+    fleet.ensemble.change_by_hand([Delta("set", f"/cache/nodes/{victim}", b"x" * 20_000)])
+    answers = [tell(host, b"k", Level.APPLIED) for host in fleet.hosts]
+    fleet.run(700)
+    assert all(answer.done() and answer.error is None for answer in answers)
+    assert is_whole(fleet)
+
+
+def test_what_is_written_over_the_roll_is_mended_though_nobody_comes_or_goes() -> None:
+    fleet = Quiet(2)
+    for name in ("list", "news"):
+        fleet.ensemble.change_by_hand([Delta("set", f"/cache/roll/{name}", b"[" * 5000)])
+        fleet.run(900)
+        assert fleet.ensemble.tree.nodes[f"/cache/roll/{name}"].data.startswith(b"{")
+    fleet.start("n3")
+    fleet.run(600)
+    assert is_whole(fleet)
