@@ -219,16 +219,23 @@ cdef inline void close_each(Worker* w, bint at_once) noexcept nogil:
 
 
 cdef inline void letters(Worker* w) noexcept nogil:
-    cdef Mail* m = box_take(&w.box)
-    cdef Mail* after
-    cdef Conn* c
-    cdef uint32_t asked = swap32(&w.asked, 0)
+    cdef uint32_t asked
+    read_letters(w)
+    asked = swap32(&w.asked, 0)         # after the box was looked into: from then on whoever asks wakes the thread again
+    if asked:
+        read_letters(w)                 # what was written before
     if asked & TO_DRAIN:
         drain(w)
     if asked & TO_FINISH:
         close_each(w, 0)
     if asked & TO_EXIT:
         w.exiting = 1
+
+
+cdef inline void read_letters(Worker* w) noexcept nogil:
+    cdef Mail* m = box_take(&w.box)
+    cdef Mail* after
+    cdef Conn* c
     while m != NULL:
         after = m.next
         c = <Conn*> m.about

@@ -352,6 +352,29 @@ def test_the_end_closes_everybody_and_frees_everything(owner: Owner) -> None:
     assert owner.workers.clients == 0
 
 
+def test_what_was_written_before_the_end_arrives(owner: Owner) -> None:
+    watching = []
+
+    def look(session: Session, _line: bytes) -> bytes:
+        session.watch()
+        watching.append(session)
+        return b"OK\r\n"
+
+    def end() -> None:
+        for session in watching:
+            assert session.push(b"last\r\n")
+        owner.workers.finish()
+
+    owner.commands[b"look"] = look
+    peers = [owner.connect() for _ in range(50)]
+    for peer in peers:
+        assert peer.ask(b"look") == b"OK\r\n"
+    owner.do(end)
+    for peer in peers:
+        assert peer.until(b"\r\n") == b"last\r\n"
+        assert peer.is_closed()
+
+
 class Lines:
     """An owner that notes cold commands; who has it calls `turn` by himself."""
 
