@@ -93,10 +93,10 @@ class ZooKeeperServer:
         self.process.send_signal(sig)
         self.process.send_signal(signal.SIGCONT)  # one that was stopped can end only when it runs
         try:
-            self.process.wait(10)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(60)
         self.process = None
         for link in self.links:
             link.present(False)

@@ -143,10 +143,10 @@ class CacheServer:
         process.send_signal(sig)
         process.send_signal(signal.SIGCONT)
         try:
-            return process.wait(15)
+            return process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait(10)
+            process.wait(60)
             raise
 
     def close(self) -> None:
