@@ -29,6 +29,7 @@ from .wire cimport WIRE_CRLF
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer
+    BRIEF = 2048                # ... and what is read into it where a value is expected that doesn't fit and goes to its item
     OUT_SOFT = 131072           # replies of one write; beyond it a batch is sent before more commands run
     OUT_ROOM = 81920            # room that a command may count on above OUT_SOFT
     BIG = 65536                 # values above this are sent from the arena
@@ -214,6 +215,7 @@ cdef struct Conn:
     Hold* hold
     uint8_t searches            # turns that were spent on making room for its next piece
     uint8_t ahead               # pieces that are taken before the next read, since the last one filled all
+    uint8_t brief               # its last value hardly fitted into the input buffer, or did not: the next one goes to its item
     uint64_t cas
     uint64_t swallow
     const char* text            # its command line (meta), or what is left of a multiget's keys

@@ -28,8 +28,9 @@ cdef inline void data_begins(Conn* c, uint32_t h) noexcept nogil:
     c.item = h
     c.fill.done = 0
     c.fill.in_piece = 0
-    c.ahead = 0
+    c.ahead = AHEAD_MOST if c.brief else 0
     c.searches = 0
+    c.brief = item_at(&c.store.arena, h).nbytes > IN_SIZE - BRIEF and c.tls == NULL
     c.phase = P_DATA
 
 
@@ -174,7 +175,7 @@ cdef inline ssize_t intake_receive(Conn* c) noexcept nogil:
         spares += 1
         parts += 1
     part[parts].iov_base = c.shared.inbuf
-    part[parts].iov_len = IN_SIZE
+    part[parts].iov_len = BRIEF if c.brief else IN_SIZE
     c.up.busy = 1
     leave(c)
     n = receive(c, part, parts + 1)

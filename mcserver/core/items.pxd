@@ -186,6 +186,7 @@ cdef inline void item_free(Store* s, uint32_t h) noexcept nogil:
         else:
             piece = first_piece(it)
             while piece:
+                fetch_ahead(item_at(&s.arena, item_at(&s.arena, piece).time))
                 following = item_at(&s.arena, piece).h_next
                 chunk_give_back(&s.arena, piece)
                 piece = following

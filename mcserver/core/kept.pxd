@@ -14,9 +14,6 @@ from .lists cimport *
 from .expiry cimport due_add
 from .items cimport *
 
-cdef extern from *:
-    void fetch_ahead "__builtin_prefetch"(const void*) noexcept nogil
-
 cdef enum:
     KEPT_LAYOUT = 1             # of the record, of Item and of what fills a page: to be raised when one of them changes
     AHEAD = 8                   # chunks whose neighbours are fetched from memory before they are looked at

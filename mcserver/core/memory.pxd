@@ -13,6 +13,9 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
+cdef extern from *:
+    void fetch_ahead "__builtin_prefetch"(const void*) noexcept nogil
+
 cdef extern from "<sys/mman.h>" nogil:
     void* mmap(void* addr, size_t length, int prot, int flags, int fd, long offset)
     int munmap(void* addr, size_t length)
@@ -86,7 +89,7 @@ cdef struct Item:              # 48 bytes; the key follows at once
     uint32_t h_next             # next item in the index bucket; next free chunk; next piece
     uint32_t next               # list neighbours (towards the tail, towards the head). Of a piece: `prev` is the piece before
     uint32_t prev               # it, or the item if it is the first; `next` of the last one is the item, else 0
-    uint32_t time               # last access, in ticks of 1/16 s
+    uint32_t time               # last access, in ticks of 1/16 s; of a piece: a hint where one lies that comes a little later
     uint32_t used               # the same on the clock of traffic (Store.clock)
     uint32_t exptime            # second of expiry on the engine's clock; 0 never
     uint32_t nbytes             # length of the value (of this piece, in a piece)

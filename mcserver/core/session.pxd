@@ -635,7 +635,7 @@ cdef inline void readable(Conn* c) noexcept nogil:
         else:
             if have:
                 memcpy(buf, c.in_buf, have)
-            part.iov_len = IN_SIZE - have
+            part.iov_len = (BRIEF if c.brief and have < <size_t> BRIEF // 2 else IN_SIZE) - have
         part.iov_base = buf + have
         n = receive(c, &part, 1)
         if n > 0:
@@ -645,6 +645,8 @@ cdef inline void readable(Conn* c) noexcept nogil:
         return
     have += <size_t> n
     used = run(c, buf, have)
+    if c.brief and c.phase != P_DATA and <size_t> n == part.iov_len:
+        c.brief = 0                             # until a long value comes again
     if not stash(c, buf + used, have - used):
         gone(c)
     tls_after(c)

@@ -33,6 +33,9 @@ cdef enum Status:
     R_EXISTS
     R_NOT_FOUND
 
+cdef enum:
+    PIECES_AHEAD = 3            # of a chain that is walked: fetched into the cache before they are needed
+
 # How far a value has been filled.
 cdef struct Fill:
     uint64_t done
@@ -79,11 +82,23 @@ cdef inline uint32_t chunk_size(Store* s, uint32_t h) noexcept nogil:
     return s.arena.cls[s.arena.page[page_of(&s.arena, h)].cls].size
 
 
+cdef inline void note_ahead(Arena* a, uint32_t item, uint32_t before, uint32_t piece) noexcept nogil:
+    # The piece that lies PIECES_AHEAD before this one is told where it is.
+    cdef int i
+    for i in range(PIECES_AHEAD - 1):
+        if before == 0 or before == item:
+            return
+        before = item_at(a, before).prev
+    if before and before != item:
+        item_at(a, before).time = piece
+
+
 cdef inline void chain_behind(Store* s, uint32_t item, uint32_t first, uint32_t last) noexcept nogil:
     # A chain of pieces becomes the end of a large item's.
     cdef Arena* a = &s.arena
     cdef Item* it = item_at(a, item)
     cdef uint32_t before = last_piece(it)
+    note_ahead(a, item, before, first)
     item_at(a, first).prev = before if before else item
     item_at(a, last).h_next = 0
     item_at(a, last).next = item

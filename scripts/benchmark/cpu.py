@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import NamedTuple
 
 from .contest import Contest, progress
-from .generator import load
+from .generator import load, turns
 from .programs import Server
-from .report import Cell, Table, interleave
+from .report import Cell, Table
 
 KEYS = 10_000
 KEY = "16"
+TURNS = 10
 
 
 class Column(NamedTuple):
@@ -86,17 +86,24 @@ def table(
             cells = {}
             for column in columns:
                 progress(f"CPU time: {name}, {column.name}")
-                pairs = interleave(
-                    contest.pairs,
-                    servers,
-                    partial(cost, contest, workload=workload, column=column, keys=keys),
-                )
-                cells[column.name] = Cell(pairs)
+                cells[column.name] = Cell(costs(contest, servers, workload, column, keys))
             result.add_ratios(name, cells, ".2f")
     result.add_means(
         {column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns}
     )
     return result
+
+
+def costs(
+    contest: Contest, servers: tuple[Server, Server], workload: Workload, column: Column, keys: int
+) -> list[tuple[float, float]]:
+    """Microseconds an operation of both, TURNS pairs for each that the contest wants: a machine that others use, too, changes
+    faster than runs of seconds follow each other.
+    """
+    seconds, warm_up = (0.02, 0.03) if contest.quick else (0.05, 0.2)
+    what = options(workload, column)
+    pairs = turns(servers, turns=contest.pairs * TURNS, keys=keys, seconds=seconds, warm_up=warm_up, **what)
+    return [(ours / 1000, theirs / 1000) for ours, theirs in pairs]
 
 
 def cost(contest: Contest, server: Server, workload: Workload, column: Column, keys: int = KEYS, **more: str) -> float:
@@ -108,6 +115,10 @@ def cost(contest: Contest, server: Server, workload: Workload, column: Column, k
 
 def closed(server: Server, workload: Workload, column: Column, **more: float | str) -> dict[str, int]:
     """The generator's report of one run of the closed loop; `more`: its other options."""
+    return load(server, "closed", **options(workload, column), **more)
+
+
+def options(workload: Workload, column: Column) -> dict[str, float | str]:
+    """As the generator takes them."""
     what = workload._asdict()
-    what["workload"] = what.pop("name")
-    return load(server, "closed", **what, **column._asdict(), **more)
+    return {"workload": what.pop("name"), **what, **column._asdict()}

@@ -35,18 +35,23 @@ def load(
 
     `core`: the generator's if None. `limit`: in seconds, LIMIT_SECONDS if None.
     """
-    command = [
-        "taskset",
-        "-c",
-        str(cores()[1] if core is None else core),
-        str(build()),
-        mode,
-        f"--port={server.port}",
-        f"--pid={server.pid}",
-    ]
-    for name, value in options.items():
-        command.append(f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}"))
+    return cast(dict[str, int], _run(mode, server.name, core, limit, port=server.port, pid=server.pid, **options))
+
+
+def turns(servers: tuple[Server, Server], **options: float | str | bool) -> list[tuple[float, float]]:
+    """Both servers in short turns: nanoseconds of CPU time that a request cost the first and the second. BenchError as `load`."""
+    first, second = servers
+    names = f"{first.name} or {second.name}"
+    sides = {"port": first.port, "pid": first.pid, "rival_port": second.port, "rival_pid": second.pid}
+    found = cast(list[tuple[float, float]], _run("turns", names, None, None, **sides, **options))
+    return [(ours, theirs) for ours, theirs in found]
+
+
+def _run(mode: str, name: str, core: int | None, limit: float | None, **options: float | str | bool) -> object:
+    command = ["taskset", "-c", str(cores()[1] if core is None else core), str(build()), mode]
+    for option, value in options.items():
+        command.append(f"--{option.replace('_', '-')}" + ("" if value is True else f"={value}"))
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=limit or LIMIT_SECONDS)
     if run.returncode:
-        raise BenchError(f"{server.name}: {run.stderr.strip()}")
-    return cast(dict[str, int], json.loads(run.stdout))
+        raise BenchError(f"{name}: {run.stderr.strip()}")
+    return json.loads(run.stdout)

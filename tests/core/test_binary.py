@@ -5,6 +5,7 @@ That its answers are memcached's, tests/stateful/test_binary_against_memcached.p
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 
@@ -191,8 +192,10 @@ def test_values_of_all_sizes_over_a_socket(size: int) -> None:
         at = far.send(sent[:30])
         while at < len(sent):
             session.readable()
-            at += far.send(sent[at:])
-        session.readable()
+            with contextlib.suppress(BlockingIOError):  # full: it reads little before it knows where a long value goes
+                at += far.send(sent[at:])
+        for _ in range(3):
+            session.readable()
         far.send(request(b.GET, b"v", opaque=5) + request(b.NOOP))
         session.readable()
         for _ in range(1000):

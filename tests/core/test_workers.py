@@ -173,6 +173,31 @@ def test_connections_share_one_cache(owner: Owner) -> None:
     assert owner.closes == [], "Python hears only of connections with which it had to do"
 
 
+@pytest.mark.parametrize(
+    "sizes", [(100_000, 100_000, 10, 200_000, 70_000, 5, 5, 63_500), (64_000, 2_040, 63_400, 65_536, 1, 900_000)]
+)
+@pytest.mark.parametrize("step", [0, 2_048, 40_000])
+def test_long_values_and_short_ones_in_turn(owner: Owner, sizes: tuple[int, ...], step: int) -> None:
+    """After a long value little is read before the next one's place is known; whatever comes instead stays in step."""
+    peer = owner.connect()
+    values = [bytes([65 + at % 26]) * size for at, size in enumerate(sizes * 2)]
+    requests = [b"set k%d 0 0 %d\r\n%b\r\n" % (at, len(value), value) for at, value in enumerate(values)]
+    requests[3:3] = [b"get k1\r\n" * 500 + b"mn\r\n"]
+    for request in requests:
+        for at in range(0, len(request), step or len(request)):
+            peer.send(request[at : at + (step or len(request))])
+        if request.startswith(b"get"):
+            assert (
+                peer.until(b"MN\r\n") == (b"VALUE k1 0 %d\r\n%b\r\nEND\r\n" % (sizes[1], values[1])) * 500 + b"MN\r\n"
+            )
+        else:
+            assert peer.until(b"\r\n") == b"STORED\r\n"
+    peer.send(b"".join(requests[:3] + requests[4:]))
+    assert peer.until(b"\r\n") * len(values) == b"".join(peer.until(b"\r\n") for _ in values[1:]) + b"STORED\r\n"
+    for at, value in enumerate(values):
+        assert peer.ask(b"get k%d" % at, b"END\r\n") == b"VALUE k%d 0 %d\r\n%b\r\nEND\r\n" % (at, len(value), value)
+
+
 def test_cold_commands_keep_their_place_and_others_go_on(owner: Owner) -> None:
     release = threading.Event()
 

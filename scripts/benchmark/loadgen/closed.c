@@ -1,4 +1,4 @@
-/* The closed loop: how much CPU time an operation costs the server. */
+/* The closed loop: how much CPU time an operation costs a server, or two in turns. */
 #include "loadgen.h"
 
 #include <stdio.h>
@@ -8,11 +8,20 @@
 
 enum { NUMBERS = 1u << 30, ABSENT = 1u << 31 };   /* bits of the keys that are not among those of the values */
 
+/* A server's side: its connections, and what is asked of it. */
 struct closed {
     const struct options *options;
+    int port, epoll;
+    pid_t pid;
+    struct connection *connections;
     uint64_t random, turn;
     uint64_t requests;
+    uint32_t busy;   /* connections that wait for replies */
+    bool ending;     /* no batch is sent any more */
 };
+
+/* What a turn took. */
+struct spent { uint64_t requests, elapsed, server, own; };
 
 static uint32_t any_key(struct closed *loop) { return loop->options->first + random_below(&loop->random, loop->options->keys); }
 
@@ -68,11 +77,15 @@ static void answered(void *context, struct connection *connection, const struct 
 }
 
 /* What `incr` wants. */
-static void store_numbers(const struct options *options, struct connection *connection, int epoll, struct closed *loop) {
-    for (uint32_t i = 0; i < options->keys; i++) queue_number(connection, (options->first + i) ^ NUMBERS);
-    queue_nothing(connection);
-    connection_send(connection);
-    while (connection->owed) connections_serve(epoll, -1, answered, loop);
+static void store_numbers(struct closed *loop) {
+    const struct options *options = loop->options;
+    struct connection first;
+    connection_open(&first, loop->epoll, loop->port, 1, (size_t)options->keys * WIRE_OVERHEAD + WIRE_OVERHEAD);
+    for (uint32_t i = 0; i < options->keys; i++) queue_number(&first, (options->first + i) ^ NUMBERS);
+    queue_nothing(&first);
+    connection_send(&first);
+    while (first.owed) connections_serve(loop->epoll, -1, answered, loop);
+    connection_close(&first);
 }
 
 static void send_batch(struct closed *loop, struct connection *connection) {
@@ -84,39 +97,67 @@ static void done(void *context, struct connection *connection, const struct piec
     struct closed *loop = context;
     (void)verdict;
     loop->requests += piece->last;
-    if (!connection->owed) send_batch(loop, connection);
+    if (connection->owed) return;
+    if (loop->ending) loop->busy--;
+    else send_batch(loop, connection);
 }
 
-static void run_for(struct closed *loop, int epoll, double seconds) {
-    uint64_t end = nanoseconds() + (uint64_t)(seconds * 1e9);
-    while (nanoseconds() < end) connections_serve(epoll, -1, done, loop);
+/* Asks for so long, then waits for what is owed: no server works in another's turn, and its clock is exact when it waits. */
+static struct spent take_turn(struct closed *loop, double seconds) {
+    uint64_t server = cpu_time(loop->pid), own = cpu_time(getpid()), start = nanoseconds(), end = start + (uint64_t)(seconds * 1e9);
+    loop->requests = 0;
+    loop->ending = false;
+    loop->busy = loop->options->connections;
+    for (uint32_t i = 0; i < loop->busy; i++) send_batch(loop, &loop->connections[i]);
+    while (nanoseconds() < end) connections_serve(loop->epoll, -1, done, loop);
+    loop->ending = true;
+    while (loop->busy) connections_serve(loop->epoll, -1, done, loop);
+    return (struct spent){loop->requests, nanoseconds() - start, cpu_time(loop->pid) - server, cpu_time(getpid()) - own};
 }
 
-void run_closed(const struct options *options) {
-    struct closed loop = {.options = options, .random = options->seed};
+static void open_side(struct closed *loop, const struct options *options, int port, pid_t pid) {
     bool multiget = options->workload == WORKLOAD_MULTIGET;
     uint32_t pieces = options->depth * (multiget ? MULTIGET_KEYS + 1 : 2);
     size_t request = WIRE_OVERHEAD + (multiget ? MULTIGET_KEYS * (KEY_MAX + 1) : options->value_max);
-    struct connection *connections = calloc(options->connections, sizeof *connections);
-    int epoll = epoll_create1(EPOLL_CLOEXEC);
-    if (options->workload == WORKLOAD_INCR || options->workload == WORKLOAD_ALL) {
-        struct connection first;
-        connection_open(&first, epoll, options->port, 1, (size_t)options->keys * WIRE_OVERHEAD + WIRE_OVERHEAD);
-        store_numbers(options, &first, epoll, &loop);
-        connection_close(&first);
+    *loop = (struct closed){.options = options, .port = port, .pid = pid, .random = options->seed, .epoll = epoll_create1(EPOLL_CLOEXEC),
+                            .connections = calloc(options->connections, sizeof *loop->connections)};
+    if (loop->epoll < 0 || !loop->connections) die("no epoll or no memory");
+    if (options->workload == WORKLOAD_INCR || options->workload == WORKLOAD_ALL) store_numbers(loop);
+    for (uint32_t i = 0; i < options->connections; i++)
+        connection_open(&loop->connections[i], loop->epoll, port, pieces, options->depth * request);
+}
+
+static void close_side(struct closed *loop) {
+    for (uint32_t i = 0; i < loop->options->connections; i++) connection_close(&loop->connections[i]);
+    free(loop->connections);
+    close(loop->epoll);
+}
+
+void run_closed(const struct options *options) {
+    struct closed loop;
+    open_side(&loop, options, options->port, options->pid);
+    take_turn(&loop, options->warm_up);
+    struct spent spent = take_turn(&loop, options->seconds);
+    printf("{\"requests\": %lu, \"elapsed_ns\": %lu, \"server_ns\": %lu, \"loadgen_ns\": %lu}\n", spent.requests, spent.elapsed,
+           spent.server, spent.own);
+    close_side(&loop);
+}
+
+void run_turns(const struct options *options) {
+    struct closed sides[2];
+    double costs[2];
+    open_side(&sides[0], options, options->port, options->pid);
+    open_side(&sides[1], options, options->rival_port, options->rival_pid);
+    for (int i = 0; i < 2; i++) take_turn(&sides[i], options->warm_up);
+    printf("[");
+    for (uint32_t turn = 0; turn < options->turns; turn++) {
+        for (uint32_t i = 0; i < 2; i++) {
+            uint32_t side = (turn ^ i) & 1;   /* who goes first changes */
+            struct spent spent = take_turn(&sides[side], options->seconds);
+            costs[side] = (double)spent.server / (double)spent.requests;
+        }
+        printf("%s[%.1f, %.1f]", turn ? ", " : "", costs[0], costs[1]);
     }
-    for (uint32_t i = 0; i < options->connections; i++) {
-        connection_open(&connections[i], epoll, options->port, pieces, options->depth * request);
-        send_batch(&loop, &connections[i]);
-    }
-    run_for(&loop, epoll, options->warm_up);
-    loop.requests = 0;
-    uint64_t server = cpu_time(options->pid), own = cpu_time(getpid());
-    uint64_t start = nanoseconds();
-    run_for(&loop, epoll, options->seconds);
-    uint64_t elapsed = nanoseconds() - start;
-    printf("{\"requests\": %lu, \"elapsed_ns\": %lu, \"server_ns\": %lu, \"loadgen_ns\": %lu}\n", loop.requests, elapsed,
-           cpu_time(options->pid) - server, cpu_time(getpid()) - own);
-    for (uint32_t i = 0; i < options->connections; i++) connection_close(&connections[i]);
-    free(connections);
+    printf("]\n");
+    for (int i = 0; i < 2; i++) close_side(&sides[i]);
 }

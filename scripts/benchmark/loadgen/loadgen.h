@@ -17,6 +17,9 @@ enum { MULTIGET_KEYS = 100 };
 struct options {
     int port;
     pid_t pid;                       /* of the server, for its CPU time; 0: not measured */
+    int rival_port;                  /* of the other server, if two are asked in turns */
+    pid_t rival_pid;
+    uint32_t turns;                  /* of each */
     uint32_t connections, depth;
     enum workload workload;
     const char *file;                /* of a replay's requests: numbers of 32 bits, three for each (key, length, kind) */
@@ -37,6 +40,9 @@ struct options {
  * and deletes in turn, `all` mixes verbs.
  * Reports requests, elapsed_ns, and the CPU time of the server and of the load generator. */
 void run_closed(const struct options *options);
+/* The same for two servers that take turns of `seconds`, so that what disturbs the machine disturbs both. Reports for each turn the
+ * nanoseconds of CPU time that a request cost the one and the other. */
+void run_turns(const struct options *options);
 /* `connections` at once, each: connect, one get that misses, close, and again. Reports what run_closed does. */
 void run_visits(const struct options *options);
 /* Sends at random times, `rate` a second, ready or not. Reports percentiles of the time from when a request was due to its reply. */

@@ -7,15 +7,17 @@
 #include <string.h>
 
 static const struct { const char *name; void (*run)(const struct options *); } modes[] = {
-    {"closed", run_closed}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"replay", run_replay},
+    {"closed", run_closed}, {"turns", run_turns}, {"open", run_open}, {"fill", run_fill}, {"count", run_count}, {"replay", run_replay},
     {"visits", run_visits},
 };
 static const char *const workloads[] = {"get", "set", "mix", "meta", "multiget", "binary-get", "binary-set", "touch", "incr", "delete", "all"};
 /* in the order of enum workload */
 
 static const char usage[] =
-    "usage: loadgen closed|open|fill|count|replay|visits --port PORT [options]\n"
+    "usage: loadgen closed|turns|open|fill|count|replay|visits --port PORT [options]\n"
     "  --pid PID            of the server, for its CPU time\n"
+    "  --rival-port PORT, --rival-pid PID   of the other server (turns)\n"
+    "  --turns N            of each server, 1 to 10000 (turns; 10)\n"
     "  --connections N      1 to 1000 (1)\n"
     "  --depth N            requests in one write, 1 to 1000 (1)\n"
     "  --workload NAME      get, set, mix (nine gets to one set), meta, multiget, binary-get, binary-set, touch, incr,\n"
@@ -70,6 +72,9 @@ static void set_option(struct options *options, int option, const char *name, co
     switch (option) {
     case 'p': options->port = (int)whole(name, text, 1, 65535); break;
     case 'P': options->pid = (pid_t)whole(name, text, 1, INT32_MAX); break;
+    case 'q': options->rival_port = (int)whole(name, text, 1, 65535); break;
+    case 'Q': options->rival_pid = (pid_t)whole(name, text, 1, INT32_MAX); break;
+    case 'n': options->turns = (uint32_t)whole(name, text, 1, 10000); break;
     case 'c': options->connections = (uint32_t)whole(name, text, 1, 1000); break;
     case 'd': options->depth = (uint32_t)whole(name, text, 1, 1000); break;
     case 'w': options->workload = find_workload(text); break;
@@ -100,15 +105,17 @@ int main(int argc, char **argv) {
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
         {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
         {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'},
-        {"tls", 1, 0, 't'}, {0, 0, 0, 0},
+        {"tls", 1, 0, 't'},
+        {"rival-port", 1, 0, 'q'}, {"rival-pid", 1, 0, 'Q'}, {"turns", 1, 0, 'n'}, {0, 0, 0, 0},
     };
-    struct options options = {.connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
+    struct options options = {.turns = 10, .connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,
                               .key_min = KEY_LENGTH, .key_max = KEY_LENGTH, .seconds = 1, .warm_up = 0.1, .rate = 1000, .seed = 1};
     int index = 0;
     for (int option; (option = getopt_long(argc, argv, "", names, &index)) >= 0;)
         set_option(&options, option, names[index].name, optarg);
     if (optind != argc - 1) misused("mode", "exactly one is wanted");
     if (!options.port) misused("--port", "it is wanted");
+    if (!strcmp(argv[optind], "turns") && !options.rival_port) misused("--rival-port", "it is wanted");
     wire_init(options.key_min, options.key_max);
     for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
         if (strcmp(modes[i].name, argv[optind])) continue;
