@@ -36,6 +36,7 @@ AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the server until it ends, or one of the subcommands, and returns the exit code."""
     open_standard_streams()
+    whole_process = arguments is None
     if arguments is None:
         program, arguments = os.path.basename(sys.argv[0]), sys.argv[1:]  # noqa: PTH119  # pathlib takes its time
     else:
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status
+    if whole_process:
+        hold_signals()
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
         from .server import run
@@ -57,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return run(chosen, lambda: configured(arguments))
     finally:
         gc.enable()
+
+
+def hold_signals() -> None:
+    """Until the server has handlers: SIGINT ends it without a traceback, SIGHUP and SIGUSR1 wait."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
 
 
 def configured(arguments: Sequence[str]) -> Config:

@@ -191,7 +191,9 @@ def unix_mask(draft: Draft, option: str, value: str) -> None:
 
 
 def item_size(draft: Draft, option: str, value: str) -> None:
-    """A number of bytes, or with k or m at its end."""
+    """A number of bytes, or with k or m at its end. memcached takes 1g for one byte; it is said what is wrong."""
+    if re.fullmatch("[0-9]+[gGtT][bB]?", value):
+        raise ConfigError(f"{option} knows the units k and m: write 1024m for a gigabyte, not '{shortened(value)}'")
     unit = {"k": 1024, "m": MEBIBYTE}.get(value[-1:].lower(), 1)
     draft.settings["item_size_max"] = integer(draft, option, value if unit == 1 else value[:-1]) * unit
 

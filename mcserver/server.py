@@ -98,25 +98,17 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
             engine.require_login(*ready.users)
         door = memory.open_door()
     except StartError as error:
-        log.error("%s", error)
-        if daemon is not None:
-            logs.finish()
-            daemon.failed(error.code)
-        return error.code
+        return failed(error, daemon)
     for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
-    if daemon is not None:
-        logs.finish()
-        daemon.ready()
-    server = Server(config, engine, memory, sockets, ready, manager, reread, door)
+    server = Server(config, engine, memory, sockets, ready, manager, reread, door, daemon)
     try:
         with asyncio.Runner(loop_factory=ready.loop_factory) as runner:
             runner.run(server.serve())
     except StartError as error:
-        log.error("%s", error)
-        return error.code
+        return failed(error, daemon)
     if server.heir is not None:
         memory.hand_over(server.heir, engine, server.place)
     elif server.graceful:
@@ -124,6 +116,15 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(path_of(config.pid_file))
     return 0
+
+
+def failed(error: StartError, daemon: Daemon | None) -> int:
+    """Says why there is no start, and tells the process that waits for it. Returns the exit code."""
+    log.error("%s", error)
+    if daemon is not None:
+        logs.finish()
+        daemon.failed(error.code)
+    return error.code
 
 
 # The steps of a start ------------------------------------------------------------------------------------------------
@@ -255,8 +256,9 @@ class Server:
         manager: Manager,
         reread: Callable[[], Config] | None = None,
         door: socket.socket | None = None,
+        daemon: Daemon | None = None,
     ) -> None:
-        """door: where the next process asks for everything (--take-over)."""
+        """door: where the next process asks for everything (--take-over). daemon: who waits to hear that it serves (-d)."""
         self.graceful = False
         """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
         self.place: dict[str, Any] | None = None
@@ -265,6 +267,7 @@ class Server:
         """The next process, when it has asked."""
         self._memory = memory
         self._door = door
+        self._daemon = daemon
         self._hand_over: HandOver | None = None
         self._sockets = sockets
         self._listeners = sockets.listeners
@@ -315,6 +318,9 @@ class Server:
             raise StartError(
                 f"can't start {threads} threads: {error.strerror}; raise `ulimit -u`, or ask for fewer with -t"
             ) from error
+        if self._daemon is not None:
+            logs.finish()
+            self._daemon.ready()
         self._maintain()
         gc.freeze()
         gc.enable()

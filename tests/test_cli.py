@@ -56,6 +56,13 @@ def test_spellings_of_a_value(arguments: str) -> None:
     assert parsed(*arguments.split()).tcpport == 11212
 
 
+@pytest.mark.parametrize("value", ["1g", "2G", "1gb", "1t"])
+def test_a_unit_that_the_size_of_an_item_has_not(value: str) -> None:
+    status, text = refusal("-I", value)
+    assert status == 64
+    assert text == f"-I knows the units k and m: write 1024m for a gigabyte, not '{value}'"
+
+
 def test_bundled_flags() -> None:
     config = parsed("-vvAMCk")
     assert (config.verbosity, config.shutdown_command, config.evictions, config.cas_enabled) == (2, True, False, False)

@@ -28,6 +28,19 @@ def test_ends_with_open_connections(server: Server, number: signal.Signals) -> N
 
 
 @pytest.mark.slow
+def test_signals_of_the_first_moment() -> None:
+    """Before there are handlers SIGINT ends it without a traceback, as the others would; SIGHUP and SIGUSR1 wait for theirs."""
+    code = (
+        "import os, signal, sys; import mcserver.server as server; from mcserver.cli import main\n"
+        "def run(config, reread):\n"
+        "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
+        "server.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.slow
 def test_ends_although_a_client_never_reads(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"

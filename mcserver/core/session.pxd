@@ -613,23 +613,20 @@ cdef inline void lost(Conn* c, ssize_t n) noexcept nogil:
     gone(c)
 
 
-cdef inline void readable(Conn* c) noexcept nogil:
-    # The socket has input: one read, then everything that it completes.
+cdef inline bint read_some(Conn* c) noexcept nogil:
+    # One read, then everything that it completes. 1: a long value has begun, and more of it is there.
     cdef char* buf = c.shared.inbuf
     cdef size_t have = c.in_len, used
     cdef ssize_t n = -2
     cdef iovec part
-    if stopped(c):
-        return
-    if c.yielded or get32(&c.foreign):
-        resume(c)
-        return
+    cdef bint more = 0
+    part.iov_len = 0
     if c.phase == P_DATA and have == 0 and receive_value(c, &n):
-        return
+        return 0
     if n == -2:
         if have > <size_t> IN_SIZE // 2:
             if not more_room(c):
-                return
+                return 0
             buf = c.in_buf
             part.iov_len = c.in_cap - have
         else:
@@ -642,14 +639,27 @@ cdef inline void readable(Conn* c) noexcept nogil:
             add64(&c.shared.bytes_read, n)
     if n <= 0:
         lost(c, n)
-        return
+        return 0
     have += <size_t> n
     used = run(c, buf, have)
-    if c.brief and c.phase != P_DATA and <size_t> n == part.iov_len:
-        c.brief = 0                             # until a long value comes again
+    if c.brief and <size_t> n == part.iov_len:
+        more = c.phase == P_DATA and used == have
+        c.brief = c.phase == P_DATA             # until a long value comes again
     if not stash(c, buf + used, have - used):
         gone(c)
     tls_after(c)
+    return more
+
+
+cdef inline void readable(Conn* c) noexcept nogil:
+    # The socket has input.
+    if stopped(c):
+        return
+    if c.yielded or get32(&c.foreign):
+        resume(c)
+        return
+    if read_some(c) and not (stopped(c) or c.yielded or get32(&c.foreign)):
+        read_some(c)
 
 
 # Letters from the owner

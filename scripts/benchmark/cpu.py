@@ -95,14 +95,14 @@ def table(
 
 
 def costs(
-    contest: Contest, servers: tuple[Server, Server], workload: Workload, column: Column, keys: int
+    contest: Contest, servers: tuple[Server, Server], workload: Workload, column: Column, keys: int, **more: str
 ) -> list[tuple[float, float]]:
     """Microseconds an operation of both, TURNS pairs for each that the contest wants: a machine that others use, too, changes
-    faster than runs of seconds follow each other.
+    faster than runs of seconds follow each other. `more`: options of the generator.
     """
     seconds, warm_up = (0.02, 0.03) if contest.quick else (0.05, 0.2)
     what = options(workload, column)
-    pairs = turns(servers, turns=contest.pairs * TURNS, keys=keys, seconds=seconds, warm_up=warm_up, **what)
+    pairs = turns(servers, turns=contest.pairs * TURNS, keys=keys, seconds=seconds, warm_up=warm_up, **what, **more)
     return [(ours / 1000, theirs / 1000) for ours, theirs in pairs]
 
 

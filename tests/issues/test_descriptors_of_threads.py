@@ -37,10 +37,25 @@ def test_room_for_the_threads_is_asked_for() -> None:
     assert int(done.stdout) >= 100 + 150  # a server of 64 threads without clients has 144 open
 
 
-def test_threads_that_the_system_refuses() -> None:
-    # Not even the log has a thread then; what it holds is written at the end.
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [[], ["-d"]], ids=["foreground", "daemon"])
+def test_threads_that_the_system_refuses(more: list[str]) -> None:
+    # Not even the log has a thread then; what it holds is written at the end. A daemon's parent waits for the threads, too.
     done = subprocess.run(
-        ["prlimit", "--nproc=1:1", sys.executable, "-m", "mcserver", "-u", "nobody", "-p", "-1", "-l", "127.0.0.1"],
+        [
+            "prlimit",
+            "--nproc=1:1",
+            sys.executable,
+            "-m",
+            "mcserver",
+            "-u",
+            "nobody",
+            "-p",
+            "-1",
+            "-l",
+            "127.0.0.1",
+            *more,
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

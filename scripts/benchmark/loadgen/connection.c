@@ -19,6 +19,7 @@ enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */ };
 static enum tls tls;
 static SSL_CTX *context;
 static SSL_SESSION *session;   /* the last one that a server gave */
+static int asked;              /* the port that was sent to last */
 
 void die(const char *format, ...) {
     va_list arguments;
@@ -71,6 +72,7 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
     if (tls != TLS_OFF) c->ssl = shake_hands(c->fd);
     if (fcntl(c->fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
     c->epoll = epoll;
+    c->port = port;
     for (c->ring = 1; c->ring < pieces;) c->ring *= 2;
     c->out_size = out_size;
     c->out = malloc(out_size);
@@ -213,6 +215,7 @@ static ssize_t take(struct connection *c, uint8_t *to, size_t n) {
 }
 
 void connection_send(struct connection *c) {
+    asked = c->port;
     while (c->out_start < c->out_end) {
         ssize_t n = put(c, c->out + c->out_start, c->out_end - c->out_start);
         if (n < 0 && errno == EINTR) continue;
@@ -262,7 +265,7 @@ int connections_serve(int epoll, int timeout, piece_done *done, void *context) {
     struct epoll_event events[16];
     int n = epoll_wait(epoll, events, 16, timeout < 0 ? SILENCE : timeout);
     if (n < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
-    if (n == 0 && timeout < 0) die("the server said nothing for %d seconds", SILENCE / 1000);
+    if (n == 0 && timeout < 0) die("the server at port %d said nothing for %d seconds", asked, SILENCE / 1000);
     for (int i = 0; i < n; i++) {
         struct connection *connection = events[i].data.ptr;
         if (events[i].events & EPOLLOUT) connection_send(connection);

@@ -7,7 +7,7 @@
 #include <openssl/ssl.h>
 
 struct connection {
-    int fd, epoll;
+    int fd, epoll, port;
     SSL *ssl;                     /* NULL: plain */
     uint8_t *out;                 /* requests not yet sent: [out_start, out_end) */
     size_t out_start, out_end, out_size;
