@@ -137,7 +137,11 @@ def test_what_is_refused_is_told_to_who_is_still_sending(observed: Observed) -> 
 
 @pytest.mark.slow
 def test_head_has_no_body_when_it_is_refused(observed: Observed) -> None:
-    for request in (b"HEAD /nothing HTTP/1.1\r\nHost: a.localhost", b"HEAD / HTTP/1.1\r\nHost: evil.example", b"HEAD / HTTP/1.1"):
+    for request in (
+        b"HEAD /nothing HTTP/1.1\r\nHost: a.localhost",
+        b"HEAD / HTTP/1.1\r\nHost: evil.example",
+        b"HEAD / HTTP/1.1",
+    ):
         reply = observed.raw(request + b"\r\n\r\n")
         assert reply.startswith(b"HTTP/1.1 4")
         assert reply.endswith(b"\r\n\r\n")
