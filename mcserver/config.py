@@ -5,7 +5,6 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -86,7 +85,6 @@ def below_80(percent: int) -> bool:
     return 1 <= percent < 80
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Config(Settings):
     """Sizes are bytes, times seconds. Tests make one by hand: `Config(tcpport=0, inter="127.0.0.1")`."""
 

@@ -6,10 +6,10 @@ only when a worker writes. Addresses are asked of the kernel when somebody wants
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
+import signal
 import socket
 import time
 from collections import deque
@@ -26,6 +26,8 @@ from mcserver.process import StartError, open_descriptors
 from mcserver.tls import load, security
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mcserver.config import Config
 
 log = logging.getLogger("mcserver")
@@ -47,6 +49,8 @@ NEW_CLIENT = {
     "binary": "new binary client connection.",
     "auto-negotiate": "new auto-negotiating client connection",
 }
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""For the main thread alone."""
 LOGIN_SECONDS = 1.0
 """How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
 WRONG_DOORS = {
@@ -73,25 +77,23 @@ class Connections:
         self,
         config: Config,
         engine: Engine,
-        loop: asyncio.AbstractEventLoop,
         listeners: list[socket.socket],
-        stop: Callable[[bool], None],
         datagrams: list[socket.socket] | None = None,
     ) -> None:
-        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
+        """The listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
         self.workers = Workers(engine, self, config.num_threads)
-        self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later, self.workers.tell_closed)
+        self.watchers = Watchers(engine, config.watcher_logbuf_size, self._later, self.workers.tell_closed)
         self.admin: Admin
         """Set before listening."""
         self.cluster: Cluster | None = None
         self.reserved_descriptors = 0
-        self.all_closed = asyncio.Event()
+        self.all_closed: asyncio.Event
         """Set when the last connection has gone after the listeners."""
         self._config = config
         self._engine = engine
         self._began = int(engine.now())
-        self._loop = loop
-        self._stop = stop
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: Callable[[bool], None]
         self._figures = Figures()
         self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
@@ -111,6 +113,17 @@ class Connections:
         self._retry: asyncio.TimerHandle | None = None
         self._accepting = False
         self._ending = False
+        self._open = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop, stop: Callable[[bool], None]) -> None:
+        """Before listening, on the running loop. stop(graceful) ends the server."""
+        import asyncio
+
+        self._loop, self._stop = loop, stop
+        self.all_closed = asyncio.Event()
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> object:
+        return self._loop.call_later(seconds, call)
 
     def reconfigure(self, config: Config) -> None:
         """What a reload changed: how many connections, and how long they may idle."""
@@ -148,13 +161,34 @@ class Connections:
 
     # Listening -------------------------------------------------------------------------------------------------------
 
-    def listen(self) -> None:
-        """Starts the workers, and to accept."""
+    def open(self) -> None:
+        """Starts the workers: from now on datagrams are answered, and who is accepted. Raises StartError."""
+        self._open = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # in their threads for ever
         self._tell_workers()
         for each in self._datagrams:
             doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))
             self._doors.update(dict.fromkeys(doors, address_text(each.fileno())))
-        self.workers.start()
+        try:
+            self.workers.start()
+        except OSError as error:
+            threads = self._config.num_threads
+            raise StartError(
+                f"can't start {threads} threads: {error.strerror}; raise `ulimit -u`, or ask for fewer with -t"
+            ) from error
+
+    def accept_early(self, listener: int) -> bool:
+        """Accepts at this listener before there is a loop. False: it has to wait for the loop."""
+        before = self.workers.accepted
+        reason = self.workers.accept(listener, self._config.maxconns, None, self._security[listener])
+        self._figures.total_connections += self.workers.accepted - before
+        self._most = max(self._most, self.connections)
+        return reason in {0, errno.EAGAIN}
+
+    def listen(self) -> None:
+        """Starts to accept, and to hear what the workers have to tell. Raises StartError."""
+        if not self._open:
+            self.open()
         self._figures.total_connections += len(self._listeners) + len(self._doors)  # memcached counts them, too
         self.reserved_descriptors = open_descriptors() - self.connections
         self._loop.add_reader(self.workers.fileno(), self.workers.turn)
@@ -372,6 +406,11 @@ class Connections:
     def clients(self) -> int:
         """Open client connections."""
         return self.workers.clients
+
+    @property
+    def listeners(self) -> list[int]:
+        """Their descriptors."""
+        return list(self._listeners)
 
     @property
     def connections(self) -> int:
