@@ -179,10 +179,7 @@ class Connections:
 
     def accept_early(self, listener: int) -> bool:
         """Accepts at this listener before there is a loop. False: it has to wait for the loop."""
-        before = self.workers.accepted
         reason = self.workers.accept(listener, self._config.maxconns, None, self._security[listener])
-        self._figures.total_connections += self.workers.accepted - before
-        self._most = max(self._most, self.connections)
         return reason in {0, errno.EAGAIN}
 
     def listen(self) -> None:
