@@ -11,6 +11,21 @@ Fields = list[
     int
 ]  # magic, opcode, key length, extras length, data type, status or vbucket, body length, opaque, unique
 MAGIC, OPCODE, KEY, EXTRAS, TYPE, STATUS, BODY, OPAQUE, CAS = range(9)
+OPAQUE_VERBS = (
+    "getk",
+    "gatk",
+    "gat",
+    "touch",
+    "set",
+    "add",
+    "replace",
+    "append",
+    "prepend",
+    "incr",
+    "decr",
+    "delete",
+    "stat",
+)
 STORES = ("add", "addq", "replace", "replaceq", "setq")
 
 
@@ -446,6 +461,12 @@ FAULTS = (
             "delete/no-unique",
         ),
         reply=put(CAS, 77, "delete", status=0),
+    ),
+    fault(
+        "opaque-16",
+        "the opaque is cut to 16 bits",
+        found(*(f"header/opaque/{verb}" for verb in OPAQUE_VERBS)),
+        request=put(OPAQUE, lambda o: o & 0xFFFF),
     ),
     fault(
         "sasl",
