@@ -445,7 +445,9 @@ class Config(Settings):
         if self.num_threads > 64:
             raise ConfigError("Number of threads can be at most 64: lower -t.")
         for option, path in (("-s", self.domain_socket), ("--take-over", self.take_over)):
-            if path is not None and (not path or "\0" in path):  # the system would take a name that no file's rights guard
+            if path is not None and (
+                not path or "\0" in path
+            ):  # the system would take a name that no file's rights guard
                 raise ConfigError(f"{option} takes the path of a Unix socket, not {path!r}")
         if self.metrics_names and not self.metrics:
             raise ConfigError("--metrics-name needs --metrics HOST:PORT")
