@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signals.hold()
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
-        from .server import run
+        from .start import run
 
         return run(chosen, lambda: configured(arguments))
     finally:

@@ -5,15 +5,18 @@ Without its variables in the environment nothing here does anything. See sd_list
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 import stat
 import time
 from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
 
 from mcserver.process import StartError
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger("mcserver")
 

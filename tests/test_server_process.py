@@ -31,10 +31,10 @@ def test_ends_with_open_connections(server: Server, number: signal.Signals) -> N
 def test_signals_of_the_first_moment() -> None:
     """Before there are handlers SIGINT ends it without a traceback, as the others would; SIGHUP and SIGUSR1 wait for theirs."""
     code = (
-        "import os, signal, sys; import mcserver.server as server; from mcserver.cli import main\n"
+        "import os, signal, sys; import mcserver.start as start; from mcserver.cli import main\n"
         "def run(config, reread):\n"
         "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
-        "server.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
+        "start.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
