@@ -21,15 +21,16 @@ from typing import Any
 from . import __version__, coverage, expected, html, library, report
 from .crew import INTERRUPTED as CUT_SHORT
 from .crew import run
-from .formats import Facts, write_json, write_junit
+from .formats import Facts, unwritable, write_json, write_junit
 from .look import Look, UnfitError, look
 from .notation import LEVELS, SUITES, Case, no_datagram
 from .profiles import PROFILES, profile, release
 from .runner import Result, Settings
 from .servers import Given, Servers, Spawned
-from .wire import Address, UnreachableError, address
+from .wire import Address, UnreachableError, address, seconds
 
 PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+LEAST_ITEM, MOST_ITEM = 1024, 1 << 30  # bytes, as memcached's -I
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a server that the suite started is left by neither
 COMMANDS = {
     "report": ".matrix",
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--udp", action="store_true", help="send datagrams; cases that fit into them")
     options.add_argument("--split", action="store_true", help="send every byte on its own")
     options.add_argument(
-        "--timeout", type=float, default=5.0, metavar="S", help="seconds to wait for a reply (%(default)g)"
+        "--timeout", type=seconds, default=5.0, metavar="S", help="seconds to wait for a reply (%(default)g)"
     )
     options.add_argument("--jobs", type=int, default=64, metavar="N", help="cases at a time (%(default)d)")
     options.add_argument("--stop", action="store_true", help="stop after the first failure")
@@ -133,36 +134,50 @@ def _on_signals(interrupt: threading.Event | None) -> list[Any]:
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; ends the program when it cannot be followed."""
     options = parser().parse_args(argv)
-    if options.timeout <= 0 or options.jobs < 1:
-        parser().error("--timeout and --jobs must be more than 0")
-    if options.max_item < 0 or (options.udp and options.tls):
-        parser().error("--max-item must not be less than 0; --udp and --tls exclude each other")
-    for path in filter(None, (options.json, options.junit)):
+    if options.jobs < 1:
+        parser().error("--jobs must be at least 1")
+    if options.max_item and not LEAST_ITEM <= options.max_item <= MOST_ITEM:
+        parser().error(f"--max-item must be {LEAST_ITEM} to {MOST_ITEM} bytes")
+    if options.udp and options.tls:
+        parser().error("--udp and --tls exclude each other")
+    if options.html:
         try:
-            path.touch()  # to say it now, and not at the end of the run
+            html.prepare(options.html)
         except OSError as error:
-            parser().error(f"cannot write {path}: {error.strerror}")
+            parser().error(f"cannot write pages to {options.html}: {error.strerror}")
+    for path in filter(None, (options.json, options.junit)):
+        if why := unwritable(path):
+            parser().error(why)
     try:
-        if options.html:
-            options.html.mkdir(parents=True, exist_ok=True)
         options.known = expected.read(options.expect) if options.expect else {}
+    except OSError as error:
+        parser().error(f"--expect: cannot read {options.expect}: {error.strerror}")
+    except ValueError as error:
+        parser().error(f"--expect: {error}")
+    try:
         options.dial = dial(options)
         options.where = address(options.target) if options.target else None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         parser().error(str(error))
     return options
 
 
 def dial(options: argparse.Namespace) -> Address:
-    """How to be let in; ValueError and OSError say what is wrong with the options."""
-    if options.user and ":" not in options.user:
+    """How to be let in; ValueError says what is wrong with the options."""
+    if options.user and not options.user.partition(":")[0] * options.user.count(":"):
         raise ValueError("--user: wanted NAME:PASSWORD")
     tls = None
     if options.tls:
-        tls = ssl.create_default_context(cafile=options.tls)
+        try:
+            tls = ssl.create_default_context(cafile=options.tls)
+        except OSError as error:
+            raise ValueError(f"--tls: cannot use {options.tls}: {error.strerror or error}") from None
         tls.check_hostname = False  # a server under test seldom has the name of its certificate
-        if options.tls_cert:
-            tls.load_cert_chain(options.tls_cert, options.tls_key)
+        try:
+            if options.tls_cert:
+                tls.load_cert_chain(options.tls_cert, options.tls_key)
+        except OSError as error:
+            raise ValueError(f"--tls-cert: cannot use {options.tls_cert}: {error.strerror or error}") from None
     elif options.tls_cert:
         raise ValueError("--tls-cert needs --tls")
     return Address(tls=tls, user=options.user, udp=options.udp)
@@ -250,7 +265,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     begun = time.monotonic()
     puzzles: list[str] = []
     results = list(run(cases, servers, settings, progress.done, puzzles.append))
-    seconds = time.monotonic() - begun
+    took = time.monotonic() - begun
     progress.clear()
     surprises = expected.apply(results, options.known)
     if options.verbose:
@@ -258,7 +273,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
             print("\n".join(_verbose(result, style)))
     print("\n".join(report.failures(results, where, options.spawn or "", version, style)))
     print("\n".join([*report.table(results, style), *surprises, *map(style.bad, puzzles)]))
-    print(f"mcconform {__version__}, profile {name}, {seconds:.1f} s: {style.bold(report.verdict(results))}")
+    print(f"mcconform {__version__}, profile {name}, {took:.1f} s: {style.bold(report.verdict(results))}")
     ended = next((result.reason for result in results if result.deadly), "; ".join(puzzles))
     facts = Facts(
         name, options.target or options.spawn, options.name, seen.says, seen.sentence(), _told(options), ended

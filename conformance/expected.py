@@ -14,14 +14,20 @@ from .runner import Result
 
 
 def read(path: Path) -> dict[str, str]:
-    """The reasons by pattern; ValueError for a line without a reason."""
+    """The reasons by pattern; ValueError for a line without a reason or a second one for a name, and for what is no text."""
     known: dict[str, str] = {}
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    try:
+        text = path.read_text("utf-8-sig")  # editors put a mark of its encoding before a text
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8") from None
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip() and not line.lstrip().startswith("#"):
-            name, _, reason = line.strip().partition(" ")
-            if not reason.strip():
+            name, *reason = line.split(maxsplit=1)
+            if not reason:
                 raise ValueError(f"{path}:{number}: {name} has no reason")
-            known[name] = reason.strip()
+            if name in known:
+                raise ValueError(f"{path}:{number}: {name} stands there twice")
+            known[name] = reason[0].strip()
     return known
 
 

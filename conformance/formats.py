@@ -36,6 +36,15 @@ class Facts:
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 
 
+def unwritable(path: Path) -> str:
+    """Why no file can be written there, to say it before a run and not behind it; empty when one can. It harms no file."""
+    try:
+        with path.open("ab"):
+            return ""
+    except OSError as error:
+        return f"cannot write {path}: {error.strerror}"
+
+
 def counts(results: Sequence[Result]) -> dict[str, int]:
     """How many results have each status."""
     return {status: sum(result.status == status for result in results) for status in STATUSES}

@@ -17,6 +17,7 @@ from .notation import Version
 from .runner import STATUSES, Result
 from .wire import Address
 
+MARK = '<meta name="generator" content="mcconform">'
 LOG = 400  # lines of a wire log on a page
 STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -40,12 +41,34 @@ def write(
 ) -> None:
     """Writes a page for the run and one for each case; OSError when the folder cannot be written."""
     (folder / "case").mkdir(parents=True, exist_ok=True)
+    _clear(folder / "case", {page(result.case.id) for result in results})
     (folder / "index.html").write_text(_index(results, facts), "utf-8")
     for number, result in enumerate(results):
         before = results[number - 1] if number else None
         after = results[number + 1] if number + 1 < len(results) else None
         text = _case(result, facts, before, after, report.repeat(result, where, command, profile) if result.log else [])
         (folder / "case" / page(result.case.id)).write_text(text, "utf-8")
+
+
+def prepare(folder: Path) -> None:
+    """Makes the folder, and finds out whether pages can be written there; OSError when they cannot."""
+    (folder / "case").mkdir(parents=True, exist_ok=True)
+    for path in (folder / "index.html", folder / "case" / "index.html"):
+        there = path.exists()
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Removes what an earlier run left of cases that this one has not; files of others stay."""
+    for path in folder.glob("*.html"):
+        if path.name not in keep and path.is_file():
+            with path.open("rb") as file:
+                ours = MARK.encode() in file.read(len(MARK) + 200)
+            if ours:
+                path.unlink()
 
 
 def page(name: str) -> str:
@@ -56,7 +79,7 @@ def page(name: str) -> str:
 def _page(title: str, body: str) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
+        f"{MARK}<title>{html.escape(title)}</title><style>{STYLE}</style><body>{body}</body></html>\n"
     )
 
 

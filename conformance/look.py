@@ -56,15 +56,15 @@ def _probes(key: bytes) -> list[Probe]:
         Probe("append", b"append" + store, rb"STORED"),
         Probe("prepend", b"prepend" + store, rb"STORED"),
         Probe("delete", b"delete %s\r\n" % key, rb"NOT_FOUND|DELETED"),
-        Probe("incr", b"incr %s 1\r\n" % key, rb"NOT_FOUND|\d"),
-        Probe("decr", b"decr %s 1\r\n" % key, rb"NOT_FOUND|\d"),
+        Probe("incr", b"incr %s 1\r\n" % key, rb"\A(?:NOT_FOUND|\d)"),
+        Probe("decr", b"decr %s 1\r\n" % key, rb"\A(?:NOT_FOUND|\d)"),
         Probe("touch", b"touch %s 10\r\n" % key, rb"NOT_FOUND|TOUCHED"),
         Probe("gat", b"gat 10 %s\r\n" % key, rb"END\r?\n"),
         Probe("gats", b"gats 10 %s\r\n" % key, rb"END\r?\n"),
         Probe("meta", b"mg %s v\r\nmn\r\n" % key, rb"EN\r?\n.*MN"),
         Probe("noreply", b"delete %s noreply\r\nget %s\r\n" % (key, key), rb"\AEND\r?\n"),
         Probe("stats", b"stats\r\n", rb"\ASTAT "),
-        Probe("admin", b"slabs reassign 1 1\r\n", rb"SAME|BADCLASS|CLIENT_ERROR|NOSPARE|BUSY"),
+        Probe("admin", b"slabs reassign 1 1\r\n", rb"\A(?:OK|SAME|BADCLASS|NOSPARE|BUSY|CLIENT_ERROR slab)"),
         Probe("quit", b"quit\r\n", rb"\A\Z"),
         Probe("binary", b"\x80\x0a" + bytes(10) + b"look" + bytes(8), rb"\x81\x0a"),
         Probe("flush_all", b"flush_all\r\n", rb"OK", harmful=True),
@@ -159,10 +159,8 @@ def look(
     seen = Look(unasked=() if harmful else tuple(probe.feature for probe in _probes(key) if probe.harmful))
     for probe, answer in zip(probes, answers, strict=True):
         if probe.feature == "version" and (found := re.match(rb"VERSION ([^\r\n]*)", answer)):
-            seen.says = found[1].decode("latin-1")[:60]
-        if not re.search(probe.known, answer, re.DOTALL) and (
-            UNKNOWN.match(answer) or not answer or answer[:1] == b"<"
-        ):
+            seen.says = _printable(found[1][:60])
+        if not re.search(probe.known, answer, re.DOTALL) and (UNKNOWN.match(answer) or _none(probe, answer)):
             seen.missing[probe.feature] = _told(answer)
     seen.fence = next(
         (name for name, feature in (("version", "version"), ("mn", "meta")) if feature not in seen.missing), "get"
@@ -198,14 +196,23 @@ def _binary_alone(where: Address, patience: float) -> Look | None:
             _, body = binary.take(wire)
     except BrokenError:
         return None
-    says = body[:60].decode("latin-1").encode("unicode_escape").decode("ascii")
-    return Look("binary", says, {"classic": "it speaks binary alone"})
+    return Look("binary", _printable(body[:60]), {"classic": "it speaks binary alone"})
+
+
+def _none(probe: Probe, answer: bytes) -> bool:
+    """Whether what came is no answer: nothing, an end, or a line of text that does not end."""
+    return not answer or answer[:1] == b"<" or (b"\n" not in answer and probe.feature not in {"binary", "quit"})
+
+
+def _printable(data: bytes) -> str:
+    return data.decode("latin-1").encode("unicode_escape").decode("ascii")
 
 
 def _told(answer: bytes) -> str:
-    line = answer.split(b"\n")[0].strip()[:60].decode("latin-1").encode("unicode_escape").decode("ascii")
+    line = _printable(answer.split(b"\n")[0].strip()[:60])
+    endless = "" if b"\n" in answer else ", without an end of line"
     return (
-        f"it answers {line}"
+        f"it answers {line}{endless}"
         if line and line[0] != "<"
         else "it closes the connection"
         if line == "<closed>"
@@ -231,6 +238,8 @@ def _first(where: Address, key: bytes, patience: float) -> None:
             if not _exchange(two, b"get %s\r\n" % key, patience).startswith(b"END"):
                 raise UnfitError("it answers on one connection alone: a second one, at the same time, gets nothing")
             answer = _exchange(one, b"set %s 0 10 1\r\nx\r\n" % key, patience)
+            if answer == b"<closed>":
+                raise UnfitError("it closed the connection when asked `set`")
             if not answer.startswith(b"STORED"):
                 raise UnfitError(f"it answers `set` with {_shown(answer)}, and not with STORED")
     except UnreachableError:
@@ -250,7 +259,7 @@ def _no_greeting(wire: Wire) -> None:
 
 
 def _shown(answer: bytes) -> str:
-    return answer[:40].decode("latin-1").encode("unicode_escape").decode("ascii") or "nothing"
+    return _printable(answer[:40]) or "nothing"
 
 
 def _exchange(wire: Wire, ask: bytes, patience: float, known: bytes = LINE) -> bytes:

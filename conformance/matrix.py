@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from .formats import unwritable
 from .html import matrix_page
 
 HEAD = [
@@ -56,7 +57,7 @@ def by_case(runs: Sequence[Run]) -> list[list[str]]:
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:
     """A table for a README."""
-    rows = ["| " + " | ".join(line) + " |" for line in lines]
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
     return "\n".join([rows[0], "|" + "---|" * len(lines[0]), *rows[1:]])
 
 
@@ -71,9 +72,16 @@ def main(argv: Sequence[str]) -> int:
         try:
             runs.append(json.loads(path.read_text("utf-8")))
             summary(runs[-1:])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"mcconform report: cannot read {path}: {type(error).__name__} {error}", file=sys.stderr)
+            by_case(runs[-1:])
+        except OSError as error:
+            print(f"mcconform report: cannot read {path}: {error.strerror}", file=sys.stderr)
             return 2
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            print(f"mcconform report: {path} is not what --json writes", file=sys.stderr)
+            return 2
+    if given.html and (why := unwritable(given.html)):
+        print(f"mcconform report: {why}", file=sys.stderr)
+        return 2
     print(markdown(summary(runs)))
     if given.html:
         given.html.write_text(matrix_page(summary(runs), by_case(runs)), "utf-8")

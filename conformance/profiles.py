@@ -9,6 +9,7 @@ gat 1.5.3, meta commands 1.6, whose words were others before 1.6.18).
 
 from __future__ import annotations
 
+import argparse
 import re
 
 RELEASES = {"1.4": "1.4.39", "1.5": "1.5.22", "1.6.18": "1.6.18", "1.6.45": "1.6.45"}
@@ -26,10 +27,10 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def profile(text: str) -> str:
-    """A profile as the command line names it; ValueError when there is none of that name."""
+    """A profile as the command line names it; argparse's own error, which it prints, when there is none of that name."""
     between = re.fullmatch(r"1\.6\.[1-9][0-9]?", text) and _numbers(OLDEST) <= _numbers(text) <= _numbers(DEFAULT)
     if text not in RELEASES and not between:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"no profile {text}: {', '.join(PROFILES[:2])}, {OLDEST} to {DEFAULT}")
     return text
 
 

@@ -38,6 +38,17 @@ PLACES = ("{host}", "{port}", "{socket}", "{memory}")
 MEMORY = 64  # megabytes, unless a case says otherwise
 
 
+def words_of(command: str) -> list[str]:
+    """A command as a shell would split it; UnreachableError when it is none."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise UnreachableError(f"cannot start {command}: {str(error).lower()}") from None
+    if command and not words:
+        raise UnreachableError("cannot start a command without words")
+    return words
+
+
 def is_template(command: list[str]) -> bool:
     """Whether a command says itself where host, port and the like belong; memcached's options are not added then."""
     return any(place in word for word in command for place in PLACES)
@@ -185,7 +196,7 @@ class Given(Servers):
         self.where = where
         self.destructive = destructive
         self.alone = threading.Lock()
-        self.command = shlex.split(command)
+        self.command = words_of(command)
         self.restartable = bool(command)
         self.directory = tempfile.TemporaryDirectory(prefix="mcconform-") if command else None
         self.process: Process | None = None
@@ -240,7 +251,7 @@ class Spawned(Servers):
     restartable = private = True
 
     def __init__(self, command: str, dial: Address | None = None) -> None:
-        self.command = shlex.split(command)
+        self.command = words_of(command)
         self.dial = replace(dial or Address(), host="", port=0, path="")
         self.template = is_template(self.command)
         self.directory = tempfile.TemporaryDirectory(prefix="mcconform-")

@@ -6,6 +6,7 @@ floods or closes early costs one case and no more. It knows nothing of cases or 
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import re
 import socket
@@ -17,6 +18,7 @@ from typing import Self
 
 from .datagrams import Datagrams
 
+DAY = 86400  # seconds
 PORT = 11211  # memcached's
 FLOOD = 4 << 20  # bytes that one expectation may take in before the server is said to flood
 SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last bytes go one by one
@@ -59,14 +61,26 @@ class UnreachableError(BrokenError):
 
 def address(text: str) -> Address:
     """Reads `HOST:PORT`, `[V6]:PORT` or `unix:PATH`; a HOST alone has memcached's port. ValueError when it is none of them."""
-    if text.startswith("unix:"):
+    if text.startswith("unix:") and text != "unix:":
         return Address(path=text.removeprefix("unix:"))
     if text and (":" not in text or re.fullmatch(r"\[[0-9a-fA-F:.]+\]", text)):
         text += f":{PORT}"
     host, _, port = text.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
-        raise ValueError(f"{text}: wanted HOST:PORT or unix:PATH")
-    return Address(host.strip("[]"), int(port))
+    number = int(port) if re.fullmatch(r"[0-9]{1,5}", port) else 0
+    if not host or not 0 < number < 65536 or (":" in host and host[0] != "["):
+        raise ValueError(f"{text}: wanted HOST:PORT, [IPV6]:PORT or unix:PATH")
+    return Address(host.strip("[]"), number)
+
+
+def seconds(text: str) -> float:
+    """Seconds as an option gives them, for argparse: more than 0, and no more than a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= DAY:
+        raise argparse.ArgumentTypeError(f"{text}: wanted seconds, more than 0 and at most {DAY}")
+    return value
 
 
 def connect(where: Address, timeout: float) -> socket.socket | Datagrams:

@@ -104,7 +104,7 @@ class Connections:
         self._datagrams_seen = 0, 0
         self._doors: dict[int, str] = {}
         """The UDP sockets of the workers: descriptor, address."""
-        self._most = len(self._listeners)
+        self._accepted = self._accepted_before = 0
         self._waiting: deque[Session] = deque()
         self._proceeding = False
         self._paused_at = 0.0
@@ -129,7 +129,9 @@ class Connections:
         """What a reload changed: how many connections, and how long they may idle."""
         self._config = config
         self._tell_workers()
-        if not self._accepting:
+        if self._accepting:
+            self._watch_listeners()
+        else:
             self._resume()
 
     def _tell_workers(self) -> None:
@@ -177,10 +179,7 @@ class Connections:
 
     def accept_early(self, listener: int) -> bool:
         """Accepts at this listener before there is a loop. False: it has to wait for the loop."""
-        before = self.workers.accepted
         reason = self.workers.accept(listener, self._config.maxconns, None, self._security[listener])
-        self._figures.total_connections += self.workers.accepted - before
-        self._most = max(self._most, self.connections)
         return reason in {0, errno.EAGAIN}
 
     def listen(self) -> None:
@@ -188,15 +187,14 @@ class Connections:
         if not self._open:
             self.open()
         self._figures.total_connections += len(self._listeners) + len(self._doors)  # memcached counts them, too
-        self._most = max(self._most, self.connections)
         self.reserved_descriptors = open_descriptors() - self.connections
         self._loop.add_reader(self.workers.fileno(), self.workers.turn)
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:
         self._accepting = True
-        for fd, listener in self._listeners.items():
-            self._loop.add_reader(fd, self._accept, listener)
+        for fd in self._listeners:
+            self._loop.add_reader(fd, self.workers.admit, fd, self._config.maxconns, self._security[fd])
 
     def close_listeners(self) -> None:
         """For good."""
@@ -232,22 +230,13 @@ class Connections:
             listener.listen(self._config.tcp_backlog)
         self._watch_listeners()
 
-    def _accept(self, listener: socket.socket) -> None:
-        told: list[int] | None = [] if self.watchers.connevents or self._engine.verbosity > 1 else None
-        before = self.workers.accepted
-        fd = listener.fileno()
-        reason = self.workers.accept(fd, self._config.maxconns, told, self._security[fd])
-        accepted = self.workers.accepted - before
-        if accepted:
-            self._rest = FIRST_REST_SECONDS
-            self._short = False
-            self._figures.total_connections += accepted
-            self._most = max(self._most, self.connections)
-            for client in told or ():
-                self._tell_new(client)
+    def accepted(self, listener: int, reason: int, descriptors: list[int]) -> None:
+        """From Workers.admit: somebody wants to know who came, or there is no room."""
+        for client in descriptors:
+            self._tell_new(client)
         if reason == FULL:
             if self._config.maxconns_fast:
-                self._refuse_some(listener)
+                self._refuse_some(self._listeners[listener])
             else:
                 self._pause()
         elif reason > 0 and reason != errno.EAGAIN:
@@ -261,6 +250,10 @@ class Connections:
 
     def _exhausted(self, error: int) -> None:
         """The listeners rest, ever longer, or until the next connection closes. One line and one count for the whole of it."""
+        if self.workers.accepted > self._accepted_before:  # somebody got in since the last time
+            self._rest = FIRST_REST_SECONDS
+            self._short = False
+        self._accepted_before = self.workers.accepted
         if not self._short:
             self._short = True
             self._figures.listen_disabled_num += 1
@@ -430,6 +423,8 @@ class Connections:
         self._figures.ssl_proto_errors += protos - self._tls_before[1]
         self._figures.ssl_new_sessions += sessions - self._tls_before[2]
         self._tls_before = now
+        self._figures.total_connections += self.workers.accepted - self._accepted
+        self._accepted = self.workers.accepted
         came, dropped = self.workers.datagrams
         self._figures.udp_requests += came - self._datagrams_seen[0]
         self._figures.udp_dropped += dropped - self._datagrams_seen[1]
@@ -438,7 +433,7 @@ class Connections:
 
     @property
     def most_connections(self) -> int:
-        return self._most
+        return self.workers.most_clients + len(self._security) + len(self._doors)
 
     @property
     def log_lines_lost(self) -> int:

@@ -41,6 +41,41 @@ def test_signals_of_the_first_moment() -> None:
 
 
 @pytest.mark.slow
+def test_signals_while_it_is_loaded() -> None:
+    """Loading the command line takes most of the time before there are handlers: signals are seen to before."""
+    code = (
+        "import os, signal, sys, types\n"
+        "def main():\n"
+        "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
+        "import mcserver.__main__ as program\n"
+        "assert 'mcserver.cli' not in sys.modules\n"
+        "mcserver = sys.modules['mcserver']\n"
+        "mcserver.cli = sys.modules['mcserver.cli'] = types.SimpleNamespace(main=main)\n"
+        "program.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_subcommand_has_pythons_own_signals(ignored: bool) -> None:
+    """So that its tidying up takes place; where a shell has SIGINT ignored in the background it stays so."""
+    code = (
+        "import signal, sys, mcserver.cli as cli\n"
+        f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "def show(arguments):\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+        "    print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "    return 0\n"
+        "cli.show_config = show; sys.argv = ['mcserver', 'config']\n"
+        "from mcserver.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"%s\nset()\n" % str(not ignored).encode()), done.stderr
+
+
+@pytest.mark.slow
 def test_ends_although_a_client_never_reads(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"

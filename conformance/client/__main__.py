@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..formats import unwritable
 from . import drivers
 from .cases import CASES, PATIENCE, ClientCase, judge
 from .misbehaving import Server
@@ -82,8 +83,19 @@ def report(name: str, case: ClientCase, faults: Sequence[str]) -> list[str]:
     return [*lines, *(f"  {fault}" for fault in faults), f"  repeat: mcconform client '{name}' --only {case.id}", ""]
 
 
+def _wrong(given: argparse.Namespace) -> str:
+    """What is wrong with the options; empty when nothing is."""
+    if given.jobs < 1:
+        return "--jobs must be at least 1"
+    if given.node_modules and not given.node_modules.is_dir():
+        return f"--node-modules: {given.node_modules} is no directory"
+    if unknown := sorted(set(given.only) - {case.id for case in CASES}):
+        return f"no such case: {', '.join(unknown)}; --list shows them all"
+    return unwritable(given.json) if given.json else ""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when every client did well, 1 when one did not, 2 when one is not installed."""
+    """0 when every client did well, 1 when one did not, 2 when one is not installed or the options are wrong."""
     options = argparse.ArgumentParser(prog="mcconform client", description=__doc__)
     options.add_argument("clients", nargs="*", metavar="NAME", help="default: all that are installed")
     options.add_argument("--only", action="append", default=[], metavar="CASE")
@@ -92,6 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.add_argument("--json", type=Path, metavar="FILE")
     options.add_argument("--jobs", type=int, default=4, metavar="N")
     given = options.parse_args(argv)
+    if wrong := _wrong(given):
+        print(f"mcconform client: {wrong}", file=sys.stderr)
+        return USAGE
     there = known(given.node_modules)
     if given.list:
         print(
@@ -111,6 +126,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return USAGE
     names = given.clients or there
+    if not names:
+        print("mcconform client: no client is installed that it knows", file=sys.stderr)
+        return USAGE
     pairs = [
         (name, case)
         for name in names

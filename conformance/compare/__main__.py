@@ -18,9 +18,10 @@ from dataclasses import dataclass, field
 from importlib import resources
 from random import Random
 
+from ..look import UnfitError, look
 from ..notation import Case, version
 from ..servers import Spawned
-from ..wire import Address, BrokenError, UnreachableError, Wire, address
+from ..wire import Address, UnreachableError, address, seconds
 from .pair import Difference, Pair
 from .shrink import as_case, shrink
 from .streams import Write, stream
@@ -96,25 +97,16 @@ def sift(writes: list[Write], unwanted: Unwanted, tally: Tally) -> list[Write]:
     return kept
 
 
-def their_version(where: Address) -> str:
-    """What a server says to `version`; 0 when that is no version."""
-    with Wire(where, 5.0) as wire:
-        wire.send(b"version\r\n")
-        try:
-            found = re.match(rb"VERSION (\d+(?:\.\d+)*)", wire.line())
-        except BrokenError:
-            return "0"
-    return found[1].decode() if found else "0"
-
-
-def knows_meta(where: Address) -> bool:
-    """Whether a server answers the no-op of the meta commands."""
-    with Wire(where, 2.0) as wire:
-        wire.send(b"mn\r\n")
-        try:
-            return wire.line() == b"MN\r\n"
-        except BrokenError:
-            return False
+def looked(where: Address) -> tuple[str, bool]:
+    """The release that a server says it is (0 when that is none), and whether it knows meta commands; UnfitError."""
+    try:
+        seen = look(where)
+    except UnfitError as error:
+        raise UnfitError(f"{where} cannot be compared: {error}") from None
+    if seen.fence == "binary":
+        raise UnfitError(f"{where} cannot be compared: it speaks binary alone")
+    found = re.match(r"\d{1,4}(?:\.\d{1,4}){0,3}", seen.says)
+    return found[0] if found else "0", "meta" not in seen.missing
 
 
 def classic(writes: list[Write]) -> list[Write]:
@@ -163,37 +155,39 @@ def tell(pair: Pair, writes: list[Write], difference: Difference, number: int, u
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when the two never differed, 1 when they did, 3 when one cannot be reached."""
+    """0 when the two never differed, 1 when they did, 2 for wrong options, 3 when one cannot be reached, or compared."""
     options = argparse.ArgumentParser(prog="python -m conformance.compare", description=__doc__)
     options.add_argument("servers", nargs=2, metavar="HOST:PORT | unix:PATH | COMMAND")
-    options.add_argument("--seconds", type=float, default=10.0, metavar="N")
+    options.add_argument("--seconds", type=seconds, default=10.0, metavar="N")
     options.add_argument(
         "--seed", type=int, default=0, metavar="S", help="the number of the first stream (%(default)d)"
     )
     options.add_argument(
         "--limit", type=int, default=5, metavar="N", help="end after so many differences (%(default)d)"
     )
-    options.add_argument("--timeout", type=float, default=5.0, metavar="S", help="seconds for a reply (%(default)g)")
+    options.add_argument("--timeout", type=seconds, default=5.0, metavar="S", help="seconds for a reply (%(default)g)")
     given = options.parse_args(argv)
+    if given.limit < 1:
+        options.error("--limit must be at least 1")
     with ExitStack() as stack:
         try:
             first, second = (_server(text, stack) for text in given.servers)
-            versions = their_version(first), their_version(second)
-        except UnreachableError as error:
-            print(f"compare: {error.reason}", file=sys.stderr)
+            (one, meta), (other, too) = looked(first), looked(second)
+        except (UnreachableError, UnfitError) as error:
+            print(f"compare: {error}", file=sys.stderr)
             return UNREACHABLE
         begun = time.monotonic()
-        pair = Pair(first, second, given.timeout, meta=all(knows_meta(where) for where in (first, second)))
+        pair = Pair(first, second, given.timeout, meta=meta and too)
         stack.callback(pair.close)
-        tally = compare(pair, filters(*versions), given.seconds, given.seed, given.limit)
-        seconds = time.monotonic() - begun
+        tally = compare(pair, filters(one, other), given.seconds, given.seed, given.limit)
+        took = time.monotonic() - begun
     for why, count in tally.left_out.most_common():
         print(f"left out {count} commands: {why}")
     if tally.unrepeated:
         print(f"differed once and not again, as a stall between two seconds makes it: {tally.unrepeated}")
     for why, count in tally.excused.most_common():
         print(f"excused {count} streams: {why}")
-    print(f"{versions[0]} and {versions[1]}: {tally.streams} streams, {tally.commands} commands, {seconds:.0f} s, "
+    print(f"{one} and {other}: {tally.streams} streams, {tally.commands} commands, {took:.0f} s, "
           f"{tally.differences} differences")  # fmt: skip
     return DIFFERENT if tally.differences else SAME
 

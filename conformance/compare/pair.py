@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..text import Scope, parse
-from ..wire import Address, BrokenError, Wire
+from ..wire import KEPT, Address, BrokenError, Wire
 from .streams import KEYS, ODD_KEYS
 
 UNIQUE = re.compile(
@@ -24,6 +24,7 @@ TIMES = re.compile(rb"(?<= [tl])\d+(?=[ \r])|(?<= exp=)(?:\d+|-\d\d+)|(?<= la=)\
 PAST = re.compile(rb"(?<= t)(?:4\d{9}|-\d+)(?=[ \r])")  # the time left of what is past: memcached wraps it
 CLASS = re.compile(rb"(?<= cls=)\d+")  # how a server sizes its slabs is its own affair
 VERSION = re.compile(rb"^VERSION \S+", re.MULTILINE)
+MOST = 16 << 20  # bytes that the replies to one write may have
 DRIFT = 3  # seconds: each server counts its own, from a start that a busy machine may stretch
 EVERY_KEY = (*(f"{{{key}}}" for key in KEYS), *ODD_KEYS)
 UNREAD = b"1000000000013"  # stands for the unique of a key that was not there
@@ -75,8 +76,11 @@ class Side:
         try:
             while not self.wire.buffer.endswith(last):
                 self.wire.more(deadline)
+                if len(self.wire.buffer) > MOST:
+                    raise BrokenError(f"flooded: over {MOST >> 20} MiB")
         except BrokenError as error:
-            reply = self.wire.buffer + (b"<closed>" if self.wire.ended else b"<" + error.reason.encode() + b">")
+            told = b"<closed>" if self.wire.ended else b"<" + error.reason.encode() + b">"
+            reply = (self.wire.buffer if len(self.wire.buffer) <= MOST else self.wire.buffer[:KEPT]) + told
             self.wire.close()
             self.wire = None
             return reply

@@ -7,23 +7,26 @@ words. It knows nothing of servers.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from ..report import show
 
 Writes = list[list[str]]
 TRIES = 2000  # streams that one search may play
+SECONDS = 60.0  # that one search may take: a server that hangs at each stream costs a time-out each
 
 
-def shrink(writes: Writes, differs: Callable[[Writes], bool]) -> Writes:
-    """The shortest stream found that still differs; `writes` must differ."""
+def shrink(writes: Writes, differs: Callable[[Writes], bool], seconds: float = SECONDS) -> Writes:
+    """The shortest stream found that still differs, within so many seconds; `writes` must differ."""
+    deadline = time.monotonic() + seconds
     left = TRIES
     best = writes
 
     def holds(candidate: Writes) -> bool:
         nonlocal left
         left -= 1
-        return left > 0 and bool(candidate) and differs(candidate)
+        return left > 0 and time.monotonic() < deadline and bool(candidate) and differs(candidate)
 
     improved = True
     while improved and left > 0:

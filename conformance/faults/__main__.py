@@ -6,6 +6,7 @@ Owns the command line and the proof: each fault's cases fail behind it, and pass
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,10 @@ from ..notation import Case, version
 from ..profiles import DEFAULT, profile, release
 from ..runner import Result, Settings
 from ..servers import Servers, Spawned
+from ..wire import BrokenError, seconds
 from . import Fault, Proxied, faults
 
+UNREACHABLE = 3
 JOBS = 8  # faults at a time
 
 
@@ -65,24 +68,27 @@ def prove(servers: Servers, settings: Settings, patience: float = 0.0) -> Iterat
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when the suite finds every fault and passes without one, 1 otherwise."""
+    """0 when the suite finds every fault and passes without one, 1 otherwise, 3 when there is no server to ask."""
     options = argparse.ArgumentParser(prog="python -m conformance.faults", description=__doc__)
     options.add_argument("--spawn", required=True, metavar="COMMAND", help="a right server, started with this command")
     options.add_argument("--profile", type=profile, default=DEFAULT)
-    options.add_argument("--timeout", type=float, default=2.0, metavar="S")
+    options.add_argument("--timeout", type=seconds, default=2.0, metavar="S")
     given = options.parse_args(argv)
-    servers = Spawned(given.spawn)
     wrong = 0
-    try:
-        for fault, results in prove(servers, Settings(release(given.profile), given.timeout)):
-            found = [result for result in results if result.status != "skipped"]
-            wrong += bool(found)
-            name = f"{fault.id}: {fault.sentence}" if fault else "no fault"
-            print(f"{'MISSED' if found else 'found ' if fault else 'passed'}  {name}")
-            for result in results:
-                print(f"        {result.case.id} {result.status}: {result.reason}")
-    finally:
-        servers.close()
+    with contextlib.ExitStack() as stack:
+        try:
+            servers = Spawned(given.spawn)
+            stack.callback(servers.close)
+            for fault, results in prove(servers, Settings(release(given.profile), given.timeout)):
+                found = [result for result in results if result.status != "skipped"]
+                wrong += bool(found)
+                name = f"{fault.id}: {fault.sentence}" if fault else "no fault"
+                print(f"{'MISSED' if found else 'found ' if fault else 'passed'}  {name}")
+                for result in results:
+                    print(f"        {result.case.id} {result.status}: {result.reason}")
+        except BrokenError as error:
+            print(f"faults: {error.reason}", file=sys.stderr)
+            return UNREACHABLE
     print(f"{len(possible(release(given.profile)))} faults, {wrong} not as they should be")
     return 1 if wrong else 0
 

@@ -11,20 +11,22 @@ Fields = list[
     int
 ]  # magic, opcode, key length, extras length, data type, status or vbucket, body length, opaque, unique
 MAGIC, OPCODE, KEY, EXTRAS, TYPE, STATUS, BODY, OPAQUE, CAS = range(9)
-QUIET = {
-    "getq",
-    "getkq",
-    "setq",
-    "addq",
-    "replaceq",
-    "deleteq",
-    "incrq",
-    "decrq",
-    "appendq",
-    "prependq",
-    "gatq",
-    "gatkq",
-}
+OPAQUE_VERBS = (
+    "getk",
+    "gatk",
+    "gat",
+    "touch",
+    "set",
+    "add",
+    "replace",
+    "append",
+    "prepend",
+    "incr",
+    "decr",
+    "delete",
+    "stat",
+)
+STORES = ("add", "addq", "replace", "replaceq", "setq")
 
 
 def frames(change: Callable[[Fields, bytes], tuple[Fields, bytes] | None]) -> Change:
@@ -384,6 +386,88 @@ FAULTS = (
         ),
     ),
     fault("quit", "quit is not answered", found("quit", "quit/not-run"), request=becomes("quit", "quitq")),
+    fault(
+        "touch-unique",
+        "touch and gat and their like answer no unique",
+        found("touch/unique", "gat/unique", "gatk/unique", "gatq/unique", "gatkq/unique"),
+        reply=put(CAS, 0, "touch", "gat", "gatk", "gatq", "gatkq"),
+    ),
+    fault(
+        "quiet-non-numeric",
+        "quiet counters call a value that is no number invalid",
+        found("incrq/non-numeric", "decrq/non-numeric"),
+        reply=put(STATUS, 4, "incrq", "decrq", status=6),
+    ),
+    fault(
+        "quiet-cas-ignored",
+        "quiet opcodes and decr ignore the unique of a request",
+        found("replaceq/cas", "appendq/cas", "prependq/cas", "deleteq/cas", "incrq/cas", "decrq/cas", "decr/cas"),
+        request=put(CAS, 0, "replaceq", "appendq", "prependq", "deleteq", "incrq", "decrq", "decr"),
+    ),
+    fault(
+        "quiet-opaque",
+        "errors of quiet opcodes lose their opaque",
+        found("replaceq/cas", "appendq/cas", "prependq/cas", "deleteq/cas", "incrq/cas", "decrq/cas"),
+        reply=put(OPAQUE, 0, "replaceq", "appendq", "prependq", "deleteq", "incrq", "decrq", status=2),
+    ),
+    fault(
+        "cas-missing",
+        "a unique is ignored when there is no item",
+        found("add/cas-missing", "addq/cas-missing", "setq/cas-missing"),
+        request=put(CAS, 0, "add", "addq", "setq"),
+    ),
+    fault(
+        "cas-missing-status",
+        "a unique where there is no item answers exists",
+        found("replace/cas-missing", "replaceq/cas-missing", "delete/cas-missing"),
+        reply=put(STATUS, 2, "replace", "replaceq", "delete", status=1),
+    ),
+    fault(
+        "cas-missing-append",
+        "an append to nothing, with a unique, answers not found",
+        found(
+            "append/cas-missing",
+        ),
+        reply=put(STATUS, 1, "append", status=5),
+    ),
+    fault(
+        "stores-flags",
+        "add, replace and the quiet forms cut flags to 16 bits",
+        found(*(f"{verb}/flags-exptime" for verb in STORES)),
+        request=body(lambda b: bytes(2) + b[2:], *STORES),
+    ),
+    fault(
+        "stores-exptime",
+        "add, replace and the quiet forms ignore exptimes",
+        found(*(f"{verb}/flags-exptime" for verb in STORES)),
+        request=body(lambda b: b[:4] + bytes(4) + b[8:], *STORES),
+    ),
+    fault(
+        "initial-exptime",
+        "the number that a counter makes stays",
+        found("incr/initial-expires", "decr/initial-expires", "incrq/initial", "decrq/initial"),
+        request=body(lambda b: b[:16] + bytes(4) + b[20:], "incr", "decr", "incrq", "decrq"),
+    ),
+    fault(
+        "initial-quiet",
+        "quiet counters make nothing",
+        found("incrq/initial", "decrq/initial"),
+        request=body(lambda b: b[:16] + b"\xff" * 4 + b[20:], "incrq", "decrq"),
+    ),
+    fault(
+        "delete-unique",
+        "a delete answers a unique",
+        found(
+            "delete/no-unique",
+        ),
+        reply=put(CAS, 77, "delete", status=0),
+    ),
+    fault(
+        "opaque-16",
+        "the opaque is cut to 16 bits",
+        found(*(f"header/opaque/{verb}" for verb in OPAQUE_VERBS)),
+        request=put(OPAQUE, lambda o: o & 0xFFFF),
+    ),
     fault(
         "sasl",
         "sasl-list is answered without SASL",

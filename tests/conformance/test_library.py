@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def test_a_server_is_judged_by_the_release_that_it_says_it_is(says: str, judged_
 def test_profiles_are_the_releases_that_the_cases_know() -> None:
     assert [release(profile(name)) for name in ("1.4", "1.6.20")] == [(1, 4, 39), (1, 6, 20)]
     for wrong in ("1.3", "1.6", "1.6.17", "1.6.46", "1.6.020", "x"):
-        with pytest.raises(ValueError, match=wrong):
+        with pytest.raises(argparse.ArgumentTypeError, match=wrong):
             profile(wrong)
 
 
