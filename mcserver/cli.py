@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from . import signals
 from .cluster_config import ClusterConfig, check_tls
 from .config import Config
 from .options import (
@@ -43,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         program = "mcserver"
     try:
         if arguments and arguments[0] in SUBCOMMANDS and program != "memcached":
+            if whole_process:
+                signals.release()
             return subcommand(arguments[0], arguments[1:])
         chosen = parse(arguments, os.environ)
         if isinstance(chosen, str):
@@ -52,22 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return error.status
     if whole_process:
-        hold_signals()
+        signals.hold()
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
-        from .server import run
+        from .start import run
 
         return run(chosen, lambda: configured(arguments))
     finally:
         gc.enable()
-
-
-def hold_signals() -> None:
-    """Until the server has handlers: SIGINT ends it without a traceback, SIGHUP and SIGUSR1 wait."""
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP, signal.SIGUSR1})
 
 
 def configured(arguments: Sequence[str]) -> Config:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 
-from .rules import EX_USAGE, ConfigError, Settings, check_rules, setting
+from .rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
 
 CREDENTIALS_MAX = 4096  # bytes
 LEVELS = ("async", "committed", "applied")
@@ -62,7 +61,6 @@ def is_level(value: str) -> bool:
     return value in LEVELS
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class ClusterConfig(Settings):
     """How this server takes part in a fleet kept coherent through ZooKeeper (docs/coherence.md). Prefixes are of keys."""
 
@@ -158,7 +156,7 @@ class ClusterConfig(Settings):
     lock_writes: tuple[bytes, ...] = setting(
         (), "PREFIX of keys that only one member at a time may write, under a lock; repeatable"
     )
-    credentials: str = field(default="", repr=False)
+    credentials: str = secret("")
     """`user:password` for ZooKeeper's digest scheme; from a file or the environment, never from the command line."""
     zk_writes: int = setting(
         100,
@@ -197,4 +195,4 @@ class ClusterConfig(Settings):
         if self.zk_acl in ("creator", "read") and not self.credentials:
             raise ConfigError(f"--zk-acl {self.zk_acl} needs --zk-auth-file: without credentials there is no creator")
         if not self.node_name:
-            object.__setattr__(self, "node_name", os.uname().nodename[:64])
+            vars(self)["node_name"] = os.uname().nodename[:64]

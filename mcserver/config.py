@@ -5,7 +5,6 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -86,7 +85,6 @@ def below_80(percent: int) -> bool:
     return 1 <= percent < 80
 
 
-@dataclass(frozen=True, eq=False, repr=False)
 class Config(Settings):
     """Sizes are bytes, times seconds. Tests make one by hand: `Config(tcpport=0, inter="127.0.0.1")`."""
 
@@ -446,6 +444,11 @@ class Config(Settings):
             )
         if self.num_threads > 64:
             raise ConfigError("Number of threads can be at most 64: lower -t.")
+        for option, path in (("-s", self.domain_socket), ("--take-over", self.take_over)):
+            if path is not None and (
+                not path or "\0" in path
+            ):  # the system would take a name that no file's rights guard
+                raise ConfigError(f"{option} takes the path of a Unix socket, not {path!r}")
         if self.metrics_names and not self.metrics:
             raise ConfigError("--metrics-name needs --metrics HOST:PORT")
         if self.num_napi_ids > self.num_threads:
@@ -534,4 +537,4 @@ class Config(Settings):
 
     def listeners(self) -> tuple[Listener, ...]:
         """The addresses of -l; without it, every interface."""
-        return parse_listeners(self.inter) if self.inter else (Listener(None, None),)
+        return parse_listeners(self.inter) if self.inter is not None else (Listener(None, None),)

@@ -250,7 +250,9 @@ SPECIAL: dict[str, Callable[[Any], str]] = {
     "ack": _ack,
     "umask": lambda config: f'"{config.umask:o}"',
     "inter": lambda config: (
-        "[" + ", ".join(map(_quoted, config.inter.replace(";", ",").split(","))) + "]" if config.inter else ""
+        "[" + ", ".join(map(_quoted, config.inter.replace(";", ",").split(","))) + "]"
+        if config.inter is not None
+        else ""
     ),
     "binding_protocol": lambda config: _quoted(config.binding_protocol.removesuffix("-negotiate")),
     "stat_key_prefix": lambda config: (

@@ -6,10 +6,10 @@ only when a worker writes. Addresses are asked of the kernel when somebody wants
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import logging
 import os
+import signal
 import socket
 import time
 from collections import deque
@@ -26,6 +26,8 @@ from mcserver.process import StartError, open_descriptors
 from mcserver.tls import load, security
 
 if TYPE_CHECKING:
+    import asyncio
+
     from mcserver.config import Config
 
 log = logging.getLogger("mcserver")
@@ -47,6 +49,8 @@ NEW_CLIENT = {
     "binary": "new binary client connection.",
     "auto-negotiate": "new auto-negotiating client connection",
 }
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+"""For the main thread alone."""
 LOGIN_SECONDS = 1.0
 """How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
 WRONG_DOORS = {
@@ -73,25 +77,23 @@ class Connections:
         self,
         config: Config,
         engine: Engine,
-        loop: asyncio.AbstractEventLoop,
         listeners: list[socket.socket],
-        stop: Callable[[bool], None],
         datagrams: list[socket.socket] | None = None,
     ) -> None:
-        """stop(graceful) ends the server; the listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
+        """The listeners are bound, listening and non-blocking, the datagrams' sockets bound."""
         self.workers = Workers(engine, self, config.num_threads)
-        self.watchers = Watchers(engine, config.watcher_logbuf_size, loop.call_later, self.workers.tell_closed)
+        self.watchers = Watchers(engine, config.watcher_logbuf_size, self._later, self.workers.tell_closed)
         self.admin: Admin
         """Set before listening."""
         self.cluster: Cluster | None = None
         self.reserved_descriptors = 0
-        self.all_closed = asyncio.Event()
+        self.all_closed: asyncio.Event
         """Set when the last connection has gone after the listeners."""
         self._config = config
         self._engine = engine
         self._began = int(engine.now())
-        self._loop = loop
-        self._stop = stop
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: Callable[[bool], None]
         self._figures = Figures()
         self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
@@ -102,7 +104,7 @@ class Connections:
         self._datagrams_seen = 0, 0
         self._doors: dict[int, str] = {}
         """The UDP sockets of the workers: descriptor, address."""
-        self._most = len(self._listeners)
+        self._accepted = self._accepted_before = 0
         self._waiting: deque[Session] = deque()
         self._proceeding = False
         self._paused_at = 0.0
@@ -111,12 +113,25 @@ class Connections:
         self._retry: asyncio.TimerHandle | None = None
         self._accepting = False
         self._ending = False
+        self._open = False
+
+    def attach(self, loop: asyncio.AbstractEventLoop, stop: Callable[[bool], None]) -> None:
+        """Before listening, on the running loop. stop(graceful) ends the server."""
+        import asyncio
+
+        self._loop, self._stop = loop, stop
+        self.all_closed = asyncio.Event()
+
+    def _later(self, seconds: float, call: Callable[[], None]) -> object:
+        return self._loop.call_later(seconds, call)
 
     def reconfigure(self, config: Config) -> None:
         """What a reload changed: how many connections, and how long they may idle."""
         self._config = config
         self._tell_workers()
-        if not self._accepting:
+        if self._accepting:
+            self._watch_listeners()
+        else:
             self._resume()
 
     def _tell_workers(self) -> None:
@@ -146,23 +161,40 @@ class Connections:
 
     # Listening -------------------------------------------------------------------------------------------------------
 
-    def listen(self) -> None:
-        """Starts the workers, and to accept."""
+    def open(self) -> None:
+        """Starts the workers: from now on datagrams are answered, and who is accepted. Raises StartError."""
+        self._open = True
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # in their threads for ever
         self._tell_workers()
         for each in self._datagrams:
             doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))
             self._doors.update(dict.fromkeys(doors, address_text(each.fileno())))
-        self.workers.start()
+        try:
+            self.workers.start()
+        except OSError as error:
+            threads = self._config.num_threads
+            raise StartError(
+                f"can't start {threads} threads: {error.strerror}; raise `ulimit -u`, or ask for fewer with -t"
+            ) from error
+
+    def accept_early(self, listener: int) -> bool:
+        """Accepts at this listener before there is a loop. False: it has to wait for the loop."""
+        reason = self.workers.accept(listener, self._config.maxconns, None, self._security[listener])
+        return reason in {0, errno.EAGAIN}
+
+    def listen(self) -> None:
+        """Starts to accept, and to hear what the workers have to tell. Raises StartError."""
+        if not self._open:
+            self.open()
         self._figures.total_connections += len(self._listeners) + len(self._doors)  # memcached counts them, too
-        self._most = max(self._most, self.connections)
         self.reserved_descriptors = open_descriptors() - self.connections
         self._loop.add_reader(self.workers.fileno(), self.workers.turn)
         self._watch_listeners()
 
     def _watch_listeners(self) -> None:
         self._accepting = True
-        for fd, listener in self._listeners.items():
-            self._loop.add_reader(fd, self._accept, listener)
+        for fd in self._listeners:
+            self._loop.add_reader(fd, self.workers.admit, fd, self._config.maxconns, self._security[fd])
 
     def close_listeners(self) -> None:
         """For good."""
@@ -198,22 +230,13 @@ class Connections:
             listener.listen(self._config.tcp_backlog)
         self._watch_listeners()
 
-    def _accept(self, listener: socket.socket) -> None:
-        told: list[int] | None = [] if self.watchers.connevents or self._engine.verbosity > 1 else None
-        before = self.workers.accepted
-        fd = listener.fileno()
-        reason = self.workers.accept(fd, self._config.maxconns, told, self._security[fd])
-        accepted = self.workers.accepted - before
-        if accepted:
-            self._rest = FIRST_REST_SECONDS
-            self._short = False
-            self._figures.total_connections += accepted
-            self._most = max(self._most, self.connections)
-            for client in told or ():
-                self._tell_new(client)
+    def accepted(self, listener: int, reason: int, descriptors: list[int]) -> None:
+        """From Workers.admit: somebody wants to know who came, or there is no room."""
+        for client in descriptors:
+            self._tell_new(client)
         if reason == FULL:
             if self._config.maxconns_fast:
-                self._refuse_some(listener)
+                self._refuse_some(self._listeners[listener])
             else:
                 self._pause()
         elif reason > 0 and reason != errno.EAGAIN:
@@ -227,6 +250,10 @@ class Connections:
 
     def _exhausted(self, error: int) -> None:
         """The listeners rest, ever longer, or until the next connection closes. One line and one count for the whole of it."""
+        if self.workers.accepted > self._accepted_before:  # somebody got in since the last time
+            self._rest = FIRST_REST_SECONDS
+            self._short = False
+        self._accepted_before = self.workers.accepted
         if not self._short:
             self._short = True
             self._figures.listen_disabled_num += 1
@@ -378,6 +405,11 @@ class Connections:
         return self.workers.clients
 
     @property
+    def listeners(self) -> list[int]:
+        """Their descriptors."""
+        return list(self._listeners)
+
+    @property
     def connections(self) -> int:
         return self.workers.clients + len(self._listeners) + len(self._doors)
 
@@ -391,6 +423,8 @@ class Connections:
         self._figures.ssl_proto_errors += protos - self._tls_before[1]
         self._figures.ssl_new_sessions += sessions - self._tls_before[2]
         self._tls_before = now
+        self._figures.total_connections += self.workers.accepted - self._accepted
+        self._accepted = self.workers.accepted
         came, dropped = self.workers.datagrams
         self._figures.udp_requests += came - self._datagrams_seen[0]
         self._figures.udp_dropped += dropped - self._datagrams_seen[1]
@@ -399,7 +433,7 @@ class Connections:
 
     @property
     def most_connections(self) -> int:
-        return self._most
+        return self.workers.most_clients + len(self._security) + len(self._doors)
 
     @property
     def log_lines_lost(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from pathlib import Path
 from typing import Any
 
 from . import MEMCACHED_VERSION, __version__
@@ -26,6 +25,8 @@ def version_page() -> str:
 
 def licence_page() -> str:
     """The version, then the licence's text, from beside the package or from its metadata."""
+    from pathlib import Path
+
     beside = Path(__file__).parent.parent / "LICENSE"
     if beside.is_file():
         return f"{version_page()}\n\n{beside.read_text(encoding='utf-8').rstrip()}"

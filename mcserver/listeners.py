@@ -227,6 +227,8 @@ def clear_the_way(path: str) -> None:
         raise StartError(f"a server listens on the Unix socket {path}: end it, or choose another path with -s")
     if found.st_uid != os.geteuid():
         raise StartError(f"the Unix socket {path} is another user's: remove it, or choose another path with -s")
+    if answer != errno.ECONNREFUSED:  # a datagram's, such as /dev/log, is of another type while it lives
+        raise StartError(f"the Unix socket {path} is in use ({os.strerror(answer)}): choose another path with -s")
     if others_may_replace(Path(path)):
         raise StartError(
             f"an old Unix socket is at {path}, in a directory that other users may write: remove it, "

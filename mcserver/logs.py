@@ -17,7 +17,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 
 from mcserver.keys import printable
 
@@ -73,13 +72,13 @@ def timestamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{int(seconds * 1000) % 1000:03d}Z"
 
 
-@dataclass
 class Kind:
     """Messages of one kind: until when they are only counted, how many were, and the last one."""
 
-    until: float
-    count: int = 0
-    last: str = ""
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.count = 0
+        self.last = ""
 
 
 class Repeats(logging.Filter):

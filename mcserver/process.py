@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import pwd
 import resource
@@ -99,7 +100,8 @@ class Daemon:
 
     def failed(self, code: int) -> None:
         """The waiting process ends with this exit code; what is to be said was said to the terminal, which is still there."""
-        os.write(self._tell, bytes([code]))
+        with contextlib.suppress(OSError):  # whoever waited was killed meanwhile: that ends nobody else
+            os.write(self._tell, bytes([code]))
         os.close(self._tell)
 
 
@@ -142,7 +144,14 @@ def others_may_replace(path: Path) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own."""
+    """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own.
+
+    A file or a link there is replaced; a pipe, a socket or a device (/dev/null!) stays, and is an OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        found = path.lstat().st_mode
+        if not (stat.S_ISREG(found) or stat.S_ISLNK(found)):
+            raise OSError(errno.EEXIST, "something that is no file is there", str(path))
     draft = path.with_name(
         f"{path.name}.{os.urandom(8).hex()}.lck"
     )  # tempfile, with what it brings, takes long to load
@@ -164,7 +173,7 @@ def write_pid_file(path: Path) -> str:
     """
     warning = ""
     with contextlib.suppress(OSError, ValueError, OverflowError):
-        pid = int(path.read_bytes()[:32])
+        pid = int(_content(path))
         if pid > 0 and pid != os.getpid() and is_alive(pid):
             warning = f"the pid file {path} named the running process {pid}; it was replaced"
     try:
@@ -177,8 +186,22 @@ def write_pid_file(path: Path) -> str:
 def remove_pid_file(path: Path) -> None:
     """Removes -P's file if it still names this process."""
     with contextlib.suppress(OSError):
-        if path.read_text() == f"{os.getpid()}\n":
+        if _content(path) == b"%d\n" % os.getpid():
             path.unlink()
+
+
+def _content(path: Path) -> bytes:
+    """What a pid file can have. Its directory may be another user's: a pipe there must not hold us, nor a device fill memory.
+
+    Raises OSError.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "no file", str(path))
+        return os.read(descriptor, 32)
+    finally:
+        os.close(descriptor)
 
 
 def is_alive(pid: int) -> bool:

@@ -5,7 +5,6 @@ It decides by the rules of the settings alone (`live`), and reads no file itself
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.admin import Settings
@@ -40,7 +39,7 @@ def change(running: Config, wanted: Config, engine: Engine, shown: Settings) -> 
         name, text = refusal
         names.remove(name)
         not_done.append(text)
-    config = replace(running, **{name: getattr(wanted, name) for name in names})
+    config = running.but(**{name: getattr(wanted, name) for name in names})
     _tell_engine(set(names), config, engine)
     now = Settings(config, 0)
     for name in names:
@@ -90,9 +89,9 @@ def _need_a_start(running: Config, wanted: Config) -> list[str]:
         lines.append("zookeeper needs a new start")
     elif running.cluster is not None and wanted.cluster is not None:
         lines += [
-            f"{option_name(each.name)} needs a new start"
-            for each in fields(ClusterConfig)
-            if getattr(running.cluster, each.name) != getattr(wanted.cluster, each.name)
+            f"{option_name(name)} needs a new start"
+            for name in ClusterConfig.defaults
+            if getattr(running.cluster, name) != getattr(wanted.cluster, name)
         ]
     return lines
 

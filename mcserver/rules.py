@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import field, fields
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast, dataclass_transform
 
 EX_FAILURE = 1
 EX_USAGE = 64
@@ -48,6 +44,13 @@ class Rule(NamedTuple):
     live: bool = False
 
 
+class Declared(NamedTuple):
+    """What `setting` and `secret` leave in the body of a class of settings."""
+
+    default: Any
+    rule: Rule | None
+
+
 def setting(
     default: T,
     meaning: str,
@@ -60,11 +63,53 @@ def setting(
     live: bool = False,
 ) -> T:
     """A field of Config with its rule; type checkers see the default."""
-    return field(default=default, metadata={"rule": Rule(meaning, effect, valid, error, status, engine, live)})
+    return cast("T", Declared(default, Rule(meaning, effect, valid, error, status, engine, live)))
 
 
+def secret(default: T) -> T:
+    """A field without a rule that is never shown."""
+    return cast("T", Declared(default, None))
+
+
+@dataclass_transform(frozen_default=True)
 class Settings:
-    """What a class of settings would else get as generated code, which takes its time at every start."""
+    """A frozen dataclass in all but how it is made: to load `dataclasses`, and to generate code, takes its time at every start.
+
+    A subclass lists its settings, each with its type and a default; `__post_init__` checks what was given.
+    """
+
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    rules: ClassVar[Mapping[str, Rule]] = {}
+    secrets: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls) -> None:
+        declared = {name: cls.__dict__[name] for name in cls.__annotations__}
+        known = {name: each for name, each in declared.items() if isinstance(each, Declared)}
+        for name, each in known.items():
+            setattr(cls, name, each.default)
+        cls.defaults = declared | {name: each.default for name, each in known.items()}
+        cls.rules = {name: each.rule for name, each in known.items() if each.rule is not None}
+        cls.secrets = frozenset(name for name, each in known.items() if each.rule is None)
+
+    def __init__(self, *first: Any, **given: Any) -> None:
+        given |= zip(self.defaults, first, strict=False)
+        if unknown := given.keys() - self.defaults:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(sorted(unknown))}")
+        vars(self).update({**self.defaults, **given})
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for values that can't be."""
+
+    def but(self, **given: Any) -> Self:
+        """The same with other values for some. Raises ConfigError."""
+        return type(self)(**{**vars(self), **given})
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} can't be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} can't be deleted")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)
@@ -74,10 +119,8 @@ class Settings:
 
     def __repr__(self) -> str:
         """Those that aren't as by default, but for secrets."""
-        shown = (each for each in fields(cast("DataclassInstance", self)) if each.repr)
-        changed = (
-            f"{each.name}={getattr(self, each.name)!r}" for each in shown if getattr(self, each.name) != each.default
-        )
+        shown = ((name, value) for name, value in vars(self).items() if name not in self.secrets)
+        changed = (f"{name}={value!r}" for name, value in shown if value != self.defaults[name])
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
@@ -86,16 +129,16 @@ def is_port(text: str, least: int = 0) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 9 and least <= int(text) <= 65535
 
 
-def rules(of: type) -> dict[str, tuple[Any, Rule]]:
-    """Default and rule of every setting of a class, by name."""
-    return {each.name: (each.default, each.metadata["rule"]) for each in fields(of) if "rule" in each.metadata}
+def rules(of: type[Settings]) -> dict[str, tuple[Any, Rule]]:
+    """Default and rule of every setting of a class that has one, by name."""
+    return {name: (of.defaults[name], rule) for name, rule in of.rules.items()}
 
 
-def check_rules(settings: DataclassInstance) -> None:
+def check_rules(settings: Settings) -> None:
     """Raises ConfigError for the first value that its rule refuses; defaults such as 0 for "off" may lie outside."""
-    for name, (default, rule) in rules(type(settings)).items():
+    for name, rule in settings.rules.items():
         value = getattr(settings, name)
-        if value != default:
+        if value != settings.defaults[name]:
             check_value(rule, value)
 
 

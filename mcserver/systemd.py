@@ -5,15 +5,18 @@ Without its variables in the environment nothing here does anything. See sd_list
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
 import stat
 import time
 from collections.abc import MutableMapping
+from typing import TYPE_CHECKING
 
 from mcserver.process import StartError
+
+if TYPE_CHECKING:
+    import asyncio
 
 log = logging.getLogger("mcserver")
 
@@ -29,7 +32,7 @@ def inherited(environment: MutableMapping[str, str]) -> tuple[list[socket.socket
     """
     pid, count = environment.pop("LISTEN_PID", ""), environment.pop("LISTEN_FDS", "")
     names = environment.pop("LISTEN_FDNAMES", "").split(":")
-    if pid != str(os.getpid()) or not count.isdigit() or not int(count):
+    if pid != str(os.getpid()) or not is_number(count) or not int(count):
         return None
     listeners: list[socket.socket] = []
     metrics: socket.socket | None = None
@@ -40,6 +43,11 @@ def inherited(environment: MutableMapping[str, str]) -> tuple[list[socket.socket
         else:
             listeners.append(listener)
     return listeners, metrics
+
+
+def is_number(text: str) -> bool:
+    """Digits that are a number to int() and fit into 64 bits: of the environment anything may come."""
+    return text.isascii() and text.isdigit() and len(text) < 20
 
 
 def _listener(descriptor: int) -> socket.socket:
@@ -71,7 +79,7 @@ class Manager:
     def __init__(self, environment: MutableMapping[str, str]) -> None:
         self._address = environment.pop("NOTIFY_SOCKET", "")
         interval, pid = environment.pop("WATCHDOG_USEC", ""), environment.pop("WATCHDOG_PID", "")
-        ours = pid in {"", str(os.getpid())} and interval.isdigit()
+        ours = pid in {"", str(os.getpid())} and is_number(interval)
         self._interval = int(interval) / 1e6 if ours else 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcserver.process import StartError
+from mcserver.rules import EX_FAILURE
+
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from mcserver.config import Config
 
 USERS_MOST = 8
 """Of -Y's file; further lines are left out, as by memcached."""
@@ -34,3 +39,17 @@ def read_users(file: Path, ascii_login: bool) -> list[tuple[bytes, bytes]]:
     if not users:
         raise ValueError("there is no line name:password in it")
     return users[:USERS_MOST] if ascii_login else users
+
+
+def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+    """Who may log in, and how, from the file of -Y or of -S; None: everybody may do everything. Raises StartError."""
+    file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
+    if file is None:
+        return None
+    from pathlib import Path  # loading it takes its time
+
+    try:
+        return "sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error

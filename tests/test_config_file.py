@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 from pathlib import Path
 
@@ -32,7 +31,7 @@ def parsed(file: Path, text: str, *arguments: str) -> Config:
 
 def plain(config: Config) -> Config:
     """Without what tells where it came from."""
-    return dataclasses.replace(config, config_file=None, warnings=())
+    return config.but(config_file=None, warnings=())
 
 
 @pytest.mark.parametrize(

@@ -268,7 +268,8 @@ async def test_a_connection_that_can_not_be_watched_is_closed_and_counted(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     """A file stands in for a socket for which epoll has no room, which a test can't bring about without harming the machine."""
-    connections = Connections(Config(), Engine(), asyncio.get_running_loop(), [], lambda graceful: None)
+    connections = Connections(Config(), Engine(), [])
+    connections.attach(asyncio.get_running_loop(), lambda graceful: None)
     connections.listen()
     fd = os.open(tmp_path / "file", os.O_CREAT | os.O_RDWR)
     assert not connections.workers.open(fd)

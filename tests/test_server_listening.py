@@ -16,6 +16,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from mcserver.cli import parse
+from mcserver.config import Config
+from mcserver.listeners import clear_the_way
+from mcserver.process import StartError
+from mcserver.rules import ConfigError
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Client, Server, eventually, run_to_end
@@ -155,6 +160,36 @@ def test_unix_socket_left_behind_is_replaced(start: Start, tmp_path: Path) -> No
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     assert start("-s", str(path)).connect().command(b"version") == b"VERSION 1.6.45\r\n"
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_a_living_socket_of_another_kind_stays(tmp_path: Path, kind: socket.SocketKind) -> None:
+    """Such as /dev/log. Left behind it is like any other."""
+    path = tmp_path / "log"
+    with socket.socket(socket.AF_UNIX, kind) as living:
+        living.bind(str(path))
+        if kind == socket.SOCK_SEQPACKET:
+            living.listen()
+        with pytest.raises(StartError, match="is in use"):
+            clear_the_way(str(path))
+        assert path.is_socket()
+    clear_the_way(str(path))
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("option", ["-s", "--take-over"])
+@pytest.mark.parametrize("name", ["", "\0", "\0name"])
+def test_a_socket_without_a_file(option: str, name: str) -> None:
+    """The system would open one that no file's rights guard, under a name of its own."""
+    with pytest.raises(ConfigError, match=f"{option} takes the path"):
+        parse([option, name], {})
+
+
+def test_an_address_that_is_empty_is_not_every_interface() -> None:
+    """`-l "$ADDRESS"` without such a variable: nothing, as memcached."""
+    config = parse(["-l", "", "-p", "11999"], {})
+    assert isinstance(config, Config)
+    assert config.listeners() == ()
 
 
 def test_a_file_in_the_sockets_place_stays(tmp_path: Path) -> None:

@@ -31,13 +31,48 @@ def test_ends_with_open_connections(server: Server, number: signal.Signals) -> N
 def test_signals_of_the_first_moment() -> None:
     """Before there are handlers SIGINT ends it without a traceback, as the others would; SIGHUP and SIGUSR1 wait for theirs."""
     code = (
-        "import os, signal, sys; import mcserver.server as server; from mcserver.cli import main\n"
+        "import os, signal, sys; import mcserver.start as start; from mcserver.cli import main\n"
         "def run(config, reread):\n"
         "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
-        "server.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
+        "start.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.slow
+def test_signals_while_it_is_loaded() -> None:
+    """Loading the command line takes most of the time before there are handlers: signals are seen to before."""
+    code = (
+        "import os, signal, sys, types\n"
+        "def main():\n"
+        "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
+        "import mcserver.__main__ as program\n"
+        "assert 'mcserver.cli' not in sys.modules\n"
+        "mcserver = sys.modules['mcserver']\n"
+        "mcserver.cli = sys.modules['mcserver.cli'] = types.SimpleNamespace(main=main)\n"
+        "program.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_subcommand_has_pythons_own_signals(ignored: bool) -> None:
+    """So that its tidying up takes place; where a shell has SIGINT ignored in the background it stays so."""
+    code = (
+        "import signal, sys, mcserver.cli as cli\n"
+        f"if {ignored}: signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "def show(arguments):\n"
+        "    print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)\n"
+        "    print(signal.pthread_sigmask(signal.SIG_BLOCK, ()))\n"
+        "    return 0\n"
+        "cli.show_config = show; sys.argv = ['mcserver', 'config']\n"
+        "from mcserver.__main__ import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, b"%s\nset()\n" % str(not ignored).encode()), done.stderr
 
 
 @pytest.mark.slow

@@ -157,7 +157,9 @@ def test_variables_for_somebody_else_are_taken_out_and_left_alone() -> None:
     environment = {"LISTEN_PID": "1", "LISTEN_FDS": "1", "LISTEN_FDNAMES": "x", "PATH": "/bin"}
     assert inherited(environment) is None
     assert environment == {"PATH": "/bin"}
-    assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "x"}) is None
+    for odd in ("x", "²", "9" * 5000, "-1"):
+        assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": odd}) is None
+        Manager({"NOTIFY_SOCKET": "", "WATCHDOG_USEC": odd})
 
 
 @pytest.mark.slow

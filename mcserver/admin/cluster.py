@@ -6,10 +6,11 @@ tied to an event, and held like those of a delete.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Cluster, Context, Reply
-from mcserver.admin.words import signed, stat_lines
+from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, signed, stat_lines
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def forbidden(config: Config) -> set[bytes]:
     return found
 
 
-def members(fleet: Cluster) -> bytes:
+def members(fleet: Cluster) -> bytes | Iterator[bytes]:
     """`MEMBER address state applied-version name`, and `self` or `leader` where it is so; the version of the list; END.
 
     States and versions are those that were read last, and are read again: nothing is read while nobody asks.
@@ -74,16 +75,19 @@ def members(fleet: Cluster) -> bytes:
     fleet.figures()
     version, listed = fleet.members()
     leader = fleet.leader()
-    lines = [f"VERSION {version}"]
-    for member in listed:
-        words = ["MEMBER", member.address or "none", member.state, show(member.applied), member.name]
-        words += ["self"] if member.is_self else []
-        words += ["leader"] if member.name == leader else []
-        lines.append(" ".join(words))
-    return "".join(f"{line}\r\n" for line in lines).encode() + b"END\r\n"
+
+    def lines() -> Iterator[bytes]:
+        yield b"VERSION %d\r\n" % version
+        for member in listed:
+            words = ["MEMBER", member.address or "none", member.state, show(member.applied), member.name]
+            words += ["self"] if member.is_self else []
+            words += ["leader"] if member.name == leader else []
+            yield " ".join(words).encode() + b"\r\n"
+
+    return pieces(lines())
 
 
-def figures(fleet: Cluster) -> bytes:
+def figures(fleet: Cluster) -> bytes | Iterator[bytes]:
     """`READ` and how many ms ago the sheets were read here (-1: not yet); then for each live server `FIGURES address name`
     and pairs: `state`, `applied`, `age_ms` (since its record was written, so its certificate is at most so old), `lag` in
     entries, `queue_keys`, `queue_age_ms`, and a second its `writes` and `reads` (`unlogged`: writes that the log does not
@@ -92,14 +96,17 @@ def figures(fleet: Cluster) -> bytes:
     from mcserver.coordination.node import show
 
     age, rows = fleet.figures()
-    lines = [f"READ {round(age * 1000) if age >= 0 else -1}"]
-    for row in rows:
-        words = ["FIGURES", row.address or "none", row.name, "state", row.state, "applied", show(row.applied)]
-        words += ["age_ms", str(row.age_ms)]
-        for name, figure in row.figures.items():
-            words += [name, f"{figure:g}"]
-        lines.append(" ".join(words))
-    return "".join(f"{line}\r\n" for line in lines).encode() + b"END\r\n"
+
+    def lines() -> Iterator[bytes]:
+        yield b"READ %d\r\n" % (round(age * 1000) if age >= 0 else -1)
+        for row in rows:
+            words = ["FIGURES", row.address or "none", row.name, "state", row.state, "applied", show(row.applied)]
+            words += ["age_ms", str(row.age_ms)]
+            for name, figure in row.figures.items():
+                words += [name, f"{figure:g}"]
+            yield " ".join(words).encode() + b"\r\n"
+
+    return pieces(lines())
 
 
 def config(context: Context, session: Session, words: list[bytes]) -> Reply:
@@ -110,9 +117,30 @@ def config(context: Context, session: Session, words: list[bytes]) -> Reply:
     assert context.cluster is not None
     if words[1:] != [b"get", b"cluster"]:
         return ERROR
-    version, listed = context.cluster.members()
-    nodes = " ".join(dict.fromkeys(node(member) for member in listed if member.address))
-    body = f"{version}\n{nodes}\n".encode()
+    return discovery(*context.cluster.members())
+
+
+def discovery(version: int, listed: list[Member]) -> bytes | Iterator[bytes]:
+    """The reply; of a large fleet in pieces, with turns given up before, since its length has to be known first."""
+    if len(listed) <= LINES_A_PIECE:
+        return value(version, dict.fromkeys(node(member) for member in listed if member.address))
+
+    def in_turns() -> Iterator[bytes]:
+        nodes: dict[str, None] = {}
+        for number, member in enumerate(listed):
+            if number % LINES_A_PIECE == 0:
+                yield b""
+            if member.address:
+                nodes[node(member)] = None
+        whole = value(version, nodes)
+        for begin in range(0, len(whole), WRITE_MOST):
+            yield whole[begin : begin + WRITE_MOST]
+
+    return in_turns()
+
+
+def value(version: int, nodes: Iterable[str]) -> bytes:
+    body = f"{version}\n{' '.join(nodes)}\n".encode()
     return b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
 
 

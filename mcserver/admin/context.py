@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -20,29 +19,29 @@ Command = Callable[["Context", "Session", list[bytes]], Reply]
 """A command gets the words of its line, the verb first, at least one."""
 
 
-@dataclass
 class Figures:
     """What the server counts, and the engine doesn't. Names are those of `stats`."""
 
-    total_connections: int = 0
-    rejected_connections: int = 0
-    idle_kicks: int = 0
-    listen_disabled_num: int = 0
-    time_in_listen_disabled_us: int = 0
-    wrong_protocol: int = 0
-    """Connections that spoke what is not spoken here: HTTP, TLS or none of it, Redis's protocol, one that -B switched off."""
-    ssl_new_sessions: int = 0
-    ssl_handshake_errors: int = 0
-    ssl_proto_errors: int = 0
+    def __init__(self) -> None:
+        self.total_connections = 0
+        self.rejected_connections = 0
+        self.idle_kicks = 0
+        self.listen_disabled_num = 0
+        self.time_in_listen_disabled_us = 0
+        self.wrong_protocol = 0
+        """Connections that spoke what is not spoken here: HTTP, TLS or none of it, Redis's protocol, one that -B switched off."""
+        self.ssl_new_sessions = 0
+        self.ssl_handshake_errors = 0
+        self.ssl_proto_errors = 0
 
-    udp_requests: int = 0
-    """Datagrams that came."""
-    udp_dropped: int = 0
-    """Those of them that were no request, or came from another server's port, and were not answered."""
+        self.udp_requests = 0
+        """Datagrams that came."""
+        self.udp_dropped = 0
+        """Those of them that were no request, or came from another server's port, and were not answered."""
 
     def reset(self) -> None:
         """`stats reset`: every figure here is a counter."""
-        self.__init__()  # type: ignore[misc]
+        vars(self).update(vars(Figures()))
 
 
 class Socket(NamedTuple):
@@ -138,15 +137,25 @@ class Cluster(Protocol):
         """The leader's name, as last seen."""
 
 
-@dataclass
 class Context:
     """One for each server; every command gets it."""
 
-    config: Config
-    engine: Engine
-    network: Network
-    watchers: Watchers
-    settings: Settings
-    loop: str
-    """Name and version of the event loop, without a space."""
-    cluster: Cluster | None = None
+    def __init__(
+        self,
+        *,
+        config: Config,
+        engine: Engine,
+        network: Network,
+        watchers: Watchers,
+        settings: Settings,
+        loop: str,
+        cluster: Cluster | None = None,
+    ) -> None:
+        """loop: name and version of the event loop, without a space."""
+        self.config = config
+        self.engine = engine
+        self.network = network
+        self.watchers = watchers
+        self.settings = settings
+        self.loop = loop
+        self.cluster = cluster

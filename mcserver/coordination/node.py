@@ -38,6 +38,8 @@ from .settings import Settings
 
 log = logging.getLogger("mcserver.coordination")
 
+NAMES_MOST = 20  # names that a statistic spells out
+
 
 class Node:
     """Implements `ports.Coordinator` over any ZooKeeper and Runtime."""
@@ -242,7 +244,7 @@ class Node:
             "stale": int(self.gate.is_stale),
             "stale_serving": int(self.gate.is_stale and self.context.settings.on_stale == "serve"),
             "on_stale": self.context.settings.on_stale,
-            "not_waited_for": ",".join(self.acks.not_waited_for),
+            "not_waited_for": some(self.acks.not_waited_for),
             "queue_keys": len(queue),
             "queue_bytes": queue.bytes,
             "queue_age_ms": round(self.publisher.age_ms),
@@ -267,6 +269,12 @@ class Node:
             "round_trip_ms": round(figures.round_trip_ms, 3),
             **self.context.zk.figures(),
         }
+
+
+def some(names: Sequence[str]) -> str:
+    """The first NAMES_MOST, and how many more: somebody may have made any number of records."""
+    more = len(names) - NAMES_MOST
+    return ",".join((*names[:NAMES_MOST], *([f"+{more}"] if more > 0 else [])))
 
 
 def show(version: int) -> str:

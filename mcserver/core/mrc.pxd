@@ -86,6 +86,7 @@ cdef struct Mrc:
     double bytes                # of the values sampled since the last look at the costs
     uint32_t unchecked          # samples since then
     uint64_t all_samples        # since the start
+    bint asked                  # a key was, since the last flush: there may be something to flush
     MrcMini mini[MINIS]
     MrcKey* key
     uint16_t* bucket
@@ -465,6 +466,7 @@ cdef inline void mrc_get(Mrc* m, uint64_t hv, bint found, bint use, uint32_t siz
         if not k:
             return
     e = &m.key[k]
+    m.asked = 1
     if found:
         mrc_sized(m, k, size)
         e.dies = dies
@@ -497,6 +499,7 @@ cdef inline void mrc_store(Mrc* m, uint64_t hv, uint32_t size, uint32_t dies, ui
         if not k:
             return
     e = &m.key[k]
+    m.asked = 1
     if not e.state[0] & MISSED:
         m.now += 1
         mrc_bury(m, second)
@@ -537,7 +540,11 @@ cdef inline void mrc_resize(Mrc* m, uint64_t memory) noexcept nogil:
 
 
 cdef inline void mrc_flush(Mrc* m) noexcept nogil:
+    # A walk over all keys; of many flushes in a row, or between them few requests, the others cost nothing.
     cdef uint32_t k
+    if not m.asked:
+        return
+    m.asked = 0
     for k in range(1, m.unused):
         if m.key[k].size:
             mrc_leave_all(m, <uint16_t> k)

@@ -19,7 +19,7 @@ cdef class Workers:
 
     owner hears, on the thread that calls `turn`, what sessions tell (Session), and besides `gone()`: a connection that it had
     not heard of has closed, while it wanted to know (`resting` or `ending`); `unknown_change()`: a change could not be told
-    for want of memory."""
+    for want of memory; and from `admit`, `accepted(listener, reason, descriptors)`."""
 
     cdef Pool pool
     cdef readonly Engine engine
@@ -28,6 +28,7 @@ cdef class Workers:
     cdef int next               # the worker that gets the next connection
     cdef bint running
     cdef readonly uint64_t accepted     # connections
+    cdef readonly uint32_t most_clients # ... that were open at a time
     cdef Mail* left             # letters taken and not looked at yet
     cdef TlsRules tls           # of new connections; None: all are plain
 
@@ -138,9 +139,20 @@ cdef class Workers:
                     return errno
                 continue                # the client has gone again
             self.accepted += self.open(fd, security)
+            if get32(&self.pool.clients) > self.most_clients:
+                self.most_clients = get32(&self.pool.clients)
             if opened is not None:
                 opened.append(fd)
         return EAGAIN
+
+    def admit(self, int listener, uint32_t most, int security=TLS_OFF):
+        """`accept`, for an event loop to call. Python code runs only where the owner has to do with it: it wants to hear of every end,
+        or of everything (-vv), or there is no room. Then it hears `accepted`, with what `accept` answers and the descriptors."""
+        told = get32(&self.pool.tell_closed) or self.engine.verbosity > 1
+        opened = [] if told else None
+        reason = self.accept(listener, most, opened, security)
+        if told or reason != 0 and reason != EAGAIN:
+            self.owner.accepted(listener, reason, opened or [])
 
     def open(self, int fd, int security=TLS_OFF):
         """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed."""

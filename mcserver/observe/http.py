@@ -26,7 +26,9 @@ REQUEST_SECONDS = 5.0
 """From the connection to the end of the request's head."""
 REPLY_SECONDS = 10.0
 CLIENTS_MOST = 32
-"""Connections at once; one more is closed."""
+"""Connections at once. For one more goes the oldest that hasn't asked yet, or has its answer; is there none, the new one."""
+LINGER_SECONDS, LINGER_BYTES = 1.0, 1 << 20
+"""After the answer what still comes is read, within these: to close a socket with unread bytes would take the answer back."""
 REST_SECONDS = 0.02
 """From one request to the next, of all clients together: who asks in a loop waits, and the cache has the processor."""
 WATCHED_SECONDS = 10.0
@@ -40,6 +42,9 @@ HEADERS = (
     "Cross-Origin-Resource-Policy: same-origin\r\n"
     "Connection: close\r\n"
 )
+
+
+VERSIONS = ("HTTP/1.0", "HTTP/1.1")
 
 
 class Source(Protocol):
@@ -69,6 +74,8 @@ class Observer:
         self._names = {"localhost", os.uname().nodename.lower(), *(name.lower() for name in names)}
         self._server: asyncio.Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._idle: dict[asyncio.Task[None], None] = {}
+        """Those of them that can go for another one, the oldest first."""
         self._next_turn = 0.0
         self._probe: asyncio.Task[None] | None = None
         self._target: tuple[str, int] | str | None = None
@@ -93,26 +100,36 @@ class Observer:
         task = asyncio.current_task()
         assert task is not None
         if len(self._clients) >= CLIENTS_MOST:
-            writer.transport.abort()
-            return
+            if not self._idle:
+                writer.transport.abort()
+                return
+            self._forget(oldest := next(iter(self._idle)))
+            oldest.cancel()
         self._clients.add(task)
+        self._idle[task] = None
         try:
-            await self._exchange(reader, writer)
+            await self._exchange(task, reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.CancelledError):
             writer.transport.abort()
         except Exception:
             log.exception("internal error: a request to --metrics")
             writer.transport.abort()
         finally:
-            self._clients.discard(task)
+            self._forget(task)
 
-    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        method, policy = "GET", ""
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._clients.discard(task)
+        self._idle.pop(task, None)
+
+    async def _exchange(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        request, policy = b"", ""
         try:
             request = await self._head(reader)
+            self._idle.pop(task, None)
             await self._turn()
-            method, path = self._read(request)
-            answer = await self._source.answer(path)
+            answer = await self._source.answer(self._read(request))
             status, kind, body, policy = answer
         except RefusedError as refused:
             status, kind, body = refused.status, "text/plain; charset=utf-8", f"{refused}\n".encode()
@@ -121,9 +138,12 @@ class Observer:
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
             f"{allow}{HEADERS.format(policy=policy)}\r\n"
         )
-        writer.write(head.encode() + (b"" if method == "HEAD" else body))
+        writer.write(head.encode() + (b"" if request.startswith(b"HEAD ") else body))
         async with asyncio.timeout(REPLY_SECONDS):
             await writer.drain()
+            self._idle[task] = None
+            writer.write_eof()
+            await linger(reader)
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
@@ -144,22 +164,29 @@ class Observer:
         except asyncio.LimitOverrunError:
             raise RefusedError(431, f"a request's head may have {REQUEST_BYTES} bytes") from None
 
-    def _read(self, head: bytes) -> tuple[str, str]:
-        """Method and path. Raises RefusedError."""
-        lines = head.decode("latin-1").split("\r\n")
+    def _read(self, head: bytes) -> str:
+        """The path. Raises RefusedError."""
+        lines = head.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
         words = lines[0].split(" ")
-        if len(words) != 3 or not words[2].startswith("HTTP/1."):
+        if len(words) != 3 or words[2] not in VERSIONS:
             raise RefusedError(400, "this is HTTP/1.1; the cache is at another port")
         if words[0] not in {"GET", "HEAD"}:
             raise RefusedError(405, "only GET and HEAD")
-        hosts = [line.partition(":")[2].strip() for line in lines[1:] if line.lower().startswith("host:")]
-        if len(hosts) != 1:
+        fields = [line.partition(":") for line in lines[1:]]
+        if not all(name and colon and " " not in name and "\t" not in name for name, colon, _ in fields):
+            raise RefusedError(400, "a header is NAME: VALUE on one line")
+        hosts = [value.strip() for name, _, value in fields if name.lower() == "host"]
+        if len(hosts) > 1 or (not hosts and words[2] != "HTTP/1.0"):  # a balancer's check is HTTP/1.0, no browser is
             raise RefusedError(400, "a request needs one Host")
-        if not self._is_ours(hosts[0]):
+        path = words[1]
+        if path[:7].lower() == "http://":  # what is said to a proxy counts more than the Host (RFC 9112, 3.2.2)
+            authority, slash, rest = path[7:].partition("/")
+            hosts, path = [authority], slash + rest or "/"
+        if not all(map(self._is_ours, hosts)):
             raise RefusedError(
                 421, "this server is not asked by that name: use its address, or allow the name with --metrics-name"
             )
-        return words[0], words[1].partition("?")[0]
+        return path.partition("?")[0]
 
     def _is_ours(self, host: str) -> bool:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
@@ -200,3 +227,12 @@ class Observer:
         except (OSError, TimeoutError):
             pass  # -c is reached, or it ends
         self._source.latency(None)
+
+
+async def linger(reader: asyncio.StreamReader) -> None:
+    """Reads what somebody sends who has the answer, until its end or the limits."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_SECONDS):
+            left = LINGER_BYTES
+            while left > 0 and (piece := await reader.read(REQUEST_BYTES)):
+                left -= len(piece)

@@ -170,7 +170,7 @@ class _Part:
     """One member's part in the fleet. Made and used on the loop's thread."""
 
     def __init__(self, server: Server, ensemble: Ensemble, cluster: ClusterConfig, host: Host) -> None:
-        own = replace(cluster, node_name=server.name, advertise=f"127.0.0.1:{server.port}")
+        own = cluster.but(node_name=server.name, advertise=f"127.0.0.1:{server.port}")
         settings = replace(
             make_settings(own, ()),
             reply_deadline=min(0.5, own.session_timeout / 2),

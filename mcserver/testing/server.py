@@ -18,7 +18,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,7 +300,7 @@ class Server(MutableMapping[str | bytes, bytes]):
     def join(self, cluster: Cluster, config: ClusterConfig) -> None:
         """Makes it a member of a fleet, before its first client."""
         self.cluster = cluster
-        self.config = replace(self.config, cluster=config)
+        self.config = self.config.but(cluster=config)
         context = self.admin.context
         context.cluster, context.config = cluster, self.config
         self.admin = Admin(context)

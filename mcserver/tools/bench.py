@@ -50,11 +50,17 @@ def bench(options: argparse.Namespace) -> int:
             row("get, one at a time", alone(client, gets, got, options.seconds))
             rate("set", piped(client, sets, stored, options.seconds))
             rate("get", piped(client, gets, got, options.seconds))
-        finally:
-            client.send(b"".join(b"delete %s noreply\r\n" % key for key in keys) + b"version\r\n")
-            while not client.line().startswith(b"VERSION"):
-                pass
+        except KeyboardInterrupt:
+            tidy(client, keys)
+            raise
+        tidy(client, keys)  # after an error they go by themselves, LIFETIME seconds later
     return 0
+
+
+def tidy(client: Client, keys: Sequence[bytes]) -> None:
+    client.send(b"".join(b"delete %s noreply\r\n" % key for key in keys) + b"version\r\n")
+    while not client.line().startswith(b"VERSION"):
+        pass
 
 
 def stored(client: Client) -> None:

@@ -19,6 +19,8 @@ DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
 SECONDS = 5.0
 READ_BYTES = 1 << 18
 LINE_MOST = 1 << 16
+BINARY_ALONE = b"CLIENT_ERROR only the binary protocol is spoken here"
+"""mcserver's answer to text with -S or -B binary."""
 
 
 class ToolError(Exception):
@@ -59,6 +61,7 @@ class Client:
     def __init__(self, address: str, way: Way = PLAIN) -> None:
         self.name = address
         self._unread = bytearray()
+        self._heard = False
         where = parse_address(address)
         try:
             if isinstance(where, str):
@@ -105,12 +108,17 @@ class Client:
         try:
             received = self.socket.recv(READ_BYTES)
         except TimeoutError:
-            raise ToolError(f"{self.name}: no answer in time") from None
+            raise ToolError(f"{self.name}: no answer in time{self._hint()}") from None
         except OSError as error:
             raise ToolError(f"{self.name}: {reason(error)}") from None
         if not received:
-            raise ToolError(f"{self.name}: the server closed the connection")
+            raise ToolError(f"{self.name}: the server closed the connection{self._hint()}")
+        self._heard = True
         self._unread += received
+
+    def _hint(self) -> str:
+        """memcached says nothing to text where it speaks only the binary protocol."""
+        return "" if self._heard else "; does it speak the binary protocol alone (-S, -B binary)? This tool speaks text"
 
     def line(self) -> bytes:
         """The next line, without its end."""
@@ -118,9 +126,11 @@ class Client:
             if len(self._unread) > LINE_MOST:
                 raise ToolError(f"{self.name}: this is no memcached: a line without an end")
             self._fill()
-        line = bytes(self._unread[:end])
+        line = bytes(self._unread[:end]).removesuffix(b"\r")
         del self._unread[: end + 1]
-        return line.removesuffix(b"\r")
+        if line == BINARY_ALONE:
+            raise ToolError(f"{self.name}: it speaks the binary protocol alone (-S, -B binary), and this tool text")
+        return line
 
     def data(self, length: int) -> bytes:
         """A value of so many bytes, with its line end taken off."""

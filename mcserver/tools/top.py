@@ -74,6 +74,8 @@ class Watched:
             stats = self._client.stats()
             self.slabs, self.items = self._client.stats("slabs"), self._client.stats("items")
         except ToolError as error:
+            if self._client is not None:
+                self._client.socket.close()
             self.error, self._client, self.now, self.rates = str(error), None, {}, {}
             return
         at = time.monotonic()

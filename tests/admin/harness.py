@@ -16,7 +16,8 @@ class PretendedNetwork:
     """One listener and one client."""
 
     def __init__(self) -> None:
-        self.figures = Figures(total_connections=2)
+        self.figures = Figures()
+        self.figures.total_connections = 2
         self.connections = 2
         self.most_connections = 2
         self.log_lines_lost = 0

@@ -78,6 +78,33 @@ def test_members() -> None:
     assert ask("cluster leader")[0] == b"LEADER b.2\r\n"
 
 
+def test_long_lists_go_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many members there are, or somebody has made: turns are given up in between, and no piece is long."""
+    many = [Member(f"m.{n}", f"host{n % 9000}.example:11211", "ready", V, False) for n in range(10_000)]
+    rows = [MemberFigures(each.name, each.address, "ready", V, 1, {"lag": 3}) for each in many]
+    monkeypatch.setattr(Fleet, "members", lambda _: (9, many))
+    monkeypatch.setattr(Fleet, "figures", lambda _: (0.1, rows))
+    config, fleet = Config(cluster=ClusterConfig("zk:2181")), Fleet()
+    context: Any = SimpleNamespace(cluster=fleet, config=config)
+    for reply, first, last, lines in [
+        (cluster.members(fleet), b"VERSION 9\r\nMEMBER ", b"\r\nEND\r\n", 10_002),  # type: ignore[arg-type]
+        (cluster.figures(fleet), b"READ 100\r\nFIGURES ", b"\r\nEND\r\n", 10_002),  # type: ignore[arg-type]
+        (cluster.config(context, None, [b"config", b"get", b"cluster"]), b"CONFIG cluster 0 ", b"\n\r\nEND\r\n", 4),  # type: ignore[arg-type]
+    ]:
+        assert reply is not None
+        assert not isinstance(reply, bytes)
+        pieces = list(reply)
+        whole = b"".join(pieces)
+        assert max(map(len, pieces)) <= 1 << 16
+        assert pieces.count(b"") >= 49, "turns"
+        assert whole.startswith(first)
+        assert whole.endswith(last)
+        assert whole.count(b"\r\n") == lines or whole.startswith(b"CONFIG")
+    head, _, body = whole.partition(b"\r\n")
+    assert int(head.split()[-1]) == len(body) - len(b"\r\nEND\r\n")
+    assert body.split(b"\n")[1].count(b" ") == 8999, "each once"
+
+
 def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     reply, _ = ask("cluster figures")
     assert reply is not None

@@ -43,8 +43,8 @@ class Stub:
                     reply = cluster.config(SimpleNamespace(cluster=self), None, words)  # type: ignore[arg-type]
                 else:
                     reply = b"END\r\n"
-                assert isinstance(reply, bytes)
-                writer.write(reply)
+                assert reply is not None
+                writer.writelines([reply] if isinstance(reply, bytes) else reply)
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import mcserver.coordination
 from mcserver.coordination.context import Signal
 from mcserver.coordination.figures import Quantiles, Rates
 from mcserver.coordination.layout import version
-from mcserver.coordination.node import show
+from mcserver.coordination.node import show, some
 from mcserver.coordination.settings import Settings
 from mcserver.coordination.trim import History
 
@@ -209,3 +209,10 @@ def test_rates_are_those_of_the_last_seconds() -> None:
     assert rates.at(5 * SECOND, 50, 10) == (10.0, 2.0)
     assert rates.at(10 * SECOND, 50, 60) == (0.0, 10.0)
     assert rates.at(12 * SECOND, 50, 60)[0] == 0.0
+
+
+def test_a_statistic_spells_a_bounded_number_of_names() -> None:
+    names = [f"host{number}" for number in range(25)]
+    assert some(()) == ""
+    assert some(names[:20]) == ",".join(names[:20])
+    assert some(names) == ",".join(names[:20]) + ",+5"

@@ -82,3 +82,23 @@ def test_what_keeps_a_tool_out(secure: Secure, capsys: pytest.CaptureFixture[str
         assert cli.main(["stats", *way, secure.address]) == 1
         assert re.search(why, capsys.readouterr().err), (way, why)
     assert cli.main(["ping", "-c", "1", "--any-certificate", users, file, secure.address]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("server", ["mcserver", "memcached"])
+@pytest.mark.parametrize("tool", ["ping", "stats", "dump", "load", "bench", "top"])
+def test_a_server_that_speaks_binary_alone(
+    server: str, tool: str, start: Start, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The tools speak text, and say that this is why."""
+    items = tmp_path / "items"
+    items.write_text(json.dumps({"key": "a", "value": "1"}) + "\n")
+    more = {"ping": ["-c", "1"], "load": [str(items)], "top": ["-n", "1", "-i", "0.1"]}.get(tool, [])
+    with ExitStack() as running:
+        flags = ("-B", "binary")
+        address = start(*flags).address if server == "mcserver" else running.enter_context(memcached(*flags))
+        code = cli.main([tool, "--timeout", "0.2", "{}:{}".format(*address), *more])
+    shown = capsys.readouterr()
+    assert code == 1
+    assert "binary protocol alone" in shown.out + shown.err
+    assert "Traceback" not in shown.err

@@ -1,0 +1,220 @@
+"""A start, step by step: limits, user, sockets, memory, threads; the event loop last. It knows no connection and no command.
+
+Clients are answered before the loop is there: to load asyncio and uvloop takes longer than all the rest (early.py). So nothing
+that is imported here may import them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from mcserver import logs, tls
+from mcserver.connections import Connections
+from mcserver.early import Early
+from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
+from mcserver.lives import Memory
+from mcserver.process import (
+    Daemon,
+    StartError,
+    allow_core_dumps,
+    daemonize,
+    find_user,
+    forbid_new_privileges,
+    raise_descriptor_limit,
+    remove_pid_file,
+    switch_user,
+    write_pid_file,
+)
+from mcserver.systemd import Manager, inherited
+from mcserver.users import read_logins
+
+if TYPE_CHECKING:
+    import asyncio
+    import pwd
+    import socket
+    from pathlib import Path
+
+    from mcserver.config import Config
+    from mcserver.core import TlsRules
+
+log = logging.getLogger("mcserver")
+
+PYTHON = sys.version.split()[0]
+
+
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
+    """Serves until a signal or `shutdown` ends it. Returns the exit code: 0, or memcached's for a failed start.
+
+    reread: gives the configuration anew, for SIGHUP, or raises ConfigError.
+    """
+    logs.configure(as_json=config.log_json)
+    try:
+        return _run(config, reread)
+    finally:
+        logs.finish()
+
+
+def _run(config: Config, reread: Callable[[], Config] | None) -> int:
+    daemon: Daemon | None = None
+    try:
+        ready = prepare(config)
+        manager = Manager(os.environ)
+        given = sockets_before(config)
+        if config.daemonize:
+            daemon = daemonize(keep_output=config.verbosity > 0)
+        become(ready.user, config)
+        memory = Memory(config)
+        sockets = open_sockets(config, given, memory.sockets)
+        memory.open()
+        pid_warning = write_names(config, sockets)
+        engine = memory.engine()
+        if ready.users is not None:
+            engine.require_login(*ready.users)
+        door = memory.open_door()
+    except StartError as error:
+        return failed(error, daemon)
+    for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
+        log.warning("%s", warning)
+    if not (sockets.listeners or sockets.datagrams):
+        log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
+    connections = Connections(config, engine, sockets.listeners, sockets.datagrams)
+    if ready.rules is not None:
+        connections.set_tls(ready.rules)
+    early = Early(connections)
+    try:
+        if config.cluster is None and config.verbosity < 2:  # a member has to know first what it missed
+            early.start()
+        loop_factory, loop_name = choose_loop(config.loop)
+        from mcserver.server import Server, serve
+
+        server = Server(config, engine, memory, sockets, connections, early, loop_name, manager, reread, door, daemon)
+        serve(server, loop_factory)
+    except StartError as error:
+        return failed(error, daemon)
+    finally:
+        early.stop()
+    if server.heir is not None:
+        memory.hand_over(server.heir, engine, server.place)
+    elif server.graceful:
+        memory.keep(engine, server.place)
+    if daemon is not None and config.pid_file is not None:
+        remove_pid_file(path_of(config.pid_file))
+    return 0
+
+
+def failed(error: StartError, daemon: Daemon | None) -> int:
+    """Says why there is no start, and tells the process that waits for it. Returns the exit code."""
+    log.error("%s", error)
+    if daemon is not None:
+        logs.finish()
+        daemon.failed(error.code)
+    return error.code
+
+
+# The steps of a start ------------------------------------------------------------------------------------------------
+
+
+class Prepared(NamedTuple):
+    """What a start finds out before it opens anything, as the user who started it."""
+
+    user: pwd.struct_passwd | None
+    users: tuple[str, list[tuple[bytes, bytes]]] | None
+    rules: TlsRules | None
+
+
+def prepare(config: Config) -> Prepared:
+    """Limits, and all files that another user may not be able to read. Raises StartError."""
+    raise_descriptor_limit(config.maxconns, config.num_threads)
+    if config.core_dumps:
+        allow_core_dumps()
+    return Prepared(
+        find_user(config.user),
+        read_logins(config),
+        tls.load(config) if config.ssl_enabled else None,
+    )
+
+
+def sockets_before(config: Config) -> tuple[list[socket.socket] | None, socket.socket | None]:
+    """The listeners, and that of --metrics, which the service manager opened or which only root can; None: not yet.
+
+    Raises StartError.
+    """
+    listeners, metrics = inherited(os.environ) or (None, None)
+    if need_root(config):
+        if config.take_over is not None:
+            raise StartError("--take-over can't be had for ports that need root: let the service manager open them")
+        if listeners is None:
+            listeners = open_listeners(config)
+    return listeners, metrics
+
+
+def open_sockets(
+    config: Config, given: tuple[list[socket.socket] | None, socket.socket | None], handed_over: Sockets | None
+) -> Sockets:
+    """All of them: another process', if it hands them over, and those that are not given yet. Raises StartError."""
+    listeners, metrics = given
+    if handed_over is not None:
+        listeners, datagrams, metrics = handed_over.listeners, handed_over.datagrams, handed_over.metrics or metrics
+    else:
+        listeners = open_listeners(config) if listeners is None else listeners
+        datagrams = open_datagrams(config)
+    if metrics is None and config.metrics:
+        metrics = open_metrics(config.metrics)
+    return Sockets(listeners, datagrams, metrics)
+
+
+def write_names(config: Config, sockets: Sockets) -> str:
+    """The files of ports and pid, if they are wanted. Returns what to warn of, or "". Raises StartError."""
+    if config.port_file is not None and config.domain_socket is None:
+        write_port_file(config.port_file, sockets.listeners + sockets.datagrams)
+    return write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
+
+
+def path_of(name: str) -> Path:
+    """For the few starts that have a file to write or to read: loading pathlib takes its time."""
+    from pathlib import Path
+
+    return Path(name)
+
+
+def become(user: pwd.struct_passwd | None, config: Config) -> None:
+    """Gives up root where it is to be given up, and all further rights for ever."""
+    if user is not None:
+        load_rest(config)
+        switch_user(user)
+    forbid_new_privileges()
+
+
+def load_rest(config: Config) -> None:
+    """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
+    wanted = ["concurrent.futures.thread", "ipaddress", "json", "pathlib", "mcserver.handover", "mcserver.server"]
+    wanted += ["uvloop"] if config.loop == "uvloop" else []
+    if config.cluster is not None:
+        wanted += ["mcserver.coordination.opening"]
+    if config.memory_file is not None:
+        wanted += ["mcserver.memory_file"]
+    if config.metrics:
+        wanted += ["mcserver.observe.answers", "mcserver.observe.http"]
+    if config.config_file is not None:
+        wanted += ["mcserver.config_file", "mcserver.reload"]
+    if config.ephemeral:
+        wanted += ["mcserver.ephemeral"]
+    for name in wanted:
+        import_module(name)
+
+
+def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
+    """The maker of event loops, and the loop's name and version without a space."""
+    if name == "uvloop":
+        import uvloop
+
+        version = uvloop.__version__
+        return uvloop.new_event_loop, f"uvloop-{version}"
+    import asyncio
+
+    return asyncio.new_event_loop, f"asyncio-{PYTHON}"
