@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from .cells import Cells
 from .context import SECOND, Context, Signal
 from .entry import NEWEST, line
-from .layout import GEN_MAX, Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, parts, sequence_of
+from .layout import (
+    GEN_MAX,
+    Floor,
+    MemberRecord,
+    Meta,
+    head_of,
+    is_candidate,
+    is_log,
+    is_name,
+    newer_meta,
+    parts,
+    sequence_of,
+)
 from .log import Log, Text
 from .membership import Membership
 from .ports import Change, Check, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
