@@ -443,6 +443,12 @@ FAULTS = (
         request=body(lambda b: b[:4] + bytes(4) + b[8:], *STORES),
     ),
     fault(
+        "stores-exptime-swapped",
+        "exptimes are read with the low byte first",
+        found("set/flags-exptime", *(f"{verb}/flags-exptime" for verb in STORES)),
+        request=body(lambda b: b[:4] + b[7:3:-1] + b[8:], "set", *STORES),
+    ),
+    fault(
         "initial-exptime",
         "the number that a counter makes stays",
         found("incr/initial-expires", "decr/initial-expires", "incrq/initial", "decrq/initial"),

@@ -22,6 +22,7 @@ from .ports import Malformed, Stat
 
 META_FORMATS = (1, 2)  # of the log; 1: the first release's, 2: with MI2 entries, the roll and the cells
 UNKNOWN = -1  # the version of a server that has applied nothing yet
+GEN_MAX = (1 << 31) - 1  # the last generation of a log
 RECORD_MAX = 16384  # bytes of a record; ours have some hundred
 LATER_MAX = 64  # delayed flushes that are remembered; memcached remembers one
 STATES = ("joining", "ready", "draining")
@@ -167,8 +168,10 @@ class Meta(NamedTuple):
         if type(form) is not int or form not in META_FORMATS:
             raise Malformed(f"unknown format of the log's meta record: {data[:80]!r}")
         previous = None if record.get("previous") is None else _text(record, "previous", is_log)
-        log = _text(record, "log", lambda name: not name or is_log(name))
-        return cls(_int(record, "gen", 0, (1 << 31) - 1), log, previous, _int(record, "token", 0, (1 << 63) - 1), form)
+        gen = _int(record, "gen", 0, GEN_MAX)
+        # Versions are made of the generation: with another one than its log's, nothing would ever count as applied.
+        log = _text(record, "log", lambda name: not name or (is_log(name) and int(name.split("-")[1]) == gen))
+        return cls(gen, log, previous, _int(record, "token", 0, (1 << 63) - 1), form)
 
 
 def newer_meta(data: bytes) -> bool:
@@ -240,7 +243,7 @@ class NodeRecord(NamedTuple):
         if not isinstance(applied, list) or len(applied) != 2 or any(type(part) is not int for part in applied):
             raise Malformed(f"applied is {applied!r:.80}")
         gen, sequence = applied
-        if not 0 <= gen < 1 << 31 or not -1 <= sequence < 1 << 32:
+        if not 0 <= gen <= GEN_MAX or not -1 <= sequence < 1 << 32:
             raise Malformed(f"applied is {applied!r:.80}")
         address = _text(record, "address", lambda text: not text or is_address(text))
         state = _text(record, "state", STATES.__contains__)

@@ -14,7 +14,19 @@ from collections.abc import Sequence
 from .cells import Cells
 from .context import SECOND, Context, Signal
 from .entry import NEWEST, line
-from .layout import Floor, MemberRecord, Meta, head_of, is_candidate, is_log, is_name, newer_meta, parts, sequence_of
+from .layout import (
+    GEN_MAX,
+    Floor,
+    MemberRecord,
+    Meta,
+    head_of,
+    is_candidate,
+    is_log,
+    is_name,
+    newer_meta,
+    parts,
+    sequence_of,
+)
 from .log import Log, Text
 from .membership import Membership
 from .ports import Change, Check, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
@@ -268,6 +280,9 @@ class Leader:
         """
         layout = self._context.layout
         gen = max(meta.gen if meta else 0, self._reader.gen, 0 if meta and meta.gen else await self._used()) + 1
+        if gen > GEN_MAX:  # no fleet comes so far: somebody has written it there
+            log.warning("the last generation of the log is used up by a stranger: they begin anew")
+            gen = await self._created() + 1
         name = f"log-{gen}-{self._context.guid()[:8]}"
         await self._membership.look()
         new = Meta(gen, name, (meta.log or None) if meta else None, self.token, self._format()).encode()
@@ -287,11 +302,16 @@ class Leader:
         For when nobody can say which was the last. Used twice it would make one version of two entries. Somebody may have
         deleted what counts them: so whatever a live server has applied is older, too.
         """
-        stat = await self._context.zk.exists(self._context.layout.invalidation)
+        created = await self._created()
         await self._membership.look()
         await self._membership.read_nodes()
         known = [parts(node.applied)[0] for node in self._membership.nodes.values()]
-        return max([stat.cversion if stat else 0, *known])
+        return max([created, *known])
+
+    async def _created(self) -> int:
+        """At least as many as there were logs since `invalidation` was made."""
+        stat = await self._context.zk.exists(self._context.layout.invalidation)
+        return stat.cversion if stat else 0
 
     async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""

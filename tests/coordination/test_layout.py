@@ -56,7 +56,7 @@ def test_versions_are_ordered_over_logs() -> None:
 def test_records_come_back(gen: int, sequence: int) -> None:
     node = NodeRecord("h:1", "ready", version(gen, sequence), "n.b")
     assert NodeRecord.decode(node.encode()) == node
-    meta = Meta(gen, "log-1-a", None, 17)
+    meta = Meta(gen, f"log-{gen}-a", None, 17)
     assert Meta.decode(meta.encode()) == meta
     assert Floor.decode(Floor(sequence, 3, True).encode()) == Floor(sequence, 3, True)
     assert MemberRecord.decode(MemberRecord(10.0, "miss").encode()) == MemberRecord(10.0, "miss")

@@ -14,8 +14,8 @@ from mcserver.coordination import ports
 from mcserver.coordination.cells import Line, Sheet
 from mcserver.coordination.context import UNREADABLE_MAX
 from mcserver.coordination.entry import TEXT_MAX, decode, encode
-from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord, version
-from mcserver.coordination.ports import Malformed
+from mcserver.coordination.layout import GEN_MAX, Floor, MemberRecord, Meta, NodeRecord, version
+from mcserver.coordination.ports import Level, Malformed
 from mcserver.coordination.roll import Change, Listing, News, Row
 from mcserver.testing.tree import Delta
 
@@ -222,6 +222,40 @@ def test_the_leader_mends_a_record_of_the_log_with_a_new_log(
     answer = tell(fleet.hosts[0], b"k")
     fleet.run(200)
     assert answer.result
+
+
+@pytest.mark.parametrize("change", [{"gen": 2}, {"gen": GEN_MAX}, {"gen": 0}, {"log": ""}, {"gen": 0, "log": ""}])
+def test_a_generation_that_is_not_its_logs(change: dict[str, Any]) -> None:
+    """Appends got versions of a generation that nobody ever applied: no delete was confirmed as applied any more."""
+    fleet = Quiet(3)
+    fleet.ensemble.change_by_hand([Delta("set", META, json.dumps({**fleet.meta(), **change}).encode())])
+    fleet.run(3000)
+    meta = fleet.meta()
+    assert meta["log"].split("-")[1] == str(meta["gen"])
+    assert not any(host.cache.is_closed for host in fleet.hosts)
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(3000)
+    assert answer.result
+
+
+def test_the_last_generation_is_a_strangers() -> None:
+    """There is none above it: when the fleet needed one, it had no log for ever."""
+    fleet = Quiet(3)
+    forged = Meta(GEN_MAX, f"log-{GEN_MAX}-bad", fleet.meta()["log"], 0)
+    path = f"/cache/invalidation/{forged.log}"
+    fleet.ensemble.change_by_hand([Delta("create", path, Floor(0, 0).encode()), Delta("set", META, forged.encode())])
+    fleet.run(3000)
+    assert fleet.meta()["gen"] == GEN_MAX
+    for _ in range(2):
+        fleet.ensemble.change_by_hand([Delta("set", META, b"nonsense")])
+        fleet.run(5000)
+        meta = fleet.meta()
+        assert 0 < meta["gen"] < 100
+        assert not any(host.cache.is_closed for host in fleet.hosts)
+        answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+        fleet.run(3000)
+        assert answer.result
+        assert {host.node.reader.gen for host in fleet.hosts} == {meta["gen"]}
 
 
 def test_the_meta_record_of_a_newer_release_is_left_alone() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import json
 import random
 import shutil
 import socket
@@ -222,6 +223,40 @@ def test_a_telephone(browser: Browser, shown: Shown) -> None:
             assert place["height"] >= 24
         page.locator("#pause").tap()
         assert page.locator("#status").inner_text() == "paused"
+
+
+@pytest.mark.slow
+def test_an_empty_server(browser: Browser, memcached_factory: Any) -> None:
+    with contextlib.closing(Shown(memcached_factory())) as shown, opened(browser, shown.url) as page:
+        live(page)
+        assert page.locator("#classes tbody").inner_text().startswith("Nothing is stored yet")
+        assert page.locator("#curve").is_hidden()  # no hole where nothing can be drawn
+        shown.server["a"] = b"1"
+        until(page, "document.querySelectorAll('#classes tbody td').length > 5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_two_hundred_members_of_hostile_names(browser: Browser, memcached_fleet: Any, width: int) -> None:
+    """A member's name is another server's to choose."""
+    names = ["<img src=x onerror=document.title='taken'>", "x" * 64, "</script><b>", "\u202egnp.exe", "a\nb"]
+    fleet = memcached_fleet(1)
+    with contextlib.closing(Shown(fleet[0])) as shown:
+        connection = http.client.HTTPConnection(shown.url.removeprefix("http://").removesuffix("/"))
+        connection.request("GET", "/figures.json")
+        figures = json.loads(connection.getresponse().read())
+        connection.close()
+        one = figures["fleet"]["members"][0]
+        figures["fleet"]["members"] = [
+            {**one, "name": f"{names[number % len(names)]}{number}", "self": False, "sequence": number}
+            for number in range(200)
+        ]
+        with opened(browser, shown.url, viewport={"width": width, "height": 900}) as page:
+            page.route("**/figures.json", lambda route: route.fulfill(json=figures))
+            until(page, "document.querySelectorAll('.lane').length === 200")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.title() != "taken"
+            assert page.locator("#lanes img, #lanes b, #lanes script").count() == 0
 
 
 @pytest.mark.slow
