@@ -54,8 +54,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return error.status
-    if whole_process:
-        signals.hold()
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
         from .start import run

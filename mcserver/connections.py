@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import socket
 import time
 from collections import deque
@@ -49,8 +48,6 @@ NEW_CLIENT = {
     "binary": "new binary client connection.",
     "auto-negotiate": "new auto-negotiating client connection",
 }
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
-"""For the main thread alone."""
 LOGIN_SECONDS = 1.0
 """How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
 WRONG_DOORS = {
@@ -164,7 +161,6 @@ class Connections:
     def open(self) -> None:
         """Starts the workers: from now on datagrams are answered, and who is accepted. Raises StartError."""
         self._open = True
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # in their threads for ever
         self._tell_workers()
         for each in self._datagrams:
             doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mcserver import MEMCACHED_VERSION, __version__, logs, tls
+from mcserver import MEMCACHED_VERSION, __version__, logs, signals, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
-from mcserver.connections import ENDING_SIGNALS, Connections, address_text
+from mcserver.connections import Connections, address_text
 from mcserver.listeners import Sockets, own_address, tcp_port
 from mcserver.lives import Memory
 from mcserver.process import Daemon, StartError
@@ -98,7 +98,6 @@ class Server:
 
     async def serve(self) -> None:
         """Returns when the server was asked to end and has drained."""
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         self._loop = asyncio.get_running_loop()
         self._stopping = self._loop.create_future()
         self._connections.attach(self._loop, self._stop)
@@ -137,7 +136,7 @@ class Server:
         self._tell_counts()
         if self._door is not None:
             self._wait_at(self._door)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING_SIGNALS)
+        signals.unblock()
         self._manager.ready(self._loop, f"serving {len(self._listeners + self._sockets.datagrams)} sockets")
         self.graceful = await self._stopping
         if self.graceful:
@@ -281,4 +280,4 @@ class Server:
         connections.close_all()
         if self._observer is not None:
             self._observer.close()
-        signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)  # with the loop its handlers go
+        signals.block()  # with the loop its handlers go

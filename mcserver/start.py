@@ -13,7 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from mcserver import logs, tls
+from mcserver import logs, signals, tls
 from mcserver.connections import Connections
 from mcserver.early import Early
 from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
@@ -82,6 +82,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
+    signals.block()
     connections = Connections(config, engine, sockets.listeners, sockets.datagrams)
     if ready.rules is not None:
         connections.set_tls(ready.rules)

@@ -28,21 +28,11 @@ def test_ends_with_open_connections(server: Server, number: signal.Signals) -> N
 
 
 @pytest.mark.slow
-def test_signals_of_the_first_moment() -> None:
-    """Before there are handlers SIGINT ends it without a traceback, as the others would; SIGHUP and SIGUSR1 wait for theirs."""
-    code = (
-        "import os, signal, sys; import mcserver.start as start; from mcserver.cli import main\n"
-        "def run(config, reread):\n"
-        "    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGINT): os.kill(os.getpid(), number)\n"
-        "start.run = run; sys.argv = ['mcserver', '-u', 'root']; main()"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr) == (-signal.SIGINT, b"")
-
-
-@pytest.mark.slow
 def test_signals_while_it_is_loaded() -> None:
-    """Loading the command line takes most of the time before there are handlers: signals are seen to before."""
+    """Before there are handlers SIGINT ends it without a traceback, as the others would; SIGHUP and SIGUSR1 wait for theirs.
+
+    Loading the command line takes most of that time: signals are seen to before.
+    """
     code = (
         "import os, signal, sys, types\n"
         "def main():\n"

@@ -126,17 +126,13 @@ FAULTS = (
     fault(
         "flags-16",
         "flags are cut to 16 bits",
-        found(
-            "set/flags",
-        ),
+        found("set/flags"),
         request=body(lambda b: bytes(2) + b[2:], "set"),
     ),
     fault(
         "exptime",
         "exptimes are ignored",
-        found(
-            "set/expires",
-        ),
+        found("set/expires"),
         request=body(lambda b: b[:4] + bytes(4) + b[8:], "set"),
     ),
     fault(
@@ -148,9 +144,7 @@ FAULTS = (
     fault(
         "value",
         "a NUL in a value becomes a blank",
-        found(
-            "set/binary-data",
-        ),
+        found("set/binary-data"),
         reply=body(lambda b: b[:4] + b[4:].replace(b"\0", b" "), "get"),
     ),
     fault("miss", "a miss is found", found("get/miss", "delete/hit"), reply=put(STATUS, 0, "get", status=1)),
@@ -163,33 +157,25 @@ FAULTS = (
     fault(
         "add-sets",
         "add sets",
-        found(
-            "add/present",
-        ),
+        found("add/present"),
         request=becomes("add", "set"),
     ),
     fault(
         "replace-sets",
         "replace sets",
-        found(
-            "replace/missing",
-        ),
+        found("replace/missing"),
         request=becomes("replace", "set"),
     ),
     fault(
         "append-prepends",
         "append prepends",
-        found(
-            "append/present",
-        ),
+        found("append/present"),
         request=becomes("append", "prepend"),
     ),
     fault(
         "prepend-appends",
         "prepend appends",
-        found(
-            "prepend/present",
-        ),
+        found("prepend/present"),
         request=becomes("prepend", "append"),
     ),
     fault(
@@ -208,9 +194,7 @@ FAULTS = (
     fault(
         "incr-ascii",
         "incr ignores the high bytes",
-        found(
-            "incr/wraps",
-        ),
+        found("incr/wraps"),
         reply=body(lambda b: b[:7] + b"\0" if len(b) == 8 else b, "incr"),
     ),
     fault(
@@ -311,9 +295,7 @@ FAULTS = (
     fault(
         "loud-flush",
         "flushq is answered",
-        found(
-            "flushq",
-        ),
+        found("flushq"),
         request=becomes("flushq", "flush"),
     ),
     fault(
@@ -331,17 +313,13 @@ FAULTS = (
     fault(
         "stat-unknown",
         "stat of an unknown word is fine",
-        found(
-            "stat/unknown",
-        ),
+        found("stat/unknown"),
         reply=put(STATUS, 0, "stat", status=1),
     ),
     fault(
         "unknown",
         "an unknown opcode is invalid",
-        found(
-            "unknown/opcode",
-        ),
+        found("unknown/opcode"),
         reply=put(STATUS, 4, status=0x81),
     ),
     fault(
@@ -353,34 +331,26 @@ FAULTS = (
     fault(
         "too-large",
         "too large is out of memory",
-        found(
-            "set/too-large",
-        ),
+        found("set/too-large"),
         reply=put(STATUS, 0x82, status=3),
     ),
     fault(
         "flush-delay",
         "flush ignores its delay",
-        found(
-            "flush/delay",
-        ),
+        found("flush/delay"),
         request=body(lambda b: bytes(4), "flush"),
     ),
     fault(
         "flush",
         "flush does nothing",
-        found(
-            "flush/all",
-        ),
+        found("flush/all"),
         request=becomes("flush", "noop"),
         reply=frames(lambda f, b: ([*f[:OPCODE], OPCODES["flush"] if f[OPAQUE] == 1 else f[OPCODE], *f[KEY:]], b)),
     ),
     fault(
         "version",
         "version is empty",
-        found(
-            "version",
-        ),
+        found("version"),
         reply=frames(
             lambda f, b: ([*f[:OPCODE], OPCODES["noop"], *f[KEY:]], b) if f[OPCODE] == OPCODES["version"] else (f, b)
         ),
@@ -425,9 +395,7 @@ FAULTS = (
     fault(
         "cas-missing-append",
         "an append to nothing, with a unique, answers not found",
-        found(
-            "append/cas-missing",
-        ),
+        found("append/cas-missing"),
         reply=put(STATUS, 1, "append", status=5),
     ),
     fault(
@@ -463,9 +431,7 @@ FAULTS = (
     fault(
         "delete-unique",
         "a delete answers a unique",
-        found(
-            "delete/no-unique",
-        ),
+        found("delete/no-unique"),
         reply=put(CAS, 77, "delete", status=0),
     ),
     fault(
@@ -477,9 +443,7 @@ FAULTS = (
     fault(
         "sasl",
         "sasl-list is answered without SASL",
-        found(
-            "sasl/off",
-        ),
+        found("sasl/off"),
         reply=put(STATUS, 0, "sasl-list", status=0x81),
     ),
 )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-import socket
-import struct
 
 import pytest
 
@@ -18,40 +15,6 @@ from tests.conformance.rogue import Behaviour
 from tests.peer import memcached
 
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-
-
-def every_second() -> Behaviour:
-    """Resets every second connection."""
-    count = itertools.count()
-
-    def behave(client: socket.socket) -> None:
-        if next(count) % 2:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        else:
-            rogue.answering(b"ERROR\r\n")(client)
-
-    return behave
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("behaviour", "sentence"),
-    [
-        (rogue.one_late, "it answered nothing to `get` for 3 s"),
-        (rogue.nuls, "it answers `set` with \\x00"),
-        (rogue.half_close, "it closed the connection when asked `set`"),
-        (rogue.ahead, "it speaks first, with END"),
-        (every_second(), "mcconform: "),  # it closes, cannot be talked to, or resets: as the race goes
-    ],
-)
-def test_what_is_no_use_ends_with_one_sentence(
-    behaviour: Behaviour, sentence: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with rogue.rogue(behaviour) as where:
-        assert main([str(where)]) == UNREACHABLE
-    told = capsys.readouterr()
-    assert (told.out, told.err.count("\n")) == ("", 1)
-    assert sentence in told.err
 
 
 def test_what_a_server_says_of_itself_does_not_reach_the_terminal() -> None:

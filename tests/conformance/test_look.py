@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -31,6 +33,19 @@ def redis(client: socket.socket) -> None:
         client.sendall(b"-ERR unknown command\r\n")
 
 
+def every_second() -> Behaviour:
+    """Resets every second connection."""
+    count = itertools.count()
+
+    def behave(client: socket.socket) -> None:
+        if next(count) % 2:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            rogue.answering(b"ERROR\r\n")(client)
+
+    return behave
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("behaviour", "sentence"),
@@ -43,6 +58,11 @@ def redis(client: socket.socket) -> None:
         (rogue.flood, "it answers `get` of a missing key with xxxx"),
         (rogue.garbage, "it answers `get` of a missing key with"),
         (rogue.half_answer, "it answers `get` of a missing key with VALUE"),
+        (rogue.one_late, "it answered nothing to `get` for 3 s"),
+        (rogue.nuls, "it answers `set` with \\x00"),
+        (rogue.half_close, "it closed the connection when asked `set`"),
+        (rogue.ahead, "it speaks first, with END"),
+        (every_second(), "mcconform: "),  # it closes, cannot be talked to, or resets: as the race goes
     ],
 )
 def test_what_is_no_use_ends_with_one_sentence(
