@@ -243,7 +243,9 @@ def verdict(results: Sequence[Result]) -> str:
 def told(result: Result) -> str:
     """A cause in a few words."""
     assert result.failure
-    wanted, got = (show(text.split(b"\n")[0][:80]) for text in (result.failure.wanted, result.failure.got))
+    wanted, got = (
+        show(text.split(b"\n")[0].rstrip(b"\r")[:80]) for text in (result.failure.wanted, result.failure.got)
+    )
     return (
         f"wanted {wanted}, came {got or 'nothing'} ({result.case.id})" if wanted else f"came {got} ({result.case.id})"
     )

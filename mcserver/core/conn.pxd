@@ -421,17 +421,18 @@ cdef inline bint save_text(Conn* c) noexcept nogil:
     cdef uint64_t kept
     if c.text_len == 0 or c.text == NULL or c.line != NULL:
         return 1
-    kept = get64(&c.store.in_kept) + c.text_len
+    kept = add64(&c.store.in_kept, <int64_t> c.text_len)        # first taken, then looked at: other threads take, too
     if c.text_len > IN_SIZE and kept > c.store.in_most + c.in_cap:      # its own buffer will be given back
+        add64(&c.store.in_kept, -<int64_t> c.text_len)
         add64(&c.store.in_refused, 1)
         return 0
     copy = <char*> malloc(c.text_len)
     if copy == NULL:
+        add64(&c.store.in_kept, -<int64_t> c.text_len)
         return 0
     memcpy(copy, c.text, c.text_len)
     c.line = copy
     c.line_size = c.text_len
-    add64(&c.store.in_kept, <int64_t> c.line_size)
     c.text = copy
     return 1
 

@@ -549,20 +549,23 @@ cdef inline void resume(Conn* c) noexcept nogil:
 cdef inline bint more_room(Conn* c) noexcept nogil:
     # The line that is being read is long: room for another read behind it. 0: the connection is closed instead.
     cdef char* grown
+    cdef size_t more = c.in_cap + IN_SIZE
     if c.in_cap - c.in_len >= IN_SIZE:
         return 1
-    if get64(&c.store.in_kept) + c.in_cap + IN_SIZE > c.store.in_most:      # a line without an end, among many
+    if add64(&c.store.in_kept, <int64_t> more) > c.store.in_most:       # a line without an end, among many
+        add64(&c.store.in_kept, -<int64_t> more)
         add64(&c.store.in_refused, 1)
         if not (c.out_len or c.blocked or c.binary):
             send_now(c, WIRE_NO_MEMORY_REQUEST, strlen(WIRE_NO_MEMORY_REQUEST), 0)
         gone(c)
         return 0
-    grown = <char*> realloc(c.in_buf, 2 * c.in_cap + IN_SIZE)
+    grown = <char*> realloc(c.in_buf, c.in_cap + more)
     if grown == NULL:
+        add64(&c.store.in_kept, -<int64_t> more)
         gone(c)
         return 0
     c.in_buf = grown
-    in_capacity(c, 2 * c.in_cap + IN_SIZE)
+    c.in_cap += more
     return 1
 
 

@@ -101,3 +101,42 @@ def test_overwrites_of_another_size_each_time(mib: int) -> None:
     assert client.engine.stats()["store_no_memory"] == 0
     check_figures(client.engine)
     check_lists(client.engine)
+
+
+def rounds(client: Client, largest: int, turns: int) -> None:
+    """Values of all sizes by turns, the largest among them, in a memory full of others: each is taken, and there at once."""
+    chance = random.Random(10)
+    for i in range(turns):
+        size = largest if i % 7 == 0 else int(largest ** chance.random())
+        stores(client, b"r%d" % i, size)
+        assert client.get(b"r%d" % i) == b"x" * size
+        if i % 100 == 50:
+            client.engine.set_segmented(i % 200 == 50)
+            client.engine.advance(1)
+            settle(client.engine)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mib", [2, 3])
+@pytest.mark.parametrize("largest", [1024, 64 << 10, MIB])
+@pytest.mark.parametrize("classes", [{}, {"chunk_size": 1, "growth_factor": 1.01}])
+def test_any_size_in_a_small_memory_however_it_is_cut(mib: int, largest: int, classes: dict[str, float]) -> None:
+    """Whatever the memory is full of, any value that -I allows is stored, and each class goes on to hold some."""
+    choices = itertools.product((1024, largest), (True, False), (True, False), ("requests", "bytes"))
+    for slab_chunk_max, segmented, maintained, room_for in choices:
+        client = fresh(
+            memory_limit=mib * MIB,
+            item_size_max=largest,
+            slab_chunk_max=slab_chunk_max,
+            segmented=segmented,
+            maintained=maintained,
+            room_for=room_for,
+            **classes,
+        )
+        fill(client, b"f", 10, 3000 * mib)
+        other = Client(client.engine)
+        assert other.send(b"set announced 0 0 %d\r\n" % (largest - 200)) == b""
+        rounds(client, largest - 200, 60)
+        assert client.engine.slab_stats()[2] <= mib * MIB
+        check_figures(client.engine)
+        check_lists(client.engine)
