@@ -66,6 +66,8 @@ class Budget:
 
     def saw(self, writer: str, acknowledgements: int, now: int, version: int = 0) -> None:
         """The log shows an entry, by this server or another, and so many will acknowledge it at once."""
+        if version < self._read:  # the log went back: what we appended to it before will never be seen
+            self._own.clear()
         self._read = version
         while self._own and self._own[0] <= version:
             self._own.popleft()

@@ -102,6 +102,7 @@ class Cells:
         self._parted: tuple[str, int, tuple[str, ...]] | None = None  # of what `_part` was made
         self._part: tuple[int, list[str]] = 0, []  # our cell, and who is in it
         self._wanted: list[int] = []  # versions for which somebody waits, lowest first
+        self.reached: Callable[[], int] = lambda: UNKNOWN  # what this server itself has applied
         self._due = 0  # when the sheet is to be written though nobody waits
         self._asked_at: int | None = None
         self._wants_figures = False
@@ -151,14 +152,21 @@ class Cells:
     def want(self, number: int) -> None:
         """Somebody waits until everybody has applied this version."""
         if self.many:
+            self._forget_above(number)
             self._wanted.append(number)
             self.wake.set()
+
+    def _forget_above(self, number: int) -> None:
+        """A version above what we have applied since is one of a log that went back: nobody would ever reach it."""
+        while self._wanted and self._wanted[-1] > number:
+            self._wanted.pop()
 
     async def step(self) -> None:
         """One look at our cell, if we write for it; then waits until there is something to look for."""
         context, settings = self._context, self._context.settings
         if self._wants_figures:
             await self._read_all()
+        self._forget_above(self.reached())
         cell, names = self._mine() if self._membership.format >= 2 else (0, [])
         if not names or self._membership.synced_session != context.zk.session:
             del self._wanted[:-1]  # the newest is for whoever becomes the writer: it may be this server

@@ -63,6 +63,7 @@ class Node:
         self._resumed = False
         self._rates = Rates(context.now(), 0, 0, 0)
         self.reader.on_need_ack = self.cells.want
+        self.cells.reached = lambda: self.reader.applied
         self.reader.on_meta = appender.learn
         self.reader.measure = self._measure
         self.membership.on_seen.append(self.cells.wake)

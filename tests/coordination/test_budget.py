@@ -235,3 +235,13 @@ def test_a_share_by_the_number_of_members_is_caught(monkeypatch: pytest.MonkeyPa
     fleet = Fleet([60.0, *[0.0] * 49], 100.0)
     fleet.run(20)
     assert median(fleet.members[0].took) > 1.5 * APPEND
+
+
+def test_what_was_appended_to_a_log_that_went_back_counts_no_more() -> None:
+    """Its versions are far above those of the restored log: they would count as thousands of appends not yet seen."""
+    one = Budget(100.0, 1e6, 0)
+    one.saw("m", 0, 0, 50_000)
+    one.appended(50_001)
+    one.saw("m", 0, 5 * SECOND, 10)
+    assert one.used(1, 5 * SECOND) < 2
+    assert one.wait("m", 1, 5 * SECOND) == 0

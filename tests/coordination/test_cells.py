@@ -173,6 +173,30 @@ def test_a_spoilt_sheet_is_left_out_and_written_again() -> None:
     assert answer.done()
 
 
+@pytest.mark.slow
+def test_a_version_that_a_restored_log_has_not_is_waited_for_no_more() -> None:
+    """Its number would come only when the log has grown as long again: the writers looked for it until then."""
+    fleet = large(9, max_stale=1.6, ack_timeout=3.0)
+    fleet.run(1600)
+    one, length = fleet.hosts[0], len(fleet.ensemble.log)
+    stopped = next(host for host in fleet.hosts[1:] if host not in writers(fleet))
+    stopped.process.pause(0.5e9)
+    for n in range(20):
+        tell(one, b"k%d" % n, Level.APPLIED)
+        fleet.run(20)
+    lost = max(host.node.reader.applied for host in fleet.hosts)
+    assert any(lost in host.node.cells._wanted for host in fleet.hosts)
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(length)
+    fleet.run(2000)
+    assert not any(host.node.cells._wanted for host in fleet.hosts)
+    answer = tell(one, b"k", Level.APPLIED)
+    fleet.run(700)  # half of max_stale, after which the records themselves are asked, is later
+    assert answer.done()
+    assert answer.error is None
+    assert answer.result < lost
+
+
 # Reads ----------------------------------------------------------------------------------------------------------------------
 
 
