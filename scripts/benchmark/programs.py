@@ -47,11 +47,13 @@ class Program:
         more: Sequence[str] = (),
         stderr: int | None = None,
         tls: ssl.SSLContext | None = None,
+        whole: bool = True,
     ) -> Iterator[Server]:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
         `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
-        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z.
+        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z. `whole`: waits until
+        everything is answered, so that everything is loaded.
         """
         flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:
@@ -63,7 +65,10 @@ class Program:
             env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
         ) as process:  # fmt: skip
             try:
-                yield self._started(process, Path(folder, "ports"), tls)
+                server = self._started(process, Path(folder, "ports"), tls)
+                if whole:
+                    server.stats()
+                yield server
             except (BenchError, OSError) as error:
                 log.seek(0)
                 raise BenchError(f"{error}; its last words: {log.read()[-500:].decode(errors='replace')}") from error
