@@ -95,6 +95,7 @@ class Server:
         self._early = early
         self._cluster: Cluster | None = None
         self._stopping: asyncio.Future[bool]
+        self._signal = ""
 
     async def serve(self) -> None:
         """Returns when the server was asked to end and has drained."""
@@ -139,8 +140,6 @@ class Server:
         signals.unblock()
         self._manager.ready(self._loop, f"serving {len(self._listeners + self._sockets.datagrams)} sockets")
         self.graceful = await self._stopping
-        if self.graceful:
-            log.info("Gracefully stopping")
         await self._end()
 
     def _wait_at(self, door: socket.socket) -> None:
@@ -206,7 +205,8 @@ class Server:
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
 
     def _signalled(self, number: signal.Signals, graceful: bool) -> None:
-        log.info("%s: ending", number.name)
+        if not self._stopping.done():
+            self._signal = number.name
         self._stop(graceful)
 
     def _stop(self, graceful: bool) -> None:
@@ -268,6 +268,10 @@ class Server:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
         connections.close_listeners()
+        if self._signal:  # who reads this finds the doors closed
+            log.info("%s: ending", self._signal)
+        if self.graceful:
+            log.info("Gracefully stopping")
         connections.stop_reading()
         if self._cluster is not None:
             with contextlib.suppress(TimeoutError):
