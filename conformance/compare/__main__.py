@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib import resources
+from math import inf
 from random import Random
 
 from ..look import UnfitError, look
@@ -116,12 +117,12 @@ def classic(writes: list[Write]) -> list[Write]:
     return [commands for commands in kept if commands]
 
 
-def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: int) -> Tally:
-    """Plays streams for so long, and prints each difference; `limit` is how many end the run."""
+def compare(pair: Pair, unwanted: Unwanted, seconds: float, seed: int, limit: int, streams: float = inf) -> Tally:
+    """Plays streams for so long, or so many, and prints each difference; `limit` is how many of them end the run."""
     tally = Tally()
     deadline = time.monotonic() + seconds
     with contextlib.suppress(KeyboardInterrupt):  # what was done until then counts
-        while time.monotonic() < deadline and tally.differences < limit:
+        while time.monotonic() < deadline and tally.streams < streams and tally.differences < limit:
             number = seed + tally.streams
             writes = stream(Random(number)) if pair.meta else classic(stream(Random(number)))
             writes = sift(writes, unwanted, tally)
@@ -158,7 +159,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """0 when the two never differed, 1 when they did, 2 for wrong options, 3 when one cannot be reached, or compared."""
     options = argparse.ArgumentParser(prog="python -m conformance.compare", description=__doc__)
     options.add_argument("servers", nargs=2, metavar="HOST:PORT | unix:PATH | COMMAND")
-    options.add_argument("--seconds", type=seconds, default=10.0, metavar="N")
+    options.add_argument(
+        "--seconds",
+        type=seconds,
+        metavar="N",
+        help="how long streams are played (10; without end if --streams is given)",
+    )
+    options.add_argument("--streams", type=int, metavar="N", help="how many are played, the same on any machine")
     options.add_argument(
         "--seed", type=int, default=0, metavar="S", help="the number of the first stream (%(default)d)"
     )
@@ -169,6 +176,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = options.parse_args(argv)
     if given.limit < 1:
         options.error("--limit must be at least 1")
+    if given.streams is not None and given.streams < 1:
+        options.error("--streams must be at least 1")
+    if given.seconds is None:
+        given.seconds = 10.0 if given.streams is None else inf
     with ExitStack() as stack:
         try:
             first, second = (_server(text, stack) for text in given.servers)
@@ -179,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         begun = time.monotonic()
         pair = Pair(first, second, given.timeout, meta=meta and too)
         stack.callback(pair.close)
-        tally = compare(pair, filters(one, other), given.seconds, given.seed, given.limit)
+        tally = compare(pair, filters(one, other), given.seconds, given.seed, given.limit, given.streams or inf)
         took = time.monotonic() - begun
     for why, count in tally.left_out.most_common():
         print(f"left out {count} commands: {why}")

@@ -3,12 +3,15 @@
 # Owns what counts as a number and when a change happens in place. Must never know how a reply is spelled.
 
 from libc.stdint cimport int64_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 from .memory cimport *
 from .store cimport *
 from .items cimport *
 from .text cimport read_c_number, write_u64
-from .values cimport item_alloc, item_replace
+from .values cimport item_alloc, item_replace, value_begin, value_is_read, value_pad
+
+cdef enum:
+    NUMBER_MOST = 256           # bytes, blanks before it included, of which a number is read
 
 cdef enum Delta:
     D_OK
@@ -25,13 +28,18 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
     cdef int64_t number
     cdef uint64_t value
     cdef char digits[24]
+    cdef char text[NUMBER_MOST]
+    cdef uint64_t length
     cdef int n, error = 0
     cdef uint32_t new
-    if it.nbytes == 0 or it.state & S_LARGE:
-        return D_NON_NUMERIC
+    if it.nbytes == 0 or size_of(s, it) > s.slab_chunk_max:
+        return D_NON_NUMERIC    # before the unique is looked at
     if cas_given and cas and it.cas != cas:
         return D_EXISTS
-    if not read_c_number(value_of(it), it.nbytes, 0, &number):
+    length = value_begin(s, it, text, NUMBER_MOST)
+    if length < it.nbytes:
+        text[length - 1] = c'x'     # a number must have ended
+    if not read_c_number(text, length, 0, &number):
         return D_NON_NUMERIC
     value = <uint64_t> number
     if incr:
@@ -43,9 +51,8 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
     result[0] = value
     n = write_u64(digits, value)
     explicit = explicit if explicit and s.use_cas else new_cas(s)
-    if <uint32_t> n <= it.nbytes and it.refs == 0:
-        memcpy(value_of(it), digits, n)
-        memset(value_of(it) + n, c' ', it.nbytes - n)
+    if <uint32_t> n <= it.nbytes and not value_is_read(s, it):
+        value_pad(s, it, digits, n)
         it.cas = explicit
         item_update(s, h[0], it)
         return D_OK

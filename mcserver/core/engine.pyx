@@ -256,6 +256,7 @@ cdef class Engine:
         if protocol not in PROTOCOLS:
             raise ValueError("protocol is auto-negotiate, ascii or binary")
         s.protocol = PROTOCOLS[protocol]
+        s.slab_chunk_max = slab_chunk_max
         s.automove = 1
         s.attempt = 1
         s.hot_pct = hot_lru_pct

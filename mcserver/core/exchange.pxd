@@ -18,16 +18,20 @@ cdef enum:
     JUDGED_LEAST = 64           # hits and stores without which nothing is judged
     IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
     IDLE_LEAST = 32             # if that is enough to tell,
-    IDLE_LONG = 6               # while so many sixteenths of the memory were stored,
+    IDLE_LONG = 6               # while so many sixteenths of the memory were stored, and twice as many as the last time that
+    SPELL_MOST = 16             # what it had kept was used again after all (but after so many that is no habit),
     IDLE_FACTOR = 256           # then its pages go first
+    DOUBT = 32                  # new items as good as WANTED that every class is taken to have had
 
 cdef extern from *:
     """
-    #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be */
+    #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be, */
+    #define WANTED 0.05         /* if so many of the class's new items are used, or come back; of fewer less, */
+    #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
     #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
     #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
     """
-    const double NEW_WORTH, MARGIN, YOUNGEST
+    const double NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
 
 
 cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) noexcept nogil:
@@ -53,6 +57,12 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) n
     return worth
 
 
+cdef inline double new_worth(Recent* r) noexcept nogil:
+    # What an unused new item is worth beside a used one of its age: what the class's new items have shown lately.
+    cdef double share = (r.wanted + DOUBT * WANTED) / (r.came + DOUBT) / WANTED
+    return NEW_WORTH * (1 if share > 1 else NEW_LEAST if share < NEW_LEAST else share)
+
+
 cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
     # The inverse of the worth of a byte of the class's next page of victims; 0 if it has no items that could leave.
     cdef Lru* l = s.lru[cls]
@@ -76,7 +86,7 @@ cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
     if from_hot < 0:
         from_hot = 0
     if from_hot > 0:
-        worth = from_hot * NEW_WORTH * worth_at_end(s, l[HOT].tail, from_hot, hot)
+        worth = from_hot * new_worth(&s.recent[cls]) * worth_at_end(s, l[HOT].tail, from_hot, hot)
     if page > from_hot:
         worth += (page - from_hot) * worth_at_end(s, l[COLD].tail, page - from_hot, ring)
     if worth <= 0:
@@ -109,6 +119,7 @@ cdef inline void judge(Store* s) noexcept nogil:
                 r.idle += turns
                 s.ready[i].known = 0
         elif r.idle:
+            r.spell = 0 if r.hits <= r.stores else SPELL_MOST if r.idle > SPELL_MOST else r.idle
             r.idle = 0
             s.ready[i].known = 0
         r.hits = 0
@@ -133,7 +144,7 @@ cdef inline double readiness(Store* s, int cls) noexcept nogil:
         if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < oldness:
             return r.value
     r.value = readiness_now(s, cls)
-    if s.recent[cls].idle >= IDLE_LONG:
+    if s.recent[cls].idle >= IDLE_LONG and s.recent[cls].idle > 2 * s.recent[cls].spell:
         r.value *= IDLE_FACTOR
     r.at = s.clock
     r.gone = s.gone[cls]

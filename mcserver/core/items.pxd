@@ -234,8 +234,10 @@ cdef inline void item_replace(Store* s, uint32_t old, uint32_t new, uint64_t hv)
         if list_id(was.seg & SEG_MASK) == COLD:
             seg = WARM if uses else COLD
         item_unlink(s, old, hv)
-    elif s.segmented and ghost_take(&s.ghosts, hv, it.cls, s.evicted[it.cls], list_items(s, it.cls)):
-        seg = COLD
+    elif s.segmented:
+        if ghost_take(&s.ghosts, hv, it.cls, s.evicted[it.cls], list_items(s, it.cls)):
+            seg = COLD
+        count_new(s, it.cls, seg == COLD)
     item_link(s, new, hv, seg, uses)
     curve_store(s, it, hv)
     item_release(s, new)

@@ -15,6 +15,7 @@ cdef enum:
     USES_MOST = 3
     HOT_PART = 2                # the FIFO needs half of what memcached's HOT is given (hot_lru_pct)
     TRIES = 256                 # items that are passed over at an end before another must leave
+    LEARNT = 256                # new items from which is learnt what new ones are worth; as many as the class has, if it has more
 
 
 cdef inline uint64_t size_of(Store* s, Item* it) noexcept nogil:
@@ -103,7 +104,9 @@ cdef inline void item_bump(Store* s, uint32_t h, Item* it) noexcept nogil:
     if uses == USES_MOST:
         return
     it.seg += G_USE
-    if seg == COLD:
+    if seg == HOT and uses == 0:
+        s.recent[it.cls].wanted += 1
+    elif seg == COLD:
         l = s.lru[it.cls]
         n = size_of(s, it)
         it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | WARM)
@@ -124,6 +127,16 @@ cdef inline void item_update(Store* s, uint32_t h, Item* it) noexcept nogil:
 cdef inline uint32_t list_items(Store* s, int cls) noexcept nogil:
     cdef Lru* l = s.lru[cls]
     return l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
+
+
+cdef inline void count_new(Store* s, int cls, bint returns) noexcept nogil:
+    # A key comes that was not there; `returns`: it left not long ago.
+    cdef Recent* r = &s.recent[cls]
+    r.came += 1
+    r.wanted += returns
+    if r.came > LEARNT and r.came > list_items(s, cls):
+        r.came //= 2
+        r.wanted //= 2
 
 
 cdef inline bint hot_is_next(Store* s, int cls) noexcept nogil:

@@ -149,6 +149,9 @@ cdef struct Recent:
     uint32_t hits
     uint32_t stores
     uint32_t idle               # sixteenths of the memory that were stored since it was found to be hardly used
+    uint32_t spell              # how long it was idle when what it had kept was used again
+    uint32_t came               # keys that were not there when they were stored
+    uint32_t wanted             # of them: used while new, or stored again soon after they had left
 
 # A page on its way from one class to another (slices.pxd).
 cdef struct Mover:
@@ -203,6 +206,7 @@ cdef struct Store:
     # settings
     uint64_t memory_limit
     uint64_t item_size_max
+    uint64_t slab_chunk_max     # memcached keeps larger items in pieces; ours are smaller (memory.pxd)
     bint evictions
     bint use_cas
     bint segmented

@@ -5,7 +5,7 @@
 # nobody who reads or fills it ever starts again from the first piece.
 
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcpy, memmove
+from libc.string cimport memcpy, memmove, memset
 from .memory cimport *
 from .store cimport *
 from .items cimport *
@@ -232,6 +232,62 @@ cdef inline void value_read(Store* s, Item* it, char* to) noexcept nogil:
         to += n
         left -= n
         h = p.h_next
+
+
+cdef inline uint64_t value_begin(Store* s, Item* it, char* to, uint64_t most) noexcept nogil:
+    # The value's first bytes, at most so many; returns how many.
+    cdef uint32_t h
+    cdef Item* p
+    cdef uint64_t done = 0, n
+    if most > it.nbytes:
+        most = it.nbytes
+    if not it.state & S_LARGE:
+        memcpy(to, value_of(it), most)
+        return most
+    h = first_piece(it)
+    while done < most:
+        p = item_at(&s.arena, h)
+        n = p.nbytes if p.nbytes < most - done else most - done
+        memcpy(to + done, <char*> p + HEADER, n)
+        done += n
+        h = p.h_next
+    return most
+
+
+cdef inline bint value_is_read(Store* s, Item* it) noexcept nogil:
+    # Whether somebody is sending it, or a piece of it that an older value had, so that no byte of it may change.
+    cdef uint32_t h
+    if it.refs or not it.state & S_LARGE:
+        return it.refs != 0
+    h = first_piece(it)
+    while h:
+        if item_at(&s.arena, h).refs:
+            return 1
+        h = item_at(&s.arena, h).h_next
+    return 0
+
+
+cdef inline void value_pad(Store* s, Item* it, const char* text, uint64_t n) noexcept nogil:
+    # Becomes this text, and blanks up to the length that it has; nobody may be reading it.
+    cdef uint32_t h
+    cdef Item* p
+    cdef uint64_t left = it.nbytes, here, own
+    cdef char* at
+    h = first_piece(it) if it.state & S_LARGE else 0
+    while left:
+        here = left
+        at = value_of(it)
+        if h:
+            p = item_at(&s.arena, h)
+            here = p.nbytes if p.nbytes < left else left
+            at = <char*> p + HEADER
+            h = p.h_next
+        own = n if n < here else here
+        memcpy(at, text, own)
+        memset(at + own, c' ', here - own)
+        text += own
+        n -= own
+        left -= here
 
 
 cdef inline uint32_t piece_wider(Store* s, uint32_t h, uint32_t more, bint front, int* error) noexcept nogil:

@@ -116,9 +116,15 @@ def test_an_excuse_needs_the_number_in_the_stream() -> None:
     assert not excused([["set {a} 0 0 20\\r\\n18446744073709551615\\r\\n"]], Difference(0, b"9\r\n", b"8\r\n"))
 
 
+def test_who_speaks_http_may_be_told() -> None:
+    told = Difference(0, b"<closed>", b"HTTP/1.0 400 Bad Request\r\n\r\n<closed>")
+    assert excused([["POST / HTTP/1.0\\r\\n"]], told)
+    assert not excused([["mn\\r\\n"]], told)
+
+
 @pytest.mark.slow
 def test_two_memcached_do_not_differ(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([PEER, PEER, "--seconds", "4", "--seed", "500000"]) == SAME
+    assert main([PEER, PEER, "--streams", "1500", "--seed", "500000"]) == SAME
     assert "0 differences" in capsys.readouterr().out
 
 
@@ -129,7 +135,7 @@ def test_a_fault_is_found_and_shrunk(name: str, capsys: pytest.CaptureFixture[st
     options = ("-o", "no_lru_maintainer,no_lru_crawler")
     with memcached(*options) as right, memcached(*options) as behind:
         proxy = Proxy(Address(*behind), fault)
-        code = main([str(Address(*right)), str(proxy.address), "--seconds", "20", "--limit", "1"])
+        code = main([str(Address(*right)), str(proxy.address), "--streams", "4000", "--limit", "1"])
         proxy.close()
     out = capsys.readouterr().out
     assert code == DIFFERENT
@@ -151,9 +157,9 @@ def test_without_meta_a_fault_is_found_and_shrunk_too(capsys: pytest.CaptureFixt
     options = ("-o", "no_lru_maintainer,no_lru_crawler")
     with memcached(*options) as first, memcached(*options) as second:
         sides = [Proxy(Address(*first), right), Proxy(Address(*second), behind)]
-        code = main([*(str(side.address) for side in sides), "--seconds", "20", "--limit", "1"])
+        code = main([*(str(side.address) for side in sides), "--streams", "4000", "--limit", "1"])
         sides.append(Proxy(Address(*second), right))
-        same = main([str(sides[0].address), str(sides[2].address), "--seconds", "1"])
+        same = main([str(sides[0].address), str(sides[2].address), "--streams", "300"])
         for side in sides:
             side.close()
     out = capsys.readouterr().out

@@ -79,6 +79,7 @@ def test_a_command_that_no_shell_would_take(arguments: list[str], capsys: pytest
         (["compare", NOWHERE, NOWHERE, "--seconds", "nan"], "nan: wanted seconds"),
         (["compare", NOWHERE, NOWHERE, "--timeout", "0"], "0: wanted seconds"),
         (["compare", NOWHERE, NOWHERE, "--limit", "0"], "--limit must be at least 1"),
+        (["compare", NOWHERE, NOWHERE, "--streams", "0"], "--streams must be at least 1"),
         (["report", "/none"], "cannot read /none: No such file or directory"),
         (["report", "."], "cannot read .: Is a directory"),
         (["report", "/dev/null"], "/dev/null is not what --json writes"),

@@ -117,6 +117,47 @@ def test_a_set_that_is_read_once_in_a_third_of_the_memorys_turn_stays() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("mib", [2, 8])
+@pytest.mark.parametrize(
+    ("size", "scan", "part"), [(3000, 50, 8), (12_000, 50, 32), (1000, 50, 8), (12_000, 600, 8), (300, 20, 8)]
+)
+def test_a_set_that_is_read_between_bursts_of_small_keys_stays(mib: int, size: int, scan: int, part: int) -> None:
+    """A sixth of the memory, read before each burst; an LRU of the whole memory would keep it, too."""
+    client = fresh(memory_limit=mib * MIB)
+    keys = mib * MIB // 6 // (size + 60)
+    burst = mib * MIB // part // scan
+    fill(client, b"r", size, keys)
+    used = b"".join(b"mg r%d\r\n" % i for i in range(keys))
+    for n in range(12):
+        client.send(used)
+        client.send(b"".join(b"ms s%d %d q\r\n%b\r\n" % (n * burst + i, scan, b"s" * scan) for i in range(burst)))
+    assert client.engine.stats()["evictions"] > 0, "nobody had to leave"
+    assert held(client, b"r", keys) == keys
+
+
+@pytest.mark.slow
+def test_a_class_whose_new_items_were_no_use_gets_its_memory_back() -> None:
+    """A long scan has shown that nobody wants what is new there; then its keys are read again and again."""
+    client, never = fresh(memory_limit=8 * MIB), fresh(memory_limit=8 * MIB)
+    for each, scanned in ((client, True), (never, False)):
+        fill(each, b"r", 3000, 500)
+        for n in range(8):
+            each.send(b"".join(b"mg r%d\r\n" % i for i in range(500)))
+            fill(each, b"s%d-" % n if scanned else b"s", 50, 10_000)
+        chance = random.Random(3)
+        weights = list(accumulate(1 / (i + 1) ** 0.8 for i in range(60_000)))
+        hits = 0
+        for i in chance.choices(range(60_000), cum_weights=weights, k=100_000):
+            if each.get(b"z%d" % i) is None:
+                each.set(b"z%d" % i, b"z" * 50)
+            else:
+                hits += 1
+        if scanned:
+            after_scan = hits
+    assert after_scan >= hits - 1000, (after_scan, hits)
+
+
+@pytest.mark.slow
 def test_a_read_that_says_so_is_no_use() -> None:
     assert kept(4, 2000, "mg u", "same", 30, 1000) == 0
 

@@ -15,6 +15,7 @@ USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
 GRAIN = 16  # requests while the clock of traffic moves once
 SAMPLE, NEW_WORTH, YOUNGEST = 16, 0.3, 0.95
+WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 256  # what new items are worth by what others have shown
 
 
 @dataclass(eq=False)
@@ -53,6 +54,8 @@ class SlabClass:
     ghosts: dict[bytes, int] = field(default_factory=dict)  # key: evictions when it left
     evicted: int = 0
     gone: int = 0  # items that left, for whatever reason
+    came: int = 0  # keys that were not there when they were stored
+    wanted: int = 0  # of them: used while new, or stored again soon after they had left
     ready: Ready | None = None
 
     def items(self) -> Iterator[Item]:
@@ -159,6 +162,7 @@ class Policy:
             c.move(item, item.segment)
         elif item.uses < USES_MOST:
             item.uses += 1
+            c.wanted += item.segment == HOT and item.uses == 1
             if item.segment == COLD:
                 item.segment = WARM
                 self.counts["moves_to_warm"] += 1
@@ -239,6 +243,11 @@ class Policy:
             left = c.ghosts.pop(key, None)
             if left is not None and c.evicted - left < sum(1 for _ in c.items()):
                 segment = COLD
+            c.came += 1
+            c.wanted += segment == COLD
+            if c.came > LEARNT and c.came > sum(1 for _ in c.items()):
+                c.came //= 2
+                c.wanted //= 2
         if not self.segmented:
             segment, item.uses = COLD, 0
         elif self.temporary_ttl >= 0 and expires and expires - self.second <= self.temporary_ttl:
@@ -365,7 +374,8 @@ class Policy:
             return c.chunk / self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP])) if c.lists[TEMP] else 0.0
         page = min(max(c.page / c.chunk, 1), items)
         from_hot = min(max(len(hot) - (items - page) * self.hot_pct / 200, page - len(ring), 0), page, len(hot))
-        worth = from_hot * NEW_WORTH * self.worth_at_end(hot, from_hot)
+        shown = (c.wanted + DOUBT * WANTED) / (c.came + DOUBT) / WANTED
+        worth = from_hot * NEW_WORTH * min(max(shown, NEW_LEAST), 1) * self.worth_at_end(hot, from_hot)
         worth += (page - from_hot) * self.worth_at_end(ring, page - from_hot)
         return page * c.chunk / worth if worth > 0 else 0.0
 

@@ -13,6 +13,6 @@ def test_random_streams_are_answered_as_memcached_answers_them(
     start: Start, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = start("-o", "no_lru_maintainer,no_lru_crawler")
-    assert main([MEMCACHED, f"127.0.0.1:{server.port}", "--seconds", "8", "--seed", "1000"]) == SAME, (
+    assert main([MEMCACHED, f"127.0.0.1:{server.port}", "--streams", "4000", "--seed", "1000"]) == SAME, (
         capsys.readouterr().out
     )
