@@ -96,10 +96,11 @@ cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
 
 cdef inline void judge(Store* s) noexcept nogil:
     # Which classes are hardly used any more, since the sizes have changed: nobody stores in them, and they have few hits for
-    # their bytes (or nobody has: then only stores tell). An item's age alone would keep them for long: small ones, of which a
+    # their bytes (or hardly anybody has: then stores tell). An item's age alone would keep them for long: small ones, of which a
     # page has thousands, seem worth more than the few large ones that there are requests for now.
     cdef int i
     cdef double hits = 0, stores = 0, bytes = 0, uses, own, all_uses
+    cdef bint used
     cdef Recent* r
     cdef uint32_t turns = <uint32_t> (s.recent_bytes * JUDGED // s.memory_limit)
     for i in range(1, s.arena.lists + 1):
@@ -114,7 +115,9 @@ cdef inline void judge(Store* s) noexcept nogil:
         r = &s.recent[i]
         own = <double> list_items(s, i) * s.arena.cls[i].size
         uses = r.hits if hits >= IDLE_LEAST else <double> r.hits + r.stores
-        if uses * IDLE_SHARE * bytes < all_uses * own and <double> r.stores * IDLE_SHARE * bytes < stores * own:
+        used = r.hits > 0 and r.hits * IDLE_SHARE * bytes >= hits * own     # however few the hits are
+        if not used and uses * IDLE_SHARE * bytes < all_uses * own \
+                and <double> r.stores * IDLE_SHARE * bytes < stores * own:
             if all_uses * own >= IDLE_LEAST * bytes:    # of one with few bytes left it can't be told: it stays what it was
                 r.idle += turns
                 s.ready[i].known = 0

@@ -119,7 +119,8 @@ def test_a_set_that_is_read_once_in_a_third_of_the_memorys_turn_stays() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("mib", [2, 8])
 @pytest.mark.parametrize(
-    ("size", "scan", "part"), [(3000, 50, 8), (12_000, 50, 32), (1000, 50, 8), (12_000, 600, 8), (300, 20, 8)]
+    ("size", "scan", "part"),
+    [(3000, 50, 8), (12_000, 50, 32), (1000, 50, 8), (12_000, 600, 8), (300, 20, 8), (60_000, 100, 8)],
 )
 def test_a_set_that_is_read_between_bursts_of_small_keys_stays(mib: int, size: int, scan: int, part: int) -> None:
     """A sixth of the memory, read before each burst; an LRU of the whole memory would keep it, too."""
