@@ -81,7 +81,12 @@ def measure(contest: Contest) -> list[Table]:
     many = table(contest, f"... of a get of many keys: {where}", MANY, (Column(50, 1),))
     large = table(contest, f"... of large values: {where}", LARGE, LARGE_COLUMNS, LARGE_KEYS)
     datagrams = table(
-        contest, f"... by UDP (sockets x datagrams in one write): {where}", UDP, UDP_COLUMNS, more=("-U", "-1"), udp=True
+        contest,
+        f"... by UDP (sockets x datagrams in one write): {where}",
+        UDP,
+        UDP_COLUMNS,
+        more=("-U", "-1"),
+        udp=True,
     )
     return [small, many, large, datagrams]
 

@@ -53,8 +53,8 @@ class Program:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
         `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
-        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z; `login`: if it has -Y.
-        `whole`: waits until everything is answered, so that everything is loaded.
+        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z; `login`: what -Y
+        wants. `whole`: waits until everything is answered, so that everything is loaded.
         """
         flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:

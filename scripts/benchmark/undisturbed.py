@@ -105,10 +105,10 @@ def floods(contest: Contest, p50: Table, p99: Table) -> None:
                     load(plain(server), "fill", keys=KEYS, value=VALUE, depth=50, **asked)
                 pair = (servers[0], servers[1])
                 runs = {}
-                for name in (QUIET, flood):
-                    progress(f"undisturbed: {flood}, {name}")
-                    run = partial(disturbed, contest, name=name, **asked)
-                    runs[name] = interleave(contest.pairs * RUNS_A_PAIR, pair, run)
+                for what in (QUIET, flood):
+                    progress(f"undisturbed: {flood}, {what}")
+                    run = partial(disturbed, contest, name=what, **asked)
+                    runs[what] = interleave(contest.pairs * RUNS_A_PAIR, pair, run)
                 add(p50, flood, "p50_ns", runs[flood], runs[QUIET])
                 add(p99, flood, "p99_ns", runs[flood], runs[QUIET])
 
