@@ -289,7 +289,7 @@ class Config(Settings):
         None, "keep items in this file, on a tmpfs: the next start serves them after SIGUSR1 or `shutdown graceful`"
     )
     large_pages: bool = setting(False, "use large memory pages", effect=Effect.ACCEPTED)
-    lock_memory: bool = setting(False, "lock all memory against swapping", effect=Effect.ACCEPTED)
+    lock_memory: bool = setting(False, "lock all memory against swapping")
 
     room_for: str = setting(
         "requests",
@@ -454,10 +454,6 @@ class Config(Settings):
         if self.num_napi_ids > self.num_threads:
             raise ConfigError(
                 f"Number of napi_ids({self.num_napi_ids}) cannot be greater than number of threads({self.num_threads})"
-            )
-        if self.take_over is not None and any(each.secure is not Secure.DEFAULT for each in self.listeners()):
-            raise ConfigError(
-                "--take-over forgets what notls:, btls: and mtls: ask for: remove it, or the prefixes from -l"
             )
         self.check_logins()
         self.check_tls()

@@ -3,7 +3,8 @@
 Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves
 goes on until the new one says that it is ready; then it ends as on SIGUSR1, and its record goes over the same connection.
 
-    new: mcserver hand-over 1         old: a line of JSON (which descriptors, the memory's layout), and the descriptors
+    new: mcserver hand-over 1         old: a line of JSON (which descriptors, each listener's prefix in -l, the memory's
+                                           layout), and the descriptors
     new: go                           old: a line of JSON (length of the record, place in the fleet), and the record
 """
 
@@ -23,7 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcserver.listeners import Sockets, clear_the_way
+from mcserver.config import Secure
+from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way
 from mcserver.process import StartError
 
 log = logging.getLogger("mcserver")
@@ -58,6 +60,8 @@ class Inheritance:
 
     def __init__(self, connection: socket.socket, offer: Offer) -> None:
         self.offer = offer
+        self.pid = peer_of(connection)[0]
+        """Who offers it."""
         self._connection = connection
 
     def take(self) -> tuple[bytes, dict[str, Any] | None]:
@@ -99,8 +103,13 @@ def fields_of(line: bytes) -> dict[str, Any]:
 
 def is_ours(connection: socket.socket) -> bool:
     """Whether the other end is this user's, or root's."""
-    _, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid in {0, os.geteuid()}
+    return peer_of(connection)[1] in {0, os.geteuid()}
+
+
+def peer_of(connection: socket.socket) -> tuple[int, int]:
+    """Pid (0: of another namespace) and user of the process that listened, or connected."""
+    pid, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 # The new process -----------------------------------------------------------------------------------------------------
@@ -164,26 +173,33 @@ def sorted_out(fields: dict[str, Any], descriptors: list[int]) -> Offer:
         or not isinstance(layout, str)
     ):
         raise HandOverError("its offer makes no sense")
+    secure = fields.get("secure", [""] * kinds.count("listener"))  # who doesn't say it has no prefix
     try:
         known = bytes.fromhex(layout)
-    except ValueError as error:
-        raise HandOverError("its layout makes no sense") from error
-    memory, found = -1, []
+        asked = [Secure(each) for each in secure]
+    except (ValueError, TypeError) as error:
+        raise HandOverError("its offer makes no sense") from error
+    if len(asked) != kinds.count("listener"):
+        raise HandOverError("its offer makes no sense")
+    memory = -1
+    found: list[tuple[str, Listening]] = []
     try:
         for kind, fd in zip(kinds, descriptors, strict=True):
             if kind == "memory":
                 check_memory(fd)
                 memory = fd
             else:
-                found.append((kind, socket.socket(fileno=fd)))
+                found.append((kind, Listening(fileno=fd)))
                 check_socket(kind, found[-1][1])
     except (OSError, HandOverError):
         for _, one in found:
             one.detach()
         raise
     by_kind = {kind: [one for its, one in found if its == kind] for kind in KINDS}
+    for one, its_secure in zip(by_kind["listener"], asked, strict=True):
+        one.secure = its_secure
     metrics = next(iter(by_kind["metrics"]), None)
-    return Offer(Sockets(by_kind["listener"], by_kind["datagram"], metrics), memory, known)
+    return Offer(Sockets([*by_kind["listener"]], [*by_kind["datagram"]], metrics), memory, known)
 
 
 def check_memory(fd: int) -> None:
@@ -271,7 +287,8 @@ class HandOver:
         if metrics is not None:
             sockets.append(("metrics", metrics))
         kinds = [kind for kind, _ in sockets] + ["memory"]
-        line = json.dumps({"kinds": kinds, "layout": offer.layout.hex()}).encode() + b"\n"
+        secure = [asked_by(each).value for each in listeners]
+        line = json.dumps({"kinds": kinds, "secure": secure, "layout": offer.layout.hex()}).encode() + b"\n"
         sent = socket.send_fds(connection, [line], [each.fileno() for _, each in sockets] + [offer.memory])
         await asyncio.get_running_loop().sock_sendall(connection, line[sent:])
         await expect(connection, GO)

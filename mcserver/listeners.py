@@ -44,6 +44,11 @@ class Listening(socket.socket):
     secure = Secure.DEFAULT
 
 
+def asked_by(listener: socket.socket) -> Secure:
+    """What its prefix in -l says; one that the service manager opened has none."""
+    return listener.secure if isinstance(listener, Listening) else Secure.DEFAULT
+
+
 def need_root(config: Config) -> bool:
     """Whether one of the ports is below those that anybody may open (1024, or what the system says)."""
     if config.domain_socket is not None:

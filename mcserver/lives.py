@@ -72,6 +72,11 @@ class Memory:
         """What another process hands over with its memory."""
         return None if self._inheritance is None else self._inheritance.offer.sockets
 
+    @property
+    def predecessor(self) -> int:
+        """The pid of the process that hands over; 0: none."""
+        return 0 if self._inheritance is None else self._inheritance.pid
+
     def open(self) -> None:
         """The file of -e, or what the other process hands over, or memory to be handed over. Raises StartError."""
         offered = -1 if self._inheritance is None else self._inheritance.offer.memory

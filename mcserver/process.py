@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 EX_NOUSER = 67
 EX_OSERR = 71
 PR_SET_NO_NEW_PRIVS = 38
+MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
@@ -53,6 +54,24 @@ def allow_core_dumps() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     if hard == 0:
         raise StartError("failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`)")
+
+
+def raise_lock_limit() -> None:
+    """-k: as much memory as there is may be locked, also by the user to come, if whoever starts may say so."""
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def lock_memory() -> str:
+    """-k: what this process uses, now and later, is never swapped. Returns what to warn of, or "".
+
+    That stops no start, as in memcached. What is only reserved takes no memory by it, but counts against the limit.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0:
+        return ""
+    reason = os.strerror(ctypes.get_errno())
+    return f"-k: could not lock the memory: {reason}; start as root, or raise the limit (`ulimit -l unlimited`)"
 
 
 def find_user(name: str | None) -> pwd.struct_passwd | None:
@@ -166,15 +185,15 @@ def write_atomically(path: Path, text: str) -> None:
         raise
 
 
-def write_pid_file(path: Path) -> str:
+def write_pid_file(path: Path, predecessor: int = 0) -> str:
     """Writes -P's file. Returns what to warn of, or "": a file that can't be written, or that names a living process.
 
-    Neither stops the start, as in memcached.
+    Neither stops the start, as in memcached. predecessor: a process that is ending, whose place this one takes.
     """
     warning = ""
     with contextlib.suppress(OSError, ValueError, OverflowError):
         pid = int(_content(path))
-        if pid > 0 and pid != os.getpid() and is_alive(pid):
+        if pid > 0 and pid not in {os.getpid(), predecessor} and is_alive(pid):
             warning = f"the pid file {path} named the running process {pid}; it was replaced"
     try:
         write_atomically(path, f"{os.getpid()}\n")

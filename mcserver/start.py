@@ -25,7 +25,9 @@ from mcserver.process import (
     daemonize,
     find_user,
     forbid_new_privileges,
+    lock_memory,
     raise_descriptor_limit,
+    raise_lock_limit,
     remove_pid_file,
     switch_user,
     write_pid_file,
@@ -71,14 +73,16 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         memory = Memory(config)
         sockets = open_sockets(config, given, memory.sockets)
         memory.open()
-        pid_warning = write_names(config, sockets)
+        write_ports(config, sockets)
         engine = memory.engine()
         if ready.users is not None:
             engine.require_login(*ready.users)
         door = memory.open_door()
+        lock_warning = lock_memory() if config.lock_memory else ""
+        pid_warning = write_pid(config, memory.predecessor)  # whom it takes over from has removed its own
     except StartError as error:
         return failed(error, daemon)
-    for warning in filter(None, (*config.warnings, *tls.warnings(config), pid_warning)):
+    for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
@@ -99,12 +103,12 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return failed(error, daemon)
     finally:
         early.stop()
-    if server.heir is not None:
-        memory.hand_over(server.heir, engine, server.place)
-    elif server.graceful:
+    if server.heir is None and server.graceful:
         memory.keep(engine, server.place)
     if daemon is not None and config.pid_file is not None:
         remove_pid_file(path_of(config.pid_file))
+    if server.heir is not None:  # who writes its own pid file then
+        memory.hand_over(server.heir, engine, server.place)
     return 0
 
 
@@ -133,6 +137,8 @@ def prepare(config: Config) -> Prepared:
     raise_descriptor_limit(config.maxconns, config.num_threads)
     if config.core_dumps:
         allow_core_dumps()
+    if config.lock_memory:
+        raise_lock_limit()
     return Prepared(
         find_user(config.user),
         read_logins(config),
@@ -169,11 +175,15 @@ def open_sockets(
     return Sockets(listeners, datagrams, metrics)
 
 
-def write_names(config: Config, sockets: Sockets) -> str:
-    """The files of ports and pid, if they are wanted. Returns what to warn of, or "". Raises StartError."""
+def write_ports(config: Config, sockets: Sockets) -> None:
+    """The file of ports, if it is wanted. Raises StartError."""
     if config.port_file is not None and config.domain_socket is None:
         write_port_file(config.port_file, sockets.listeners + sockets.datagrams)
-    return write_pid_file(path_of(config.pid_file)) if config.pid_file is not None else ""
+
+
+def write_pid(config: Config, predecessor: int) -> str:
+    """The file of the pid, if it is wanted. Returns what to warn of, or ""."""
+    return write_pid_file(path_of(config.pid_file), predecessor) if config.pid_file is not None else ""
 
 
 def path_of(name: str) -> Path:

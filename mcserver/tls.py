@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from mcserver.config import Config, Secure
 from mcserver.core import TlsRules
+from mcserver.listeners import asked_by
 from mcserver.process import StartError
 from mcserver.rules import EX_USAGE, rules
 
@@ -40,7 +41,7 @@ def security(config: Config, listener: socket.socket) -> int:
     """What a listener asks of its clients: nothing on a Unix socket, else what -Z says, or its prefix in -l."""
     if not config.ssl_enabled or listener.family == socket.AF_UNIX:
         return SECURITIES[Secure.NONE]
-    return SECURITIES[getattr(listener, "secure", Secure.DEFAULT)]
+    return SECURITIES[asked_by(listener)]
 
 
 def warnings(config: Config) -> Iterator[str]:

@@ -217,9 +217,9 @@ def test_a_number_with_something_after_it_is_taken_as_atoi_does_and_said() -> No
 
 
 def test_what_is_only_accepted_is_said_at_start() -> None:
-    config = parsed("-L", "-k", "-o", "tail_repair_time=10,modern", "-m", "64")
+    config = parsed("-L", "-o", "tail_repair_time=10,modern", "-m", "64")
     named = [warning.split(" is accepted")[0] for warning in config.warnings]
-    assert named == ["-L", "-k", "-o tail_repair_time", "-o modern"]
+    assert named == ["-L", "-o tail_repair_time", "-o modern"]
 
 
 # The real memcached -------------------------------------------------------------------------------------------------------

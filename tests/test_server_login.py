@@ -118,6 +118,25 @@ def test_whoever_leaves_after_a_failed_login_does_no_harm(start: Start, users: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("more", [b"", WRONG], ids=["alone", "with more behind it"])
+def test_whoever_leaves_after_a_failed_login_keeps_no_place(start: Start, users: Path, more: bytes) -> None:
+    """The answer would come after a second."""
+    server = start("-Y", str(users), "-c", "2")
+    observer = server.connect()
+    observer.send(RIGHT)
+    assert line(observer) == b"STORED\r\n"
+    began = time.monotonic()
+    for count in range(1, 31):
+        client = Client(server.address)
+        client.send(WRONG + more)
+        eventually(lambda count=count: int(observer.stats()["auth_errors"]) >= count)
+        client.close()
+        eventually(lambda: observer.stats()["curr_connections"] == "1")
+    assert time.monotonic() - began < 15
+    assert observer.stats()["rejected_connections"] == "0"
+
+
+@pytest.mark.slow
 def test_sighup_reads_the_users_again(start: Start, users: Path) -> None:
     server = start("-Y", str(users))
     inside = server.connect()

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -18,7 +20,7 @@ import pytest
 from mcserver import handover
 from mcserver.handover import HELLO, HandOverError, Inheritance, Offer, fields_of, receive_offer
 from mcserver.listeners import Sockets
-from mcserver.process import StartError, open_descriptors
+from mcserver.process import StartError, is_alive, open_descriptors
 from tests.conftest import Start
 from tests.serving import Server, eventually, run_to_end
 from tests.test_server_udp import Datagrams
@@ -144,6 +146,101 @@ def test_with_udp(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_pid_file_names_the_one_that_serves(start: Start, tmp_path: Path) -> None:
+    path, file = str(tmp_path / "door"), tmp_path / "pid"
+    options = ("--take-over", path, "-P", str(file))
+    server = start(*options)
+    for _ in range(2):
+        server = upgrade(start, server, *options)
+        assert file.read_text() == f"{server.pid}\n"
+        assert "named the running process" not in server.log()
+    upgrade(start, server, "--take-over", path)
+    assert file.read_text() == f"{server.pid}\n", "nobody is told to change it, and only a daemon removes its own"
+
+
+@pytest.mark.slow
+def test_a_start_that_fails_late_leaves_the_pid_file_to_the_one_that_serves(start: Start, tmp_path: Path) -> None:
+    path, file = str(tmp_path / "door"), tmp_path / "pid"
+    options = ("--take-over", path, "-P", str(file))
+    server = start(*options)
+    command = [sys.executable, "-m", "mcserver", "-u", "root", *options, "-m", "8000"]
+    late = subprocess.run(
+        ["/bin/sh", "-c", 'ulimit -v 4000000; exec "$@"', "sh", *command],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert "can't set up the memory" in late.stderr
+    assert file.read_text() == f"{server.pid}\n"
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.slow
+def test_a_daemon_removes_its_pid_file_before_the_next_one_writes_its_own(start: Start, tmp_path: Path) -> None:
+    path, file, ports = str(tmp_path / "door"), tmp_path / "pid", tmp_path / "ports"
+    options = ("-P", str(file), "--take-over", path)
+    daemon = run_to_end(
+        *("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-d", *options),
+        environment={"MEMCACHED_PORT_FILENAME": str(ports)},
+    )
+    assert daemon.returncode == 0, daemon.stderr
+    eventually(file.exists)
+    pid = int(file.read_text())
+    try:
+        new = start(*options, "-p", ports.read_text().split()[-1])
+        eventually(lambda: not is_alive(pid))
+        assert file.read_text() == f"{new.pid}\n"
+        assert "named the running process" not in new.log()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+
+
+def locked(server: Server) -> int:
+    """KiB of memory that the process has locked."""
+    status = Path(f"/proc/{server.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmLck"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", [False, True])
+def test_locked_memory_stays_locked(start: Start, tmp_path: Path, memory: Path, file: bool) -> None:
+    """Whoever may not lock it serves and says so."""
+    options = ("--take-over", str(tmp_path / "door"), "-k", *(["-e", str(memory)] if file else []))
+    server = start(*options)
+    server.connect().command(b"set k 0 0 100000\r\n" + b"x" * 100000)
+    for _ in range(2):
+        assert (locked(server) > 100) is ("-k: could not lock the memory" not in server.log())
+        assert "has no effect" not in server.log()
+        server = upgrade(start, server, *options)
+        assert server.connect().command(b"mg k s") == b"HD s100000\r\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["-k"], ["-k", "-e"], ["-k", "--take-over"]])
+def test_memory_that_is_too_much_is_given_back(start: Start, tmp_path: Path, memory: Path, options: list[str]) -> None:
+    path = {"-e": str(memory), "--take-over": str(tmp_path / "door")}
+    server = start("-m", "100", *options, *([path[options[-1]]] if options[-1:] not in ([], ["-k"]) else []))
+    client = server.connect()
+    for n in range(80):
+        client.command(b"set k%d 0 0 1000000\r\n" % n + b"x" * 1_000_000)
+    before = server.resident()
+    assert client.command(b"cache_memlimit 16") == b"OK\r\n"
+    eventually(lambda: server.resident() < before - (40 << 20))
+
+
+@pytest.mark.slow
+def test_what_was_counted_by_prefix_begins_anew(start: Start, tmp_path: Path) -> None:
+    options = ("--take-over", str(tmp_path / "door"), "-D", ":")
+    server = start(*options)
+    client = server.connect()
+    client.command(b"set a:k 0 0 1\r\n1")
+    assert b"PREFIX a get 0 hit 0 set 1 del 0" in client.command(b"stats detail dump", b"END\r\n")
+    client = upgrade(start, server, *options).connect()
+    assert client.command(b"stats detail dump", b"END\r\n") == b"END\r\n"
+    assert client.command(b"get a:k", b"END\r\n") == b"VALUE a:k 0 1\r\n1\r\nEND\r\n"
+    assert b"PREFIX a get 1 hit 1 set 0 del 0" in client.command(b"stats detail dump", b"END\r\n")
+
+
+@pytest.mark.slow
 def test_with_metrics(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     with socket.socket() as one:
@@ -204,6 +301,10 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
         b"x\n",
         b'{"kinds": ["memory"], "layout": "00"}\n',
         b'{"kinds": 7, "layout": "00"}\n',
+        b'{"kinds": ["memory"], "secure": [""], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "secure": ["ssl"], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "secure": [[]], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "secure": 7, "layout": "00"}\n',
     ],
 )
 def test_an_offer_that_makes_no_sense(line: bytes) -> None:

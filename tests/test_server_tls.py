@@ -368,12 +368,10 @@ def listening(server: Server) -> list[tuple[str, int]]:
     return [("127.0.0.1", int(each.rpartition(":")[2])) for each in ports.split(", ")]
 
 
-def test_each_listener_asks_for_what_its_prefix_says(
-    start: Start, shared: Folder, opened: Callable[..., Client]
-) -> None:
-    doors = "notls:127.0.0.1,btls:127.0.0.2,mtls:127.0.0.3,127.0.0.4"
-    more = (f"ssl_ca_cert={shared / 'ca.pem'}", "ssl_verify_mode=1")
-    server = start(*shared.options(*more), "-l", doors)
+EACH_KIND = "notls:127.0.0.1,btls:127.0.0.2,mtls:127.0.0.3,127.0.0.4"
+
+
+def asks_for_what_its_prefix_says(server: Server, shared: Folder, opened: Callable[..., Client]) -> None:
     plain, basic, mutual, default = [(f"127.0.0.{n + 1}", port) for n, (_, port) in enumerate(listening(server))]
     client = Client(plain)
     assert client.command(b"mn") == b"MN\r\n"
@@ -384,6 +382,27 @@ def test_each_listener_asks_for_what_its_prefix_says(
         (default, "", True), (default, "client", True), (default, "foreign", False),
     ):  # fmt: skip
         assert gets_in(opened, address, shared.context(certificate)) is welcome, (address, certificate)
+
+
+def test_each_listener_asks_for_what_its_prefix_says(
+    start: Start, shared: Folder, opened: Callable[..., Client]
+) -> None:
+    more = (f"ssl_ca_cert={shared / 'ca.pem'}", "ssl_verify_mode=1")
+    asks_for_what_its_prefix_says(start(*shared.options(*more), "-l", EACH_KIND), shared, opened)
+
+
+@pytest.mark.slow
+def test_each_listener_asks_for_the_same_of_the_next_process(
+    start: Start, shared: Folder, opened: Callable[..., Client], tmp_path: Path
+) -> None:
+    """And of the one after that, whatever prefixes they are told."""
+    more = (f"ssl_ca_cert={shared / 'ca.pem'}", "ssl_verify_mode=1")
+    options = (*shared.options(*more), "--take-over", str(tmp_path / "door"))
+    server = start(*options, "-l", EACH_KIND)
+    for doors in ("notls:127.0.0.1", "mtls:127.0.0.9,127.0.0.8"):
+        before, server = server, start(*options, "-l", doors)
+        assert before.end() == 0, before.log()
+        asks_for_what_its_prefix_says(server, shared, opened)
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
@@ -720,9 +739,3 @@ def test_a_new_process_takes_over(start: Start, shared: Folder, opened: Callable
     start(*shared.options(), "--take-over", door, "-p", str(old.port))
     assert old.end() == 0
     assert opened(old.address, shared.context()).command(b"get a", b"END\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
-
-
-def test_what_a_listener_alone_asks_for_is_not_handed_over(shared: Folder, tmp_path: Path) -> None:
-    started = run_to_end(*shared.options(), "-l", "mtls:127.0.0.1", "--take-over", str(tmp_path / "door"), "-u", "root")
-    assert started.returncode == 64
-    assert "remove it, or the prefixes from -l" in started.stderr

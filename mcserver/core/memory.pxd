@@ -21,7 +21,7 @@ cdef extern from "<sys/mman.h>" nogil:
     int munmap(void* addr, size_t length)
     int madvise(void* addr, size_t length, int advice)
     enum: PROT_READ, PROT_WRITE, PROT_NONE, MAP_PRIVATE, MAP_SHARED, MAP_FIXED, MAP_ANONYMOUS, MAP_NORESERVE
-    enum: MADV_DONTNEED, MADV_REMOVE, MADV_HUGEPAGE
+    enum: MADV_DONTNEED, MADV_HUGEPAGE
     void* MAP_FAILED
 
 cdef extern from "<fcntl.h>" nogil:
@@ -60,6 +60,8 @@ cdef enum:
     TAILS = 2                   # slab classes for what is left of a large value behind its last whole piece
     TAIL_PIECES = 3             # of one of them before the next larger one is taken
     LINKS = 8                   # bytes behind the key of a large item: the handles of its first and last piece
+    HOLE = 3                    # fallocate's mode: PUNCH_HOLE and KEEP_SIZE, whose headers differ
+    MADV_DONTNEED_LOCKED = 24   # Linux 5.18; newer than some headers
     MIN_SHIFT = 3
     MAX_SHIFT = 6
 
@@ -334,7 +336,10 @@ cdef inline uint32_t arena_trim(Arena* a, uint32_t most) noexcept nogil:
     cdef uint32_t p = a.pool, done = 0
     while p and done < most:
         if a.page[p].fresh:
-            madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED if a.fd < 0 else MADV_REMOVE)
+            if a.fd >= 0:
+                fallocate(a.fd, HOLE, file_offset(a, p), a.page_size)
+            elif madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED) != 0:
+                madvise(a.base + (<size_t> p << a.page_bits), a.page_size, MADV_DONTNEED_LOCKED)    # of locked memory (-k)
             a.page[p].fresh = 0
             done += 1
         p = a.page[p].next

@@ -17,7 +17,7 @@ cdef extern from "<sys/epoll.h>" nogil:
     int epoll_create1(int flags)
     int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
     int epoll_wait(int epfd, epoll_event* events, int most, int timeout)
-    enum: EPOLLIN, EPOLLOUT, EPOLLET, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
+    enum: EPOLLIN, EPOLLOUT, EPOLLRDHUP, EPOLLET, EPOLL_CLOEXEC, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD
 
 cdef extern from * nogil:
     """
@@ -136,18 +136,24 @@ cdef inline void turn_remove(Conn* c) noexcept nogil:
 
 # What it waits for
 
+cdef inline bint punished(Conn* c) noexcept nogil:
+    # It waits for the answer to a login that failed.
+    return c.stranger and c.held and c.phase != P_CLOSED
+
+
 cdef inline bint interest(Worker* w, Conn* c, bint read, bint write) noexcept nogil:
-    # One with neither is not watched: its end would wake the thread again and again. False: the system refuses.
+    # One with neither is not watched: its end would wake the thread again and again; but for one whose login failed, which ends
+    # with its client. False: the system refuses.
     cdef epoll_event e
     cdef int op
     c.reading = read
     c.writing = write
-    if not read and not write:
+    if not read and not write and not punished(c):
         if c.watched:
             c.watched = 0
             epoll_ctl(w.epfd, EPOLL_CTL_DEL, c.fd, &e)
         return 1
-    e.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0)
+    e.events = (EPOLLIN if read else 0) | (EPOLLOUT if write else 0) | (EPOLLRDHUP if punished(c) else 0)
     e.data.ptr = c
     op = EPOLL_CTL_MOD if c.watched else EPOLL_CTL_ADD
     c.watched = 1

@@ -117,6 +117,8 @@ cdef inline void serve(Worker* w, Conn* c, uint32_t events) noexcept nogil:
         return
     if events & EPOLLOUT or c.blocked:
         resume(c)
+    elif events & EPOLLRDHUP and punished(c):
+        c.phase = P_CLOSED              # a flood of such clients takes nobody's place
     elif stopped(c) or w.draining:
         interest(w, c, 0, c.blocked)
         return

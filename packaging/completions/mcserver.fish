@@ -27,7 +27,7 @@ complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats du
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s M -l disable-evictions -f -d 'refuse stores when memory is full, do not evict'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s c -l conn-limit -x -d 'most connections at once'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s e -l memory-file -r -d 'keep items in this file, on a tmpfs: the next start serves them after SIGUSR1 or `shutdown graceful`'
-complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s k -l lock-memory -f -d 'lock all memory against swapping [only accepted]'
+complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s k -l lock-memory -f -d 'lock all memory against swapping'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s v -l verbose -f -d 'say what happens on stderr; -vv also every command and reply'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s h -l help -f -d 'print this and exit'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s i -l license -f -d 'print the licence and exit'

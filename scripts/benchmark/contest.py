@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,11 +24,11 @@ class Contest:
     quick: bool = False
 
     @contextmanager
-    def both(self, memory: int = 1024, threads: int = 1) -> Iterator[tuple[Server, Server]]:
-        """Both servers at once; the one that is not measured is idle."""
+    def both(self, memory: int = 1024, threads: int = 1, more: Sequence[str] = ()) -> Iterator[tuple[Server, Server]]:
+        """Both servers at once, with `more` options; the one that is not measured is idle."""
         with (
-            self.subject.running(memory, threads=threads) as subject,
-            self.peer.running(memory, threads=threads) as peer,
+            self.subject.running(memory, threads=threads, more=more) as subject,
+            self.peer.running(memory, threads=threads, more=more) as peer,
         ):
             yield subject, peer
 

@@ -58,35 +58,58 @@ SMALL = {
 }
 """Those that delete leave gaps, so values are stored anew before each."""
 MANY = {"get of 100 keys, 32 B": Workload("multiget", "32")}
+UDP_COLUMNS = (*ONE_BY_ONE, Column(8, 16))
+"""As many requests at once as a socket's buffer holds: a datagram that finds no room is lost."""
+UDP = {
+    "get 32 B": Workload("get", "32"),
+    "get, only misses": Workload("get", "32", misses=100),
+    "mg 32 B": Workload("meta", "32"),
+    "binary get 32 B": Workload("binary-get", "32"),
+    "get 1 KiB": Workload("get", "1024"),
+}
 LARGE_COLUMNS = (Column(1, 1), Column(8, 1), Column(8, 4))
 LARGE = {f"{verb} {size} KiB": Workload(verb, str(size * 1024)) for size in (4, 10, 32, 100) for verb in ("get", "set")}
 LARGE_KEYS = 1_000
 
 
 def measure(contest: Contest) -> list[Table]:
-    """Three tables: the ratio, and microseconds an operation of both."""
+    """Four tables: the ratio, and microseconds an operation of both."""
     where = f"{contest.names()}, in µs"
     small = table(
         contest, f"Server CPU time an operation (connections x requests in one write): {where}", SMALL, COLUMNS
     )
     many = table(contest, f"... of a get of many keys: {where}", MANY, (Column(50, 1),))
     large = table(contest, f"... of large values: {where}", LARGE, LARGE_COLUMNS, LARGE_KEYS)
-    return [small, many, large]
+    datagrams = table(
+        contest,
+        f"... by UDP (sockets x datagrams in one write): {where}",
+        UDP,
+        UDP_COLUMNS,
+        more=("-U", "-1"),
+        udp=True,
+    )
+    return [small, many, large, datagrams]
 
 
 def table(
-    contest: Contest, title: str, workloads: dict[str, Workload], columns: Sequence[Column], keys: int = KEYS
+    contest: Contest,
+    title: str,
+    workloads: dict[str, Workload],
+    columns: Sequence[Column],
+    keys: int = KEYS,
+    more: Sequence[str] = (),
+    **how: str | bool,
 ) -> Table:
-    """One row a workload."""
+    """One row a workload. `more`: options of the servers, `how`: of the generator."""
     result = Table(title, ("workload", *(column.name for column in columns)))
-    with contest.both() as servers:
+    with contest.both(more=more) as servers:
         for name, workload in workloads.items():
             for server in servers:
                 load(server, "fill", keys=keys, value=workload.value, key=workload.key, depth=16)
             cells = {}
             for column in columns:
                 progress(f"CPU time: {name}, {column.name}")
-                cells[column.name] = Cell(costs(contest, servers, workload, column, keys))
+                cells[column.name] = Cell(costs(contest, servers, workload, column, keys, **how))
             result.add_ratios(name, cells, ".2f")
     result.add_means(
         {column.name: [name for name in result.data if name.endswith(f", {column.name}")] for column in columns}
@@ -95,7 +118,7 @@ def table(
 
 
 def costs(
-    contest: Contest, servers: tuple[Server, Server], workload: Workload, column: Column, keys: int, **more: str
+    contest: Contest, servers: tuple[Server, Server], workload: Workload, column: Column, keys: int, **more: str | bool
 ) -> list[tuple[float, float]]:
     """Microseconds an operation of both, TURNS pairs for each that the contest wants: a machine that others use, too, changes
     faster than runs of seconds follow each other. `more`: options of the generator.

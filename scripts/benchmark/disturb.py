@@ -3,12 +3,16 @@
 It prints a line when all have begun:
 
 python -m benchmark.disturb NAME PORT
+
+PORT is that of UDP for the flood of datagrams.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -96,6 +100,50 @@ def moving(port: int) -> None:
     threading.Thread(target=move, daemon=True).start()
 
 
+def visiting(count: int, visit: Callable[[int], None]) -> Callable[[int], None]:
+    """So many who make a connection, do this, and come again at once."""
+
+    def for_ever(port: int) -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                visit(port)
+
+    def start(port: int) -> None:
+        visit(port)  # it can be done at all
+        for _ in range(count):
+            threading.Thread(target=for_ever, args=(port,), daemon=True).start()
+
+    return start
+
+
+def shake_hands(port: int) -> None:
+    """Whole handshakes: no session is resumed."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with connect(port) as plain, context.wrap_socket(plain):
+        pass
+
+
+def log_in(port: int) -> None:
+    """Once rightly; then wrongly, and nobody waits for the answer."""
+    with connect(port) as connection:
+        connection.sendall(b"set auth 0 0 %d\r\n%b\r\n" % (len(LOGIN), LOGIN))
+        if connection.recv(64) != b"STORED\r\n":
+            raise RuntimeError("the server refuses the login")
+    with connect(port) as connection:
+        connection.sendall(b"set auth 0 0 %d\r\n%b\r\n" % (len(LOGIN), LOGIN[::-1]))
+
+
+def datagrams(port: int) -> None:
+    """As many gets as the socket takes; no answer is read."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.connect((HOST, port))
+        for number in range(1000):
+            one.send(b"%c%c\0\0\0\1\0\0get key-%012x\r\n" % (number >> 8, number & 255, number))
+
+
+LOGIN = b"bench secret"
+"""What the file of -Y has, with a colon."""
 kept: list[socket.socket] = []
 DISTURBANCES: dict[str, Callable[[int], None]] = {
     "50 metadumps, read": asking(50, [b"lru_crawler metadump all\r\n"], b"\n"),
@@ -106,11 +154,17 @@ DISTURBANCES: dict[str, Callable[[int], None]] = {
     "20 watchers that read, 20 that don't": watching(20, 20),
     "page moves": moving,
 }
+FLOODS: dict[str, Callable[[int], None]] = {
+    "TLS handshakes": visiting(4, shake_hands),
+    "logins, right and wrong (-Y)": visiting(4, log_in),
+    "datagrams": visiting(1, datagrams),
+}
+"""Which need servers of their own (undisturbed.py)."""
 
 
 def main(name: str, port: str) -> None:
     """Begins, says so, and goes on until it is killed."""
-    DISTURBANCES[name](int(port))
+    (DISTURBANCES | FLOODS)[name](int(port))
     print("begun", flush=True)
     threading.Event().wait()
 

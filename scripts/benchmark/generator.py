@@ -42,7 +42,8 @@ def turns(servers: tuple[Server, Server], **options: float | str | bool) -> list
     """Both servers in short turns: nanoseconds of CPU time that a request cost the first and the second. BenchError as `load`."""
     first, second = servers
     names = f"{first.name} or {second.name}"
-    sides = {"port": first.port, "pid": first.pid, "rival_port": second.port, "rival_pid": second.pid}
+    ports = [each.udp if "udp" in options else each.port for each in servers]
+    sides = {"port": ports[0], "pid": first.pid, "rival_port": ports[1], "rival_pid": second.pid}
     found = cast(list[tuple[float, float]], _run("turns", names, None, None, **sides, **options))
     return [(ours, theirs) for ours, theirs in found]
 

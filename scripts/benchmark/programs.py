@@ -47,13 +47,14 @@ class Program:
         more: Sequence[str] = (),
         stderr: int | None = None,
         tls: ssl.SSLContext | None = None,
+        login: bytes = b"",
         whole: bool = True,
     ) -> Iterator[Server]:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
         `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
-        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z.
-        `whole`: waits until everything is answered, so that everything is loaded.
+        descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z; `login`: what -Y
+        wants. `whole`: waits until everything is answered, so that everything is loaded.
         """
         flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:
@@ -65,7 +66,7 @@ class Program:
             env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
         ) as process:  # fmt: skip
             try:
-                server = self._started(process, Path(folder, "ports"), tls)
+                server = self._started(process, Path(folder, "ports"), tls, login)
                 if whole:
                     server.stats()
                 yield server
@@ -79,14 +80,18 @@ class Program:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
-    def _started(self, process: subprocess.Popen[bytes], ports: Path, tls: ssl.SSLContext | None) -> Server:
+    def _started(
+        self, process: subprocess.Popen[bytes], ports: Path, tls: ssl.SSLContext | None, login: bytes
+    ) -> Server:
         """Returns as soon as it has written its port there, and answers. BenchError when it ends, or START_SECONDS are over."""
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise BenchError(f"{self.name} ended with status {process.returncode} before it served")
-            if ports.exists() and (found := re.search(r"TCP INET: (\d+)", ports.read_text("ascii"))):
-                server = Server(self.name, int(found[1]), process.pid, tls)
+            if ports.exists() and (found := re.findall(r"TCP INET: (\d+)", ports.read_text("ascii"))):
+                udp = re.search(r"UDP INET: (\d+)", ports.read_text("ascii"))
+                opened = tuple(map(int, found))
+                server = Server(self.name, opened[0], process.pid, tls, int(udp[1]) if udp else 0, login, opened)
                 server.version()
                 return server
             time.sleep(0.002)
@@ -114,6 +119,12 @@ class Server:
     port: int
     pid: int
     tls: ssl.SSLContext | None = None
+    udp: int = 0
+    """Its port of UDP; 0: none."""
+    login: bytes = b""
+    """What -Y wants first."""
+    ports: tuple[int, ...] = ()
+    """Of all listeners."""
 
     def ask(self, command: bytes, end: bytes) -> bytes:
         """Sends one command on a connection of its own; returns the reply up to and with `end`."""
@@ -121,6 +132,7 @@ class Server:
             socket.create_connection(("127.0.0.1", self.port), timeout=5) as plain,
             self.tls.wrap_socket(plain) if self.tls is not None else nullcontext(plain) as connection,
         ):
+            self._log_in(connection)
             connection.sendall(command)
             return receive_until(connection, end)
 
@@ -130,8 +142,14 @@ class Server:
         if self.tls is not None:
             connection = self.tls.wrap_socket(connection)
         stack.enter_context(connection)
+        self._log_in(connection)
         connection.sendall(b"version\r\n")
         receive_until(connection, b"\r\n")
+
+    def _log_in(self, connection: socket.socket) -> None:
+        if self.login:
+            connection.sendall(b"set auth 0 0 %d\r\n%b\r\n" % (len(self.login), self.login))
+            receive_until(connection, b"STORED\r\n")
 
     def version(self) -> str:
         """What `version` says."""

@@ -36,20 +36,25 @@ def measure(contest: Contest) -> Iterator[Table]:
     yield operations(contest)
 
 
+def certified(folder: Path, algorithm: str) -> tuple[tuple[str, ...], ssl.SSLContext]:
+    """A server's options with a new certificate of this algorithm, and how clients speak to it."""
+    kind, option = ALGORITHMS[algorithm]
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", kind, "-pkeyopt", option, "-nodes", "-days", "2", "-subj", "/CN=x",
+         "-keyout", folder / "key", "-out", folder / "cert"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    context = ssl.create_default_context(cafile=str(folder / "cert"))
+    context.check_hostname = False
+    return ("-Z", "-o", f"ssl_chain_cert={folder}/cert,ssl_key={folder}/key,ssl_session_cache"), context
+
+
 @contextmanager
 def both(contest: Contest, algorithm: str) -> Iterator[tuple[Server, Server]]:
     """Both servers with -Z and a certificate of this algorithm."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
-        kind, option = ALGORITHMS[algorithm]
-        subprocess.run(
-            ["openssl", "req", "-x509", "-newkey", kind, "-pkeyopt", option, "-nodes", "-days", "2", "-subj", "/CN=x",
-             "-keyout", folder / "key", "-out", folder / "cert"],
-            check=True, capture_output=True,
-        )  # fmt: skip
-        more = ("-Z", "-o", f"ssl_chain_cert={folder}/cert,ssl_key={folder}/key,ssl_session_cache")
-        context = ssl.create_default_context(cafile=str(folder / "cert"))
-        context.check_hostname = False
+        more, context = certified(folder, algorithm)
         ours, theirs = (
             stack.enter_context(each.running(128, more=more, tls=context)) for each in (contest.subject, contest.peer)
         )

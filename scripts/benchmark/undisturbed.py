@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from .contest import Contest, progress
-from .disturb import DISTURBANCES
+from .disturb import DISTURBANCES, FLOODS, LOGIN
 from .generator import load
 from .programs import Program, Server, cores
 from .report import Cell, Table, interleave
+from .tls import certified
 
 KEYS, VALUE, CONNECTIONS, RATE = 100_000, 100, 10, 2000
 MEMORY = 64
@@ -67,6 +71,7 @@ def measure(contest: Contest) -> list[Table]:
             ours, before = median(run[field] for run in runs) / 1000, median(run[field] for run, _ in quiet) / 1000
             table.rows.append((name, f"{ours:,.0f}", "", "", f"{ours / before:.2f}"))
 
+    floods(contest, p50, p99)
     with unread_log() as log, running(contest.subject, log) as subject:
         alone(UNREAD, subject)
     if contest.subject.name == "mcserver":
@@ -75,6 +80,42 @@ def measure(contest: Contest) -> list[Table]:
     for table in (p50, p99):
         table.remarks.append(f"{UNREAD}: memcached waits for its log, so there is nothing beside.")
     return [p50, p99]
+
+
+def floods(contest: Contest, p50: Table, p99: Table) -> None:
+    """The rows of floods. Each has servers with the option that it needs, whose own quiet is measured first."""
+    handshakes, logins, udp = FLOODS
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        users = folder / "users"
+        users.write_text(LOGIN.decode().replace(" ", ":") + "\n")
+        more, context = certified(folder, "ECDSA P-256")
+        ways = {
+            handshakes: (["-l", "notls:127.0.0.1", *more], {"tls": context}, {}),
+            logins: (["-Y", str(users)], {"login": LOGIN}, {"login": LOGIN.decode()}),
+            udp: (["-U", "-1"], {}, {}),
+        }
+        for flood, (options, how, asked) in ways.items():
+            with ExitStack() as stack:
+                servers = [
+                    stack.enter_context(each.running(MEMORY, core=cores()[0], more=options, **how))
+                    for each in (contest.subject, contest.peer)
+                ]
+                for server in servers:
+                    load(plain(server), "fill", keys=KEYS, value=VALUE, depth=50, **asked)
+                pair = (servers[0], servers[1])
+                runs = {}
+                for what in (QUIET, flood):
+                    progress(f"undisturbed: {flood}, {what}")
+                    run = partial(disturbed, contest, name=what, **asked)
+                    runs[what] = interleave(contest.pairs * RUNS_A_PAIR, pair, run)
+                add(p50, flood, "p50_ns", runs[flood], runs[QUIET])
+                add(p99, flood, "p99_ns", runs[flood], runs[QUIET])
+
+
+def plain(server: Server) -> Server:
+    """As it is asked by those that are timed: by its last listener, which is plain."""
+    return replace(server, port=server.ports[-1])
 
 
 def add(table: Table, name: str, field: str, pairs: list[tuple[Run, Run]], quiet: list[tuple[Run, Run]]) -> None:
@@ -95,7 +136,7 @@ def running(program: Program, stderr: int | None = None) -> Iterator[Server]:
         yield server
 
 
-def disturbed(contest: Contest, server: Server, name: str) -> Run:
+def disturbed(contest: Contest, server: Server, name: str, **how: str) -> Run:
     """The generator's report while the others are at it."""
     seconds, warm_up = (0.5, 0.2) if contest.quick else (2, 0.5)
     others = None
@@ -109,14 +150,14 @@ def disturbed(contest: Contest, server: Server, name: str) -> Run:
             "-m",
             "benchmark.disturb",
             name,
-            str(server.port),
+            str(server.udp or server.port),
         ]
         others = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert others.stdout is not None
         others.stdout.readline()  # they have begun
     try:
         options = {"value": VALUE, "connections": CONNECTIONS, "keys": KEYS, "may_miss": True}  # page moves may evict
-        return load(server, "open", rate=RATE, seconds=seconds, warm_up=warm_up, **options)
+        return load(plain(server), "open", rate=RATE, seconds=seconds, warm_up=warm_up, **options, **how)
     finally:
         if others is not None:
             others.kill()

@@ -1,4 +1,5 @@
 /* One client connection: see connection.h. The only place with send and recv. */
+#define _GNU_SOURCE   /* sendmmsg */
 #include "connection.h"
 
 #include <arpa/inet.h>
@@ -14,9 +15,11 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */ };
+enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */, FRAME = 8 /* bytes before a request or answer by UDP */, BURST = 64 };
 
 static enum tls tls;
+static bool udp;
+static const char *login;
 static SSL_CTX *context;
 static SSL_SESSION *session;   /* the last one that a server gave */
 static int asked;              /* the port that was sent to last */
@@ -41,11 +44,23 @@ static int connect_to(int port) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port),
                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int on = 1;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int fd = socket(AF_INET, (udp ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0);
     if (fd < 0) die("socket: %s", strerror(errno));
     if (connect(fd, (struct sockaddr *)&address, sizeof address)) die("connect to port %d: %s", port, strerror(errno));
-    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) die("setsockopt: %s", strerror(errno));
+    if (!udp && setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on)) die("setsockopt: %s", strerror(errno));
     return fd;
+}
+
+void connection_udp(void) { udp = true; }
+
+void connection_login(const char *name_and_password) { login = name_and_password; }
+
+/* On a socket that waits. */
+static void log_in(int fd) {
+    char line[512], answer[9] = "";
+    int n = snprintf(line, sizeof line, "set auth 0 0 %zu\r\n%s\r\n", strlen(login), login);
+    if (n >= (int)sizeof line || send(fd, line, (size_t)n, MSG_NOSIGNAL) != n) die("can't log in");
+    if (recv(fd, answer, 8, MSG_WAITALL) != 8 || strcmp(answer, "STORED\r\n")) die("the server refuses the login: %s", answer);
 }
 
 void connection_tls(enum tls how) {
@@ -70,6 +85,7 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
     memset(c, 0, sizeof *c);
     c->fd = connect_to(port);
     if (tls != TLS_OFF) c->ssl = shake_hands(c->fd);
+    if (login) log_in(c->fd);
     if (fcntl(c->fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
     c->epoll = epoll;
     c->port = port;
@@ -78,7 +94,8 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
     c->out = malloc(out_size);
     c->in = malloc(IN_SIZE);
     c->pieces = malloc(c->ring * sizeof *c->pieces);
-    if (!c->out || !c->in || !c->pieces) die("no memory");
+    if (udp) c->starts = malloc((c->ring + 1) * sizeof *c->starts);
+    if (!c->out || !c->in || !c->pieces || (udp && !c->starts)) die("no memory");
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = c};
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
 }
@@ -97,6 +114,7 @@ void connection_close(struct connection *c) {
     free(c->out);
     free(c->in);
     free(c->pieces);
+    free(c->starts);
 }
 
 static void owe(struct connection *c, struct piece piece) {
@@ -104,9 +122,20 @@ static void owe(struct connection *c, struct piece piece) {
     c->pieces[(c->first + c->owed++) & (c->ring - 1)] = piece;
 }
 
+/* A request of its own, which WIRE_OVERHEAD has room for: its number, and that it is one of one. */
+static void begin_datagram(struct connection *c) {
+    uint8_t frame[FRAME] = {(uint8_t)(c->asked >> 8), (uint8_t)c->asked, 0, 0, 0, 1, 0, 0};
+    if (c->unsent == c->ring) die("%u requests are unsent on a connection: the server is far behind", c->unsent);
+    c->starts[c->unsent++] = c->out_end;
+    c->asked++;
+    memcpy(c->out + c->out_end, frame, FRAME);
+    c->out_end += FRAME;
+}
+
 static uint8_t *room(struct connection *c, size_t n) {
     if (c->out_start == c->out_end) c->out_start = c->out_end = 0;
     if (c->out_end + n > c->out_size) die("%zu bytes are unsent on a connection: the server is far behind", c->out_end - c->out_start);
+    if (c->starts) begin_datagram(c);
     return c->out + c->out_end;
 }
 
@@ -202,8 +231,22 @@ static ssize_t put(struct connection *c, const uint8_t *from, size_t n) {
     return outcome(c, SSL_write(c->ssl, from, (int)n));
 }
 
+/* The next answer, which must be the next request's and whole. */
+static ssize_t take_datagram(struct connection *c, uint8_t *to, size_t n) {
+    uint8_t frame[FRAME];
+    struct iovec parts[2] = {{frame, FRAME}, {to, n}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
+    ssize_t got = recvmsg(c->fd, &message, 0);
+    if (got < 0) return got;
+    if (got <= FRAME || frame[0] != (uint8_t)(c->answered >> 8) || frame[1] != (uint8_t)c->answered || frame[4] || frame[5] != 1)
+        die("wrong reply: a datagram that is not the answer to the oldest request");
+    c->answered++;
+    return got - FRAME;
+}
+
 /* One recv; with TLS, every record that is there. */
 static ssize_t take(struct connection *c, uint8_t *to, size_t n) {
+    if (c->starts) return take_datagram(c, to, n);
     if (!c->ssl) return recv(c->fd, to, n, 0);
     size_t got = 0;
     while (got < n) {
@@ -214,8 +257,31 @@ static ssize_t take(struct connection *c, uint8_t *to, size_t n) {
     return (ssize_t)got;
 }
 
+/* All datagrams, as many in a system call as it takes. */
+static void send_datagrams(struct connection *c) {
+    for (uint32_t at = 0; at < c->unsent;) {
+        struct mmsghdr messages[BURST] = {0};
+        struct iovec parts[BURST];
+        uint32_t n = 0;
+        for (; n < BURST && at + n < c->unsent; n++) {
+            size_t end = at + n + 1 < c->unsent ? c->starts[at + n + 1] : c->out_end;
+            parts[n] = (struct iovec){c->out + c->starts[at + n], end - c->starts[at + n]};
+            messages[n].msg_hdr = (struct msghdr){.msg_iov = &parts[n], .msg_iovlen = 1};
+        }
+        int sent = sendmmsg(c->fd, messages, n, 0);
+        if (sent < 0 && errno != EINTR) die("send: %s", strerror(errno));
+        if (sent > 0) at += (uint32_t)sent;
+    }
+    c->unsent = 0;
+    c->out_start = c->out_end = 0;
+}
+
 void connection_send(struct connection *c) {
     asked = c->port;
+    if (c->starts) {
+        send_datagrams(c);
+        return;
+    }
     while (c->out_start < c->out_end) {
         ssize_t n = put(c, c->out + c->out_start, c->out_end - c->out_start);
         if (n < 0 && errno == EINTR) continue;

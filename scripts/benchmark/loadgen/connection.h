@@ -9,6 +9,8 @@
 struct connection {
     int fd, epoll, port;
     SSL *ssl;                     /* NULL: plain */
+    size_t *starts;               /* UDP: where each unsent request's datagram begins; else NULL */
+    uint32_t unsent, asked, answered;   /* UDP: datagrams in `out`, requests so far, and answers */
     uint8_t *out;                 /* requests not yet sent: [out_start, out_end) */
     size_t out_start, out_end, out_size;
     uint8_t *in;                  /* replies not yet checked: [0, in_end) */
@@ -24,6 +26,11 @@ typedef void piece_done(void *context, struct connection *connection, const stru
 enum tls { TLS_OFF, TLS_FULL /* every handshake */, TLS_RESUMED /* ... but the first resumes a session */ };
 /* How connections are made from now on; the server's certificate is not verified. */
 void connection_tls(enum tls how);
+
+/* Connections are UDP's from now on: a request a datagram, and each answer must come in one datagram, in order. */
+void connection_udp(void);
+/* The line that every connection begins with, whose answer must be STORED: what -Y wants. */
+void connection_login(const char *name_and_password);
 
 /* Connects to 127.0.0.1 (non-blocking, Nagle off; with TLS after the handshake, which is waited for) and registers with `epoll`, the connection as the event's data. It can owe `pieces`
  * pieces and queue `out_size` bytes; more is an error. */
