@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import pwd
@@ -16,7 +15,6 @@ if TYPE_CHECKING:
 
 EX_NOUSER = 67
 EX_OSERR = 71
-PR_SET_NO_NEW_PRIVS = 38
 SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
@@ -76,11 +74,6 @@ def switch_user(user: pwd.struct_passwd) -> None:
         os.setuid(user.pw_uid)
     except OSError as error:
         raise StartError(f"failed to assume identity of user {user.pw_name}: {error.strerror}") from error
-
-
-def forbid_new_privileges() -> None:
-    """Nothing that this process starts can get more rights than it has (PR_SET_NO_NEW_PRIVS). Before the first thread."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 class Daemon:

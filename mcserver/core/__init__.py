@@ -13,6 +13,7 @@ from .engine import (
     Session,
     TlsRules,
     Workers,
+    forbid_new_privileges,
     openssl_version,
 )
 
@@ -29,5 +30,6 @@ __all__ = [
     "Session",
     "TlsRules",
     "Workers",
+    "forbid_new_privileges",
     "openssl_version",
 ]

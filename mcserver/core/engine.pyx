@@ -89,6 +89,10 @@ cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, void* address, void* length, int flags)
     enum: SOCK_NONBLOCK, SOCK_CLOEXEC
 
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+    enum: PR_SET_NO_NEW_PRIVS
+
 cdef extern from "<semaphore.h>" nogil:
     int sem_init(sem_t* s, int shared, unsigned int value)
     int sem_wait(sem_t* s)
@@ -96,6 +100,12 @@ cdef extern from "<semaphore.h>" nogil:
 
 
 cdef class Engine
+
+
+def forbid_new_privileges():
+    """Nothing that this process starts can get more rights than it has. Before the first thread; OSError if it can't be."""
+    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(errno, os.strerror(errno))
 
 
 include "binary_face.pxi"
