@@ -24,6 +24,7 @@ PATIENCE = 1.0  # seconds that the answer to a probe may take
 AGAIN = 3  # times that, before a server counts as silent
 GREETING = 0.2  # seconds that a server may use to speak first
 LINE = rb"\n"
+BINARY = rb"\x81\x0a"  # how the answer to a no-op begins
 UNKNOWN = re.compile(  # the questions are well formed: who calls one a client's error does not know the command
     rb"ERROR|-ERR|-[A-Z]+ |CLIENT_ERROR|SERVER_ERROR[^\r\n]*(?:unknown|unsupported|not supported|not implemented)",
     re.IGNORECASE,
@@ -48,7 +49,7 @@ class Probe:
 def _probes(key: bytes) -> list[Probe]:
     store = b" %s 0 0 1\r\nx\r\n" % key
     return [
-        Probe("version", b"version\r\n", rb"VERSION"),
+        Probe("version", b"version\r\n", rb"VERSION[^\n]*\n"),
         Probe("gets", b"gets %s\r\n" % key, rb"END\r?\n"),
         Probe("cas", b"cas %s 0 0 1 1\r\nx\r\n" % key, rb"NOT_FOUND|NOT_STORED|EXISTS"),
         Probe("add", b"add" + store, rb"STORED"),
@@ -66,7 +67,7 @@ def _probes(key: bytes) -> list[Probe]:
         Probe("stats", b"stats\r\n", rb"\ASTAT "),
         Probe("admin", b"slabs reassign 1 1\r\n", rb"\A(?:OK|SAME|BADCLASS|NOSPARE|BUSY|CLIENT_ERROR slab)"),
         Probe("quit", b"quit\r\n", rb"\A\Z"),
-        Probe("binary", b"\x80\x0a" + bytes(10) + b"look" + bytes(8), rb"\x81\x0a"),
+        Probe("binary", b"\x80\x0a" + bytes(10) + b"look" + bytes(8), BINARY),
         Probe("flush_all", b"flush_all\r\n", rb"OK", harmful=True),
         Probe("verbosity", b"verbosity 0\r\n", rb"OK", harmful=True),
     ]
@@ -263,16 +264,26 @@ def _shown(answer: bytes) -> str:
 
 
 def _exchange(wire: Wire, ask: bytes, patience: float, known: bytes = LINE) -> bytes:
-    """What comes within `patience`, until `known` is in it or a whole line refuses; `<closed>` when the connection ends."""
+    """What comes within `patience`, until `known` is in it or a whole line refuses; `<closed>` when the connection ends.
+
+    UnfitError when a line is still coming in drops: each question would take so long.
+    """
     wire.buffer = b""
     deadline = time.monotonic() + patience
+    pieces = 0
     try:
         wire.send(ask)
         while len(wire.buffer) < 1 << 16:
             wire.more(deadline)
+            pieces += 1
             if re.search(known, wire.buffer, re.DOTALL) or (UNKNOWN.match(wire.buffer) and b"\n" in wire.buffer):
                 break
     except BrokenError:
+        if pieces > 1 and not wire.ended and b"\n" not in wire.buffer and known != BINARY:
+            verb = ask.split(maxsplit=1)[0].decode()
+            raise UnfitError(
+                f"it answers in drops: {patience:g} s after `{verb}` it had sent {_shown(wire.buffer)}"
+            ) from None
         return wire.buffer or (b"<closed>" if wire.ended else b"")
     return wire.buffer
 

@@ -135,7 +135,10 @@ class Wire:
                 raise
 
     def _log_in(self, user: str, *, binary: bool) -> None:
-        """Gives name and password; UnreachableError when they are refused."""
+        """Gives name and password; UnreachableError when they are refused.
+
+        In text only where a get is refused without: anywhere else the set would be one, and leave the password behind.
+        """
         name, _, password = user.partition(":")
         if binary:
             token = b"\0" + name.encode() + b"\0" + password.encode()
@@ -144,6 +147,10 @@ class Wire:
             self.take(struct.unpack_from("!I", reply, 8)[0])
             refused = reply[6:8] != b"\0\0"
         else:
+            self.send(b"get mcconform.login\r\n")
+            if self.line() == b"END\r\n":
+                self.log.clear()
+                return
             token = f"{name} {password}".encode()
             self.send(b"set auth 0 0 %d\r\n%s\r\n" % (len(token), token))
             refused = self.line() != b"STORED\r\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import pwd
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 
 EX_NOUSER = 67
 EX_OSERR = 71
-PR_SET_NO_NEW_PRIVS = 38
-MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT = 1, 2, 4
 SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
@@ -67,11 +64,13 @@ def lock_memory() -> str:
 
     That stops no start, as in memcached. What is only reserved takes no memory by it, but counts against the limit.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) == 0:
-        return ""
-    reason = os.strerror(ctypes.get_errno())
-    return f"-k: could not lock the memory: {reason}; start as root, or raise the limit (`ulimit -l unlimited`)"
+    from mcserver.core import lock_all_memory
+
+    try:
+        lock_all_memory()
+    except OSError as error:
+        return f"-k: could not lock the memory: {error.strerror}; start as root, or raise the limit (`ulimit -l unlimited`)"
+    return ""
 
 
 def find_user(name: str | None) -> pwd.struct_passwd | None:
@@ -95,11 +94,6 @@ def switch_user(user: pwd.struct_passwd) -> None:
         os.setuid(user.pw_uid)
     except OSError as error:
         raise StartError(f"failed to assume identity of user {user.pw_name}: {error.strerror}") from error
-
-
-def forbid_new_privileges() -> None:
-    """Nothing that this process starts can get more rights than it has (PR_SET_NO_NEW_PRIVS). Before the first thread."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
 class Daemon:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mcserver import logs, signals, tls
 from mcserver.connections import Connections
+from mcserver.core import forbid_new_privileges
 from mcserver.early import Early
 from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
 from mcserver.lives import Memory
@@ -24,7 +25,6 @@ from mcserver.process import (
     allow_core_dumps,
     daemonize,
     find_user,
-    forbid_new_privileges,
     lock_memory,
     raise_descriptor_limit,
     raise_lock_limit,

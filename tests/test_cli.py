@@ -409,6 +409,20 @@ def test_help_and_version_load_nothing_heavy(page: str) -> None:
         assert heavy not in loaded
 
 
+def test_a_start_loads_little_before_it_answers() -> None:
+    code = "import sys; before = {*sys.modules}; import mcserver.cli, mcserver.start; print(*{*sys.modules} - before)"
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
+    )
+    loaded = set(result.stdout.split())
+    assert "mcserver.core" in loaded
+    later = {
+        *("asyncio", "uvloop", "concurrent.futures", "subprocess", "ssl", "ctypes", "inspect", "pathlib", "json"),
+        *("tomllib", "argparse", "kazoo", "prometheus_client", "rich", "mcserver.server", "mcserver.coordination"),
+    }
+    assert loaded & later == set()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["-c", "0"], ["-I", "10"], ["-Z"], ["-l", "h:x", "-u", "root"]])
 def test_errors_are_one_clear_text_on_stderr(arguments: list[str]) -> None:

@@ -13,6 +13,8 @@ from .engine import (
     Session,
     TlsRules,
     Workers,
+    forbid_new_privileges,
+    lock_all_memory,
     openssl_version,
 )
 
@@ -29,5 +31,7 @@ __all__ = [
     "Session",
     "TlsRules",
     "Workers",
+    "forbid_new_privileges",
+    "lock_all_memory",
     "openssl_version",
 ]

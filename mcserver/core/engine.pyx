@@ -89,6 +89,14 @@ cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, void* address, void* length, int flags)
     enum: SOCK_NONBLOCK, SOCK_CLOEXEC
 
+cdef extern from "<sys/prctl.h>" nogil:
+    int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
+    enum: PR_SET_NO_NEW_PRIVS
+
+cdef extern from "<sys/mman.h>" nogil:
+    int mlockall(int flags)
+    enum: MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT
+
 cdef extern from "<semaphore.h>" nogil:
     int sem_init(sem_t* s, int shared, unsigned int value)
     int sem_wait(sem_t* s)
@@ -96,6 +104,18 @@ cdef extern from "<semaphore.h>" nogil:
 
 
 cdef class Engine
+
+
+def forbid_new_privileges():
+    """Nothing that this process starts can get more rights than it has. Before the first thread; OSError if it can't be."""
+    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        raise OSError(errno, os.strerror(errno))
+
+
+def lock_all_memory():
+    """What this process uses, now and later, is never swapped; what is only reserved takes none by it. OSError if it can't be."""
+    if mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
+        raise OSError(errno, os.strerror(errno))
 
 
 include "binary_face.pxi"

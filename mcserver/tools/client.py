@@ -21,6 +21,10 @@ READ_BYTES = 1 << 18
 LINE_MOST = 1 << 16
 BINARY_ALONE = b"CLIENT_ERROR only the binary protocol is spoken here"
 """mcserver's answer to text with -S or -B binary."""
+TLS_ALONE = b"CLIENT_ERROR only TLS is spoken here"
+"""mcserver's answer to text with -Z."""
+STRANGER = b"CLIENT_ERROR unauthenticated"
+"""To whoever has not logged in, with -Y."""
 
 
 class ToolError(Exception):
@@ -53,6 +57,8 @@ class Way(NamedTuple):
 
 
 PLAIN = Way()
+PLAIN_ANSWERS = ("WRONG_VERSION_NUMBER", "UNEXPECTED_EOF_WHILE_READING", "SSLV3_ALERT_HANDSHAKE_FAILURE")
+"""What OpenSSL calls an answer, or an end, of a server without TLS; the alert is mcserver's."""
 
 
 class Client:
@@ -62,6 +68,7 @@ class Client:
         self.name = address
         self._unread = bytearray()
         self._heard = False
+        self._secure = False
         where = parse_address(address)
         try:
             if isinstance(where, str):
@@ -76,6 +83,7 @@ class Client:
         try:
             if way.tls is not None and not isinstance(where, str):  # a Unix socket is plain, here and in memcached
                 self.socket = way.tls.wrap_socket(self.socket, server_hostname=where[0])
+                self._secure = True
             if way.user:
                 self._log_in(way.user)
         except OSError as error:
@@ -86,8 +94,12 @@ class Client:
             raise
 
     def _log_in(self, user: bytes) -> None:
-        answer = self.command(b"set login 0 0 %d\r\n%s" % (len(user), user))
-        if answer != b"STORED":
+        """Only where it is asked for: anywhere else the set would be one, and the password an item for all to read."""
+        self.send(b"version\r\n")
+        if self._answer() != STRANGER:
+            return
+        self.send(b"set login 0 0 %d\r\n%s\r\n" % (len(user), user))
+        if (answer := self._answer()) != b"STORED":
             raise ToolError(f"{self.name}: the login is answered with {answer[:80].decode('utf-8', 'replace')}")
 
     def __enter__(self) -> Client:
@@ -102,7 +114,7 @@ class Client:
         try:
             self.socket.sendall(data)
         except OSError as error:
-            raise ToolError(f"{self.name}: {reason(error)}") from None
+            raise ToolError(f"{self.name}: {reason(error)}{self._hint()}") from None
 
     def _fill(self) -> None:
         try:
@@ -110,18 +122,29 @@ class Client:
         except TimeoutError:
             raise ToolError(f"{self.name}: no answer in time{self._hint()}") from None
         except OSError as error:
-            raise ToolError(f"{self.name}: {reason(error)}") from None
+            raise ToolError(f"{self.name}: {reason(error)}{self._hint()}") from None
         if not received:
             raise ToolError(f"{self.name}: the server closed the connection{self._hint()}")
         self._heard = True
         self._unread += received
 
     def _hint(self) -> str:
-        """memcached says nothing to text where it speaks only the binary protocol."""
-        return "" if self._heard else "; does it speak the binary protocol alone (-S, -B binary)? This tool speaks text"
+        """memcached says nothing to text where it speaks only TLS or the binary protocol."""
+        if self._heard:
+            return ""
+        protocol = "the binary protocol alone (-S, -B binary)? This tool speaks text"
+        return (
+            f"; does it speak {protocol}" if self._secure else f"; does it speak TLS (--tls, --ca FILE), or {protocol}"
+        )
 
     def line(self) -> bytes:
-        """The next line, without its end."""
+        """The next line, without its end. Raises ToolError for one by which a server refuses to speak so, or with a stranger."""
+        line = self._answer()
+        if line == STRANGER:
+            raise ToolError(f"{self.name}: it wants a login: name a file with --user-file")
+        return line
+
+    def _answer(self) -> bytes:
         while (end := self._unread.find(b"\n")) < 0:
             if len(self._unread) > LINE_MOST:
                 raise ToolError(f"{self.name}: this is no memcached: a line without an end")
@@ -130,6 +153,8 @@ class Client:
         del self._unread[: end + 1]
         if line == BINARY_ALONE:
             raise ToolError(f"{self.name}: it speaks the binary protocol alone (-S, -B binary), and this tool text")
+        if line == TLS_ALONE:
+            raise ToolError(f"{self.name}: it speaks TLS alone: give --tls, or --ca FILE")
         return line
 
     def data(self, length: int) -> bytes:
@@ -171,7 +196,8 @@ def reason(error: OSError) -> str:
         return error.strerror or str(error)
     if kind == "CERTIFICATE_VERIFY_FAILED":
         return f"its certificate is not trusted: {getattr(error, 'verify_message', '')}; name its authority with --ca"
-    return f"TLS fails: {str(kind).replace('_', ' ').lower()}"
+    hint = "; does it speak TLS?" if kind in PLAIN_ANSWERS else ""
+    return f"TLS fails: {str(kind).replace('_', ' ').lower()}{hint}"
 
 
 def way_of(options: argparse.Namespace) -> Way:

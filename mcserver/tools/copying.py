@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import base64
 import contextlib
+import io
 import json
 import sys
 import time
@@ -225,12 +226,16 @@ def _bytes(entry: dict[str, Any], name: str) -> bytes:
 
 @contextlib.contextmanager
 def opened(name: str, mode: str) -> Iterator[IO[str]]:
-    """A file, or `-`. Raises ToolError."""
+    """A file, or `-`; UTF-8, whatever the locale says. Raises ToolError."""
+    errors = "strict" if mode == "w" else "surrogateescape"  # a wrong byte makes a line that is no item
     if name == "-":
-        yield sys.stdout if mode == "w" else sys.stdin
+        stream = sys.stdout if mode == "w" else sys.stdin
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors=errors, newline="\n")
+        yield stream
         return
     try:
-        file = open(name, mode, encoding="utf-8", newline="\n")  # noqa: SIM115
+        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115
     except OSError as error:
         raise ToolError(f"{name}: {error.strerror}") from None
     with file:

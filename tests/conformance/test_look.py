@@ -7,6 +7,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,34 @@ def test_one_connection_at_a_time_is_no_use() -> None:
     listener.shutdown(socket.SHUT_RDWR)
     listener.close()
     thread.join()
+
+
+def in_drops(pause: float, size: int) -> Behaviour:
+    """Answers as a memcached that knows little, so many bytes at a time."""
+    answers = {b"get": b"END", b"set": b"STORED", b"version": b"VERSION 1.6.18"}
+
+    def behave(client: socket.socket) -> None:
+        with client.makefile("rb") as lines:
+            for line in lines:
+                if line == b"x\r\n":  # a value
+                    continue
+                answer = answers.get(line.split()[0], b"ERROR") + b"\r\n"
+                for at in range(0, len(answer), size):
+                    client.sendall(answer[at : at + size])
+                    time.sleep(pause)
+
+    return behave
+
+
+@pytest.mark.slow
+def test_a_server_that_drips_is_no_use_at_once() -> None:
+    with rogue.rogue(in_drops(0.06, 1)) as where, pytest.raises(UnfitError, match="it answers in drops: "):
+        look(where, patience=0.6)
+
+
+def test_an_answer_in_pieces_is_read_whole() -> None:
+    with rogue.rogue(in_drops(0.002, 7)) as where:
+        assert look(where).says == "1.6.18"
 
 
 @pytest.mark.slow

@@ -90,6 +90,15 @@ def test_a_user_of_the_text_protocol(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
+def test_a_server_that_asks_for_no_login_is_told_no_password() -> None:
+    with memcached() as (host, port):
+        assert main([f"{host}:{port}", "--user", "alice:secret", "--only", "classic/get/hit"]) == PASSED
+        with socket.create_connection((host, port), 5) as client:
+            client.sendall(b"get auth\r\n")
+            assert client.recv(100) == b"END\r\n"
+
+
+@pytest.mark.slow
 def test_a_user_of_sasl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = shutil.which("saslpasswd2") or "/usr/sbin/saslpasswd2"
     make = [program, "-p", "-c", "-f", str(tmp_path / "db"), "-u", socket.gethostname(), "alice"]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -70,18 +71,25 @@ def test_all_tools(secure: Secure, tmp_path: Path, capsys: pytest.CaptureFixture
 def test_what_keeps_a_tool_out(secure: Secure, capsys: pytest.CaptureFixture[str]) -> None:
     folder, (trust, ca, users, file) = secure.folder, secure.way
     for way, why in (
-        ((), "only TLS is spoken here|reset by peer|closed the connection"),
+        ((), r"it speaks TLS alone: give --tls|does it speak TLS \(--tls, --ca FILE\), or"),
         (("--tls",), "its certificate is not trusted.*--ca"),
         ((trust, str(folder / "stranger.pem")), "its certificate is not trusted.*--ca"),
         ((trust, str(folder / "none.pem")), "can't use .*none.pem"),
         ((trust, str(folder / "users")), "can't use .*users"),
-        ((trust, ca), "CLIENT_ERROR unauthenticated|this is no memcached.*unauthenticated"),
+        ((trust, ca), "it wants a login: name a file with --user-file"),
         ((trust, ca, users, str(folder / "wrong")), "the login is answered with CLIENT_ERROR authentication failure"),
         ((trust, ca, users, ca), "its first line is not name:password"),
     ):
         assert cli.main(["stats", *way, secure.address]) == 1
         assert re.search(why, capsys.readouterr().err), (way, why)
     assert cli.main(["ping", "-c", "1", "--any-certificate", users, file, secure.address]) == 0
+    capsys.readouterr()
+    for tool in ("ping", "dump", "load", "bench", "top"):
+        more = [str(folder / "items")] if tool == "load" else []
+        (folder / "items").write_text(json.dumps({"key": "a", "value": "1"}) + "\n")
+        assert cli.main([tool, trust, ca, secure.address, *more]) == 1
+        shown = capsys.readouterr()
+        assert "it wants a login: name a file with --user-file" in shown.out + shown.err, tool
 
 
 @pytest.mark.slow
@@ -102,3 +110,20 @@ def test_a_server_that_speaks_binary_alone(
     assert code == 1
     assert "binary protocol alone" in shown.out + shown.err
     assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize("server", ["mcserver", "memcached"])
+def test_a_server_without_users_or_tls(
+    server: str, tmp_path: Path, memcached_factory: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told no password, which it would keep as an item for all to read."""
+    users = tmp_path / "users"
+    users.write_text("ada:secret\n")
+    with ExitStack() as running:
+        where = memcached_factory().address if server == "mcserver" else running.enter_context(memcached())
+        address = "{}:{}".format(*where)
+        assert cli.main(["ping", "-c", "1", "--user-file", str(users), address]) == 0
+        assert cli.main(["stats", "--user-file", str(users), "--json", "--only", "cmd_set", address]) == 0
+        assert '"cmd_set": 0' in capsys.readouterr().out
+        assert cli.main(["stats", "--any-certificate", address]) == 1
+        assert "does it speak TLS?" in capsys.readouterr().err

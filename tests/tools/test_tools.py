@@ -215,6 +215,24 @@ def test_a_line_that_is_no_item_is_named(
     assert "line 2 is no item of a dump" in capsys.readouterr().err
 
 
+def test_a_line_that_is_no_utf8_is_named(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "dump"
+    file.write_bytes(b'{"key": "ok", "value": "1"}\n{"key": "a", "value": "\xff"}\n')
+    assert cli.main(["load", server, str(file)]) == 1
+    assert "line 2 is no item of a dump" in capsys.readouterr().err
+
+
+def test_pipes_are_utf8_whatever_the_locale(
+    filled: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO('{"key": "ä", "value": "€"}\n'.encode()), "latin-1"))
+    assert cli.main(["load", filled]) == 0
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "latin-1"))
+    assert cli.main(["dump", filled, "--prefix", "ä"]) == 0
+    assert out.getvalue() == '{"key": "ä", "value": "€"}\n'.encode()
+
+
 def test_files_that_cannot_be_opened(server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["load", server, str(tmp_path / "none")]) == 1
     assert cli.main(["dump", server, str(tmp_path)]) == 1
