@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 
+from . import files
 from .rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
 
 CREDENTIALS_MAX = 4096  # bytes
@@ -30,11 +30,14 @@ def check_tls(config: ClusterConfig) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if config.tls_ca:
         try:
+            files.check(config.tls_ca)
             context.load_verify_locations(config.tls_ca)
         except OSError as error:
             raise ConfigError(f"--zk-ca {config.tls_ca} is no PEM file of authorities: {error}") from None
     if config.tls_certificate:
         try:
+            for path in filter(None, (config.tls_certificate, config.tls_key)):
+                files.check(path)
             context.load_cert_chain(config.tls_certificate, config.tls_key or None, password=lambda: "")
         except (OSError, ValueError) as error:
             which = f"--zk-cert {config.tls_certificate}" + (f" or --zk-key {config.tls_key}" if config.tls_key else "")
@@ -43,9 +46,7 @@ def check_tls(config: ClusterConfig) -> None:
 
 def read_credentials(path: str) -> str:
     """The one line, user:password, of a file that only its owner and group may read. ConfigError, OSError."""
-    with open(path, "rb") as file:
-        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-        data = file.read(CREDENTIALS_MAX)
+    data, mode = files.read_with_mode(path, CREDENTIALS_MAX)
     if mode & 0o027:
         raise ConfigError(f"{path} may be read by others, or changed by its group (mode {mode:04o}): chmod 600 it")
     try:

@@ -18,6 +18,7 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from . import files
 from .config import Config
 from .options import (
     CLUSTER_OPTIONS,
@@ -39,6 +40,8 @@ EXTENDED = "extended"
 NOT_IN_A_FILE = ("help", "license", "version", "config", EXTENDED)
 REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes", "metrics-name")
 """Options that add up when they are repeated: a file may give them a list."""
+NEVER_EMPTY = ("listen",)
+"""Those of them that mean the most when they are left out: who empties the list hardly means that."""
 COUNTED = ("verbose",)
 """Options whose number of repetitions counts: a file gives the number."""
 UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
@@ -65,8 +68,7 @@ def read_file(draft: Draft, path: str) -> None:
     import tomllib
 
     try:
-        with open(path, "rb") as file:
-            data = file.read(FILE_BYTES + 1)
+        data = files.read(path, FILE_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}; see --config") from None
     if len(data) > FILE_BYTES:
@@ -95,8 +97,7 @@ def check_whole(path: str) -> None:
     Only for a reload. A file that can't be read is left to read_file.
     """
     try:
-        with open(path, "rb") as file:
-            whole = file.read(FILE_BYTES).endswith(b"\n")
+        whole = files.read(path, FILE_BYTES).endswith(b"\n")
     except OSError:
         return
     if not whole:
@@ -140,6 +141,10 @@ def _texts(entry: Entry, value: Any, known: dict[str, Any]) -> Iterator[tuple[En
         elif f"no_{name}" in known:
             yield known[f"no_{name}"], ""
     elif isinstance(value, list) and name in REPEATED:
+        if not value and name in NEVER_EMPTY:
+            raise ConfigError(
+                f'{name} = [] names no address: leave it out to listen on every interface, or write {name} = ["127.0.0.1"]'
+            )
         yield from ((entry, _text(entry, each)) for each in value)
     else:
         yield entry, _text(entry, value)

@@ -36,6 +36,8 @@ RECORD_MOST = 8 << 30
 DESCRIPTORS_MOST = 200
 ANSWER_SECONDS = 10.0
 """How long either side waits for the other's next word."""
+REST_SECONDS = 0.5
+"""Before the door is tried again, when the system has no room for who asks."""
 END_SECONDS = 120.0
 """How long the one that served may take to end: its clients have some seconds for their last replies."""
 KINDS = {"listener": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "metrics": socket.SOCK_STREAM}
@@ -260,7 +262,12 @@ class HandOver:
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            connection, _ = await loop.sock_accept(self._door)
+            try:
+                connection, _ = await loop.sock_accept(self._door)
+            except OSError as error:  # no descriptor is left; one may be soon
+                log.warning("--take-over: who asks can't be heard: %s", error.strerror or error)
+                await asyncio.sleep(REST_SECONDS)
+                continue
             connection.setblocking(False)
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):

@@ -32,7 +32,11 @@ def plain_or_escaped(key: bytes) -> bytes:
 
 def printable(text: bytes) -> str:
     """For a log: UTF-8 as it is, and whatever can't be printed as Python escapes it."""
-    line = text.decode("utf-8", "backslashreplace")
+    return printable_text(text.decode("utf-8", "backslashreplace"))
+
+
+def printable_text(line: str) -> str:
+    """The same for what is text already."""
     if line.isprintable():
         return line
     return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in line])

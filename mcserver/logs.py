@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from mcserver.keys import printable
+from mcserver.keys import printable, printable_text
 
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
@@ -39,12 +39,12 @@ LAST_WORDS_SECONDS = 0.5
 
 
 class TextFormatter(logging.Formatter):
-    """`2026-01-31T23:59:59.123Z INFO text`; a trace line is its bare text."""
+    """`2026-01-31T23:59:59.123Z INFO text`; a trace line is its bare text. Whoever wrote the text, it is one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.name == trace_log.name:
             return record.getMessage()
-        line = f"{timestamp(record.created)} {record.levelname} {record.getMessage()}"
+        line = f"{timestamp(record.created)} {record.levelname} {printable_text(record.getMessage())}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line

@@ -307,7 +307,7 @@ def auth_file(draft: Draft, option: str, value: str) -> None:
     try:
         draft.cluster["credentials"] = read_credentials(value)
     except OSError as error:
-        raise ConfigError(f"{option}: can't read {value}: {error}", EX_FAILURE) from None
+        raise ConfigError(f"{option}: can't read {value}: {error.strerror}", EX_FAILURE) from None
 
 
 # The tables -------------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ OPTIONS = (
     Option("b", "listen-backlog", "num", "tcp_backlog", number("tcp_backlog")),
     Option("B", "protocol", "name", "binding_protocol", protocol),
     Option("S", "enable-sasl", "", "sasl", switch(sasl=True)),
-    Option("Y", "auth-file", "file", "auth_file", text("auth_file")),
+    Option("Y", "auth-file", "file", "auth_file", path("auth_file")),
     Option("I", "max-item-size", "size", "item_size_max", item_size),
     Option(
         "F",

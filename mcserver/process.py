@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path  # loading it takes its time; who calls brings one
 
 EX_NOUSER = 67
+EX_SOFTWARE = 70
 EX_OSERR = 71
+STANDARD_STREAMS = 3
 SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
@@ -27,22 +29,32 @@ class StartError(Exception):
         self.code = code
 
 
-def raise_descriptor_limit(connections: int, threads: int) -> None:
-    """Makes room for so many connections, and the two descriptors of each thread.
+def raise_descriptor_limit(connections: int, threads: int, inherited: int = 0) -> None:
+    """Makes room for so many connections, the two descriptors of each thread, and those that whoever started us left open.
 
     Raises StartError when the hard limit forbids it, as memcached does (71).
     """
-    wanted = connections + 2 * threads + SPARE_DESCRIPTORS
+    wanted = connections + 2 * threads + SPARE_DESCRIPTORS + inherited
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
     except (ValueError, OSError, OverflowError) as error:
+        left_open = f", and {inherited} were open before the start" if inherited else ""
         raise StartError(
-            f"failed to set the limit of open files to {wanted} (it is {hard}). "
+            f"failed to set the limit of open files to {wanted} (it is {hard}{left_open}). "
             "Start as root, raise it with `ulimit -n`, or ask for fewer connections with -c"
         ) from error
+
+
+def inherited_descriptors() -> int:
+    """How many descriptors are open beside the standard streams, before anything is opened."""
+    try:
+        count = len(os.listdir("/proc/self/fd")) - 1  # noqa: PTH208  # that of the list itself; pathlib takes its time
+    except OSError:
+        count = open_descriptors()
+    return max(0, count - STANDARD_STREAMS)
 
 
 def allow_core_dumps() -> None:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mcserver import MEMCACHED_VERSION, __version__, logs, signals, tls
+from mcserver import MEMCACHED_VERSION, __version__, files, logs, signals, tls
 from mcserver.admin import Admin, Cluster, Context, Settings
 from mcserver.connections import Connections, address_text
 from mcserver.listeners import Sockets, own_address, tcp_port
@@ -129,6 +129,7 @@ class Server:
         gc.enable()
         self._announce()
         logs.serving()
+        files.never_wait()
         if self._config.ephemeral:
             from mcserver import ephemeral
 

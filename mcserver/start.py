@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from mcserver import logs, signals, tls
 from mcserver.connections import Connections
@@ -20,11 +20,13 @@ from mcserver.early import Early
 from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
 from mcserver.lives import Memory
 from mcserver.process import (
+    EX_SOFTWARE,
     Daemon,
     StartError,
     allow_core_dumps,
     daemonize,
     find_user,
+    inherited_descriptors,
     lock_memory,
     raise_descriptor_limit,
     raise_lock_limit,
@@ -82,6 +84,8 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         pid_warning = write_pid(config, memory.predecessor)  # whom it takes over from has removed its own
     except StartError as error:
         return failed(error, daemon)
+    except OSError as error:  # the system has no descriptor or memory left for one of the steps
+        return failed(StartError(f"can't start: {error.strerror or error}"), daemon)
     for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
@@ -101,6 +105,9 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         serve(server, loop_factory)
     except StartError as error:
         return failed(error, daemon)
+    except Exception:
+        log.exception("internal error: the server ends")
+        give_up(daemon)
     finally:
         early.stop()
     if server.heir is None and server.graceful:
@@ -121,6 +128,14 @@ def failed(error: StartError, daemon: Daemon | None) -> int:
     return error.code
 
 
+def give_up(daemon: Daemon | None) -> NoReturn:
+    """The end of a server whose loop can't go on: at once, since its threads would keep a process that hears no signal."""
+    logs.finish()
+    if daemon is not None:
+        daemon.failed(EX_SOFTWARE)
+    os._exit(EX_SOFTWARE)
+
+
 # The steps of a start ------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +149,7 @@ class Prepared(NamedTuple):
 
 def prepare(config: Config) -> Prepared:
     """Limits, and all files that another user may not be able to read. Raises StartError."""
-    raise_descriptor_limit(config.maxconns, config.num_threads)
+    raise_descriptor_limit(config.maxconns, config.num_threads, inherited_descriptors())
     if config.core_dumps:
         allow_core_dumps()
     if config.lock_memory:

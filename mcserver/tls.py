@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+from mcserver import files
 from mcserver.config import Config, Secure
 from mcserver.core import TlsRules
 from mcserver.listeners import asked_by
@@ -20,6 +21,16 @@ SECURITIES = {Secure.DEFAULT: 1, Secure.NONE: 0, Secure.BASIC: 2, Secure.MUTUAL:
 def load(config: Config) -> TlsRules:
     """Reads the certificates of the configuration. Raises StartError (64, as memcached), in memcached's words."""
     assert config.ssl_chain_cert is not None
+    for what, name in (
+        ("certificate chain", config.ssl_chain_cert),
+        ("key", config.ssl_key),
+        ("CA certificate", config.ssl_ca_cert),
+    ):
+        try:
+            if name is not None:
+                files.check(name)
+        except OSError as error:  # OpenSSL would wait at a pipe, for ever
+            raise StartError(f"Error loading the {what}: {name} : {error.strerror}", EX_USAGE) from error
     try:
         return TlsRules(
             config.ssl_chain_cert,

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mcserver import files
 from mcserver.process import StartError
 from mcserver.rules import EX_FAILURE
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mcserver.config import Config
 
 USERS_MOST = 8
 """Of -Y's file; further lines are left out, as by memcached."""
 LINE_MOST = 255
+FILE_MOST = 1 << 20
 
 
-def read_users(file: Path, ascii_login: bool) -> list[tuple[bytes, bytes]]:
+def read_users(file: str, ascii_login: bool) -> list[tuple[bytes, bytes]]:
     """Name and password of each line. Raises OSError, or ValueError for a line that is none: its number, not its text.
 
     In SASL's file, a second colon ends the password, and lines without a colon mean nothing.
     """
     users: list[tuple[bytes, bytes]] = []
-    for number, line in enumerate(file.read_bytes().split(b"\n"), 1):
+    data = files.read(file, FILE_MOST + 1)
+    if len(data) > FILE_MOST:
+        raise ValueError(f"it has more than {FILE_MOST} bytes")
+    for number, line in enumerate(data.split(b"\n"), 1):
         name, colon, password = line.removesuffix(b"\r").partition(b":")
         if not line:
             continue
@@ -46,10 +49,8 @@ def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
     file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
     if file is None:
         return None
-    from pathlib import Path  # loading it takes its time
-
     try:
-        return "sasl" if config.sasl else "ascii", read_users(Path(file), config.auth_file is not None)
+        return "sasl" if config.sasl else "ascii", read_users(file, config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error

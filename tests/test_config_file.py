@@ -103,6 +103,7 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ("[extended]\nfoo = 1", 64, "there is no option 'foo'"),
         ("[extended]\next_path = 'x'", 1, "external storage is not built"),
         ("[extended]\nidle_timeout = true", 64, "idle_timeout takes one s, not True"),
+        ("listen = []", 64, "listen = [] names no address: leave it out to listen on every interface"),
         ("port = true", 64, "port takes one num, not True"),
         ("port = [1, 2]", 64, "port takes one num"),
         ("port = 2026-01-01", 64, "port takes one num"),

@@ -142,6 +142,13 @@ def record(text: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord("mcserver", logging.WARNING, "", 0, text, args, None)
 
 
+def test_a_message_is_one_line_whatever_is_in_it() -> None:
+    text = "".join(map(chr, range(256))) + "\u2028"
+    line = TextFormatter().format(logging.LogRecord("mcserver", logging.WARNING, "", 0, "%s", (text,), None))
+    assert line.isprintable()
+    assert line.endswith("\xfe\xff\\u2028")
+
+
 def test_repetitions() -> None:
     now = 100.0
     repeats = Repeats(lambda: now)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -331,6 +333,34 @@ def test_a_descriptor_that_is_something_else_is_closed(kind: object) -> None:
             receive_offer(ours)
         assert open_descriptors() == before
     os.close(memory)
+
+
+def test_a_door_without_a_descriptor_is_tried_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Who asked while none was left closed it for ever, in silence."""
+    monkeypatch.setattr(handover, "REST_SECONDS", 0.001)
+
+    async def ask() -> bytes:
+        loop, path = asyncio.get_running_loop(), str(tmp_path / "door")
+        accept, refusals = loop.sock_accept, [OSError(errno.EMFILE, "none left")] * 3
+
+        async def short(door: socket.socket) -> tuple[socket.socket, object]:
+            if refusals:
+                raise refusals.pop()
+            return await accept(door)
+
+        monkeypatch.setattr(loop, "sock_accept", short)
+        with os.fdopen(os.memfd_create("test"), "wb") as memory:
+            offer = Offer(Sockets([], [], None), memory.fileno(), b"layout")
+            door = handover.HandOver(handover.open_door(path), lambda: offer, lambda: None)
+            reader, writer = await asyncio.open_unix_connection(path)
+            writer.write(HELLO)
+            try:
+                return await asyncio.wait_for(reader.readline(), 30)
+            finally:
+                writer.close()
+                door.close()
+
+    assert json.loads(asyncio.run(ask()))["layout"] == b"layout".hex()
 
 
 def test_a_server_that_does_not_end_keeps_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:

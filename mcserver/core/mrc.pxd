@@ -37,6 +37,7 @@ cdef enum:
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
     FREE_SAMPLES = 1 << 16      # whatever they cost: some 20 ms, so that the first answers come soon
     FREE_RATE = 32              # one request in so many may be sampled, whatever its size, for 1 % of the CPU time;
+    TOUCHED_MOST = 256          # keys asked for since the last flush that the next one finds without a walk over all
     FREE_BYTES = 200000         # a value of so many bytes costs so much that each of its requests may
 
 cdef struct MrcKey:
@@ -86,7 +87,8 @@ cdef struct Mrc:
     double bytes                # of the values sampled since the last look at the costs
     uint32_t unchecked          # samples since then
     uint64_t all_samples        # since the start
-    bint asked                  # a key was, since the last flush: there may be something to flush
+    uint32_t asked              # keys asked for since the last flush, each as often as it was: nothing else is in a miniature
+    uint16_t touched[TOUCHED_MOST]  # the first of them
     MrcMini mini[MINIS]
     MrcKey* key
     uint16_t* bucket
@@ -439,6 +441,13 @@ cdef inline void mrc_count_cost(Mrc* m, uint32_t size) noexcept nogil:
         mrc_lower(m, level)
 
 
+cdef inline void mrc_touch(Mrc* m, uint16_t k) noexcept nogil:
+    # From now on a flush has something to do with this key.
+    if m.asked < TOUCHED_MOST:
+        m.touched[m.asked] = k
+    m.asked += m.asked <= TOUCHED_MOST
+
+
 # What the cache tells. These are called for sampled keys only: ask mrc_samples first.
 
 cdef inline bint mrc_samples(Mrc* m, uint64_t hv) noexcept nogil:
@@ -466,7 +475,7 @@ cdef inline void mrc_get(Mrc* m, uint64_t hv, bint found, bint use, uint32_t siz
         if not k:
             return
     e = &m.key[k]
-    m.asked = 1
+    mrc_touch(m, k)
     if found:
         mrc_sized(m, k, size)
         e.dies = dies
@@ -499,7 +508,7 @@ cdef inline void mrc_store(Mrc* m, uint64_t hv, uint32_t size, uint32_t dies, ui
         if not k:
             return
     e = &m.key[k]
-    m.asked = 1
+    mrc_touch(m, k)
     if not e.state[0] & MISSED:
         m.now += 1
         mrc_bury(m, second)
@@ -540,14 +549,13 @@ cdef inline void mrc_resize(Mrc* m, uint64_t memory) noexcept nogil:
 
 
 cdef inline void mrc_flush(Mrc* m) noexcept nogil:
-    # A walk over all keys; of many flushes in a row, or between them few requests, the others cost nothing.
-    cdef uint32_t k
-    if not m.asked:
-        return
-    m.asked = 0
-    for k in range(1, m.unused):
+    # A walk over all keys, if many were asked for since the last flush: a flood of flushes costs no more than its requests.
+    cdef uint32_t k, n = m.asked if m.asked <= TOUCHED_MOST else m.unused - 1, i
+    for i in range(n):
+        k = m.touched[i] if m.asked <= TOUCHED_MOST else i + 1
         if m.key[k].size:
             mrc_leave_all(m, <uint16_t> k)
+    m.asked = 0
 
 
 # What an operator reads

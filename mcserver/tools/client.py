@@ -1,4 +1,7 @@
-"""A small blocking client of the text protocol for the tools. It knows no server but by what it answers."""
+"""A small blocking client of the text protocol for the tools. It knows no server but by what it answers.
+
+What a server says is shown only as `printable_text`: on a terminal it must command nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     import ssl
 
+from mcserver.keys import printable_text
 from mcserver.rules import is_port
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
@@ -261,7 +265,7 @@ def run(tool: Callable[[argparse.Namespace], int], known: argparse.ArgumentParse
         options.way = way_of(options)
         return tool(options)
     except ToolError as error:
-        print(error, file=sys.stderr)
+        print(printable_text(str(error)), file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0

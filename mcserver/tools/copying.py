@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
+from mcserver.keys import printable_text
 from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, run
 from mcserver.tools.progress import Progress
 
@@ -102,10 +103,13 @@ def fetched(client: Client, keys: Sequence[bytes]) -> Iterator[Item]:
         if words[0] != b"VA" or len(words) < 4:
             raise ToolError(f"{client.name}: mg is answered with {answer[:80]!r}; memcached 1.6 or newer is needed")
         flags = {word[:1]: word[1:] for word in words[2:]}
-        ttl = int(flags.get(b"t", b"-1"))
-        yield Item(
-            key, client.data(int(words[1])), int(flags.get(b"f", b"0")), 0 if ttl < 0 else int(time.time()) + ttl
-        )
+        try:
+            length, ttl, number = int(words[1]), int(flags.get(b"t", b"-1")), int(flags.get(b"f", b"0"))
+        except ValueError:
+            length = -1
+        if not 0 <= length <= VALUE_MOST:
+            raise ToolError(f"{client.name}: this is no memcached: mg is answered with {answer[:80]!r}")
+        yield Item(key, client.data(length), number, 0 if ttl < 0 else int(time.time()) + ttl)
 
 
 def spelled(key: bytes) -> tuple[bytes, bytes]:
@@ -139,7 +143,8 @@ def load(options: argparse.Namespace) -> int:
                     refused[text] = refused.get(text, 0) + 1
             progress.advance(len(batch))
     parts = [f"{stored:,} stored", f"{expired:,} had expired"] + [f"{there:,} were there"] * options.add
-    print(", ".join(parts + [f"{count:,} refused: {text}" for text, count in refused.items()]), file=sys.stderr)
+    parts += [f"{count:,} refused: {printable_text(text)}" for text, count in refused.items()]
+    print(", ".join(parts), file=sys.stderr)
     return 2 if refused else 0
 
 

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
+from mcserver.keys import printable_text
 from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 
@@ -28,9 +29,9 @@ def ping(options: argparse.Namespace) -> int:
     failed = 0
     for server in options.server:
         try:
-            print(answer(server, max(1, options.count), options.interval, options.way), flush=True)
+            print(printable_text(answer(server, max(1, options.count), options.interval, options.way)), flush=True)
         except ToolError as error:
-            print(error, flush=True)
+            print(printable_text(str(error)), flush=True)
             failed += 1
     return 1 if failed else 0
 

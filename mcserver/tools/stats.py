@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 
+from mcserver.keys import printable_text
 from mcserver.tools.client import ADDRESS, Client, parser, positive, run
+
+NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,18 +47,16 @@ def stats(options: argparse.Namespace) -> int:
     else:
         width = max(map(len, found), default=0)
         for key, value in found.items():
-            print(f"{key:<{width}}  {value}")
+            print(printable_text(f"{key:<{width}}  {value}"))
     return 0
 
 
 def number(value: object) -> object:
-    """As a number, where it is one."""
-    for kind in (int, float):
-        try:
-            return kind(str(value))
-        except ValueError:
-            continue
-    return value
+    """As a number, where it is one: what Python would take besides (`nan`, `1_0`) is none."""
+    text = str(value)
+    if not NUMBER.fullmatch(text):
+        return value
+    return float(text) if "." in text else int(text)
 
 
 def changes(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:

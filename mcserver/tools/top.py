@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import select
 import sys
 import threading
@@ -18,16 +19,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
+from mcserver.keys import printable_text
 from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
 OPERATIONS = (
     "cmd_get", "cmd_set", "cmd_touch", "cmd_meta", "delete_hits", "delete_misses", "incr_hits", "incr_misses", "decr_hits",
     "decr_misses",
 )  # fmt: skip
+CLASS = re.compile("[0-9]{1,3}:")
 CLASSES_SHOWN = 12
 PREFIXES_SHOWN = 12
 PREFIXES_KEPT = 5000
@@ -201,11 +205,18 @@ def picture(servers: Sequence[Watched], paused: bool, width: int) -> Group:
 
     first = next((server for server in servers if server.now), servers[0])
     parts: list[RenderableType] = [server_table(servers, width)]
-    parts += [Text(server.error, style="red") for server in servers if server.error]
+    parts += [shown(server.error, "red") for server in servers if server.error]
     parts.append(class_table(first))
     if first.prefixes:
         parts.append(prefix_table(first))
     return Group(*parts, Text("q ends, p pauses" + ("; paused" if paused else ""), style="dim"))
+
+
+def shown(text: str, style: str = "") -> Text:
+    """What a server or a user said, as it is: neither a terminal's command nor rich's markup."""
+    from rich.text import Text
+
+    return Text(printable_text(text), style=style)
 
 
 def server_table(servers: Sequence[Watched], width: int) -> Table:
@@ -219,7 +230,8 @@ def server_table(servers: Sequence[Watched], width: int) -> Table:
     for name, _ in columns:
         table.add_column(name, justify="right", no_wrap=True)
     for server in servers:
-        table.add_row(server.name, *("-" if server.error else show(server) for _, show in columns))
+        cells = ("-" if server.error else show(server) for _, show in columns)
+        table.add_row(*map(shown, (server.name, *cells)))
     return table
 
 
@@ -247,33 +259,32 @@ def class_table(server: Watched) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"classes of {server.name}", title_justify="left", expand=True)
+    table = Table(box=box.SIMPLE_HEAD, title=shown(f"classes of {server.name}"), title_justify="left", expand=True)
     for name in ("class", "chunk", "pages", "used", "items", "evicted", "age"):
         table.add_column(name, justify="right")
-    numbers = {key.split(":")[0] for key in server.slabs if key.partition(":")[0].isdigit()}
+    numbers = {key.split(":")[0] for key in server.slabs if CLASS.match(key)}
     ordered = sorted(numbers, key=lambda each: -_number(server.slabs, f"{each}:total_pages"))
     for number in sorted(ordered[:CLASSES_SHOWN], key=int):
         total, used = (_number(server.slabs, f"{number}:{name}") for name in ("total_chunks", "used_chunks"))
-        table.add_row(
+        cells = (
             number, server.slabs.get(f"{number}:chunk_size", "-"), server.slabs.get(f"{number}:total_pages", "-"),
             f"{100 * used / total:.0f} %" if total else "-",
             *(server.items.get(f"items:{number}:{name}", "0") for name in ("number", "evicted", "age")),
         )  # fmt: skip
+        table.add_row(*map(shown, cells))
     return table
 
 
 def prefix_table(server: Watched) -> Table:
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, title=f"hot prefixes of {server.name}", title_justify="left", expand=True)
+    table = Table(box=box.SIMPLE_HEAD, title=shown(f"hot prefixes of {server.name}"), title_justify="left", expand=True)
     table.add_column("prefix", overflow="fold")
     table.add_column("share of the gets that were watched", justify="right")
     total = server.prefixes.total()
     for prefix, count in server.prefixes.most_common(PREFIXES_SHOWN):
-        printable = "".join(each if each.isprintable() else "?" for each in prefix)
-        table.add_row(Text(printable), f"{100 * count / total:.1f} %")
+        table.add_row(shown(prefix), f"{100 * count / total:.1f} %")
     return table
 
 

@@ -1,0 +1,64 @@
+"""A start with descriptors that somebody left open: without room for its own it hung, deaf to SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mcserver.process import inherited_descriptors
+
+ROOT = Path(__file__).parent.parent.parent
+CONNECTIONS = 10
+LIMIT = CONNECTIONS + 2 + 64
+"""What a start with one thread asks for, besides what it inherits."""
+
+
+def start(code: str) -> subprocess.CompletedProcess[str]:
+    arguments = ["-u", "nobody", "-l", "127.0.0.1", "-p", "-1", "-t", "1", "-c", str(CONNECTIONS)]
+    end = f"from mcserver import cli; sys.exit(cli.main({arguments!r}))"
+    return subprocess.run(
+        [sys.executable, "-c", f"import os, resource, sys; {code}; {end}"],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_what_was_left_open_counts() -> None:
+    limit = f"[os.dup(0) for _ in range(60)]; resource.setrlimit(resource.RLIMIT_NOFILE, ({LIMIT}, {LIMIT}))"
+    # Root may raise the limit: that it can't be must be so for everybody who runs this.
+    refuse = "resource.setrlimit = lambda *_: (_ for _ in ()).throw(ValueError)"
+    done = start(f"{limit}; {refuse}")
+    assert done.returncode == 71
+    assert f"limit of open files to {LIMIT + 60} (it is {LIMIT}, and 60 were open before the start)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_they_are_counted() -> None:
+    before = inherited_descriptors()
+    more = [os.dup(0) for _ in range(5)]
+    try:
+        assert inherited_descriptors() == before + 5
+    finally:
+        for each in more:
+            os.close(each)
+
+
+@pytest.mark.slow
+def test_a_loop_that_cannot_run_ends_the_process() -> None:
+    """Its threads serve already, and the signals are blocked."""
+    done = start("import mcserver.server; mcserver.server.serve = lambda *_: 1 / 0")
+    assert done.returncode == 70
+    assert "internal error: the server ends" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_step_that_the_system_refuses_is_named() -> None:
+    done = start(
+        "import mcserver.lives; mcserver.lives.Memory.open = lambda _: (_ for _ in ()).throw(OSError(24, 'none left'))"
+    )
+    assert done.returncode == 71
+    assert "can't start: none left" in done.stderr
