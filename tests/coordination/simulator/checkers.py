@@ -166,7 +166,8 @@ class Checkers:
         self._leads(floor.token, transaction)
         self.capped |= floor.capped
         before, self._floors[path] = self._floors.get(path, 0), floor.floor
-        if floor.capped or floor.floor <= before:
+        doubtful = self.fleet.world.now < self.doubtful_until  # members may stand in another log of the same generation
+        if floor.capped or floor.floor <= before or doubtful:
             return
         tree = self.fleet.ensemble.tree
         gen = int(path.rsplit("/", 1)[1].split("-")[1])
