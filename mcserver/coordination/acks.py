@@ -56,8 +56,9 @@ class Acks:
         self.wake.set()
 
     def session_changed(self) -> None:
-        self._known.clear()
-        self._sheets.clear()
+        """Watches are gone; and what was read may be of another log. So too when the log went back."""
+        self._known = {}
+        self._sheets = {}
         self._read_sheets.clear()
         self.wake.set()
 
@@ -135,8 +136,9 @@ class Acks:
     async def _by_sheets(self, names: Sequence[str]) -> tuple[dict[str, int], float]:
         """What the sheets say, and when to look again. Whose sheet is late for long is asked itself."""
         target, since = self._waiting[0].version, self._waiting[0].since
-        self._sheets = {name: self._sheets.get(name, NOTHING) for name in names}
-        behind = self._cells.group(name for name in names if self._sheets[name] < target)
+        # Another dictionary comes with another connection, even while this look goes on with what it has.
+        sheets = self._sheets = {name: self._sheets.get(name, NOTHING) for name in names}
+        behind = self._cells.group(name for name in names if sheets[name] < target)
         asked = [number for number in behind if number not in self._read_sheets]
         self._read_sheets.update(asked)
         try:
@@ -145,17 +147,17 @@ class Acks:
             self._read_sheets.clear()
             raise
         for name, line in lines.items():
-            if name in self._sheets:
-                self._sheets[name] = max(self._sheets[name], line.proved)
+            if name in sheets:
+                sheets[name] = max(sheets[name], line.proved)
         self._read_sheets.difference_update(missing)  # nobody watches those
         step = self._context.settings.max_stale / 16
         patience = (since - self._context.now()) / SECOND + self._context.settings.max_stale / 2
         if patience <= 0:
-            late = [name for name in names if self._sheets[name] < target]
+            late = [name for name in names if sheets[name] < target]
             for name, applied in (await self._by_records(late)).items():
-                self._sheets[name] = max(self._sheets[name], applied)
+                sheets[name] = max(sheets[name], applied)
         again = [patience] if patience > 0 else []
-        return self._sheets, min([*again, step] if missing else again, default=self._context.settings.max_stale)
+        return sheets, min([*again, step] if missing else again, default=self._context.settings.max_stale)
 
     def _watch_sheet(self, number: int) -> Callable[[], None]:
         def fired() -> None:

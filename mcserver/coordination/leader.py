@@ -53,6 +53,8 @@ class Leader:
         self.candidate = ""  # the path of our znode
         self._first = ""  # the path of the leader's znode
         self._is_stuck = False  # whoever leads can't
+        self._newest = ("", 0)  # the log of the highest generation that was seen, and that generation
+        self._doubtful = ""  # a log that came after one of the same generation or a higher one
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
         self._refreshed = self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
@@ -66,6 +68,18 @@ class Leader:
         """Without a connection nobody leads; whoever has one looks again."""
         self._step_down()
         self.wake.set()
+
+    def learn(self, meta: Meta) -> None:
+        """The reader has seen which log is current. No leader makes one of a generation that was used: versions would be those of
+        other entries, and members' records say that they have applied them.
+        """
+        name, gen = self._newest
+        if meta.log and meta.log != name:
+            if meta.gen > gen or not name or gen == GEN_MAX:  # behind the last one they begin anew
+                self._newest = meta.log, meta.gen
+            elif meta.log != self._doubtful:
+                self._doubtful = meta.log
+                self.wake.set()
 
     def left(self) -> None:
         """This server is out, and knows of no leader any more."""
@@ -233,6 +247,13 @@ class Leader:
             await self._make_log(meta._replace(log=""), stat.version)
             return
         head = head_of(log_stat)
+        if meta.log == self._doubtful:
+            log.warning("%s is no log of a leader: its generation was used before, another one follows it", meta.log)
+            used = max(meta.gen, self._newest[1], await self._used())
+            await self._make_log(meta._replace(gen=used), stat.version, kept, log_stat.version)
+            self._newest, self._doubtful = ("", 0), ""
+            self.wake.set()
+            return
         if head + 1 >= self._context.settings.rotate_at:
             await self._make_log(meta, stat.version, kept, log_stat.version)
             self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever

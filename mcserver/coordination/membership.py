@@ -48,6 +48,7 @@ class Membership:
         self._registrations = 0
         self._old_names: list[str] = []
         self._watched: set[str] = set()
+        self._earlier: set[str] = set()  # whose `applied` is of an earlier connection, and may be of another log
         self._listed: dict[str, tuple[list[str], Stat]] = {}  # as read, while the watch has not fired
         self.lists_version = 0  # of the nodes, at the last look
         self._made = False  # the persistent znodes were seen to be there
@@ -190,10 +191,15 @@ class Membership:
         """
         self.is_verified = False
         self.roll.mark = ""
+        self.log_went_back()
         self.absent.clear()
         self._watched.clear()
         self._listed.clear()
         self.wake.set()
+
+    def log_went_back(self) -> None:
+        """What was seen of the others' `applied` may be of another log: it may be lower now."""
+        self._earlier = set(self.nodes)
 
     def keep_roll(self, keeps: bool) -> None:
         """Whether this server leads, and so looks by itself."""
@@ -303,12 +309,14 @@ class Membership:
         except Malformed as error:
             self._context.unreadable(self._context.layout.node(name), data, error)
             return None
+        self._earlier.discard(name)
         return node
 
     def note(self, name: str, applied: int, state: str) -> None:
-        """What somebody else has read in a live server's record."""
+        """What somebody else has read in a live server's record: never newer than what was read there since, by ourselves."""
         node = self.nodes.get(name)
-        if node is not None and applied >= node.applied:
+        if node is not None and (applied >= node.applied or name in self._earlier):
+            self._earlier.discard(name)
             self.nodes[name] = node._replace(applied=applied, state=state)
 
     def _member(self, name: str, data: bytes) -> MemberRecord:

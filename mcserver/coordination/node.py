@@ -14,6 +14,7 @@ from .cells import Cells, Line, figures_of
 from .context import SECOND, Context
 from .figures import Rates
 from .gate import Gate
+from .layout import Meta
 from .leader import Leader
 from .locks import Locks
 from .log import Log
@@ -53,6 +54,7 @@ class Node:
         self.reader = Reader(context, self.gate, self.membership)
         self.cells = Cells(context, self.membership)
         self.acks = Acks(context, self.membership, self.cells)
+        self._log = appender
         self.publisher = Publisher(context, appender, self.acks, self.membership)
         self.election = Leader(context, self.membership, self.reader, appender, self.cells)
         self.locks = Locks(context, self.membership, appender, self.acks, self.level)
@@ -64,7 +66,8 @@ class Node:
         self._rates = Rates(context.now(), 0, 0, 0)
         self.reader.on_need_ack = self.cells.want
         self.cells.reached = lambda: self.reader.applied
-        self.reader.on_meta = appender.learn
+        self.reader.on_meta = self._see_meta
+        self.reader.on_back = self._log_went_back
         self.reader.measure = self._measure
         self.membership.on_seen.append(self.cells.wake)
         self.membership.on_proved += [self.cells.wake, self.acks.wake]
@@ -109,6 +112,16 @@ class Node:
         for machine in (self.membership, self.cells, self.acks, self.election, self.locks, self.reader):
             machine.session_changed()
         self._changed("state")
+
+    def _see_meta(self, meta: Meta, version: int) -> None:
+        self._log.learn(meta, version)
+        self.election.learn(meta)
+
+    def _log_went_back(self) -> None:
+        """Of the others' versions nothing that was read counts: the same number may be another entry's."""
+        self.membership.log_went_back()
+        self.cells.session_changed()
+        self.acks.session_changed()
 
     # Telling the peers ---------------------------------------------------------------------------------------------------
 

@@ -62,6 +62,9 @@ class Reader:
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
         self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
+        self.on_back: Callable[[], None] = lambda: (
+            None
+        )  # versions have fallen: what was read of others' is of another log
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
         self.log: str | None = None
@@ -452,9 +455,8 @@ class Reader:
         self._flush()
         for due in kept.later:
             self._flush_later(due)
-        self.log, self.gen, self.next, self._last = meta.log, meta.gen, head_of(stat) + 1, None
-        self.applied = self.head = version(meta.gen, head_of(stat))
-        self._context.trace("flushed", self.applied)
+        self.log, self.gen = meta.log, meta.gen
+        self._stand_at(head_of(stat))
 
     async def _finish(self, connection: int) -> bool:
         """Applies the rest of our log, which is sealed; False when it does not reach back to us."""
@@ -479,9 +481,16 @@ class Reader:
     def _skip_to(self, head: int, why: str) -> None:
         """A gap below a known head: the flush stands for all entries up to it."""
         self._lose(why)
-        self.next = head + 1
-        self._last = None
-        self.applied = self.head = version(self.gen, head)
+        self._stand_at(head)
+
+    def _stand_at(self, head: int) -> None:
+        """A flush was as good as all entries up to here. For some of them somebody may wait until we say so."""
+        before, self.applied = self.applied, version(self.gen, head)
+        self.head, self.next, self._last = self.applied, head + 1, None
+        if self.applied < before:
+            self.on_back()
+        self._ack_wanted |= not self._membership.is_large
+        self.on_need_ack(self.applied)
         self._context.trace("flushed", self.applied)
 
     def _lose(self, why: str) -> None:

@@ -29,6 +29,7 @@ SERVICE = Service(read=173.3, forward=183.3, write=136.7, apply=113.3, event=81.
 PROCESSORS = 4  # of each of ZooKeeper's servers
 SETTLE = 25  # s of a world until it is measured
 RATES = (100, 1_000, 20_000)  # deletes a second, of the whole fleet
+LOOK = 0.05  # s between two looks whether everybody is back
 BARE_RATE = 20  # bare appends a second beside a flow
 
 
@@ -208,14 +209,58 @@ def alone(fleet: Simulated, rounds: int = 5) -> Alone:
     return Alone(median(committed), median(gone), median(applied), median(bare))
 
 
+class Lost(NamedTuple):
+    """Sessions that end at once: until all are back, fresh, and seen by all; and what it costs ZooKeeper's servers together."""
+
+    seconds: float
+    reads: int
+    writes: int
+    busiest: float  # share of its processors that the busiest server works, of the whole time
+    peak: float  # the same, of its busiest second
+    oldest: float  # s; the oldest certificate of a member meanwhile
+
+
+def lose(fleet: Simulated, count: int) -> Lost:
+    """The sessions of so many members are closed by force."""
+    before, began = fleet.ensemble.count(), fleet.world.now
+    live = [host for host in fleet.hosts if host.is_live]
+    for host in live[:count]:
+        session = fleet.ensemble.sessions.get(host.zk.session)
+        assert session is not None
+        fleet.ensemble.end_session(session, forced=True)
+    worked = [[server.cpu.worked for server in fleet.ensemble.costed]]
+    oldest, back = 0.0, 0
+    while fleet.world.now - began < 60 * SECOND and not back:
+        fleet.run(LOOK)
+        worked.append([server.cpu.worked for server in fleet.ensemble.costed])
+        oldest = max(oldest, *(host.node.gate.fresh_age for host in live))
+        if _all_see(fleet, len(live)) and _all_fresh(fleet):
+            back = fleet.world.now
+    span, after = (back or fleet.world.now) - began, fleet.ensemble.count()
+    return Lost(
+        span / SECOND,
+        after.reads - before.reads,
+        after.writes - before.writes,
+        _busiest(worked[0], worked[-1], span),
+        max(
+            _busiest(early, late, SECOND)
+            for early, late in zip(worked, worked[int(1 / LOOK) :] or worked[-1:], strict=False)
+        ),
+        oldest,
+    )
+
+
+def _busiest(before: Sequence[int], after: Sequence[int], span: int) -> float:
+    return max(late - early for early, late in zip(before, after, strict=True)) / (span * PROCESSORS)
+
+
 class Changes(NamedTuple):
-    """A join, and the loss of a third: seconds until everybody sees it, and reads that it cost ZooKeeper."""
+    """A join: seconds until everybody sees it, and reads that it cost ZooKeeper; the loss of a third, and of all."""
 
     join: float
     join_reads: int
-    lost: float
-    lost_reads: int
-    busiest: float
+    third: Lost
+    all: Lost
 
 
 def changes(fleet: Simulated) -> Changes:
@@ -225,18 +270,9 @@ def changes(fleet: Simulated) -> Changes:
     join = fleet.until(lambda: _all_see(fleet, members)) / 1000
     join_reads = fleet.ensemble.count().reads - before.reads
     fleet.run(5)
-    before, began = fleet.ensemble.count(), fleet.world.now
-    worked = [server.cpu.worked for server in fleet.ensemble.costed]
-    lost = [host for host in fleet.hosts if host.is_live][: max(1, members // 3)]
-    for host in lost:
-        session = fleet.ensemble.sessions.get(host.zk.session)
-        assert session is not None
-        fleet.ensemble.end_session(session, forced=True)
-    fleet.run(0.05)
-    back = fleet.until(lambda: _all_see(fleet, members) and _all_fresh(fleet)) / 1000
-    span = fleet.world.now - began
-    busy = [server.cpu.worked - was for server, was in zip(fleet.ensemble.costed, worked, strict=True)]
-    return Changes(join, join_reads, back, fleet.ensemble.count().reads - before.reads, max(busy) / (span * PROCESSORS))
+    third = lose(fleet, max(1, members // 3))
+    fleet.run(15)
+    return Changes(join, join_reads, third, lose(fleet, members))
 
 
 def _all_see(fleet: Simulated, members: int) -> bool:
@@ -287,11 +323,17 @@ def measure(
         )
         seen = changes(fleet)
         yield (
-            f"One joins: everybody sees it after {seen.join:.1f} s, {seen.join_reads:,} reads. A third loses its sessions: "
-            f"all back, and seen by all, after {seen.lost:.1f} s, {seen.lost_reads:,} reads, busiest server "
-            f"{seen.busiest:.0%}.\n"
+            f"One joins: everybody sees it after {seen.join:.1f} s, {seen.join_reads:,} reads. "
+            f"{_told('A third loses its sessions', seen.third)} {_told('All lose them', seen.all)}\n"
         )
         fleet.world.close()
+
+
+def _told(what: str, lost: Lost) -> str:
+    return (
+        f"{what}: all back, fresh, and seen by all, after {lost.seconds:.1f} s, {lost.reads:,} reads, {lost.writes:,} writes; "
+        f"busiest server {lost.busiest:.0%}, in its busiest second {lost.peak:.0%}; oldest certificate {lost.oldest:.1f} s."
+    )
 
 
 def _row(what: str, seen: Flow) -> str:

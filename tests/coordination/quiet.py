@@ -58,6 +58,10 @@ class Quiet(Fleet):
         nodes = self.ensemble.tree.nodes
         return [nodes[f"{path}/{name}"].data for name in sorted(nodes[path].children)]
 
+    def path_of_the_last_entry(self) -> str:
+        path = f"/cache/invalidation/{self.meta()['log']}"
+        return f"{path}/{max(self.ensemble.tree.nodes[path].children)}"
+
     def lines(self) -> list[bytes]:
         """Everything that the current log says, in order."""
         return [line(change) for entry in self.log() for change in told(entry).changes]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
+
 from mcserver.coordination.ports import Level, NotConfirmed
 
 from .quiet import Quiet, tell
@@ -108,3 +112,32 @@ def test_many_wait_for_one_look() -> None:
     answers = [tell(host, b"%d" % n, Level.APPLIED) for n in range(10) for host in fleet.hosts]
     fleet.run(300)
     assert all(answer.done() and answer.error is None for answer in answers)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_look_during_which_the_connection_changes_confirms_nothing_by_itself(late: bool) -> None:
+    """The answers had come when it changed: what the look had found was thrown away, and nobody seemed to be left to wait for."""
+    fleet = Quiet(3, direct_max=0, cell_size=4)
+    fleet.run(800)
+    one, two, _ = fleet.hosts
+    two.process.pause(300e6)
+    acks, cells = one.node.acks, one.node.cells
+    read, by_records = cells.read, acks._by_records
+
+    async def changed(*args: Any) -> Any:
+        answer = await read(*args)
+        acks.session_changed()
+        return answer
+
+    async def changed_late(names: Any) -> Any:
+        answer = await by_records(names)
+        acks.session_changed()
+        return answer
+
+    if late:
+        acks._by_records = changed_late  # type: ignore[method-assign]
+    else:
+        cells.read = changed  # type: ignore[method-assign]
+    answer = tell(one, b"k", Level.APPLIED)
+    fleet.run(270)
+    assert not answer.done()

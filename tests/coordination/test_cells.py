@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mcserver.coordination.cells import FIGURES, Line, Sheet, cell_of, count
-from mcserver.coordination.layout import UNKNOWN, version
+from mcserver.coordination.layout import UNKNOWN, parts, version
 from mcserver.coordination.ports import Level, Malformed
 from mcserver.testing.tree import Delta
 
@@ -254,3 +254,19 @@ def test_the_fleets_unlogged_writes_are_summed_up_for_all() -> None:
         fleet.hosts[n % 3].node.locked(b"k%d" % (n % 7), lambda: None)
         fleet.run(15)
     assert all(host.node.context.budget.unlogged > 10 for host in fleet.hosts)
+
+
+def test_what_others_have_applied_may_be_lower_on_a_new_connection() -> None:
+    """The ensemble may have been restored: the lower one was taken for late until the log was as long again as it had been."""
+    fleet = Quiet(2)
+    seen = fleet.hosts[0].node.membership
+    other = fleet.hosts[1].node.membership.name
+
+    def noted(sequence: int) -> int:
+        seen.note(other, version(1, sequence), "ready")
+        return parts(seen.nodes[other].applied)[1]
+
+    assert [noted(40), noted(5)] == [40, 40], "a sheet is late"
+    for changed in (seen.session_changed, fleet.hosts[0].node.reader.on_back):
+        changed()
+        assert [noted(5), noted(3), noted(6)] == [5, 5, 6]

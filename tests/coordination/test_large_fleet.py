@@ -64,3 +64,29 @@ def test_joins_are_told_in_few_writes() -> None:
     fleet, _ = counted(60)
     (news,) = [node for path, node in fleet.ensemble.tree.nodes.items() if path == "/cache/roll/news"]
     assert news.version < 60, "joining and ready are two changes for each"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("hosts", [12, 60])
+def test_all_sessions_lost_at_once_are_back_soon_and_no_server_is_overloaded(hosts: int) -> None:
+    fleet, ensemble = counted(hosts)
+    before = ensemble.count()
+    for host in fleet.hosts:
+        ensemble.end_session(ensemble.sessions[host.zk.session], forced=True)
+    busiest, boots = 0.0, {host.node.membership.boot for host in fleet.hosts}
+    for _ in range(80):
+        worked = [server.cpu.worked for server in ensemble.costed]
+        fleet.run(100)
+        spent = max(server.cpu.worked - was for server, was in zip(ensemble.costed, worked, strict=True))
+        busiest = max(busiest, spent / (4 * 100e6))
+        assert not any(host.node.gate.is_stale for host in fleet.hosts), "a session that is lost costs no certificate"
+    for host in fleet.hosts:
+        assert {name.rsplit(".", 2)[0] for name in host.node.membership.nodes} == boots
+        assert len(host.node.membership.nodes) == hosts
+        assert host.cache.flush_count == 1, "the log is replayed, not flushed"
+    spent = ensemble.count()
+    assert (spent.reads - before.reads) / hosts < 60, (
+        "eight seconds of rounds, the roll a few times; no read for each other"
+    )
+    assert (spent.writes - before.writes) / hosts < 30
+    assert busiest < 0.3

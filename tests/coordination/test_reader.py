@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mcserver.coordination import ports
 from mcserver.coordination.layout import version
 from mcserver.coordination.ports import Change, Level
@@ -394,3 +396,24 @@ def test_a_new_log_is_no_lag() -> None:
     fleet.run(1000)
     assert fleet.meta()["gen"] > 1
     assert [host.node.stats()["lag_entries"] for host in fleet.hosts] == [0, 0]
+
+
+@pytest.mark.parametrize("direct_max", [64, 0])
+def test_who_flushes_for_a_gap_acknowledges_what_the_flush_stands_for(direct_max: int) -> None:
+    """It never read that somebody waits: he waited for the next certificate, in a large fleet for the next sheet but one."""
+    fleet = Quiet(2, max_stale=4.0, ack_timeout=3.0, direct_max=direct_max, cell_size=4)
+    fleet.run(4500)
+    one, two = fleet.hosts
+    asked: list[int] = []
+    want = two.node.reader.on_need_ack
+    two.node.reader.on_need_ack = lambda number: (asked.append(number), want(number))[1]
+    two.process.pause(100e6)
+    answer = tell(one, b"k", Level.APPLIED)
+    fleet.run(30)
+    fleet.by_hand(fleet.path_of_the_last_entry())
+    fleet.run(300)
+    assert two.node.context.figures.holes == 1
+    assert max(asked) == two.node.reader.applied
+    if direct_max:
+        assert answer.done()
+        assert answer.error is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcserver.coordination.layout import NodeRecord
+from mcserver.coordination.layout import Floor, Meta, NodeRecord
 from mcserver.coordination.ports import Level
 from mcserver.testing.tree import Delta
 
@@ -141,3 +141,37 @@ def test_what_is_written_over_the_roll_is_mended_though_nobody_comes_or_goes() -
     fleet.start("n3")
     fleet.run(600)
     assert is_whole(fleet)
+
+
+@pytest.mark.parametrize(("by_cells", "gens"), [(False, [0]), (True, [0]), (True, [7, 0]), (False, [7, 0])])
+def test_another_log_of_a_generation_that_was_used_is_followed_by_one_of_a_new_generation(
+    by_cells: bool, gens: list[int]
+) -> None:
+    """Members' records say of its versions that they were applied: a delete would be confirmed that nobody has seen."""
+    fleet = Quiet(3, **({"direct_max": 0, "cell_size": 2} if by_cells else {}))
+    for n in range(12):
+        tell(fleet.hosts[0], b"k%d" % n, Level.APPLIED)
+        fleet.run(30)
+    meta = Meta.decode(fleet.ensemble.tree.nodes[META].data)
+    fleet.checkers.on_replaced()
+    for more in gens:
+        log = f"log-{meta.gen + more}-{more:08x}"
+        fleet.ensemble.change_by_hand(
+            [
+                Delta("create", f"/cache/invalidation/{log}", Floor(0, 0).encode()),
+                Delta("set", META, meta._replace(gen=meta.gen + more, log=log, previous=None).encode()),
+            ]
+        )
+        fleet.run(60)
+    fleet.run(200)
+    assert fleet.meta()["gen"] > meta.gen + max(gens)
+    fleet.run(600)
+    assert is_whole(fleet)
+    stopped = next(host for host in fleet.hosts[1:] if not host.node.election.is_leader)
+    stopped.process.pause(300e6)
+    stopped.cache.items.clear()
+    answer = tell(fleet.hosts[0] if stopped is not fleet.hosts[0] else fleet.hosts[1], b"k", Level.APPLIED)
+    fleet.run(150)
+    assert not answer.done(), "one that is stopped has applied nothing"
+    fleet.run(800)
+    assert works(fleet, b"k")

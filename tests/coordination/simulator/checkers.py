@@ -68,6 +68,7 @@ class Checkers:
         self.capped = False
         self.last_token = 0
         self.restored = 0  # true time of the last loss of data by the ensemble
+        self.doubtful_until = 0  # somebody has put another log in the place of the fleet's: so long `applied` is void
         self.locked: dict[bytes, str] = {}  # key: the boot that committed its last locked write
         self.slack = 1.05  # clocks run at different rates
         self.forgotten: set[str] = set()  # boots for which `applied` can't wait
@@ -125,7 +126,8 @@ class Checkers:
                 record = NodeRecord.decode(node.data)
             except Malformed:
                 continue
-            if record.state != "joining" and parts(record.applied)[0] >= generation:
+            doubtful = self.fleet.world.now < self.doubtful_until
+            if record.state != "joining" and parts(record.applied)[0] >= generation and not doubtful:
                 raise Violation("P6", f"{log} begins though {name} says that it has applied {record.applied:x}")
         for number, (other, *_) in list(self.entries.items()):
             if other != log and int(other.split("-")[1]) >= generation:
@@ -164,7 +166,8 @@ class Checkers:
         self._leads(floor.token, transaction)
         self.capped |= floor.capped
         before, self._floors[path] = self._floors.get(path, 0), floor.floor
-        if floor.capped or floor.floor <= before:
+        doubtful = self.fleet.world.now < self.doubtful_until  # members may stand in another log of the same generation
+        if floor.capped or floor.floor <= before or doubtful:
             return
         tree = self.fleet.ensemble.tree
         gen = int(path.rsplit("/", 1)[1].split("-")[1])
@@ -216,6 +219,8 @@ class Checkers:
         if self.restored and self.fleet.world.now < self.restored + 1.5 * SECOND:
             return  # with its members' records lost, an ensemble cannot know who serves
         self.must_be_in_the_log(host, change, invoked)
+        if self.fleet.world.now < self.doubtful_until:
+            return
         if applied and not (change.kind == "flush" and change.ttl):
             for key in self.fleet.keys:
                 if concerns(change, key):
@@ -249,6 +254,14 @@ class Checkers:
         for host in self.fleet.hosts:
             host.trace_applied.clear()
             host.last_applied = -1
+
+    def on_replaced(self) -> None:
+        """Somebody has put another log in the place of the fleet's. Who comes to it flushes."""
+        self.went_back = True
+        self.entries.clear()
+        for host in self.fleet.hosts:
+            host.trace_applied.clear()
+        self.doubtful_until = self.fleet.world.now + int(2 * self.fleet.settings.max_stale * self.slack * SECOND)
 
     def at_the_end(self) -> None:
         """Every server is up and connected, and has had time."""

@@ -190,6 +190,22 @@ class CostedEnsemble(Ensemble):
         self.servers = list(self.costed)
         self.lag = 0.05
 
+    def open_session(self, client: SimulatedZooKeeper) -> Session:
+        """A transaction, too, though the tree shows nothing of it."""
+        self._session_written()
+        for server in self.costed:
+            server.cpu.work(self.world.now, self.service.apply)
+        return super().open_session(client)
+
+    def end_session(self, session: Session, forced: bool = False) -> None:
+        if not session.closed:
+            self._session_written()
+        super().end_session(session, forced)
+
+    def _session_written(self) -> None:
+        self.costed[0].count.writes += 1
+        self.costed[0].cpu.work(self.world.now, self.service.forward + self.service.write)
+
     def host(self, process: Process) -> Processors:
         """A member's processor."""
         if not self._own and self._shared is not None:

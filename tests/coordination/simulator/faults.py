@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mcserver.coordination import ports
+from mcserver.coordination.layout import Floor, Meta
 from mcserver.coordination.ports import Change, Level
 from mcserver.testing.tree import Delta
 
 from .ensemble import Session
 from .fleet import WORK, Fleet, Host
 from .scheduler import MS, SECOND
+
+META = "/cache/invalidation/meta"
 
 Fault = Callable[[Fleet], None]
 
@@ -312,6 +315,22 @@ def delete_invalidation(fleet: Fleet) -> None:
     _by_hand(fleet, _below(fleet, "/cache/invalidation"))
 
 
+def replace_log(fleet: Fleet) -> None:
+    """Somebody makes a log by hand, of the same generation or, twice in a row, of one far above, and says that it is current."""
+    nodes = fleet.ensemble.tree.nodes
+    try:
+        meta = Meta.decode(nodes[META].data)
+    except (KeyError, ports.Malformed):
+        return
+    if meta.log not in {path.rpartition("/")[2] for path in nodes}:
+        return
+    fleet.checkers.on_replaced()
+    for gen in fleet.world.random.choice(((meta.gen,), (meta.gen, meta.gen), (meta.gen + 7, meta.gen))):
+        name = f"log-{gen}-{fleet.world.random.getrandbits(32):08x}"
+        log = Delta("create", f"/cache/invalidation/{name}", Floor(0, 0).encode())
+        _by_hand(fleet, [log, Delta("set", META, meta._replace(gen=gen, log=name, previous=None).encode())])
+
+
 def delete_path(fleet: Fleet) -> None:
     """Somebody deletes everything while the fleet runs: who may be serving is not known any more."""
     fleet.checkers.on_restore()
@@ -380,5 +399,5 @@ RARE: list[Fault] = [
 ]  # fmt: skip
 STRANGE: list[Fault] = [
     delete_invalidation, delete_invalidation, delete_path, delete_candidates, delete_member, delete_member, delete_roll, scribble,
-    scribble, scribble, delete_log, delete_node, hole, depose, end_session, restart, join, pause, cut_off, elect,
+    scribble, scribble, replace_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause, cut_off, elect,
 ]  # fmt: skip

@@ -136,6 +136,12 @@ def joining_counts_in_a_cell() -> dict[tuple[type, str], Any]:
     return {(cells.Line, "proved"): property(lambda self: (1 << 62) if self.state == "joining" else self.applied)}
 
 
+@breaks("P2", faults.replace_log)
+def used_generation_kept() -> dict[tuple[type, str], Any]:
+    """A log that somebody made by hand, of a generation that was used, is taken for a leader's."""
+    return {(leader.Leader, "learn"): lambda self, meta: None, (node.Node, "_log_went_back"): lambda self: None}
+
+
 @breaks("P2")
 def lists_kept_after_their_watch() -> dict[tuple[type, str], Any]:
     """Who waits goes by the members that it has once seen."""
