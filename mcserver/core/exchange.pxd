@@ -34,6 +34,10 @@ cdef extern from *:
     const double NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
 
 
+cdef inline double worth_of(Store* s, Item* it) noexcept nogil:
+    return 1.0 / ((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
+
+
 cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) noexcept nogil:
     # The mean worth of the `want` items at the end of a list of `has`, from h on. Ages fall evenly towards the head.
     cdef int n = 0
@@ -41,7 +45,7 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) n
     cdef Item* it
     while h and n < SAMPLE and n < want:
         it = item_at(&s.arena, h)
-        worth += 1.0 / ((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
+        worth += worth_of(s, it)
         h = it.prev
         n += 1
     if n == 0:
@@ -63,16 +67,42 @@ cdef inline double new_worth(Recent* r) noexcept nogil:
     return NEW_WORTH * (1 if share > 1 else NEW_LEAST if share < NEW_LEAST else share)
 
 
-cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
-    # The inverse of the worth of a byte of the class's next page of victims; 0 if it has no items that could leave.
+cdef inline void worth_of_both_ends(Store* s, Lru* l, double* used, double* unused) noexcept nogil:
+    # The worth of all items of a list that has some: those that were used, and the others. With a class's last page the youngest
+    # leave, too.
+    cdef int n = 0, here, end
+    cdef uint32_t h
+    cdef Item* it
+    used[0] = unused[0] = 0
+    for end in range(2):
+        h = l.head if end else l.tail
+        here = 0
+        while h and here < SAMPLE and n < <int> l.count:
+            it = item_at(&s.arena, h)
+            if uses_of(it):
+                used[0] += worth_of(s, it)
+            else:
+                unused[0] += worth_of(s, it)
+            h = it.next if end else it.prev
+            here += 1
+            n += 1
+    used[0] *= <double> l.count / n
+    unused[0] *= <double> l.count / n
+
+
+cdef inline double readiness_now(Store* s, int cls, double* age) noexcept nogil:
+    # The inverse of the worth of a byte of the class's next page of victims; 0 if it has no items that could leave. `age`: theirs,
+    # in requests, one of HOT counting as if it were 1 / NEW_WORTH as old.
     cdef Lru* l = s.lru[cls]
     cdef double hot = l[HOT].count, ring = <double> l[COLD].count + l[WARM].count, items = hot + ring
-    cdef double page, from_hot, worth = 0, size = s.arena.cls[cls].size
+    cdef double page, from_hot, newest = 0, worth = 0, size = s.arena.cls[cls].size
+    age[0] = 0
     if items == 0:
         items = l[TEMP].count
         if items == 0:
             return 0
         worth = worth_at_end(s, l[TEMP].tail, items, items)
+        age[0] = 1 / worth
         return (1 if s.room_for_bytes else size) / worth
     page = s.arena.page_size / size
     page = 1 if page < 1 else items if page > items else page
@@ -85,12 +115,16 @@ cdef inline double readiness_now(Store* s, int cls) noexcept nogil:
         from_hot = hot
     if from_hot < 0:
         from_hot = 0
-    if from_hot > 0:
-        worth = from_hot * new_worth(&s.recent[cls]) * worth_at_end(s, l[HOT].tail, from_hot, hot)
+    if from_hot > 0 and page == items:
+        worth_of_both_ends(s, &l[HOT], &worth, &newest)
+    elif from_hot > 0:
+        newest = from_hot * worth_at_end(s, l[HOT].tail, from_hot, hot)
     if page > from_hot:
         worth += (page - from_hot) * worth_at_end(s, l[COLD].tail, page - from_hot, ring)
-    if worth <= 0:
+    if worth + newest <= 0:
         return 0
+    age[0] = page / (worth + NEW_WORTH * newest)
+    worth += new_worth(&s.recent[cls]) * newest
     return page * (1 if s.room_for_bytes else size) / worth
 
 
@@ -140,13 +174,11 @@ cdef inline double readiness(Store* s, int cls) noexcept nogil:
     # The same, and not looked at again before an eighth of a page has left or its items are an eighth older.
     cdef Ready* r = &s.ready[cls]
     cdef uint32_t size = s.arena.cls[cls].size, age
-    cdef double oldness
     if r.known and s.gone[cls] - r.gone <= s.arena.page_size // size // 8:
         age = s.clock - r.at
-        oldness = r.value if s.room_for_bytes else r.value / size
-        if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < oldness:
+        if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < r.age:
             return r.value
-    r.value = readiness_now(s, cls)
+    r.value = readiness_now(s, cls, &r.age)
     if s.recent[cls].idle >= IDLE_LONG and s.recent[cls].idle > 2 * s.recent[cls].spell:
         r.value *= IDLE_FACTOR
     r.at = s.clock

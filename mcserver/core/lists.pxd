@@ -15,7 +15,7 @@ cdef enum:
     USES_MOST = 3
     HOT_PART = 2                # the FIFO needs half of what memcached's HOT is given (hot_lru_pct)
     TRIES = 256                 # items that are passed over at an end before another must leave
-    LEARNT = 256                # new items from which is learnt what new ones are worth; as many as the class has, if it has more
+    LEARNT = 8192              # new items from which is learnt what new ones are worth; as many as the class has, if it has more
 
 
 cdef inline uint64_t size_of(Store* s, Item* it) noexcept nogil:

@@ -140,6 +140,7 @@ cdef struct Prefixed:
 # What a class's next page of victims is worth, as it was when it was last looked at (exchange.pxd).
 cdef struct Ready:
     double value                # the inverse of the worth of a byte: larger gives a page sooner
+    double age                  # requests; an eighth of it later it is looked at again
     uint32_t at                 # on the clock of traffic
     uint32_t gone               # Store.gone then
     bint known

@@ -15,7 +15,7 @@ USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
 GRAIN = 16  # requests while the clock of traffic moves once
 SAMPLE, NEW_WORTH, YOUNGEST = 16, 0.3, 0.95
-WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 256  # what new items are worth by what others have shown
+WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 8192  # what new items are worth by what others have shown
 
 
 @dataclass(eq=False)
@@ -39,6 +39,7 @@ class Ready:
     """What a class's next page was worth when it was last looked at."""
 
     value: float
+    age: float
     at: int
     gone: int
 
@@ -352,6 +353,9 @@ class Policy:
 
     # What a page is worth
 
+    def worth_of(self, item: Item) -> float:
+        return 1 / ((self.requests // GRAIN - item.used + 0.5) * GRAIN + 1)
+
     def worth_at_end(self, items: list[Item], want: float) -> float:
         """The mean worth of the ``want`` items that leave first; from the first of them, for ages fall evenly."""
         if not items:
@@ -359,35 +363,43 @@ class Policy:
         looked = [item for n, item in enumerate(items[:SAMPLE]) if n < want]
         if not looked:
             return 0.0
-        now = self.requests // GRAIN
-        worth = sum(1 / ((now - item.used + 0.5) * GRAIN + 1) for item in looked) / len(looked)
+        worth = sum(self.worth_of(item) for item in looked) / len(looked)
         sampled, share = len(looked) / len(items), min(want / len(items), YOUNGEST)
         if want > len(looked) < len(items) and share > sampled:
             worth *= (-log(1 - share) / share) / (-log(1 - sampled) / sampled)
         return worth
 
-    def readiness_now(self, c: SlabClass) -> float:
-        """The inverse of what a byte of the class's next page is worth."""
+    def readiness_now(self, c: SlabClass) -> tuple[float, float]:
+        """The inverse of what a byte of the class's next page is worth, and how old that page's items are, in requests."""
         hot, ring = c.lists[HOT], c.lists[COLD]
         items = len(hot) + len(ring)
         if not items:
-            return c.chunk / self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP])) if c.lists[TEMP] else 0.0
+            worth = self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP]))
+            return (c.chunk / worth, 1 / worth) if worth else (0.0, 0.0)
         page = min(max(c.page / c.chunk, 1), items)
         from_hot = min(max(len(hot) - (items - page) * self.hot_pct / 200, page - len(ring), 0), page, len(hot))
+        used, new = 0.0, from_hot * self.worth_at_end(hot, from_hot)
+        if page == items and hot:  # its last page: the youngest leave, too
+            looked = hot if len(hot) <= 2 * SAMPLE else hot[:SAMPLE] + hot[-SAMPLE:]
+            used = sum(self.worth_of(item) for item in looked if item.uses) * len(hot) / len(looked)
+            new = sum(self.worth_of(item) for item in looked if not item.uses) * len(hot) / len(looked)
+        used += (page - from_hot) * self.worth_at_end(ring, page - from_hot)
+        if used + new <= 0:
+            return 0.0, 0.0
         shown = (c.wanted + DOUBT * WANTED) / (c.came + DOUBT) / WANTED
-        worth = from_hot * NEW_WORTH * min(max(shown, NEW_LEAST), 1) * self.worth_at_end(hot, from_hot)
-        worth += (page - from_hot) * self.worth_at_end(ring, page - from_hot)
-        return page * c.chunk / worth if worth > 0 else 0.0
+        worth = used + new * NEW_WORTH * min(max(shown, NEW_LEAST), 1)
+        return page * c.chunk / worth, page / (used + NEW_WORTH * new)
 
     def readiness(self, c: SlabClass) -> float:
         """The same; not computed again before an eighth of a page has left, or its items are an eighth older."""
         now = self.requests // GRAIN
         if c.ready and c.gone - c.ready.gone <= c.page // c.chunk // 8:
             age = now - c.ready.at
-            if age == 0 or age * 8 * GRAIN < c.ready.value / c.chunk:
+            if age == 0 or age * 8 * GRAIN < c.ready.age:
                 return c.ready.value
-        c.ready = Ready(self.readiness_now(c), now, c.gone)
-        return c.ready.value
+        value, old = self.readiness_now(c)
+        c.ready = Ready(value, old, now, c.gone)
+        return value
 
     def page_worth(self, c: SlabClass) -> float:
         ready = self.readiness(c)
