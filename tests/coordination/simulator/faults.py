@@ -93,9 +93,14 @@ def drop_connection(fleet: Fleet) -> None:
 
 
 def flap(fleet: Fleet) -> None:
-    """Several broken connections in a row."""
+    """Several broken connections in a row, until all is healed."""
+
+    def drop() -> None:
+        if fleet.world.now < WORK:
+            drop_connection(fleet)
+
     for n in range(5):
-        fleet.world.after(n * 150 * MS, None, drop_connection, fleet)
+        fleet.world.after(n * 150 * MS, None, drop)
 
 
 def stop_server(fleet: Fleet) -> None:
