@@ -201,6 +201,18 @@ def test_a_spoilt_sheet_is_left_out_and_written_again() -> None:
     assert answer.done()
 
 
+def test_a_writer_forgets_versions_that_the_log_has_not_any_more() -> None:
+    fleet = large(3)
+    (writer,) = writers(fleet)
+    cells = writer.node.cells
+    cells.want(version(9, 100))
+    cells.want(version(9, 5))
+    assert cells._wanted[-1:] == [version(9, 5)]
+    assert version(9, 100) not in cells._wanted
+    fleet.run(100)
+    assert not any(number > writer.node.reader.applied for number in cells._wanted)
+
+
 @pytest.mark.slow
 def test_a_version_that_a_restored_log_has_not_is_waited_for_no_more() -> None:
     """Its number would come only when the log has grown as long again: the writers looked for it until then."""
