@@ -62,9 +62,7 @@ class Reader:
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
         self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
-        self.on_back: Callable[[], None] = lambda: (
-            None
-        )  # versions have fallen: what was read of others' is of another log
+        self.on_back: Callable[[], None] = lambda: None  # versions have fallen: those of others are of another log
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
         self.log: str | None = None
