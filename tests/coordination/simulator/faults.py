@@ -416,6 +416,6 @@ RARE: list[Fault] = [
 ]  # fmt: skip
 STRANGE: list[Fault] = [
     delete_invalidation, delete_invalidation, delete_path, delete_candidates, delete_member, delete_member, delete_roll, scribble,
-    scribble, scribble, replace_log, remake_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause, cut_off,
-    elect,
+    scribble, scribble, replace_log, remake_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause,
+    cut_off, elect,
 ]  # fmt: skip
