@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
+from bench_cluster import simulate  # noqa: E402
 from benchmark.generator import build, load  # noqa: E402
 from benchmark.programs import BenchError, peer  # noqa: E402
 from benchmark.report import Cell, Table, interleave  # noqa: E402
@@ -196,3 +197,21 @@ def test_the_script_prints_a_table(tmp_path: Path) -> None:
     assert re.search(r"^\| longest stall +\| \d+\.\d\d +\| \d+\.\d\d +\| \d+\.\d\d +\|$", done.stdout, re.MULTILINE)
     (table,) = json.loads(report.read_text())["tables"].values()
     assert len(table["longest stall"]["pairs"]) == 1
+
+
+@pytest.mark.slow
+def test_a_simulated_fleet_comes_back_when_all_its_sessions_are_lost() -> None:
+    fleet = simulate.Simulated(5, simulate.SERVICE, writes=100.0)
+    try:
+        one, more, away = simulate.lose(fleet, 1), simulate.lose(fleet, 5), simulate.lose(fleet, 5, 15.0)
+    finally:
+        fleet.world.close()
+    assert away.oldest > 10, "no certificate without ZooKeeper"
+    for lost, count in ((one, 1), (more, 5), (away, 5)):
+        assert 0 < lost.seconds < 5
+        assert lost.reads > 5 * count
+        assert lost.writes >= 4 * count, "an end, a session, two records; and a candidate"
+        assert lost.busiest > 0
+        assert lost.peak < 0.5
+        assert 0 < lost.oldest < (20 if lost is away else 5)
+    assert "All lose them: all back, fresh, and seen by all, after" in simulate._told("All lose them", more)

@@ -177,7 +177,8 @@ class Cells:
             self._names, self._due = names, min(self._due, now + int(settings.max_stale / 4 * SECOND))
         if not self._wanted and now < self._due and await self.wake.wait((self._due - now) / SECOND):
             return
-        await self._look(names, everything=not self._wanted or context.now() >= self._due)
+        if not await self._look(names, everything=not self._wanted or context.now() >= self._due):
+            return
         lowest = self._lowest(names)
         if context.now() >= self._due or (self._wanted and (lowest is None or lowest >= self._wanted[0])):
             await self._write(cell, names)
@@ -185,14 +186,17 @@ class Cells:
         if self._wanted:
             await context.sleep(settings.max_stale / 16)
 
-    async def _look(self, names: Sequence[str], everything: bool) -> None:
-        """Reads the records of our cell: of everybody, or of those that have not yet applied what somebody waits for."""
+    async def _look(self, names: Sequence[str], everything: bool) -> bool:
+        """Reads the records of our cell: of everybody, or of those that have not yet applied what somebody waits for.
+
+        False when the connection has changed meanwhile: then nothing is known.
+        """
         upto = self._wanted[-1] if self._wanted else UNKNOWN
         asked = [name for name in names if everything or name not in self._lines or self._lines[name].proved < upto]
         session, connection = self._context.zk.session, self._context.zk.connection
         answers = await self._context.ask_each(asked, self._ask)
         if (session, connection) != (self._context.zk.session, self._context.zk.connection):
-            return
+            return False
         for name, answer in answers:
             if answer is None:
                 self._lines.pop(name, None)
@@ -202,6 +206,7 @@ class Cells:
                 self._lines[name] = line_of(node, answer[1].mtime)
         for name in [name for name in self._lines if name not in names]:
             del self._lines[name]
+        return True
 
     def _ask(self, name: str) -> Awaitable[tuple[bytes, Stat]]:
         return self._context.zk.get(self._context.layout.node(name))

@@ -78,8 +78,12 @@ class Leader:
             if meta.gen > gen or not name or gen == GEN_MAX:  # behind the last one they begin anew
                 self._newest = meta.log, meta.gen
             elif meta.log != self._doubtful:
-                self._doubtful = meta.log
-                self.wake.set()
+                self.doubt(meta.log)
+
+    def doubt(self, log: str) -> None:
+        """The versions of a log were others' before."""
+        self._doubtful = log
+        self.wake.set()
 
     def left(self) -> None:
         """This server is out, and knows of no leader any more."""
@@ -248,7 +252,7 @@ class Leader:
             return
         head = head_of(log_stat)
         if meta.log == self._doubtful:
-            log.warning("%s is no log of a leader: its generation was used before, another one follows it", meta.log)
+            log.warning("%s was made by hand, its versions were used before: another log follows it", meta.log)
             used = max(meta.gen, self._newest[1], await self._used())
             await self._make_log(meta._replace(gen=used), stat.version, kept, log_stat.version)
             self._newest, self._doubtful = ("", 0), ""

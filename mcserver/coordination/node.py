@@ -68,6 +68,7 @@ class Node:
         self.cells.reached = lambda: self.reader.applied
         self.reader.on_meta = self._see_meta
         self.reader.on_back = self._log_went_back
+        self.reader.on_remade = self.election.doubt
         self.reader.measure = self._measure
         self.membership.on_seen.append(self.cells.wake)
         self.membership.on_proved += [self.cells.wake, self.acks.wake]

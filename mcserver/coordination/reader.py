@@ -5,7 +5,8 @@ before it, and the reads behind it on the same connection see all of that; so wh
 head, the cache is as fresh as the moment at which the round began. Rules:
 
 * `next` is the sequence to apply next; it moves by one for an entry applied, or to behind the head for a flush. When the log
-  does not reach back to `next`, or an entry is missing, or the log is another or went back, the cache is flushed at once.
+  does not reach back to `next`, or an entry is missing, or the log is another, was made again or went back, the cache is
+  flushed at once.
 * The head is read before the flush that covers it, never after.
 * Watches and the fast path move `next`, never the certificate. A round that met an error or a change of the connection
   gives none.
@@ -57,14 +58,16 @@ class Reader:
         self._meta_armed = False
         self._verified = 0  # the connection on which `_last` was found unchanged
         self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
+        self._born = (
+            0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
+        )
         self._slice = 0  # changes applied since the last pause
         self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
         self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
-        self.on_back: Callable[[], None] = lambda: (
-            None
-        )  # versions have fallen: what was read of others' is of another log
+        self.on_back: Callable[[], None] = lambda: None  # versions have fallen: those of others are of another log
+        self.on_remade: Callable[[str], None] = lambda log: None
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
         self.wake = Signal(context.runtime)
         self.log: str | None = None
@@ -235,7 +238,10 @@ class Reader:
         for due in kept.later:
             self._flush_later(due)
         unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
-        if floor <= self.next <= head + 1 and unchanged:
+        if self._is_remade(stat):
+            self.on_remade(str(self.log))
+            self._skip_to(head, f"the log {self.log} was deleted and made again")
+        elif floor <= self.next <= head + 1 and unchanged:
             await self._apply_to(head, connection)
         else:
             self._skip_to(head, f"the log holds {floor} to {head}, this server needs {self.next}")
@@ -291,6 +297,11 @@ class Reader:
             return True
         sequence, czxid = self._last
         return sequence < floor if stat is None else stat.czxid == czxid
+
+    def _is_remade(self, stat: Stat) -> bool:
+        """Whether the log is not the znode that it was when it was looked at last."""
+        before, self._born = self._born, stat.czxid
+        return before not in (0, stat.czxid)
 
     # Entries -------------------------------------------------------------------------------------------------------------
 
@@ -443,7 +454,7 @@ class Reader:
     async def _move(self, meta: Meta, connection: int) -> None:
         """Meta names another log: to its beginning if ours was sealed in its favour, else to its end, with a flush."""
         if self.log is not None and meta.previous == self.log and await self._finish(connection):
-            self.log, self.gen, self.next, self._last = meta.log, meta.gen, 0, None
+            self.log, self.gen, self.next, self._last, self._born = meta.log, meta.gen, 0, None, 0
             self._context.trace("rotated", meta.gen)
             return
         if self.log is not None:
@@ -455,7 +466,7 @@ class Reader:
         self._flush()
         for due in kept.later:
             self._flush_later(due)
-        self.log, self.gen = meta.log, meta.gen
+        self.log, self.gen, self._born = meta.log, meta.gen, stat.czxid
         self._stand_at(head_of(stat))
 
     async def _finish(self, connection: int) -> bool:
@@ -473,7 +484,7 @@ class Reader:
         except Malformed:
             return False
         unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
-        if not (unchanged and floor <= self.next <= head + 1):
+        if self._is_remade(stat) or not (unchanged and floor <= self.next <= head + 1):
             return False
         await self._apply_to(head, connection)
         return True

@@ -30,6 +30,7 @@ PROCESSORS = 4  # of each of ZooKeeper's servers
 SETTLE = 25  # s of a world until it is measured
 RATES = (100, 1_000, 20_000)  # deletes a second, of the whole fleet
 LOOK = 0.05  # s between two looks whether everybody is back
+AWAY = 15.0  # s; longer than a session lives, and than a certificate
 BARE_RATE = 20  # bare appends a second beside a flow
 
 
@@ -220,16 +221,25 @@ class Lost(NamedTuple):
     oldest: float  # s; the oldest certificate of a member meanwhile
 
 
-def lose(fleet: Simulated, count: int) -> Lost:
-    """The sessions of so many members are closed by force."""
-    before, began = fleet.ensemble.count(), fleet.world.now
+def lose(fleet: Simulated, count: int, away: float = 0.0) -> Lost:
+    """The sessions of so many members are closed by force; `away`: ZooKeeper itself is gone before, for so many seconds."""
     live = [host for host in fleet.hosts if host.is_live]
+    ensemble = fleet.ensemble
+    if away:
+        ensemble.writable = False
+        for server in ensemble.servers:
+            server.stop()
+        fleet.run(away)
+        ensemble.writable = True
+        for server in ensemble.servers:
+            server.start()
+    before, began = ensemble.count(), fleet.world.now
     for host in live[:count]:
-        session = fleet.ensemble.sessions.get(host.zk.session)
+        session = ensemble.sessions.get(host.zk.session)
         assert session is not None
-        fleet.ensemble.end_session(session, forced=True)
+        ensemble.end_session(session, forced=True)
     worked = [[server.cpu.worked for server in fleet.ensemble.costed]]
-    oldest, back = 0.0, 0
+    oldest, back = max(host.node.gate.fresh_age for host in live), 0
     while fleet.world.now - began < 60 * SECOND and not back:
         fleet.run(LOOK)
         worked.append([server.cpu.worked for server in fleet.ensemble.costed])
@@ -255,12 +265,13 @@ def _busiest(before: Sequence[int], after: Sequence[int], span: int) -> float:
 
 
 class Changes(NamedTuple):
-    """A join: seconds until everybody sees it, and reads that it cost ZooKeeper; the loss of a third, and of all."""
+    """A join: seconds until everybody sees it, and reads that it cost ZooKeeper; the loss of a third, of all, of ZooKeeper."""
 
     join: float
     join_reads: int
     third: Lost
     all: Lost
+    away: Lost
 
 
 def changes(fleet: Simulated) -> Changes:
@@ -272,7 +283,9 @@ def changes(fleet: Simulated) -> Changes:
     fleet.run(5)
     third = lose(fleet, max(1, members // 3))
     fleet.run(15)
-    return Changes(join, join_reads, third, lose(fleet, members))
+    everybody = lose(fleet, members)
+    fleet.run(15)
+    return Changes(join, join_reads, third, everybody, lose(fleet, members, AWAY))
 
 
 def _all_see(fleet: Simulated, members: int) -> bool:
@@ -324,7 +337,8 @@ def measure(
         seen = changes(fleet)
         yield (
             f"One joins: everybody sees it after {seen.join:.1f} s, {seen.join_reads:,} reads. "
-            f"{_told('A third loses its sessions', seen.third)} {_told('All lose them', seen.all)}\n"
+            f"{_told('A third loses its sessions', seen.third)} {_told('All lose them', seen.all)} "
+            f"{_told(f'All lose them while ZooKeeper is away for {AWAY:g} s', seen.away)}\n"
         )
         fleet.world.close()
 

@@ -102,7 +102,7 @@ class CacheServer:
         self.options = [*(["--zookeeper", zookeeper, "--node-name", name] if zookeeper else [])]
         self.options += [*(QUICK if quick and zookeeper else ()), *options]
         self.environment = dict(os.environ)
-        self.module = "mcserver"  # what is run; tests.released is the first release's coordination
+        self.module = "mcserver"  # what is run; tests.released is an earlier release's coordination
         self.process: subprocess.Popen[bytes] | None = None
         self._log_handle, self._log_path = tempfile.mkstemp(prefix=f"mcserver-{name}-", suffix=".log")
 

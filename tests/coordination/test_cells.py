@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -150,6 +151,33 @@ def test_who_becomes_the_writer_tells_what_is_waited_for() -> None:
     assert answer.done()
 
 
+def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_changed() -> None:
+    """The records had come when it changed: an empty sheet was written, and that somebody waits was forgotten."""
+    fleet = large(5, max_stale=4.0, ack_timeout=3.0)
+    fleet.run(4500)
+    writer = next(host for host in writers(fleet) if host is not fleet.hosts[0])
+    cells, context = writer.node.cells, writer.node.context
+    ask_each, changed = context.ask_each, []
+
+    async def ask(items: Any, how: Any) -> Any:
+        answer = await ask_each(items, how)
+        if how == cells._ask and cells._wanted and not changed:
+            changed.append(list(cells._wanted))
+            writer.zk.connection += 1
+            writer.node._session_changed(writer.zk.state)
+        return answer
+
+    sheets: list[Sheet] = []
+    seen = cells._sheet
+    cells._sheet = lambda names: (sheets.append(seen(names)), sheets[-1])[1]  # type: ignore[method-assign]
+    context.ask_each = ask  # type: ignore[method-assign]
+    answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
+    fleet.run(1500)  # half of max_stale, after which the records themselves are asked, is later
+    assert changed
+    assert answer.done()
+    assert all(sheet.lines for sheet in sheets)
+
+
 def test_a_sheet_that_nobody_writes_is_done_without() -> None:
     fleet = large(5)
 
@@ -173,6 +201,18 @@ def test_a_spoilt_sheet_is_left_out_and_written_again() -> None:
     assert answer.done()
 
 
+def test_a_writer_forgets_versions_that_the_log_has_not_any_more() -> None:
+    fleet = large(3)
+    (writer,) = writers(fleet)
+    cells = writer.node.cells
+    cells.want(version(9, 100))
+    cells.want(version(9, 5))
+    assert cells._wanted[-1:] == [version(9, 5)]
+    assert version(9, 100) not in cells._wanted
+    fleet.run(100)
+    assert not any(number > writer.node.reader.applied for number in cells._wanted)
+
+
 @pytest.mark.slow
 def test_a_version_that_a_restored_log_has_not_is_waited_for_no_more() -> None:
     """Its number would come only when the log has grown as long again: the writers looked for it until then."""
@@ -189,7 +229,7 @@ def test_a_version_that_a_restored_log_has_not_is_waited_for_no_more() -> None:
     fleet.checkers.on_restore()
     fleet.ensemble.restore(length)
     fleet.run(2000)
-    assert not any(host.node.cells._wanted for host in fleet.hosts)
+    assert all(number <= host.node.reader.applied for host in fleet.hosts for number in host.node.cells._wanted)
     answer = tell(one, b"k", Level.APPLIED)
     fleet.run(700)  # half of max_stale, after which the records themselves are asked, is later
     assert answer.done()
@@ -232,6 +272,47 @@ def test_every_members_figures_are_there_at_any_member() -> None:
     assert all(set(row.figures) == set(FIGURES) for row in rows)
     assert all(0 <= row.age_ms < 800 for row in rows)
     assert all(row.figures["writes"] > 5 and row.figures["reads"] > 5 for row in rows), "a round each 100 ms"
+
+
+@pytest.mark.slow
+def test_the_figures_of_fifty_are_there_at_any_one_and_cost_a_read_for_each_sheet() -> None:
+    fleet = Quiet(50, max_stale=2.0, reply_deadline=0.5, write_rate=1000.0)
+    fleet.run(6000)
+    for n in range(20):
+        tell(fleet.hosts[n], b"k%d" % n)
+    silent = fleet.hosts[31]
+    fleet.run(500)
+    silent.zk.cut()
+    fleet.run(300)
+    for n in range(5):
+        tell(silent, b"late%d" % n)
+    for asked in (fleet.hosts[0], fleet.hosts[17], fleet.hosts[49]):
+        fleet.run(1300)
+        reads = asked.node.context.reads
+        asked.node.figures()
+        fleet.run(30)
+        assert asked.node.context.reads - reads <= asked.node.cells.number() + 4, "and a round"
+        age, rows = asked.node.figures()
+        assert 0 <= age < 0.1
+        names = {host.node.membership.name for host in fleet.hosts}
+        assert {row.name for row in rows} >= names - {silent.node.membership.name}
+        assert all(set(row.figures) == set(FIGURES) for row in rows)
+        for row in rows:
+            if row.name != silent.node.membership.name:
+                assert 0 <= row.age_ms < 3000, "a certificate each half second, a sheet each two"
+                assert row.figures["lag"] == 0
+                assert 1 < row.figures["writes"] < 20
+                assert 1 < row.figures["reads"] < 200
+    fleet.run(3000)
+    silent.zk.heal()
+    assert silent.node.publisher.age_ms > 1000
+    fleet.run(3000)
+    asked = fleet.hosts[3]
+    asked.node.figures()
+    fleet.run(30)
+    _, rows = asked.node.figures()
+    assert {row.name for row in rows} == {host.node.membership.name for host in fleet.hosts}
+    assert {row.applied for row in rows} == {fleet.hosts[0].node.reader.applied}, "what was queued has come to all"
 
 
 def test_members_are_read_anew_when_asked_for() -> None:

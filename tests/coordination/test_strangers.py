@@ -175,3 +175,32 @@ def test_another_log_of_a_generation_that_was_used_is_followed_by_one_of_a_new_g
     assert not answer.done(), "one that is stopped has applied nothing"
     fleet.run(800)
     assert works(fleet, b"k")
+
+
+def test_a_log_that_is_made_again_under_its_name_is_another_log() -> None:
+    """Its entries up to the place of a member were never read by that: what they delete was served until its TTL."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    for n in range(3):
+        tell(one, b"k%d" % n)
+        fleet.run(20)
+    fleet.run(100)
+    before = fleet.meta()
+    path = f"/cache/invalidation/{before['log']}"
+    two.cache.put(b"k")
+    two.process.pause(100e6)
+    fleet.checkers.on_replaced()
+    below = [each for each in sorted(fleet.ensemble.tree.nodes, reverse=True) if each.startswith(path)]
+    fleet.ensemble.change_by_hand(
+        [*(Delta("delete", each) for each in below), Delta("create", path, Floor(0, 0).encode())]
+    )
+    tell(one, b"k")
+    for n in range(4):
+        fleet.run(15)
+        tell(one, b"l%d" % n)
+    fleet.run(500)
+    assert two.cache.get(b"k") is None
+    assert fleet.meta()["gen"] > before["gen"], "versions that were used before are used no more"
+    fleet.run(600)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")

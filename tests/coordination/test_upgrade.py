@@ -1,4 +1,4 @@
-"""From the first release to this one, server by server: both in one fleet, with the released machines as they were."""
+"""From earlier releases to this one, server by server: both in one fleet, with the released machines as they were."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from mcserver.coordination.entry import NEWEST
 from mcserver.coordination.leader import Leader
 from mcserver.coordination.ports import Level
+from tests.released import FIRST, RELEASES
 
 from .quiet import Quiet, tell
 from .simulator.fleet import Host
@@ -93,10 +94,17 @@ def test_one_of_the_first_release_that_comes_to_lead_a_newer_log_is_deposed() ->
     assert answer.error is None
 
 
-@pytest.mark.parametrize("seed", [10152, 10905, 11561, 11784])
-def test_a_seed_that_once_failed_holds(seed: int) -> None:
-    """One of the first release was first in the queue of candidates, and the log of a format that it does not read."""
-    assert simulate(seed, upgrade=True).violation is None, f"python -m tests.coordination.simulator {seed} --upgrade"
+@pytest.mark.parametrize(
+    ("seed", "release"),
+    [
+        # one of the first release was first in the queue of candidates, and the log of a format that it does not read
+        *((seed, FIRST) for seed in (10152, 10905, 11561, 11784)),
+        (730079, RELEASES[-1]),  # connections broke when all was said to be healed: who waits for the dead begins anew
+    ],
+)
+def test_a_seed_that_once_failed_holds(seed: int, release: str) -> None:
+    replay = f"python -m tests.coordination.simulator {seed} --upgrade {release}"
+    assert simulate(seed, upgrade=release).violation is None, replay
 
 
 def test_a_member_that_does_not_understand_an_entry_flushes_once() -> None:
@@ -117,14 +125,38 @@ def test_a_member_that_does_not_understand_an_entry_flushes_once() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_every_property_holds_while_servers_are_upgraded() -> None:
+@pytest.mark.parametrize("release", RELEASES)
+def test_every_property_holds_while_servers_are_upgraded(release: str) -> None:
     for seed in range(100):
-        replay = f"python -m tests.coordination.simulator {seed} --upgrade"
-        assert simulate(seed, upgrade=True).violation is None, replay
+        replay = f"python -m tests.coordination.simulator {seed} --upgrade {release}"
+        assert simulate(seed, upgrade=release).violation is None, replay
+
+
+@pytest.mark.parametrize("direct_max", [64, 0])
+def test_both_releases_of_one_format_acknowledge_each_other(direct_max: int) -> None:
+    """By records and by sheets, whoever writes them, and whoever leads."""
+    fleet = Quiet(direct_max=direct_max, cell_size=8)
+    fleet.release = RELEASES[-1]
+    for n in range(6):
+        released(fleet, f"old{n}") if n % 2 else fleet.start(f"new{n}")
+    fleet.run(900)
+    assert fleet.meta()["format"] == NEWEST
+    for _ in range(2):
+        for host in [host for host in fleet.hosts if host.is_live]:
+            for other in fleet.hosts:
+                other.cache.put(b"k")
+            answer = tell(host, b"k", Level.APPLIED)
+            fleet.run(200)
+            assert answer.done()
+            assert answer.error is None
+            assert not any(other.cache.get(b"k") for other in fleet.hosts if other.is_live)
+        assert not any(host.node.context.figures.gaps for host in fleet.hosts)
+        next(host for host in fleet.hosts if host.node.election.is_leader).kill()
+        fleet.run(1500)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_format_that_not_everybody_reads_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Leader, "_format", lambda self: NEWEST)
-    assert any(simulate(seed, upgrade=True).violation for seed in range(40))
+    assert any(simulate(seed, upgrade=FIRST).violation for seed in range(40))

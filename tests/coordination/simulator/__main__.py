@@ -8,6 +8,8 @@ import logging
 import sys
 import time
 
+from tests.released import FIRST, RELEASES
+
 from .mutations import MUTATIONS
 from .run import simulate
 
@@ -17,7 +19,14 @@ def main() -> int:
     parser.add_argument("seed", type=int, nargs="?", default=0, help="the seed to replay, or the first of many")
     parser.add_argument("--seeds", type=int, default=0, metavar="N", help="run N seeds from there on, without a trace")
     parser.add_argument("--mutation", default="", choices=["", *sorted(MUTATIONS)], help="break one rule first")
-    parser.add_argument("--upgrade", action="store_true", help="servers of the earlier release among them, upgraded")
+    parser.add_argument(
+        "--upgrade",
+        nargs="?",
+        default="",
+        const=FIRST,
+        choices=RELEASES,
+        help="servers of an earlier release, upgraded",
+    )
     parser.add_argument("--members", type=int, default=0, metavar="N", help="so many servers, instead of two or three")
     parser.add_argument("--strange", action="store_true", help="somebody else deletes and overwrites znodes")
     options = parser.parse_args()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, Meta, NodeRecord, parts, sequence_of, version
 from mcserver.coordination.ports import Change, Check, Create, Malformed, Set
+from tests.released import FIRST
 
 from .cache import Item
 from .ensemble import Transaction
@@ -267,7 +268,7 @@ class Checkers:
         """Every server is up and connected, and has had time."""
         fleet = self.fleet
         live = [host for host in fleet.hosts if host.is_live]
-        if live and all(host.released for host in live):
+        if live and all(host.released == FIRST for host in live):
             meta = fleet.ensemble.tree.nodes.get("/cache/invalidation/meta")
             if meta is not None and Meta.decode(meta.data).format > 1:
                 return  # the first release can't take over a log of a newer format: docs/coherence.md says what to do
@@ -278,7 +279,7 @@ class Checkers:
             if len(node.publisher.queue) or host.unanswered:
                 raise Violation("P14", f"{name} has {len(node.publisher.queue)} queued, {host.unanswered} unanswered")
             # A backup may hold the lock of somebody who gave it up; the first release keeps one when it can't read the log.
-            if host.locks_wanted and not (self.restored or any(other.released for other in fleet.hosts)):
+            if host.locks_wanted and not (self.restored or any(other.released == FIRST for other in fleet.hosts)):
                 raise Violation("P14", f"{name} waits for {host.locks_wanted} locks")
             self._complete(host)
             if not self.restored:

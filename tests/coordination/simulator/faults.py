@@ -93,9 +93,14 @@ def drop_connection(fleet: Fleet) -> None:
 
 
 def flap(fleet: Fleet) -> None:
-    """Several broken connections in a row."""
+    """Several broken connections in a row, until all is healed."""
+
+    def drop() -> None:
+        if fleet.world.now < WORK:
+            drop_connection(fleet)
+
     for n in range(5):
-        fleet.world.after(n * 150 * MS, None, drop_connection, fleet)
+        fleet.world.after(n * 150 * MS, None, drop)
 
 
 def stop_server(fleet: Fleet) -> None:
@@ -331,6 +336,18 @@ def replace_log(fleet: Fleet) -> None:
         _by_hand(fleet, [log, Delta("set", META, meta._replace(gen=gen, log=name, previous=None).encode())])
 
 
+def remake_log(fleet: Fleet) -> None:
+    """Somebody deletes the current log and makes it again under its name, as from an export: its versions begin anew."""
+    nodes = fleet.ensemble.tree.nodes
+    try:
+        path = f"/cache/invalidation/{Meta.decode(nodes[META].data).log}"
+    except (KeyError, ports.Malformed):
+        return
+    if path in nodes:
+        fleet.checkers.on_replaced()
+        _by_hand(fleet, [*_below(fleet, path), Delta("create", path, Floor(0, 0).encode())])
+
+
 def delete_path(fleet: Fleet) -> None:
     """Somebody deletes everything while the fleet runs: who may be serving is not known any more."""
     fleet.checkers.on_restore()
@@ -399,5 +416,6 @@ RARE: list[Fault] = [
 ]  # fmt: skip
 STRANGE: list[Fault] = [
     delete_invalidation, delete_invalidation, delete_path, delete_candidates, delete_member, delete_member, delete_roll, scribble,
-    scribble, scribble, replace_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause, cut_off, elect,
+    scribble, scribble, replace_log, remake_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause,
+    cut_off, elect,
 ]  # fmt: skip

@@ -7,6 +7,7 @@ from typing import Any
 from mcserver.coordination.node import Node
 from mcserver.coordination.ports import Change, Level, LockLost, NotConfirmed
 from mcserver.coordination.settings import Settings
+from tests.released import FIRST, machines
 
 from .cache import ModelCache
 from .checkers import Checkers, Violation
@@ -27,10 +28,10 @@ class Host:
         name: str,
         settings: Settings,
         old: ModelCache | None,
-        released: bool = False,
+        released: str = "",
         left: Host | None = None,
     ) -> None:
-        """`released`: with the machines of the earlier release. `left`: with the memory of one that has left the fleet (-e)."""
+        """`released`: with the machines of that release. `left`: with the memory of one that has left the fleet (-e)."""
         self.fleet = fleet
         self.process = Process(fleet.world, name)
         self.process.hiccups = fleet.hiccups
@@ -42,7 +43,7 @@ class Host:
         self.place: dict[str, Any] | None = None
         self.zk = SimulatedZooKeeper(self.process, fleet.ensemble, settings.reply_deadline)
         self.released = released
-        if released:  # the first release takes a log of a newer format for an error of its own
+        if released == FIRST:  # it takes a log of a newer format for an error of its own
             self.process.forgives = "unknown format"
         self.node = _released_node(self, settings) if released else Node(self.zk, self.process, self.cache, settings)
         self.node.context.trace = self.trace
@@ -242,7 +243,8 @@ class Fleet:
         self.hiccups = random.choice((0.0, 0.0, 0.0005, 0.005))
         self.pace = random.choice((20, 40, 80)) * MS
         self.busy = True
-        self.released = 0.0  # this share of the servers that start has the machines of the earlier release
+        self.released = 0.0  # this share of the servers that start has the machines of an earlier release
+        self.release = FIRST  # which
         self.ensemble = Ensemble(world, random.choice((1, 2, 3)), session_timeout=0.4)
         self.checkers = Checkers(self)
         self.ensemble.on_commit = self.checkers.on_commit
@@ -280,7 +282,14 @@ class Fleet:
     def start(self, node: str, old: ModelCache | None = None, left: Host | None = None) -> Host:
         boots = sum(host.node.context.settings.node_name == node for host in self.hosts)
         released = self.released > 0 and self.world.random.random() < self.released
-        host = Host(self, f"{node}.{boots}", _named(self.settings, node), old, released, None if released else left)
+        host = Host(
+            self,
+            f"{node}.{boots}",
+            _named(self.settings, node),
+            old,
+            self.release if released else "",
+            None if released else left,
+        )
         self.hosts.append(host)
         if self.world.note:
             self.world.note(f"{host.process.name} starts")
@@ -288,12 +297,10 @@ class Fleet:
 
 
 def _released_node(host: Host, settings: Settings) -> Node:
-    """A node of the earlier release, which knows fewer settings."""
+    """A node of an earlier release, which may know fewer settings."""
     from dataclasses import fields
 
-    from tests.released import machines
-
-    earlier = machines()
+    earlier = machines(host.released)
     known = {field.name: getattr(settings, field.name) for field in fields(earlier.Settings)}
     node: Node = earlier.Node(host.zk, host.process, host.cache, earlier.Settings(**known))
     return node

@@ -173,6 +173,12 @@ def hole_skipped() -> dict[tuple[type, str], Any]:
     return {(reader.Reader, "_skip_to"): skip}
 
 
+@breaks("P1", faults.remake_log)
+def log_made_again_unnoticed() -> dict[tuple[type, str], Any]:
+    """A reader goes on at its place in a log that is another under the same name."""
+    return {(reader.Reader, "_is_remade"): lambda self, stat: False}
+
+
 @breaks("P3")
 def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
     """An append does not check that its log is current."""

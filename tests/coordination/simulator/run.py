@@ -50,13 +50,13 @@ def simulate(
     seed: int,
     mutation: str = "",
     note: Callable[[str], None] | None = None,
-    upgrade: bool = False,
+    upgrade: str = "",
     members: int = 0,
     strange: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
-    `upgrade`: from the earlier release; `members`: so many servers instead of two or three; `strange`: somebody who may write
+    `upgrade`: from that release; `members`: so many servers instead of two or three; `strange`: somebody who may write
     to ZooKeeper deletes and overwrites what is the fleet's.
     """
     world = World(seed)
@@ -73,12 +73,12 @@ def simulate(
     return Outcome(seed, None, world.events)
 
 
-def _run(fleet: Fleet, chosen: list[faults.Fault], upgrade: bool, members: int) -> None:
+def _run(fleet: Fleet, chosen: list[faults.Fault], upgrade: str, members: int) -> None:
     world, random = fleet.world, fleet.world.random
     if members:
         _enlarge(fleet, members)
     if upgrade:
-        fleet.released = random.choice((0.5, 1.0))
+        fleet.released, fleet.release = random.choice((0.5, 1.0)), upgrade
         for n in range(random.choice((0, 1, 2))):
             world.at(int((0.15 + 0.25 * n) * WORK), None, _upgrade, fleet)
     for n in range(members or random.choice((2, 2, 3, 3))):
@@ -115,7 +115,7 @@ def _enlarge(fleet: Fleet, members: int) -> None:
 
 
 def _upgrade(fleet: Fleet) -> None:
-    """One server of the earlier release ends, properly or not, and starts again as the present one."""
+    """One server of an earlier release ends, properly or not, and starts again as the present one."""
     fleet.released = 0.0 if fleet.world.now > WORK / 2 else fleet.released / 2
     hosts = [host for host in fleet.live() if host.released]
     if not hosts:
