@@ -60,8 +60,9 @@ def test_every_kind_of_client_has_a_command() -> None:
 
 
 def test_a_client_runs_where_the_server_has_its_door() -> None:
-    everything = Target("all", "127.0.0.1", 1, "1.6.45", tls=2, udp=True)
-    for name, here in (("pymemcache", True), ("pymemcache-tls", False), ("libmemcached-udp", False)):
+    everything = Target("all", "127.0.0.1", 1, "1.6.45", tls=2, udp=True, sasl=3)
+    names = (("pymemcache", True), ("pymemcache-tls", False), ("libmemcached-udp", False), ("dalli-sasl", False))
+    for name, here in names:
         assert takes(name, NOWHERE) is here
         assert takes(name, everything)
 
