@@ -31,6 +31,7 @@ cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
     cdef mmsghdr m[DATAGRAMS_A_TURN]
     cdef iovec part[DATAGRAMS_A_TURN]
     cdef sockaddr_storage peer[DATAGRAMS_A_TURN]
+    cdef ssize_t length
     cdef int i, n, most = 1 if w.alone >= ALONE and w.alone % ALONE else DATAGRAMS_A_TURN
     for i in range(most):
         part[i].iov_base = w.datagram + <size_t> i * DATAGRAM_SIZE
@@ -40,8 +41,14 @@ cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
         m[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
         m[i].msg_hdr.msg_iov = &part[i]
         m[i].msg_hdr.msg_iovlen = 1
-    n = recvmmsg(door.fd, m, <unsigned int> most, MSG_DONTWAIT, NULL)
-    w.alone = w.alone + 1 if n == 1 else 0
+    if most == 1:
+        length = recvmsg(door.fd, &m[0].msg_hdr, MSG_DONTWAIT)
+        m[0].msg_len = <unsigned int> length
+        n = 1 if length >= 0 else -1
+    else:
+        n = recvmmsg(door.fd, m, <unsigned int> most, MSG_DONTWAIT, NULL)
+    if n >= 0:                              # another worker may have been faster
+        w.alone = w.alone + 1 if n == 1 else 0
     for i in range(n):
         add64(&w.shared.bytes_read, <int64_t> m[i].msg_len)
         add64(&w.pool.datagrams, 1)
