@@ -144,8 +144,8 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_what_has_no_effect_is_said_with_its_file(file: Path) -> None:
-    warnings = parsed(file, "lock-memory = true\n[extended]\nmodern = true").warnings
-    assert [warning.split(" in ")[0] for warning in warnings] == ["lock-memory", "modern"]
+    warnings = parsed(file, "enable-largepages = true\n[extended]\nmodern = true").warnings
+    assert [warning.split(" in ")[0] for warning in warnings] == ["enable-largepages", "modern"]
     assert all(str(file) in warning for warning in warnings)
 
 
