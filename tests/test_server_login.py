@@ -264,6 +264,20 @@ def test_sasl_of_one_server(start: Start, users: Path) -> None:
 
 
 @pytest.mark.slow
+def test_whoever_leaves_after_a_failed_login_by_sasl_keeps_no_place(start: Start, users: Path) -> None:
+    """There is one: the next client waits until it is free."""
+    server = start("-S", "-c", "1", "-o", "no_maxconns_fast", environment={"MEMCACHED_SASL_PWDB": str(users)})
+    began = time.monotonic()
+    for _ in range(30):
+        client = Client(server.address)
+        client.send(request(b.VERSION))
+        assert client.socket.recv(24)
+        client.send(plain(b"\0alice\0wrong"))
+        client.close()
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.slow
 def test_sasl_needs_users() -> None:
     environment = {"MEMCACHED_SASL_PWDB": ""}
     done = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-S", environment=environment)

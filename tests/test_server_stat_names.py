@@ -1,4 +1,4 @@
-"""The names that `stats` and its sub-commands print, beside memcached's, in each way to start that changes them."""
+"""The names that `stats` and its sub-commands print, beside those of Debian's memcached, in each way to start."""
 
 from __future__ import annotations
 

@@ -9,11 +9,12 @@ import argparse
 import asyncio
 import sys
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from .own_tests import run_suite, suites
 from .runner import Report, clients, run_client, takes
-from .servers import NoServerError, Target, reach, started
+from .servers import NoServerError, Target, reach, started, started_with_logins
 from .table import line, markdown
 
 PACKAGES = Path("build/clients")
@@ -33,6 +34,13 @@ def arguments() -> argparse.Namespace:
         default=[],
         metavar="NAME=COMMAND",
         help="a server to start; {port} is a free port, {tls} one for TLS",
+    )
+    parser.add_argument(
+        "--logins",
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="another server of that name, which wants alice's login by SASL (secret)",
     )
     parser.add_argument("--client", action="append", choices=ALL, metavar="NAME", help="only this client")
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="only this scenario")
@@ -77,7 +85,12 @@ async def main(options: argparse.Namespace) -> int:
             targets.append(await reach(address, host or "127.0.0.1", int(port)))
         for spawn in options.spawn:
             name, _, command = spawn.partition("=")
-            targets.append(await stack.enter_async_context(started(name, command)))
+            target = await stack.enter_async_context(started(name, command))
+            for other, _, wants_logins in (logins.partition("=") for logins in options.logins):
+                if other == name:
+                    port = await stack.enter_async_context(started_with_logins(name, wants_logins))
+                    target = replace(target, sasl=port)
+            targets.append(target)
         if not targets:
             raise NoServerError("give HOST:PORT or --spawn NAME=COMMAND")
         found = await asyncio.gather(*(run_all(options, target) for target in targets))

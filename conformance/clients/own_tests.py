@@ -108,7 +108,10 @@ def run_suite(suite: Suite, target: Target, packages: Path) -> Outcome:
             return Outcome(failed={"all": f"no end after {SECONDS_A_SUITE:g} s"})
         if not report.exists():
             return Outcome(failed={"all": f"no report: {done.stdout.decode('utf-8', 'replace')[-400:]}"})
-        return _sorted(suite, _results(suite, report.read_text(encoding="utf-8")))
+        outcome = _sorted(suite, _results(suite, report.read_text(encoding="utf-8")))
+        if not outcome.passed and not outcome.failed:
+            return Outcome(failed={"all": f"no test ran: {done.stdout.decode('utf-8', 'replace')[-400:]}"})
+        return outcome
 
 
 def _copy(suite: Suite, packages: Path, folder: Path, port: int) -> None:

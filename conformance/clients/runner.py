@@ -83,8 +83,15 @@ def clients(folder: str = "scenarios") -> dict[str, Path]:
 
 
 def takes(name: str, target: Target) -> bool:
-    """Whether the server has what the client needs: TLS for `...-tls`, datagrams for `...-udp`."""
-    return bool(target.tls) if name.endswith("-tls") else target.udp or not name.endswith("-udp")
+    """Whether the server has what the client needs: TLS for `...-tls`, datagrams for `...-udp`, logins for `...-sasl`."""
+    kind = name.rpartition("-")[2]
+    return bool({"tls": target.tls, "udp": target.udp, "sasl": target.sasl}.get(kind, True))
+
+
+def port_for(name: str, target: Target) -> int:
+    """Where the client connects."""
+    kind = name.rpartition("-")[2]
+    return {"tls": target.tls, "sasl": target.sasl}.get(kind, target.port)
 
 
 def command_of(file: Path) -> list[str]:
@@ -109,7 +116,7 @@ def environment(packages: Path) -> dict[str, str]:
 async def run_client(name: str, target: Target, packages: Path, only: Sequence[str] = ()) -> Report:
     """Run one client's scenarios against a server. Never raises for what the client does."""
     report = Report(name)
-    port = target.tls if name.endswith("-tls") else target.port
+    port = port_for(name, target)
     async with Relay(target.host, port) as second, Relay(target.host, port, mute=True) as mute:
         arguments = [
             target.host,

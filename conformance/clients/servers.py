@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
@@ -23,7 +23,8 @@ class NoServerError(Exception):
 class Target:
     """A server that answers: its column's name in the table, its address, the number that `version` gives.
 
-    `tls` is the port on which the same server speaks TLS, 0 for none; `udp` tells whether it takes datagrams at `port`.
+    `tls` is the port on which the same server speaks TLS, 0 for none; `udp` tells whether it takes datagrams at `port`. `sasl` is
+    the port of another one of its kind, which wants alice's login by SASL (password: secret), 0 for none.
     """
 
     name: str
@@ -32,6 +33,11 @@ class Target:
     version: str
     tls: int = 0
     udp: bool = False
+    sasl: int = 0
+
+
+Asks = Callable[[str, str, int], Awaitable[Target]]
+"""`reach`, or what asks in its place."""
 
 
 async def reach(name: str, host: str, port: int) -> Target:
@@ -48,6 +54,19 @@ async def reach(name: str, host: str, port: int) -> Target:
         raise NoServerError(f"{host}:{port} answers `version` with {line[:80]!r}")
     udp = settings.get(b"udpport", b"0") != b"0"
     return Target(name, host, port, line.split()[1].decode("ascii", "replace"), udp=udp)
+
+
+async def reach_binary(name: str, host: str, port: int) -> Target:
+    """Ask a server for its version by the binary protocol. Raises NoServerError."""
+    try:
+        reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port), 5)
+        writer.write(b"\x80\x0b" + bytes(22))
+        header = await asyncio.wait_for(reader.readexactly(24), 5)
+        version = await asyncio.wait_for(reader.readexactly(int.from_bytes(header[8:12], "big")), 5)
+        writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise NoServerError(f"no answer at {host}:{port}: {str(error) or 'time-out'}") from error
+    return Target(name, host, port, version.decode("ascii", "replace"))
 
 
 async def _settings(reader: asyncio.StreamReader) -> dict[bytes, bytes]:
@@ -67,15 +86,30 @@ async def started(name: str, command: str) -> AsyncIterator[Target]:
 
     Raises NoServerError when it ends at once or doesn't answer in SECONDS_TO_START.
     """
+    tls = free_port() if "{tls}" in command else 0
+    async with _running(name, command.replace("{tls}", str(tls)), reach) as target:
+        yield replace(target, tls=tls)
+
+
+@asynccontextmanager
+async def started_with_logins(name: str, command: str) -> AsyncIterator[int]:
+    """As `started`, a server that wants a login by SASL; its port."""
+    async with _running(name, command, reach_binary) as target:
+        yield target.port
+
+
+@asynccontextmanager
+async def _running(name: str, command: str, ask: Asks) -> AsyncIterator[Target]:
+    """The server of a command, as soon as it answers `ask`."""
     for left in reversed(range(TRIES)):
-        port, tls = free_port(), free_port() if "{tls}" in command else 0
-        words = [word.replace("{port}", str(port)).replace("{tls}", str(tls)) for word in shlex.split(command)]
+        port = free_port()
+        words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
         try:
             process = await asyncio.create_subprocess_exec(*words, stdin=asyncio.subprocess.DEVNULL)
         except OSError as error:
             raise NoServerError(f"cannot run {words[0]}: {error.strerror}") from error
         try:
-            target = replace(await _wait_for(name, port, process), tls=tls)
+            target = await _wait_for(name, port, process, ask)
         except NoServerError:
             await _stop(process)
             if not left:
@@ -100,14 +134,14 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-async def _wait_for(name: str, port: int, process: asyncio.subprocess.Process) -> Target:
+async def _wait_for(name: str, port: int, process: asyncio.subprocess.Process, ask: Asks) -> Target:
     """The server once it answers."""
     deadline = asyncio.get_running_loop().time() + SECONDS_TO_START
     while True:
         if process.returncode is not None:
             raise NoServerError(f"{name} ended at once, with status {process.returncode}")
         try:
-            return await reach(name, "127.0.0.1", port)
+            return await ask(name, "127.0.0.1", port)
         except NoServerError as error:
             if asyncio.get_running_loop().time() > deadline:
                 raise NoServerError(f"{name} does not answer after {SECONDS_TO_START:g} s: {error}") from error

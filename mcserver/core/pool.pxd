@@ -90,6 +90,7 @@ cdef struct Worker:
     int doors
     Conn* door[DOORS_MOST]      # UDP sockets
     char* datagram              # room for DATAGRAMS_A_TURN of them
+    uint32_t alone              # turns in a row in which one came
     Conn waiting                # the ends of the list of requests by datagram that wait for something
     uint32_t waits
     Conn* spare                 # for the next request by datagram

@@ -22,6 +22,7 @@ cdef enum:
     SPARE_SINK = 65536          # bytes of a buffer for answers, or for where they begin, that is kept for the next one
     DATAGRAMS_A_TURN = 8
     DATAGRAM_SIZE = 65536
+    ALONE = 16                  # turns with one datagram each, after which only each such turn looks for a second
     WAITING_CROWD = 64          # requests by datagram that wait for Python; more are refused,
     WAITING_MOST = 1024         # ... and while so many wait for anything, no datagram is read
 
@@ -30,8 +31,9 @@ cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
     cdef mmsghdr m[DATAGRAMS_A_TURN]
     cdef iovec part[DATAGRAMS_A_TURN]
     cdef sockaddr_storage peer[DATAGRAMS_A_TURN]
-    cdef int i, n
-    for i in range(DATAGRAMS_A_TURN):
+    cdef ssize_t length
+    cdef int i, n, most = 1 if w.alone >= ALONE and w.alone % ALONE else DATAGRAMS_A_TURN
+    for i in range(most):
         part[i].iov_base = w.datagram + <size_t> i * DATAGRAM_SIZE
         part[i].iov_len = DATAGRAM_SIZE
         memset(&m[i], 0, sizeof(mmsghdr))
@@ -39,7 +41,14 @@ cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
         m[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
         m[i].msg_hdr.msg_iov = &part[i]
         m[i].msg_hdr.msg_iovlen = 1
-    n = recvmmsg(door.fd, m, DATAGRAMS_A_TURN, MSG_DONTWAIT, NULL)
+    if most == 1:
+        length = recvmsg(door.fd, &m[0].msg_hdr, MSG_DONTWAIT)
+        m[0].msg_len = <unsigned int> length
+        n = 1 if length >= 0 else -1
+    else:
+        n = recvmmsg(door.fd, m, <unsigned int> most, MSG_DONTWAIT, NULL)
+    if n >= 0:                              # another worker may have been faster
+        w.alone = w.alone + 1 if n == 1 else 0
     for i in range(n):
         add64(&w.shared.bytes_read, <int64_t> m[i].msg_len)
         add64(&w.pool.datagrams, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +61,9 @@ def test_every_kind_of_client_has_a_command() -> None:
 
 
 def test_a_client_runs_where_the_server_has_its_door() -> None:
-    everything = Target("all", "127.0.0.1", 1, "1.6.45", tls=2, udp=True)
-    for name, here in (("pymemcache", True), ("pymemcache-tls", False), ("libmemcached-udp", False)):
+    everything = Target("all", "127.0.0.1", 1, "1.6.45", tls=2, udp=True, sasl=3)
+    names = (("pymemcache", True), ("pymemcache-tls", False), ("libmemcached-udp", False), ("dalli-sasl", False))
+    for name, here in names:
         assert takes(name, NOWHERE) is here
         assert takes(name, everything)
 
@@ -146,6 +148,9 @@ def test_an_own_suite_without_its_source_or_its_tests_fails(tmp_path: Path) -> N
     assert "source is not there" in run_suite(suite, NOWHERE, tmp_path).failures()[0]
     (tmp_path / "none").mkdir()
     assert "no test ran" in run_suite(suite, NOWHERE, tmp_path).failures()[0]
+    (tmp_path / "none" / "test_it.py").write_text("import no_such_module\n")
+    known = replace(suite, known={"test_it": "one of several files can't be read"})
+    assert "no test ran" in run_suite(known, NOWHERE, tmp_path).failures()[0]
 
 
 def test_every_suite_is_a_clients_and_every_known_failure_has_a_reason() -> None:

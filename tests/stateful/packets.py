@@ -176,6 +176,31 @@ class Requests:
         return request(opcode, key, b"", b"value", opaque)
 
 
+def any_header(random: Random, opaque: int) -> bytes:
+    """A request whose header's numbers are drawn each for itself, with as many bytes behind it as it says.
+
+    None flushes, prints figures, or is of an opcode that memcached doesn't know and has a body: of that it skips too much. No CAS
+    unique is one that an item may have.
+    """
+    pick = random.choice
+    opcode = pick((*range(0x26), random.randrange(256)))
+    if opcode in (FLUSH, FLUSHQ, STAT, VERBOSITY, VERSION):
+        opcode = pick((GET, SET, NOOP, APPEND, TOUCH, GAT))
+    keylen = pick((0, 1, 1, 1, 1, 3, 250, 251, random.randrange(300)))
+    extlen = pick((0, 0, 4, 4, 8, 8, 20, 20, random.randrange(40)))
+    length = pick((0, 0, 1, 2, 5, 20, 100, random.randrange(2000)))
+    if opcode > GATKQ or opcode == 0x1F:
+        keylen = extlen = length = 0
+    body = extlen + keylen + length + pick((0, 0, 0, 0, 1, 4, 8)) * (length > 0)
+    header = HEADER.pack(
+        0x80, opcode, keylen, extlen, pick((0, 0, 0, 1, 5, 255)), pick((0, 0, 0, 1, 65535)), body, opaque, pick((0, 0, 0, 2**63))
+    )  # fmt: skip
+    words = (0, 0, 0, 100_000, 0x01FF0001, 2**31 - 1, 2**32 - 1)  # none is a lifetime that ends while this runs
+    extras = b"".join(pick(words).to_bytes(4, "big") for _ in range(11))[:extlen]
+    key = (pick((b"a", b"b", b"n")) * keylen)[:keylen]
+    return header + (extras + key + bytes(pick(b"0123456789 x\r\n\0") for _ in range(length + 8)))[:body]
+
+
 class Uniques:
     """A bijection between the CAS uniques of two servers, and those that each key has had."""
 

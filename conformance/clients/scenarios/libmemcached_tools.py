@@ -144,7 +144,7 @@ def ping_and_flush(run: Run) -> None:
 def load_by_memcslap(run: Run) -> None:
     both = f"{run.server.address},{run.server.second_address}"
     for test in ("set", "get", "mget"):
-        for options in ((), ("-R",), ("-n",)):
+        for options in ((), ("-R",), ("-n",), ("--binary",)):
             told = tool(run, "memcslap", "-t", test, "-e", "500", "-c", "4", *options)
             check(
                 re.search(rf"Time to {test}\s+2000 keys by\s+4 threads", told), f"memcslap {test} {options}: {told!r}"
