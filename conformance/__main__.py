@@ -235,9 +235,12 @@ def _look(options: argparse.Namespace, servers: Servers) -> Look:
         return first.address
 
     try:
-        return look(
+        seen = look(
             first.address, harmful=options.destructive or bool(options.spawn), max_item=options.max_item, revive=revive
         )
+        if servers.private:  # some forget what comes soon after a flush_all: the cases get another
+            servers.restart(first)
+        return seen
     except UnfitError as error:
         raise UnfitError(f"{options.target or options.spawn} cannot be tested: {error}") from None
 
