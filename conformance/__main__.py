@@ -259,11 +259,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     style = report.Style(colour=sys.stdout.isatty())
     print(style.bold(f"{options.target or options.spawn} {seen.sentence()}"))
     print(f"profile {name}; suites {', '.join(chosen)}; level {options.level}; each case ends with {seen.fence}")
-    print(
-        "\n".join(f"left out: what uses {feature}: {why}" for feature, why in seen.missing.items())
-        or "left out: nothing",
-        flush=True,
-    )
+    print("\n".join(report.left_out(seen.missing)), flush=True)
     progress = report.Progress(sys.stderr, len(cases), terminal=sys.stderr.isatty())
     begun = time.monotonic()
     puzzles: list[str] = []
