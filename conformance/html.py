@@ -129,7 +129,8 @@ def _case(result: Result, facts: Facts, before: Result | None, after: Result | N
     rules = "".join(f"<li>{html.escape(library.rules()[rule])}" for rule in case.rules)
     body = (
         f"{links}</nav><h1>{html.escape(case.id)}</h1><p id=requirement>{html.escape(case.requirement)}</p>{sentence}"
-        f'<p>{case.level} · {html.escape(case.doc.removesuffix(":"))} · <b id=status class="{result.status.replace(" ", "")}">{result.status}</b>'
+        f"<p>{case.level} · {html.escape(case.doc.removesuffix(':'))} · "
+        f'<b id=status class="{result.status.replace(" ", "")}">{result.status}</b>'
         f" {html.escape(result.reason)}</p><ul>{rules}</ul>"
     )
     if result.failure:
