@@ -94,7 +94,8 @@ def _index(results: Sequence[Result], facts: Facts) -> str:
         for r in results
     )
     groups = "".join(
-        f'<li>{len(group)}: {html.escape(report.told(group[0]))} <a href="case/{page(group[0].case.id)}">case</a>'
+        f"<li>{report.size(group)}: {html.escape(report.told(group[0]))}: "
+        f'<a href="case/{page(group[0].case.id)}">{html.escape(group[0].case.id)}</a>'
         for group in report.causes(results)
     )
     causes = f"<h2>Causes</h2><ol id=causes>{groups}</ol>" if groups else ""

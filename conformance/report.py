@@ -227,7 +227,9 @@ def failures(
     if len(groups) > 1:
         total = sum(len(group) for group in groups)
         lines.append(style.bold(f"{total} failures, {len(groups)} causes; those that matter most:"))
-        lines += [f"  {len(group):4}  {group[0].reason}: {told(group[0])}" for group in groups[:CAUSES]]
+        lines += [
+            f"  {size(group)}: {group[0].reason}: {told(group[0])} ({group[0].case.id})" for group in groups[:CAUSES]
+        ]
         lines.append("")
     return lines
 
@@ -262,9 +264,14 @@ def told(result: Result) -> str:
     wanted, got = (
         show(text.split(b"\n")[0].rstrip(b"\r")[:80]) for text in (result.failure.wanted, result.failure.got)
     )
-    return (
-        f"wanted {wanted}, came {got or 'nothing'} ({result.case.id})" if wanted else f"came {got} ({result.case.id})"
-    )
+    return f"wanted {wanted}, came {got or 'nothing'}" if wanted else f"came {got}"
+
+
+def size(group: Sequence[Result]) -> str:
+    """How many cases failed for one cause, and how many of them are a must."""
+    musts = sum(result.case.level == "must" for result in group)
+    many = f"{len(group)} case{'s' * (len(group) > 1)}"
+    return many if not musts else f"{many}, a must" if musts == len(group) == 1 else f"{many}, {musts} of them must"
 
 
 def table(results: Sequence[Result], style: Style) -> list[str]:

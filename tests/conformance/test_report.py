@@ -81,6 +81,8 @@ def test_a_must_speaks_for_its_cause_whatever_its_variables_are_called() -> None
         each.failure.wanted = wanted
     (group,) = report.causes(told)
     assert [each.case.level for each in group] == ["must", "should", "version"]
+    assert [report.size(group[:count]) for count in (1, 3)] == ["1 case, a must", "3 cases, 1 of them must"]
+    assert report.size(group[1:]) == "2 cases"
 
 
 def test_what_is_left_out_is_told_by_why() -> None:
