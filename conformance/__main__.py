@@ -29,6 +29,7 @@ from .runner import Result, Settings
 from .servers import Given, Servers, Spawned
 from .wire import Address, UnreachableError, address, seconds
 
+FORGETS = 1.1  # seconds for which some servers forget what is set after a flush_all
 PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 LEAST_ITEM, MOST_ITEM = 1024, 1 << 30  # bytes, as memcached's -I
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a server that the suite started is left by neither
@@ -238,8 +239,10 @@ def _look(options: argparse.Namespace, servers: Servers) -> Look:
         seen = look(
             first.address, harmful=options.destructive or bool(options.spawn), max_item=options.max_item, revive=revive
         )
-        if servers.private:  # some forget what comes soon after a flush_all: the cases get another
+        if servers.private:  # some forget what comes within a second of a flush_all: the cases get another
             servers.restart(first)
+        elif options.destructive:
+            time.sleep(FORGETS)
         return seen
     except UnfitError as error:
         raise UnfitError(f"{options.target or options.spawn} cannot be tested: {error}") from None
