@@ -94,7 +94,8 @@ def _index(results: Sequence[Result], facts: Facts) -> str:
         for r in results
     )
     groups = "".join(
-        f'<li>{len(group)}: {html.escape(report.told(group[0]))} <a href="case/{page(group[0].case.id)}">case</a>'
+        f"<li>{report.size(group)}: {html.escape(report.told(group[0]))}: "
+        f'<a href="case/{page(group[0].case.id)}">{html.escape(group[0].case.id)}</a>'
         for group in report.causes(results)
     )
     causes = f"<h2>Causes</h2><ol id=causes>{groups}</ol>" if groups else ""
@@ -129,7 +130,8 @@ def _case(result: Result, facts: Facts, before: Result | None, after: Result | N
     rules = "".join(f"<li>{html.escape(library.rules()[rule])}" for rule in case.rules)
     body = (
         f"{links}</nav><h1>{html.escape(case.id)}</h1><p id=requirement>{html.escape(case.requirement)}</p>{sentence}"
-        f'<p>{case.level} · {html.escape(case.doc)} · <b id=status class="{result.status.replace(" ", "")}">{result.status}</b>'
+        f"<p>{case.level} · {html.escape(case.doc.removesuffix(':'))} · "
+        f'<b id=status class="{result.status.replace(" ", "")}">{result.status}</b>'
         f" {html.escape(result.reason)}</p><ul>{rules}</ul>"
     )
     if result.failure:

@@ -47,7 +47,7 @@ def cases() -> tuple[Case, ...]:
 
 @functools.cache
 def citations() -> dict[str, tuple[str, str]]:
-    """For each rule that memcached's protocol.txt states: the section, and the first words of the sentence."""
+    """For each rule that memcached's protocol.txt states: the section as it is headed, and the first words of the sentence."""
     text = (resources.files(__package__) / "citations.txt").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines() if line and not line.startswith("#")]
     return {rule: (section, words) for rule, section, words in rows}
@@ -56,7 +56,8 @@ def citations() -> dict[str, tuple[str, str]]:
 def cited(case: Case) -> tuple[str, str] | None:
     """The sentence that a case of level must rests on; None for the other levels."""
     known = citations()
-    return next((known[rule] for rule in case.rules if rule in known), None) if case.level == "must" else None
+    found = next((known[rule] for rule in case.rules if rule in known), None) if case.level == "must" else None
+    return (found[0].removesuffix(":"), found[1]) if found else None
 
 
 @functools.cache

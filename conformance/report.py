@@ -8,12 +8,12 @@ from __future__ import annotations
 import re
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from . import binary, library
 from .datagrams import HEADER
-from .notation import Act, Case, Version
+from .notation import LEVELS, Act, Case, Version
 from .runner import STATUSES, Result
 from .servers import MEMORY, fill, is_template
 from .wire import Address
@@ -164,7 +164,7 @@ def failure(result: Result, where: Address | None, command: str, profile: Versio
     assert result.failure
     cited = library.cited(case)
     lines = [
-        style.bad("FAILED ") + style.bold(case.id) + style.dim(f"  ({case.level}; {case.doc})"),
+        style.bad("FAILED ") + style.bold(case.id) + style.dim(f"  ({case.level}; {case.doc.removesuffix(':')})"),
         f"  {case.requirement}",
         *([f"  protocol.txt, {cited[0]}: {cited[1]} ..."] if cited else []),
         f"  {result.reason}",
@@ -187,17 +187,23 @@ def cause(result: Result) -> tuple[str, str, str]:
 
 
 def _plain(text: bytes) -> str:
-    """The first line of a text, keys and numbers taken out."""
+    """The first line of a text; keys, numbers and the names of variables taken out."""
     line = show(KEY.sub(b"KEY", text.split(b"\n")[0][:LONG]))
-    return re.sub(r"\d+", "N", line)
+    return re.sub(r"\d+", "N", re.sub(r"<\w+: ", "<", line))
 
 
 def causes(results: Sequence[Result]) -> list[list[Result]]:
-    """The failures, those of one cause together: first what ended the server, then must, then the most frequent."""
+    """The failures, those of one cause together: first what ended the server, then must, then the most frequent.
+
+    So within a cause, too: the first speaks for the others.
+    """
     groups: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         if result.status == "failed":
             groups.setdefault(cause(result), []).append(result)
+
+    for group in groups.values():
+        group.sort(key=lambda result: (not result.deadly, LEVELS.index(result.case.level)))
 
     def weight(group: list[Result]) -> tuple[bool, int, int]:
         return not any(r.deadly for r in group), -sum(r.case.level == "must" for r in group), -len(group)
@@ -221,9 +227,21 @@ def failures(
     if len(groups) > 1:
         total = sum(len(group) for group in groups)
         lines.append(style.bold(f"{total} failures, {len(groups)} causes; those that matter most:"))
-        lines += [f"  {len(group):4}  {group[0].reason}: {told(group[0])}" for group in groups[:CAUSES]]
+        lines += [
+            f"  {size(group)}: {group[0].reason}: {told(group[0])} ({group[0].case.id})" for group in groups[:CAUSES]
+        ]
         lines.append("")
     return lines
+
+
+def left_out(missing: Mapping[str, str]) -> list[str]:
+    """What is left out, by why: a line for each way in which the server answered what it does not know."""
+    features: dict[str, list[str]] = {}
+    for feature, why in missing.items():
+        features.setdefault(why, []).append(feature)
+    return [f"left out: what uses {', '.join(names)}: {why}" for why, names in features.items()] or [
+        "left out: nothing"
+    ]
 
 
 def _times(count: int) -> str:
@@ -246,9 +264,14 @@ def told(result: Result) -> str:
     wanted, got = (
         show(text.split(b"\n")[0].rstrip(b"\r")[:80]) for text in (result.failure.wanted, result.failure.got)
     )
-    return (
-        f"wanted {wanted}, came {got or 'nothing'} ({result.case.id})" if wanted else f"came {got} ({result.case.id})"
-    )
+    return f"wanted {wanted}, came {got or 'nothing'}" if wanted else f"came {got}"
+
+
+def size(group: Sequence[Result]) -> str:
+    """How many cases failed for one cause, and how many of them are a must."""
+    musts = sum(result.case.level == "must" for result in group)
+    many = f"{len(group)} case{'s' * (len(group) > 1)}"
+    return many if not musts else f"{many}, a must" if musts == len(group) == 1 else f"{many}, {musts} of them must"
 
 
 def table(results: Sequence[Result], style: Style) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from . import signals
@@ -227,8 +227,21 @@ def read_options(arguments: Sequence[str], draft: Draft) -> Iterator[tuple[Optio
         elif word.startswith("-") and len(word) > 1:
             yield from short_options(word, rest)
         else:
-            draft.warnings.append(f"'{word}' is no option and is left out")
-    draft.warnings.extend(f"'{word}' is no option and is left out" for word in rest)
+            draft.warnings.append(left_out(word))
+    draft.warnings.extend(map(left_out, rest))
+
+
+def left_out(word: str) -> str:
+    """The warning of a word that is no option; perhaps it should have been a subcommand."""
+    meant = nearest(word, SUBCOMMANDS)
+    return f"'{word}' is no option and is left out" + (f"; did you mean `mcserver {meant}`?" if meant else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a wrong one is most like, or ""."""
+    from difflib import get_close_matches  # which a right command line need not load
+
+    return next(iter(get_close_matches(name, known, 1)), "")
 
 
 def short_options(word: str, rest: list[str]) -> Iterator[tuple[Option, str, str]]:
@@ -276,7 +289,9 @@ def find_long(name: str) -> Option:
         if len(exact or found) == 1:
             return (exact or found)[0]
     if not found:
-        raise ConfigError(f"unrecognized option '--{name}': see mcserver -h", EX_FAILURE)
+        meant = nearest(name, (each.long for each in ALL_OPTIONS if each.long))
+        advice = f"did you mean --{meant}?" if meant else "see mcserver -h"
+        raise ConfigError(f"unrecognized option '--{name}': {advice}", EX_FAILURE)
     names = " ".join(f"'--{each.long}'" for each in found)
     raise ConfigError(f"option '--{name}' is ambiguous; possibilities: {names}", EX_FAILURE)
 
@@ -289,7 +304,9 @@ def read_suboptions(draft: Draft, text: str) -> None:
         suboption = known.get(name)
         if suboption is None:
             refuse_suboption(name, word)
-            raise ConfigError(f'Illegal suboption "{word}": see mcserver -h', EX_FAILURE)
+            meant = nearest(name, known)
+            advice = f"did you mean {meant}?" if meant else "see mcserver -h"
+            raise ConfigError(f'Illegal suboption "{word}": {advice}', EX_FAILURE)
         if suboption.missing and not equals:
             raise ConfigError(suboption.missing, EX_FAILURE)
         suboption.apply(draft, f"-o {name}", value)

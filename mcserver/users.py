@@ -53,4 +53,5 @@ def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
         return "sasl" if config.sasl else "ascii", read_users(file, config.auth_file is not None)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        raise StartError(f"can't read the users in {file}: {reason}", EX_FAILURE) from error
+        where = "MEMCACHED_SASL_PWDB" if config.sasl else "-Y"
+        raise StartError(f"can't read the users in {file} ({where}): {reason}", EX_FAILURE) from error

@@ -216,6 +216,16 @@ def test_a_number_with_something_after_it_is_taken_as_atoi_does_and_said() -> No
     assert config.warnings == ("-m 1024MB: 'MB' is left out, the value is 1024",)
 
 
+def test_what_is_written_nearly_right_is_guessed() -> None:
+    assert refusal("--conn-limmit", "5") == (1, "unrecognized option '--conn-limmit': did you mean --conn-limit?")
+    assert refusal("--frobnicate") == (1, "unrecognized option '--frobnicate': see mcserver -h")
+    assert refusal("-o", "idle_timout=5") == (1, 'Illegal suboption "idle_timout=5": did you mean idle_timeout?')
+    assert parsed("pingg", "other").warnings == (
+        "'pingg' is no option and is left out; did you mean `mcserver ping`?",
+        "'other' is no option and is left out",
+    )
+
+
 def test_what_is_only_accepted_is_said_at_start() -> None:
     config = parsed("-L", "-o", "tail_repair_time=10,modern", "-m", "64")
     named = [warning.split(" is accepted")[0] for warning in config.warnings]

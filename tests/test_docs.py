@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcserver.subcommands import SUBCOMMANDS
+from mcserver.testing import Server
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -65,7 +66,7 @@ def test_the_readme_is_a_page_and_its_commands_exist() -> None:
     assert len(text.splitlines()) <= 130
     for script in set(re.findall(r"\bscripts/(\w+)", text)):
         assert (ROOT / "scripts" / script).exists()
-    for file in re.findall(r"`python ([\w/]+\.py)`", text):
+    for file in re.findall(r"`\.venv/bin/python ([\w/]+\.py)`", text):
         assert (ROOT / file).exists()
     for name in SUBCOMMANDS:
         assert name == "pages" or f"`{name}`" in text or f"mcserver {name}" in text, name
@@ -78,3 +79,25 @@ def test_the_readme_is_a_page_and_its_commands_exist() -> None:
         "Where everything is",
     ):
         assert f"\n## {heading}\n" in text
+
+
+TYPED = (
+    "set greeting 0 0 5\nhello",
+    "get greeting",
+    "mg greeting v t f s",
+    "ms counter 2 T60\n41",
+    "ma counter v t",
+    "incr greeting 1",
+    "lru_crawler metadump all",
+)
+
+
+def test_the_readmes_telnet_session_is_what_comes(memcached: Server) -> None:
+    session = (ROOT / "README.md").read_text().partition("$ telnet 127.0.0.1 11211\n")[2].partition("quit\n")[0]
+    shown = [re.split(r" {2,}", line)[0] for line in session.splitlines()]  # notes stand at the right
+    came: list[str] = []
+    for typed in TYPED:
+        answer = memcached.ask(f"{typed}\n".replace("\n", "\r\n").encode()).decode()
+        came += [*typed.split("\n"), *(line.strip() for line in answer.splitlines())]
+    times = re.compile(r"(la|exp)=\d+")
+    assert [times.sub(r"\1=", line) for line in came] == [times.sub(r"\1=", line) for line in shown]

@@ -172,7 +172,7 @@ def test_a_file_that_is_none_stops_at_start(tmp_path: Path, text: str, error: st
     done = run_to_end("-u", "root", "-l", "127.0.0.1", "-p", "-1", "-Y", str(file))
     assert done.returncode == 1
     assert error in done.stderr
-    assert f"can't read the users in {file}" in done.stderr
+    assert f"can't read the users in {file} (-Y): " in done.stderr
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ def play(name: str, case: ClientCase, modules: Path | None) -> list[str]:
     seconds = (PATIENCE + 1) * len(case.operations) + 5
     environment = {**os.environ, "NODE_PATH": str(modules or "")}
 
-    with Server(case.script, case.values).running() as port:
+    server = Server(case.script, case.values)
+    with server.running() as port:
         process = subprocess.Popen(
             command(name, port, case),
             stdout=subprocess.PIPE,
@@ -71,7 +72,7 @@ def play(name: str, case: ClientCase, modules: Path | None) -> list[str]:
     for line in out.splitlines():
         with contextlib.suppress(ValueError):
             told.append(json.loads(line))
-    faults = judge(case, told)
+    faults = judge(case, told, server.asked)
     if faults and len(told) < len(case.operations) and err.strip():
         faults[-1] += f" ({err.strip().splitlines()[-1][:120]})"
     return faults

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,30 @@ MEMORY = 4 << 30  # bytes of address space that a client may take
 Call = Callable[[list[Any]], Any]
 
 
-def pymemcache(port: int) -> Call:
-    base = importlib.import_module("pymemcache.client.base")
-    client = base.Client(("127.0.0.1", port), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+def pymemcache(port: int, kind: str = "Client", **options: Any) -> Call:
+    """kind: Client, PooledClient or HashClient."""
+    address = ("127.0.0.1", port)
+    make = getattr(importlib.import_module("pymemcache"), kind)
+    return _pymemcache(
+        make([address] if kind == "HashClient" else address, timeout=TIMEOUT, connect_timeout=TIMEOUT, **options)
+    )
+
+
+def _pymemcache(client: Any) -> Call:
     calls = {"get": client.get, "many": client.get_many, "set": lambda k, v: client.set(k, v, noreply=False)}
     return lambda operation: calls[operation[0]](*operation[1:])
+
+
+def pymemcache_retrying(port: int) -> Call:
+    module = importlib.import_module("pymemcache")
+    client = module.Client(("127.0.0.1", port), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+    return _pymemcache(importlib.import_module("pymemcache.client.retrying").RetryingClient(client))
+
+
+def pymemcache_compressing(port: int) -> Call:
+    """A pool, a serde that pickles and compresses, and no_delay."""
+    serde = importlib.import_module("pymemcache.serde").compressed_serde
+    return pymemcache(port, "PooledClient", serde=serde, no_delay=True, max_pool_size=2)
 
 
 def _single_file(name: str) -> Path | None:
@@ -105,6 +125,14 @@ async def emcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
 
 PLAIN: dict[str, tuple[str, Callable[[int], Call]]] = {
     "pymemcache": ("pymemcache", pymemcache),
+    "pymemcache ignore_exc": ("pymemcache", partial(pymemcache, ignore_exc=True)),
+    "pymemcache HashClient": ("pymemcache", partial(pymemcache, kind="HashClient")),
+    "pymemcache HashClient ignore_exc": (
+        "pymemcache",
+        partial(pymemcache, kind="HashClient", ignore_exc=True, use_pooling=True),
+    ),
+    "pymemcache RetryingClient": ("pymemcache", pymemcache_retrying),
+    "pymemcache compressed": ("pymemcache", pymemcache_compressing),
     "python-memcached": ("memcache", python_memcached),
     "pylibmc": ("pylibmc", pylibmc),
     "meta-memcache": ("meta_memcache", meta_memcache),

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Server:
     script: Script
     values: Callable[[bytes], bytes] = lambda key: b"value-of-" + key
     counts: dict[str, int] = field(default_factory=dict)
+    asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # verb and key: how often
     guard: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
@@ -77,6 +79,8 @@ class Server:
                 answer = self._binary(reader, sock) if first == b"\x80" else self._text(reader, sock)
                 if answer is None:
                     return
+                with self.guard:
+                    self.asked.update((answer.verb, key.decode("latin-1")) for key in answer.keys)
                 if answer.data and (self.script(answer) if answer.verb != "other" else right(answer)):
                     return
 

@@ -210,7 +210,7 @@ class Server(MutableMapping[str | bytes, bytes]):
             self._holder.bind((HOST, port))
             self._port = self._holder.getsockname()[1]
             listener = listen_again(self._holder)
-        except OSError:
+        except (OSError, OverflowError):
             self._holder.close()
             raise
         self.admin.context.settings["tcpport"] = self._port

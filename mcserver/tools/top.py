@@ -158,7 +158,9 @@ def top(options: argparse.Namespace) -> int:
                 for server in servers:
                     server.look()
                 looks += 1
-            live.update(picture(servers, paused, console.width), refresh=True)
+            live.update(picture(servers, paused, console.width, keys=console.is_terminal), refresh=True)
+    if not console.is_terminal:
+        console.line()
     for server in servers:
         server.close()
     return 0
@@ -198,8 +200,8 @@ def keys() -> Iterator[Callable[[float], str]]:
 # The picture ------------------------------------------------------------------------------------------------------------
 
 
-def picture(servers: Sequence[Watched], paused: bool, width: int) -> Group:
-    """All tables, one below the other, on a terminal of so many columns."""
+def picture(servers: Sequence[Watched], paused: bool, width: int, *, keys: bool = True) -> Group:
+    """All tables, one below the other, on a terminal of so many columns; keys: with a line about them."""
     from rich.console import Group, RenderableType
     from rich.text import Text
 
@@ -209,7 +211,9 @@ def picture(servers: Sequence[Watched], paused: bool, width: int) -> Group:
     parts.append(class_table(first))
     if first.prefixes:
         parts.append(prefix_table(first))
-    return Group(*parts, Text("q ends, p pauses" + ("; paused" if paused else ""), style="dim"))
+    if keys:
+        parts.append(Text("q ends, p pauses" + ("; paused" if paused else ""), style="dim"))
+    return Group(*parts)
 
 
 def shown(text: str, style: str = "") -> Text:

@@ -1,7 +1,8 @@
 """A small cache of classic commands in one file, which tests bend: run as `python small.py PORT [QUIRK...]`.
 
 Quirks: `no-VERB` leaves a command out, `dies-VERB` ends the process at it, `hangs-VERB` stops answering everybody, `old`
-knows only get, set, delete, version, `once-FILE` lets only the first process die (it leaves FILE), `pid-FILE` gets its id.
+knows only get, set, delete, version, `forgets` keeps nothing that comes within a second of a flush_all, `once-FILE` lets
+only the first process die (it leaves FILE), `pid-FILE` gets its id.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 STORE: dict[bytes, tuple[bytes, bytes, int]] = {}
+FLUSHED: list[float] = []
 QUIRKS: set[str] = set()
 GUARD = threading.RLock()
 OLD = {b"get", b"set", b"delete", b"version"}
@@ -62,11 +64,16 @@ class Talk(socketserver.StreamRequestHandler):
             return b"".join(map(self.item, words[1:])) + b"END\r\n"
         if verb == b"set" and len(words) >= 5 and words[4].isdigit():
             data = self.rfile.read(int(words[4]) + 2)
-            STORE[words[1]] = (words[2], data[:-2], len(STORE))
+            if not FLUSHED or time.monotonic() - FLUSHED[-1] > 1:
+                STORE[words[1]] = (words[2], data[:-2], len(STORE))
             return b"" if silent else b"STORED\r\n"
         if verb == b"delete" and len(words) > 1:
             reply = b"DELETED\r\n" if STORE.pop(words[1], None) else b"NOT_FOUND\r\n"
             return b"" if silent else reply
+        if verb == b"flush_all" and "forgets" in QUIRKS:
+            STORE.clear()
+            FLUSHED.append(time.monotonic())
+            return b"OK\r\n"
         if verb == b"version":
             return b"VERSION 1.4.5\r\n"
         return None if verb == b"quit" else b"ERROR\r\n"

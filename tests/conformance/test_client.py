@@ -48,11 +48,23 @@ def test_what_takes_too_long_or_never_comes_is_a_fault() -> None:
     assert judge(BY_ID["never"], []) == ["call 1, get: never came back"]
 
 
+def test_who_asks_again_may_get_it_right() -> None:
+    told = [{"value": "value-of-a", "seconds": 0.1}, {"value": "value-of-b", "seconds": 0.1}]
+    once = {("get", "a"): 1, ("get", "b"): 1}
+    assert judge(BY_ID["noise"], [told[0], {"value": None}, told[1]], once)
+    assert judge(BY_ID["noise"], [told[0], {"value": None}, told[1]], {**once, ("get", "a"): 2}) == []
+    told[0]["value"] = "worth-of-a"
+    assert judge(BY_ID["wrong-key"], told, {**once, ("get", "a"): 2})
+
+
 @pytest.mark.slow
 def test_pymemcache_does_well_and_libmemcached_takes_another_keys_value(capsys: pytest.CaptureFixture[str]) -> None:
     only = [word for name in ("right", "cut", "wrong-key", "out-of-order", "set-error") for word in ("--only", name)]
     assert main(["client", "pymemcache", *only]) == GOOD
     assert "pymemcache: 5 of 5 well" in capsys.readouterr().out
+    kinds = ("ignore_exc", "HashClient", "HashClient ignore_exc", "RetryingClient", "compressed")
+    assert main(["client", *(f"pymemcache {kind}" for kind in kinds), "--only", "noise", "--only", "get-error"]) == GOOD
+    assert capsys.readouterr().out.count("2 of 2 well") == len(kinds)
     assert main(["client", "pylibmc", *only]) == FAULTY
     out = capsys.readouterr().out
     assert out.count("FAULT ") == 1

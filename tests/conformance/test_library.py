@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import re
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,9 @@ import pytest
 from conformance import library
 from conformance.coverage import by_rule, matrix
 from conformance.faults import faults
+from conformance.notation import Case, Send
 from conformance.profiles import CHANGES, PROFILES, nearest, profile, release
+from conformance.text import Scope
 
 HOME = Path(str(resources.files("conformance")))
 
@@ -51,6 +55,28 @@ def test_profiles_are_the_releases_that_the_cases_know() -> None:
 
 def test_every_rule_has_a_case() -> None:
     assert [rule for rule, ids in by_rule(library.cases()).items() if not ids] == []
+
+
+HARMFUL = re.compile(
+    rb"^(?:flush_all|verbosity|cache_memlimit|shutdown|stats (?:reset|detail o)|\x80[\x08\x18\x1b])", re.MULTILINE
+)
+"""How a request begins that harms a cache in use, on a server that takes it, well formed or not."""
+
+
+def harms(case: Case) -> bool:
+    for step in case.exchange(release(PROFILES[-1])):
+        with contextlib.suppress(KeyError):  # with something in it that a server has told: no such request
+            if isinstance(step, Send) and HARMFUL.search(step.text.render(Scope("k.", lambda: 0))):
+                return True
+    return False
+
+
+def test_what_harms_a_cache_is_marked_so() -> None:
+    marks = {"destructive", "alone", "own", "fresh"}
+    harmful = [case for case in library.cases() if harms(case)]
+    assert len(harmful) > 30
+    unmarked = [case.id for case in harmful if not case.needs & marks and not case.options]
+    assert unmarked == ["classic/set/value-like-a-command"]  # a value is no request
 
 
 def test_every_rule_group_has_a_fault() -> None:

@@ -195,6 +195,15 @@ def test_a_question_that_ends_the_server_is_a_command_it_lacks() -> None:
 
 
 @pytest.mark.slow
+def test_the_cases_do_not_meet_what_the_look_has_flushed() -> None:
+    """As yrmcds, which forgets what is set within the second of a flush_all."""
+    assert main(["--spawn", f"{SMALL} forgets", "--only", "classic/get/hit"]) == PASSED
+    servers, where = spawned("forgets")
+    assert main([str(where), "--destructive", "--only", "classic/get/hit"]) == PASSED
+    servers.close()
+
+
+@pytest.mark.slow
 def test_what_a_server_lacks_is_unsupported_and_not_failed(capsys: pytest.CaptureFixture[str]) -> None:
     code = main(
         ["--spawn", f"{SMALL} old", "--suite", "classic", "--only", "classic/touch/", "--only", "classic/get/hit"]

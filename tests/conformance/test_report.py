@@ -71,6 +71,29 @@ def test_long_runs_are_shortened() -> None:
     assert report.show(b"set " + b"y" * 1000 + b"\r\n") == "set {y*1000}\\r\\n"
 
 
+def test_a_must_speaks_for_its_cause_whatever_its_variables_are_called() -> None:
+    told = [result("failed") for _ in range(3)]
+    for each, level, wanted in zip(
+        told, ("version", "should", "must"), (b"<cas>", b"<C1: cas>", b"<C2: cas>"), strict=True
+    ):
+        each.case.level = level
+        assert each.failure
+        each.failure.wanted = wanted
+    (group,) = report.causes(told)
+    assert [each.case.level for each in group] == ["must", "should", "version"]
+    assert [report.size(group[:count]) for count in (1, 3)] == ["1 case, a must", "3 cases, 1 of them must"]
+    assert report.size(group[1:]) == "2 cases"
+
+
+def test_what_is_left_out_is_told_by_why() -> None:
+    assert report.left_out({}) == ["left out: nothing"]
+    missing = {"cas": "it answers ERROR", "quit": "it answers nothing", "touch": "it answers ERROR"}
+    assert report.left_out(missing) == [
+        "left out: what uses cas, touch: it answers ERROR",
+        "left out: what uses quit: it answers nothing",
+    ]
+
+
 def test_the_table_counts_by_section_and_says_why() -> None:
     lines = report.table([result("passed"), result("failed"), result("skipped", section="t")], PLAIN)
     assert [line.split() for line in lines] == [

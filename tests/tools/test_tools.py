@@ -288,6 +288,8 @@ def test_top_without_a_terminal(filled: str) -> None:
     assert "ops/s" in result.stdout
     assert filled in result.stdout
     assert "classes of" in result.stdout
+    assert "q ends" not in result.stdout
+    assert result.stdout.endswith("\n")
 
 
 @pytest.mark.slow
