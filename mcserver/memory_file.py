@@ -74,6 +74,8 @@ class MemoryFile:
             raise StartError(f"{self.path} is no file: name another with -e")
         if found.st_uid != os.geteuid():
             raise StartError(f"{self.path} is another user's: name another file with -e, or remove it")
+        if found.st_nlink > 1:  # somebody may have given a name here to a file that is to stay as it is
+            raise StartError(f"{self.path} has another name, too: name another file with -e, or remove it")
         if not os.access(self.path.parent, os.W_OK):
             raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
         try:

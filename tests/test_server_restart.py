@@ -241,7 +241,11 @@ def test_files_that_are_not_taken(memory: Path) -> None:
     foreign = memory / "foreign"
     foreign.write_text("theirs")
     os.chown(foreign, 12345, 12345)
+    twice = memory / "twice"
+    twice.touch()
+    twice.with_name("other").hardlink_to(twice)
     for path, why in (
+        (twice, "has another name, too"),
         (memory, "Is a directory"),
         (link, "symbolic link"),
         (foreign, "another user's"),

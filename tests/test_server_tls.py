@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -551,6 +552,28 @@ def hello(context: ssl.SSLContext) -> bytes:
     with pytest.raises(ssl.SSLWantReadError):
         tls.do_handshake()
     return outgoing.read()
+
+
+def test_a_client_that_has_gone_did_nothing_wrong(start: Start, shared: Folder, opened: Callable[..., Client]) -> None:
+    """It resets before its hello is answered: that was a failed handshake, without a reason."""
+    server = start(*shared.options())
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = shared.context().wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.do_handshake()
+    hello = outgoing.read()
+    server.signal(signal.SIGSTOP)
+    try:
+        for _ in range(8):
+            with socket.create_connection(server.address, SECONDS) as client:
+                client.sendall(hello)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    finally:
+        server.signal(signal.SIGCONT)
+    steady = opened(server.address, shared.context())
+    eventually(lambda: steady.stats()["curr_connections"] == "1")
+    assert steady.stats()["ssl_handshake_errors"] == "0"
+    assert "closed" not in server.log()
 
 
 @pytest.mark.slow

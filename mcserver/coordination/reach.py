@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import socket
 import ssl
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
 from typing import NamedTuple
 
+LONGEST = 1.25  # times as long as a step may take: what is waited for at all
 ANSWER_MAX = 65536  # bytes; ours is a page
 
 
@@ -19,11 +21,30 @@ class Seen(NamedTuple):
     text: str
 
 
+_asking: dict[str, threading.Thread] = {}
+"""Who is asked now. To resolve a name has no time limit: neither the end of the process nor the next look waits for that."""
+
+
 def look(hosts: str, timeout: float, tls: ssl.SSLContext | None = None) -> list[Seen]:
-    """Asks all of HOST:PORT,... at the same time, for at most `timeout` seconds a step. With TLS: only the handshake."""
+    """Asks all of HOST:PORT,... at the same time, for at most `timeout` seconds a step. With TLS: only the handshake.
+
+    Returns after LONGEST steps at most.
+    """
     servers = [host for host in hosts.split(",") if host]
-    with ThreadPoolExecutor(max_workers=max(1, len(servers))) as pool:
-        return list(pool.map(lambda server: _ask(server, timeout, tls), servers))
+    found: dict[str, Seen] = {}
+
+    def ask(server: str) -> None:
+        found[server] = _ask(server, timeout, tls)
+
+    for server in servers:
+        if server not in _asking or not _asking[server].is_alive():
+            _asking[server] = threading.Thread(target=ask, args=(server,), name="zookeeper-reach", daemon=True)
+            _asking[server].start()
+    until = time.monotonic() + LONGEST * timeout
+    for server in servers:
+        _asking[server].join(max(0.0, until - time.monotonic()))
+    late = "does not answer in time, or its name is not resolved"
+    return [found.get(server) or Seen(server, False, False, late) for server in servers]
 
 
 def describe(found: list[Seen]) -> str:
@@ -41,9 +62,11 @@ def _ask(server: str, timeout: float, tls: ssl.SSLContext | None) -> Seen:
         return Seen(server, False, False, "does not answer")
     except OSError as error:
         return Seen(server, False, False, (error.strerror or str(error)).lower())
+    except UnicodeError:  # a part of it is too long
+        return Seen(server, False, False, "is no name of a host")
     with link:
         link.settimeout(timeout)
-        return _shake(server, host, link, tls) if tls else _word(server, link)
+        return _shake(server, host, link, tls) if tls else _word(server, link, timeout)
 
 
 def _shake(server: str, host: str, link: socket.socket, tls: ssl.SSLContext) -> Seen:
@@ -66,12 +89,16 @@ def _shake(server: str, host: str, link: socket.socket, tls: ssl.SSLContext) -> 
         return Seen(server, False, True, text)
 
 
-def _word(server: str, link: socket.socket) -> Seen:
-    answer = b""
+def _word(server: str, link: socket.socket, timeout: float) -> Seen:
+    """Of the whole answer `timeout` seconds: one who sends a byte now and then would keep us for ever, and the process' end."""
+    answer, until = b"", time.monotonic() + timeout
     try:
         link.sendall(b"srvr")
         while len(answer) < ANSWER_MAX and (piece := link.recv(4096)):
             answer += piece
+            if time.monotonic() > until:
+                break
+            link.settimeout(max(0.001, until - time.monotonic()))
     except TimeoutError:
         if not answer:
             return Seen(

@@ -10,7 +10,7 @@
 # Owns the phase of a connection: nothing outside changes it but through the functions here.
 # Must never know what a command does.
 
-from libc.errno cimport EAGAIN, EINTR
+from libc.errno cimport EAGAIN, EINTR, EPROTO
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memchr, memcmp, memcpy, memmove
@@ -607,7 +607,7 @@ cdef inline void lost(Conn* c, ssize_t n) noexcept nogil:
     # A read found an end or an error.
     if n == TLS_SPEAKS_PLAIN:
         plain_comes(c, c.shared.tls.inbuf, c.shared.tls.in_len)
-    elif c.tls != NULL and c.tls.failed:
+    elif c.tls != NULL and c.tls.failed and c.shared.error == EPROTO:
         c.wrong = WRONG_HANDSHAKE if c.tls.shaking else WRONG_RECORD
     elif n < 0 and (c.shared.error == EAGAIN or c.shared.error == EINTR):
         tls_after(c)

@@ -24,7 +24,7 @@ cdef enum:
     DUE_SECONDS = 4096          # seconds ahead for which it is known how many items expire in each
     CLOCK_START = 2             # the engine's clock starts here, so that second 1 is always past
     RELATIVE_MOST = 2592000     # an exptime above 30 days is a date
-    RULES_MAX = 512
+    RULES_MAX = 1024            # more than one entry of a fleet's log can bring (coordination/queue.py)
     HOLD_BUCKETS = 4096
 
 # Kinds of log events, a bit mask (see `watch`).

@@ -6,7 +6,7 @@
 # and a connection keeps only what the socket did not take. (With kernel TLS the socket is OpenSSL's.)
 # Must never hold the engine's lock, parse, or know what a command is. Nothing here waits.
 
-from libc.errno cimport errno, EAGAIN, EINTR, EPROTO
+from libc.errno cimport errno, EAGAIN, ECONNRESET, EINTR, EPROTO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -389,7 +389,7 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     cdef int i
     for i in range(parts):
         space += part[i].iov_len
-    t.error = EPROTO
+    t.error = EPROTO if t.why != NULL else ECONNRESET
     if not tls_room(room) or t.failed:
         return -1
     if t.kernel_in and t.ssl == NULL:
@@ -413,6 +413,10 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     if not t.shaking or tls_shake(t, fd):
         n = tls_records(t, part, parts, space)
     if not tls_out(t, fd):
+        if n == 0 and not t.failed:         # it has gone: nothing was wrong with what it sent
+            t.failed = 1
+            t.error = ECONNRESET
+            return -1
         t.failed = 1
     if n == 0 and t.over and not t.failed:
         return 0

@@ -138,10 +138,12 @@ class Observer:
             f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
             f"{allow}{HEADERS.format(policy=policy)}\r\n"
         )
+        _still_there(writer)
         writer.write(head.encode() + (b"" if request.startswith(b"HEAD ") else body))
         async with asyncio.timeout(REPLY_SECONDS):
             await writer.drain()
             self._idle[task] = None
+            _still_there(writer)
             writer.write_eof()
             await linger(reader)
             writer.close()
@@ -227,6 +229,12 @@ class Observer:
         except (OSError, TimeoutError):
             pass  # -c is reached, or it ends
         self._source.latency(None)
+
+
+def _still_there(writer: asyncio.StreamWriter) -> None:
+    """Raises OSError when the client has gone: the transport's own error for that says nothing of it."""
+    if writer.is_closing():
+        raise ConnectionResetError
 
 
 async def linger(reader: asyncio.StreamReader) -> None:

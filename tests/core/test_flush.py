@@ -2,6 +2,7 @@
 
 import pytest
 
+from mcserver.coordination.queue import PREFIXES_MAX
 from tests.core.harness import Client, crawl, fresh
 
 
@@ -145,6 +146,17 @@ def test_many_prefixes_at_once() -> None:
     for i in range(0, 500, 2):
         client.set(b"p%d:k" % i, b"new")
         assert client.get(b"p%d:k" % i) == b"new"
+
+
+def test_as_many_prefixes_at_once_as_one_entry_of_the_log_has() -> None:
+    """Nothing else is emptied before a pass has carried them out."""
+    client = fresh()
+    client.set(b"stays", b"x")
+    for i in range(PREFIXES_MAX):
+        client.set(b"p%d:k" % i, b"x")
+        client.engine.flush_prefix(b"p%d:" % i)
+    assert client.get(b"stays") == b"x"
+    assert not any(keys(client, *(b"p%d:k" % i for i in range(PREFIXES_MAX))))
 
 
 def test_more_flushes_than_can_be_counted() -> None:

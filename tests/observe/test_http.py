@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -47,6 +48,17 @@ class Observed:
 @pytest.fixture
 def observed(start: Start) -> Observed:
     return Observed(start)
+
+
+@pytest.mark.slow
+def test_clients_that_go_before_their_answer_are_no_error(observed: Observed) -> None:
+    """They wait for their turn, and have closed with a reset when it comes."""
+    for _ in range(8):
+        with socket.create_connection(("127.0.0.1", observed.port), 60) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert observed.ask("/healthz")[0] == 200
+    assert "internal error" not in observed.server.log()
 
 
 @pytest.mark.slow
