@@ -120,6 +120,55 @@ def test_every_mode_notices_a_wrong_answer(loadgen: Path, mode: tuple[str, ...],
     assert "wrong reply" in report.stderr
 
 
+@contextmanager
+def rogue_by_datagrams(answer: Answer) -> Iterator[int]:
+    """Answers each datagram, its frame of eight bytes with it, until nothing came for a second; yields its port."""
+    with socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        one.settimeout(1)
+
+        def serve() -> None:
+            with suppress(TimeoutError):
+                while True:
+                    data, sender = one.recvfrom(1 << 16)
+                    one.sendto(answer(data), sender)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield one.getsockname()[1]
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "right"),
+    [
+        pytest.param(lambda frame: frame, True, id="right"),
+        pytest.param(lambda frame: b"\xff\xff" + frame[2:], False, id="of another request"),
+        pytest.param(lambda frame: frame[:5] + b"\2" + frame[6:], False, id="one of two"),
+        pytest.param(lambda frame: frame[:4], False, id="too short"),
+    ],
+)
+def test_answers_by_datagrams_are_checked(loadgen: Path, spoil: Answer, right: bool) -> None:
+    def answer(data: bytes) -> bytes:
+        frame = spoil(data[:8])
+        return frame + honest(data[8:]) if len(frame) == 8 else frame
+
+    with rogue_by_datagrams(answer) as port:
+        options = ["--udp", "--value=4", "--keys=50", "--depth=4", "--seconds=0.1", "--warm-up=0.05"]
+        report = run(loadgen, "closed", f"--port={port}", *options)
+    assert report.returncode == int(not right), report.stderr
+    assert ("wrong reply" in report.stderr) is not right
+
+
+def test_a_login_that_is_refused_is_noticed(loadgen: Path) -> None:
+    with rogue(lambda _: b"CLIENT_ERROR authentication failure\r\n") as port:
+        report = run(loadgen, "closed", f"--port={port}", "--login=bench secret")
+    assert report.returncode == 1
+    assert "refuses the login" in report.stderr
+
+
 def test_a_closed_connection_is_noticed(loadgen: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 

@@ -44,6 +44,21 @@ def test_an_upgrade_keeps_the_cache_and_its_place(ensemble: Ensemble, name: str,
             assert new.get(b"k1") is None
 
 
+def test_what_was_flushed_by_prefix_stays_so(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
+    """And what was stored since is there."""
+    with Fleet(ensemble, name, "--take-over", str(tmp_path / "s"), count=1) as fleet:
+        old = fleet.servers[0]
+        for key in (b"p:a", b"p:b", b"q:a"):
+            old.set(key, b"before")
+        assert old.ask(b"cluster flush p:") == b"OK"
+        old.set(b"p:b", b"since")
+        with upgraded(fleet) as new:
+            fleet.wait_fresh(new)
+            assert [new.get(key) for key in (b"p:a", b"p:b", b"q:a")] == [None, b"since", b"before"]
+            assert new.ask(b"cluster flush q:") == b"OK"
+            assert [new.get(key) for key in (b"p:b", b"q:a")] == [b"since", None]
+
+
 def test_a_delete_that_the_first_never_heard_of(ensemble: Ensemble, name: str, tmp_path: Path) -> None:
     """The second has the first's memory, with a value in it that another server's clients have deleted since."""
     with Fleet(ensemble, name, count=2) as fleet:
