@@ -30,7 +30,7 @@ WAYS = {
 ONLY_OURS = {
     "": {*OWN, *NEW, "ssl_proto_errors"},
     "settings": NEW_SETTINGS,
-    "items": {"items:N:page_worth", "items:N:hits_share"},
+    "items": {"items:N:page_worth", "items:N:hits_share", "items:N:new_worth"},
     "slabs": {"N:pages_given", "N:pages_taken"},
 }
 """What came after Debian's, and mcserver's own."""

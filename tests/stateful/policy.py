@@ -369,6 +369,11 @@ class Policy:
             worth *= (-log(1 - share) / share) / (-log(1 - sampled) / sampled)
         return worth
 
+    def new_worth(self, c: SlabClass) -> float:
+        """What an item that was not used counts: by how many of the class's were used while they were new, or came back."""
+        shown = (c.wanted + DOUBT * WANTED) / (c.came + DOUBT) / WANTED
+        return NEW_WORTH * min(max(shown, NEW_LEAST), 1)
+
     def readiness_now(self, c: SlabClass) -> tuple[float, float]:
         """The inverse of what a byte of the class's next page is worth, and how old that page's items are, in requests."""
         hot, ring = c.lists[HOT], c.lists[COLD]
@@ -386,8 +391,7 @@ class Policy:
         used += (page - from_hot) * self.worth_at_end(ring, page - from_hot)
         if used + new <= 0:
             return 0.0, 0.0
-        shown = (c.wanted + DOUBT * WANTED) / (c.came + DOUBT) / WANTED
-        worth = used + new * NEW_WORTH * min(max(shown, NEW_LEAST), 1)
+        worth = used + new * self.new_worth(c)
         return page * c.chunk / worth, page / (used + NEW_WORTH * new)
 
     def readiness(self, c: SlabClass) -> float:

@@ -36,6 +36,7 @@ def check_lists(client: Client, model: Policy, number: int, cls: int) -> None:
         assert figures[f"number_{segment}"] == c.count(segment), segment
     assert figures["mem_requested"] == sum(item.size for item in c.items())
     assert isclose(figures["page_worth"], model.page_worth(c), rel_tol=1e-9), (figures["page_worth"], c.ready)
+    assert isclose(figures["new_worth"], model.new_worth(c), rel_tol=1e-9), (figures["new_worth"], c.came, c.wanted)
 
 
 class OneClassMachine(RuleBasedStateMachine):
