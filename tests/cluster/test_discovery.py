@@ -85,7 +85,7 @@ async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: st
 
 
 async def test_clients_find_the_members(ensemble: Ensemble, name: str) -> None:
-    with Fleet(ensemble, name) as fleet:
+    with Fleet(ensemble, name, quick=False) as fleet:  # what the clients store must be there for seconds
         until(lambda: fleet.total("members") == 9)
         target = Target("fleet", "127.0.0.1", fleet.servers[0].port, "1.6.45")
         for client in ("emcache-autodiscovery", "npm-memcache-plus"):
