@@ -17,7 +17,7 @@ from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import ROOT, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 PACKAGES = ROOT / "build" / "clients"
 

@@ -20,7 +20,7 @@ from mcserver.coordination.ports import SessionState
 from .ensemble import Ensemble
 from .network import OP_GET, Direction, Frame, Link, Network
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 @asynccontextmanager

@@ -140,7 +140,7 @@ def test_throttle(network: Network, echo: int) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.xdist_group("cluster 2")
+@pytest.mark.xdist_group("cluster")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_ensemble_faults(network: Network) -> None:
     with Ensemble(network) as ensemble:

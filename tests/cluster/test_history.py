@@ -67,7 +67,7 @@ def test_an_item_of_an_earlier_life_is_an_anomaly(tmp_path: Path) -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.xdist_group("cluster 2")
+@pytest.mark.xdist_group("cluster")
 def test_a_fleet_without_a_gate_is_caught(ensemble: Ensemble, name: str) -> None:
     """`--on-stale serve` is outside of the guarantees, and the clients see it."""
     with Fleet(ensemble, name, "--on-stale", "serve") as fleet, Workload(fleet.servers, seed=1, readers=6) as work:

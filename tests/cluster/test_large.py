@@ -15,7 +15,7 @@ from .fleet import Fleet
 from .servers import CacheServer, until
 from .workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster 2"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
 
 SESSION = 2.0  # s
 

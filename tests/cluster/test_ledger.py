@@ -34,7 +34,7 @@ def test_a_leader_that_writes_too_late_is_found() -> None:
 
 
 @pytest.mark.cluster
-@pytest.mark.xdist_group("cluster 2")
+@pytest.mark.xdist_group("cluster")
 def test_the_ledger_of_a_fleet(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name) as fleet:
         for number in range(5):

@@ -13,7 +13,7 @@ from mcserver.coordination.ports import Level, NotConfirmed
 from .ensemble import Ensemble
 from .nodes import SMALL, Peer, Peers, eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 @pytest.mark.parametrize("rotate_at", [200, 5])

@@ -25,7 +25,7 @@ from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import CacheServer, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 def test_soft_hold_off_and_broadcast_writes(ensemble: Ensemble, name: str) -> None:

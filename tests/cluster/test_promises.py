@@ -15,7 +15,7 @@ from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import CacheServer, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 def test_one_bad_entry_costs_a_fleet_one_flush(ensemble: Ensemble, name: str) -> None:

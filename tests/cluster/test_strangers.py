@@ -17,7 +17,7 @@ from .fleet import Fleet
 from .servers import PATIENCE, CacheServer, until
 from .workload import Workload
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster 2"), pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster"), pytest.mark.timeout(180)]
 
 SESSION = MAX_STALE = 2.0
 PATIENT = ("--ack-timeout", "30")

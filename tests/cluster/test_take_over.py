@@ -13,7 +13,7 @@ from .ensemble import Ensemble
 from .fleet import Fleet
 from .servers import CacheServer, until
 
-pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster 2")]
+pytestmark = [pytest.mark.cluster, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 
 GRACE = 60  # s in which the first process must have ended
 
