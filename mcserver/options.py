@@ -34,7 +34,7 @@ class Named(dict[str, Any]):
             self[name] = default
         return self[name]
 
-    def update(self, *others: Mapping[str, Any], **values: Any) -> None:  # type: ignore[override]
+    def update(self, *others: Mapping[str, Any], **values: Any) -> None:  # type: ignore[override]  # dict's takes pairs, too
         for other in (*others, values):
             for name, value in other.items():
                 self[name] = value

@@ -7,7 +7,6 @@ under `lock`. Whatever a handle does comes after what clients had sent before (`
 from __future__ import annotations
 
 import asyncio
-import os
 import select
 import shutil
 import socket
@@ -282,7 +281,7 @@ class Server(Stored):
         if self._folder is None:
             self._folder = tempfile.mkdtemp(prefix="mcserver-")
             listener = socket.socket(socket.AF_UNIX)
-            listener.bind(os.path.join(self._folder, "socket"))  # noqa: PTH118
+            listener.bind(str(Path(self._folder) / "socket"))
             listener.listen(64)
             listener.setblocking(False)
             host.call(self._attach, listener)

@@ -240,7 +240,7 @@ def opened(name: str, mode: str) -> Iterator[IO[str]]:
         yield stream
         return
     try:
-        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115
+        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115  # closed below; only opening it may fail
     except OSError as error:
         raise ToolError(f"{name}: {error.strerror}") from None
     with file:
