@@ -386,7 +386,7 @@ class Config(Settings):
     )
     read_buf_mem_limit: int = setting(
         0,
-        "what lines that have no end yet may take together, in bytes; 0 is 64 MiB",
+        "what lines that have no end yet may take together; 0: 64 MiB",
         lambda size: size >= 0,
         "could not parse argument to read_buf_mem_limit",
     )

@@ -80,11 +80,17 @@ def describe(option: Option | Suboption) -> str:
     parts = [option.meaning or (rule.meaning if rule else "")]
     if rule and option.metavar and (shown := show_default(option, default)):
         parts.append(f"(default: {shown})")
-    elif rule and not option.metavar and default is True and not option.meaning:
+    elif is_on(option):
         parts.append("(default)")
     if effect := effect_of(option).value:
         parts.append(f"[{effect}]")
     return " ".join(parts)
+
+
+def is_on(option: Option | Suboption) -> bool:
+    """Whether it is a switch that changes nothing, since what it turns on is on already."""
+    default, _ = KNOWN.get(option.setting, (None, None))
+    return not option.metavar and default is True and not option.meaning
 
 
 def show_default(option: Option | Suboption, default: Any) -> str:
