@@ -7,10 +7,15 @@ from collections.abc import Mapping
 import pytest
 
 from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config, ConfigError, Listener, parse_listeners
+from mcserver.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, parse_listeners
+from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
 from mcserver.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
 
 MEBIBYTE = 1 << 20
+
+
+def test_the_limits_of_the_memory_are_the_cores() -> None:
+    assert (MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST) == (MEMORY_LEAST * MEBIBYTE, MEMORY_MOST * MEBIBYTE)
 
 
 def test_the_defaults_are_memcacheds() -> None:
@@ -68,8 +73,9 @@ def test_every_setting_is_described_and_its_default_is_valid(kind: type) -> None
         ({"udpport": 65536}, 64, "Invalid port number 65536"),
         ({"item_size_max": 1023}, 64, "cannot be less than 1024 bytes"),
         ({"item_size_max": 32 * MEBIBYTE + 1}, 64, "higher than 1/2 of memory max"),
-        ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 40}, 64, "higher than a gigabyte"),
-        ({"maxbytes": 1 * MEBIBYTE}, 64, "must be at least 2 megabytes"),
+        ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 32}, 64, "higher than a gigabyte"),
+        ({"maxbytes": 1 * MEBIBYTE}, 64, "must be at least 2 megabytes: raise -m"),
+        ({"maxbytes": 262144 * MEBIBYTE}, 64, "can be at most 262143 megabytes: lower -m"),
         ({"slab_chunk_max": 300 << 10}, 64, "must divide evenly into 1048576"),
         ({"slab_chunk_max": 0}, 1, "slab_chunk_max"),
         ({"slab_sizes": (40,)}, 64, "slab size 40 is out of valid range"),
