@@ -16,6 +16,7 @@ import pytest
 
 from mcserver.core import Engine, Session, Workers
 from tests.core.harness import MIB, Event
+from tests.serving import eventually
 
 LETTERS_A_TURN = 200
 """As workers.pxi has it."""
@@ -149,13 +150,6 @@ class Peer:
 def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
     with Owner(Engine(), request.param) as owner:
         yield owner
-
-
-def eventually(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 def test_connections_share_one_cache(owner: Owner) -> None:
