@@ -59,6 +59,7 @@ def read_credentials(path: str) -> str:
 
 
 def is_level(value: str) -> bool:
+    """Whether it is a level of --ack."""
     return value in LEVELS
 
 

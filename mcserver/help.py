@@ -55,6 +55,7 @@ def help_page() -> str:
 
 
 def option_lines(option: Option) -> str:
+    """An option's names and value, and beside them what `describe` says."""
     value = (
         f"=<{option.metavar}>" if option.metavar and option.long else f" <{option.metavar}>" if option.metavar else ""
     )
@@ -63,11 +64,13 @@ def option_lines(option: Option) -> str:
 
 
 def suboption_lines(suboption: Suboption) -> str:
+    """The same of a suboption of -o."""
     value = f"=<{suboption.metavar}>" if suboption.metavar else ""
     return two_columns(f"   - {suboption.name}{value}", describe(suboption))
 
 
 def two_columns(left: str, right: str) -> str:
+    """The right one from COLUMN on, folded at WIDTH."""
     lines = textwrap.wrap(right, WIDTH - COLUMN, break_on_hyphens=False)
     if len(left) < COLUMN:
         left = left.ljust(COLUMN) + lines.pop(0)

@@ -38,6 +38,7 @@ def count(members: int, size: int) -> int:
 
 
 def cell_of(name: str, cells: int) -> int:
+    """The number of a member's cell, from 0 to cells - 1: the same at every member."""
     return zlib.crc32(name.encode()) % cells
 
 

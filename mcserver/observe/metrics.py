@@ -28,10 +28,12 @@ class Figure(NamedTuple):
 
 
 def gauge(key: str, name: str, meaning: str) -> Figure:
+    """A figure that may fall."""
     return Figure(key, name, meaning)
 
 
 def counter(key: str, name: str, meaning: str) -> Figure:
+    """A figure that only rises, until `stats reset`."""
     return Figure(key, name, meaning, True)
 
 
