@@ -113,7 +113,7 @@ def test_what_was_asked_before_disturbs_nobody(memcached: Server, data: bytes) -
     assert memcached["a"] == b"1"
     assert memcached.ask(b"mn\r\n") == b"MN\r\n"
     memcached.reset()
-    assert memcached.ask(b"lru_crawler metadump all\r\n") == b"END\r\n" or len(memcached) == 0
+    assert list(memcached) == []
 
 
 def test_values_and_keys_are_what_a_client_would_send(memcached: Server) -> None:
