@@ -140,7 +140,9 @@ def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> No
         ("a,,b", [("a", None, ""), ("b", None, "")]),
     ],
 )
-def test_listen_addresses(inter: str, listeners: list[tuple[str | None, int | None, str]]) -> None:
+def test_addresses_of_l_are_read_with_port_and_prefix(
+    inter: str, listeners: list[tuple[str | None, int | None, str]]
+) -> None:
     assert parse_listeners(inter) == tuple(Listener(*each) for each in listeners)
 
 

@@ -127,7 +127,7 @@ def test_hup_is_survived(server: Server, client: Client) -> None:
 
 
 @pytest.mark.parametrize(("line", "graceful"), [(b"shutdown", False), (b"shutdown graceful", True)])
-def test_shutdown_command(start: Start, line: bytes, graceful: bool) -> None:
+def test_shutdown_closes_all_and_ends(start: Start, line: bytes, graceful: bool) -> None:
     server = start("-A")
     client, other = server.connect(), server.connect()
     assert other.command(b"mn") == b"MN\r\n"
@@ -138,7 +138,7 @@ def test_shutdown_command(start: Start, line: bytes, graceful: bool) -> None:
     assert ("Gracefully stopping" in server.log()) is graceful
 
 
-def test_pid_file(start: Start, tmp_path: Path) -> None:
+def test_the_pid_file_stays_unless_it_is_a_daemons(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     server = start("-P", str(path))
     assert path.read_text() == f"{server.pid}\n"
@@ -195,7 +195,7 @@ def test_no_new_privileges(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_daemon(tmp_path: Path) -> None:
+def test_a_daemon_serves_and_takes_its_pid_file_away(tmp_path: Path) -> None:
     pid_file, ports = tmp_path / "pid", tmp_path / "ports"
     started = subprocess.run(
         [

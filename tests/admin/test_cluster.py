@@ -62,7 +62,7 @@ def ask(line: str, *, flush: bool = True, **switches: bool) -> tuple[bytes | Non
     return reply, session.events
 
 
-def test_members() -> None:
+def test_members_have_an_address_a_state_and_what_they_applied() -> None:
     reply, _ = ask("cluster members")
     assert reply is not None
     assert reply.decode().split("\r\n") == [
@@ -106,7 +106,7 @@ def test_long_lists_go_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert body.split(b"\n")[1].count(b" ") == 8999, "each once"
 
 
-def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_each_member_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     reply, _ = ask("cluster figures")
     assert reply is not None
     assert reply.decode().split("\r\n") == [
@@ -144,7 +144,7 @@ def test_what_waits_for_the_others(line: str, event: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     "line", ["cluster", "cluster what", "cluster flush a b", "cluster refresh", "cluster members x"]
 )
-def test_usage(line: str) -> None:
+def test_what_is_no_cluster_command_is_answered_with_the_usage(line: str) -> None:
     assert ask(line) == (cluster.USAGE, [])
 
 

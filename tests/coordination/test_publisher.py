@@ -23,7 +23,7 @@ def test_what_arrives_while_one_append_is_in_flight_is_the_next_batch() -> None:
     assert first.result < rest[0].result == rest[-1].result
 
 
-def test_levels() -> None:
+def test_each_level_is_reached_at_its_time() -> None:
     fleet = Quiet(2)
     one, two = fleet.hosts
     assert tell(one, b"a", Level.ASYNC) is None

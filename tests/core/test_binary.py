@@ -221,7 +221,7 @@ def test_a_large_value_among_others() -> None:
     assert [len(reply.value) for reply in got] == [300_000, 1, 300_000, 0]
 
 
-def test_no_memory() -> None:
+def test_without_memory_a_store_is_refused_with_0x82() -> None:
     client = fresh(memory_limit=2 << 20, evictions=False)
     stored = refused = 0
     for i in range(60):

@@ -62,7 +62,7 @@ def test_clients_that_go_before_their_answer_are_no_error(observed: Observed) ->
 
 
 @pytest.mark.slow
-def test_the_paths(observed: Observed) -> None:
+def test_each_path_has_its_type_and_status(observed: Observed) -> None:
     status, body, headers = observed.ask("/metrics")
     assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
     assert "memcached_up 1.0\n" in body
