@@ -96,7 +96,7 @@ def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
     settings: Mapping[str, object], status: int, text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config(**settings)  # type: ignore[arg-type]
+        Config(**settings)
     assert caught.value.status == status
     assert text in str(caught.value)
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
     ],
 )
 def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> None:
-    config = Config(**settings)  # type: ignore[arg-type]
+    config = Config(**settings)
     assert {name: getattr(config, name) for name in settings} == settings
 
 
@@ -210,7 +210,7 @@ def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:
 )
 def test_bad_settings_of_the_fleet_are_refused(settings: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        ClusterConfig(**({"zookeeper": "zk1:2181"} | settings))  # type: ignore[arg-type]
+        ClusterConfig(**({"zookeeper": "zk1:2181"} | settings))
     assert caught.value.status == EX_USAGE
     assert text in str(caught.value)
 

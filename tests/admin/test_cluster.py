@@ -56,8 +56,8 @@ class Session:
 def ask(line: str, *, flush: bool = True, **switches: bool) -> tuple[bytes | None, list[tuple[Any, ...]]]:
     session, words = Session(), line.encode().split()
     command = {b"cluster": cluster.cluster, b"config": cluster.config}[words[0]]
-    config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))  # type: ignore[arg-type]
-    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)  # type: ignore[arg-type]
+    config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))
+    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)
     assert reply is None or isinstance(reply, bytes)
     return reply, session.events
 
@@ -154,7 +154,7 @@ def test_a_bad_ttl(ttl: str) -> None:
 
 
 def test_stats_have_no_empty_value() -> None:
-    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"  # type: ignore[arg-type]
+    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"
 
 
 def test_commands_that_harm_the_fleet_have_switches() -> None:

@@ -237,7 +237,7 @@ def test_a_delayed_flush_reaches_the_log_when_the_one_that_was_known_is_cleared_
     answer = one.node.submit([Change("flush", b"", 30)], Level.COMMITTED)
     fleet.run(300)
     assert answer is not None
-    assert answer.done()  # type: ignore[attr-defined]
+    assert answer.done()
     assert fleet.lines()[-1][:2] == b"F "
 
 
@@ -252,7 +252,7 @@ def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
         asked.append(path)
         return get(path, watch)
 
-    host.zk.get = noting  # type: ignore[method-assign]
+    host.zk.get = noting
     answer = tell(host, b"k")
     while not answer.done():
         fleet.run(0.1)

@@ -107,7 +107,7 @@ def test_certificates_in_a_pipe_or_a_device_are_an_error(pipe: str, tmp_path: Pa
     wrong = [{"ssl_chain_cert": pipe}, {"ssl_key": pipe}, {"ssl_ca_cert": pipe}, {"ssl_ca_cert": "/dev/zero"}]
     for files_of_tls in wrong:
         with pytest.raises(StartError, match=r"a pipe, not a file|no file"):
-            tls.load(Config(ssl_enabled=True, **{"ssl_chain_cert": both, **files_of_tls}))  # type: ignore[arg-type]
+            tls.load(Config(ssl_enabled=True, **{"ssl_chain_cert": both, **files_of_tls}))
 
 
 def test_what_zookeeper_asks_for(pipe: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_zookeeper_asks_for(pipe: str, tmp_path: Path) -> None:
         read_credentials(pipe)
     for settings in ({"tls_ca": pipe}, {"tls_certificate": pipe}):
         with pytest.raises(ConfigError, match="a pipe, not a file"):
-            check_tls(ClusterConfig(zookeeper="a:1", **settings))  # type: ignore[arg-type]
+            check_tls(ClusterConfig(zookeeper="a:1", **settings))
 
 
 def test_a_relative_name_means_the_same_to_a_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -340,7 +340,7 @@ def take_screenshots(folder: Path) -> None:
             "dark": {"viewport": {"width": 1180, "height": 800}, "color_scheme": "dark"},
             "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "device_scale_factor": 2},
         }.items():
-            page = browser.new_page(**context)  # type: ignore[arg-type]
+            page = browser.new_page(**context)
             page.goto(shown.url)
             live(page)
             for number in range(12):

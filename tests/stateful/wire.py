@@ -184,7 +184,7 @@ class ModelSession:
     # classic
 
     def _storage(self, words: list[bytes]) -> bytes:
-        mode: Mode = words[0].decode()  # type: ignore[assignment]
+        mode: Mode = words[0].decode()
         key, silent = words[1], words[-1] == b"noreply"
         size = int32(words[4])
         if size is None or not 0 <= size <= 2**31 - 3:
