@@ -78,6 +78,7 @@ cdef class Workers:
 
     @property
     def threads(self):
+        """How many there are, 1 to 64."""
         return self.pool.count
 
     @property
