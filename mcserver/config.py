@@ -383,19 +383,19 @@ class Config(Settings):
         256 << 10,
         "buffer of a watcher, in KiB",
         lambda size: 0 < size <= 1 << 40,
-        "could not parse argument to watcher_logbuf_size",
+        "could not parse argument to watcher_logbuf_size: it takes KiB, at least 1",
     )
     worker_logbuf_size: int = setting(
         64 << 10,
         "a thread's share of the buffer between the threads and the watchers, in KiB",
         lambda size: 0 < size <= 1 << 40,
-        "could not parse argument to worker_logbuf_size",
+        "could not parse argument to worker_logbuf_size: it takes KiB, at least 1",
     )
     read_buf_mem_limit: int = setting(
         0,
         "what lines that have no end yet may take together; 0: 64 MiB",
         lambda size: size >= 0,
-        "could not parse argument to read_buf_mem_limit",
+        "could not parse argument to read_buf_mem_limit: it takes MiB, or 0 for 64",
     )
 
     # Process
