@@ -32,7 +32,7 @@ def test_one_bad_entry_costs_a_fleet_one_flush(ensemble: Ensemble, name: str) ->
             until(lambda server=server, was=was: int(server.stats()["flushes"]) == was + 1)  # type: ignore[misc]
         first, second = fleet.servers
         assert second.set(b"k", b"old") == b"STORED"
-        first.confirmed(b"k")
+        assert first.delete(b"k") == b"NOT_FOUND"
         until(lambda: second.get(b"k") is None)
         time.sleep(1)
         for server, was in zip(fleet.servers, before, strict=True):
