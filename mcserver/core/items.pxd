@@ -273,6 +273,14 @@ cdef inline bint apply_rules(Store* s, Item* it) noexcept nogil:
     return 0
 
 
+cdef inline int fate_by_rules(Store* s, Item* it) noexcept nogil:
+    if apply_rules(s, it):
+        return FLUSHED
+    if it.exptime and it.exptime <= s.sec:          # a refresh may have shortened its life
+        return EXPIRED
+    return FOUND
+
+
 cdef inline int fate(Store* s, Item* it) noexcept nogil:
     # FOUND, EXPIRED or FLUSHED.
     if epoch_of(s, it) < s.flush_epoch:
@@ -280,10 +288,7 @@ cdef inline int fate(Store* s, Item* it) noexcept nogil:
     if it.exptime and it.exptime <= s.sec:
         return EXPIRED
     if s.rules and it.epoch != <uint16_t> s.epoch:
-        if apply_rules(s, it):
-            return FLUSHED
-        if it.exptime and it.exptime <= s.sec:      # a refresh may have shortened its life
-            return EXPIRED
+        return fate_by_rules(s, it)
     return FOUND
 
 
