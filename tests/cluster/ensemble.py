@@ -57,7 +57,7 @@ def session_password(session: int) -> bytes:
 
 
 def memory() -> str | None:
-    """Where files are kept in memory: a disk that is busy with a build holds up whoever writes, for longer than a quorum waits."""
+    """Where files are kept in memory: who writes to a disk that is busy with a build may wait longer than a quorum does."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
