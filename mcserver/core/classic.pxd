@@ -229,15 +229,20 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
 
 # The rest
 
+cdef inline bint names_key(Conn* c, Token* t, int count, int least) noexcept nogil:
+    # A command of at least so many words, of which the second is a key. 0: it is none, and is answered.
+    if count < least:
+        c.noreply = 0
+    elif t[1].len <= KEY_MAX:
+        return 1
+    puts(c, WIRE_BAD_FORMAT)
+    return 0
+
+
 cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
     cdef Removal how
     cdef Result r
-    if count < 2:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 2):
         return
     how.name = b"delete"
     how.cas_given = 0
@@ -253,12 +258,7 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
 cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nogil:
     cdef Sum sum
     cdef Result r
-    if count < 3:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 3):
         return
     if not read_u64(t[2].at, t[2].len, &sum.delta):
         puts(c, WIRE_BAD_DELTA)
@@ -280,12 +280,7 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
     cdef int32_t exptime
     cdef uint32_t h
     cdef Result r
-    if count < 3:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 3):
         return
     if not read_i32(t[2].at, t[2].len, &exptime):
         puts(c, WIRE_BAD_EXPTIME)

@@ -16,6 +16,7 @@ from .conn cimport *
 from .sending cimport *
 from .datagrams cimport *
 from .session cimport *
+from .reading cimport *
 from .pool cimport *
 
 cdef enum:

@@ -69,6 +69,7 @@ def load_known_arguments() -> argparse.ArgumentParser:
 
 
 def dump(options: argparse.Namespace) -> int:
+    """`mcserver dump`: the exit code. Raises ToolError."""
     prefix, count = options.prefix.encode(), 0
     with opened(options.file, "w") as file, Client(options.server, options.way) as client:
         keys = [key for key in listed(options.server, options.way) if key.startswith(prefix)]
@@ -123,6 +124,7 @@ def spelled(key: bytes) -> tuple[bytes, bytes]:
 
 
 def load(options: argparse.Namespace) -> int:
+    """`mcserver load`: the exit code. Raises ToolError."""
     stored = expired = there = 0
     refused: dict[str, int] = {}
     mode = b" ME" if options.add else b""
@@ -176,6 +178,7 @@ def lifetime(item: Item, now: int) -> int:
 
 
 def batches(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter."""
     batch: list[Item] = []
     for item in found:
         batch.append(item)
@@ -240,7 +243,7 @@ def opened(name: str, mode: str) -> Iterator[IO[str]]:
         yield stream
         return
     try:
-        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115
+        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115  # closed below; only opening it may fail
     except OSError as error:
         raise ToolError(f"{name}: {error.strerror}") from None
     with file:

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 @asynccontextmanager
 async def driver(hosts: str, **settings: object) -> AsyncIterator[KazooDriver]:
-    target = Target(hosts, **{"session_timeout": 4.0, "reply_deadline": 3.0, **settings})  # type: ignore[arg-type]
+    target = Target(hosts, **{"session_timeout": 4.0, "reply_deadline": 3.0, **settings})
     made = KazooDriver(asyncio.get_running_loop(), target, on_unreachable=told.append)
     try:
         yield made

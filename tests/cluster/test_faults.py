@@ -103,7 +103,7 @@ def test_04_blackhole(ensemble: Ensemble, name: str, directions: tuple[str, ...]
         time.sleep(0.5)
         server = fleet.servers[0]
         for link in fleet.links(server):
-            link.blackhole(*directions)  # type: ignore[arg-type]
+            link.blackhole(*directions)
         until(lambda: server.stats()["session"] != "connected")
         until(lambda: server.stats()["stale"] == "1")
         time.sleep(0.5)
