@@ -47,6 +47,7 @@ from .mail cimport *
 from .lock cimport *
 from .journal cimport *
 from .prefixes cimport *
+from .rules cimport *
 
 import itertools
 import os
@@ -315,6 +316,8 @@ cdef class Engine:
         seed = hash_seed or os.urandom(16)
         s.index.k0 = int.from_bytes(seed[:8], "little")
         s.index.k1 = int.from_bytes(seed[8:], "little")
+        if rules_open(&s.rules, int.from_bytes(os.urandom(8), "little")) != 0:
+            raise MemoryError("the system refuses address space: lower -m")
         if track_sizes:
             s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
             if s.size_count == NULL:
@@ -368,6 +371,7 @@ cdef class Engine:
         arena_close(&self.s.arena)
         index_close(&self.s.index)
         ghosts_close(&self.s.ghosts)
+        rules_close(&self.s.rules)
         free(self.s.size_count)
         free(self.s.mrc)
         free(self.s.told_prefixes.texts)
@@ -582,6 +586,24 @@ cdef class Engine:
         self.written_before = written
         engine_unlock(s)
         prefixes_clear(&old)
+
+    def measure_lock(self):
+        """From now on the lock's holders are timed, by their CPU time, which nothing beside them changes; for tests, as it costs
+        two system calls each time."""
+        engine_lock(&self.s)
+        self.s.measured = 1
+        self.s.held_ns = self.s.held_most = self.s.passed_most = 0
+        hold_begins(&self.s)
+        engine_unlock(&self.s)
+
+    def lock_times(self):
+        """Seconds of CPU time: the longest that the lock was held, the longest for which others held it while one thread waited,
+        and all together."""
+        cdef uint64_t most, passed, all
+        engine_lock(&self.s)
+        most, passed, all = self.s.held_most, self.s.passed_most, self.s.held_ns
+        engine_unlock(&self.s)
+        return most / 1e9, passed / 1e9, all / 1e9
 
     def prefix_stats(self):
         """Prefix, gets, hits, sets, deletes: each as it was counted when its part of the table was looked at."""
@@ -835,7 +857,7 @@ cdef class Engine:
                         more = 1
                         break
         more = more or s.garbage or s.mover.page
-        if not w.running and s.rules:
+        if not w.running and s.rules.count:
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
         elif not w.running and self.crawler_enabled and s.sec >= self.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
             self.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
@@ -848,8 +870,8 @@ cdef class Engine:
                 self.next_walk = s.sec + 10
                 self.clock_at_walk = s.clock
         if w.running:
-            return 0.001 if w.asked or more or s.rules else 0.05
-        return 0.001 if more or s.rules else 0.25
+            return 0.001 if w.asked or more or s.rules.count else 0.05
+        return 0.001 if more or s.rules.count else 0.25
 
     # From one process to the next
 
@@ -962,7 +984,7 @@ cdef class Engine:
         """Forgets the keys that begin with the prefix."""
         engine_lock(&self.s)
         clock_update(&self.s)
-        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), 0, 0)
+        flush_prefix(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix))
         self.hold_everything()
         engine_unlock(&self.s)
 
@@ -970,7 +992,7 @@ cdef class Engine:
         """Marks the keys that begin with the prefix stale, to live at most ttl seconds more (0: as they were)."""
         engine_lock(&self.s)
         clock_update(&self.s)
-        add_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), 1, ttl)
+        refresh_prefix(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), ttl)
         self.hold_everything()
         engine_unlock(&self.s)
 
