@@ -271,7 +271,7 @@ cdef class Engine:
         s.uploads.prev = &s.uploads
         s.readers.next = &s.readers
         s.readers.prev = &s.readers
-        pthread_mutex_init(&s.mutex, NULL)
+        pthread_mutex_init(&s.queue, NULL)
         self.opened = 1
         s.flush_enabled = flush_enabled
         if protocol not in PROTOCOLS:
@@ -381,7 +381,7 @@ cdef class Engine:
         shared_close(&self.shared)
         if self.opened:
             box_close(&self.outbox)
-            pthread_mutex_destroy(&self.s.mutex)
+            pthread_mutex_destroy(&self.s.queue)
         users_free(self.s.users)
 
     # Time
@@ -831,7 +831,7 @@ cdef class Engine:
         cdef Walk* w = &self.walk_state
         cdef uint64_t began
         cdef int i
-        cdef bint more = 0
+        cdef bint more = 0, full = 0
         clock_update(s)
         s.attempt += 1
         began = boot_clock()
@@ -854,8 +854,11 @@ cdef class Engine:
             for i in range(1, s.arena.lists + 1):
                 while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
                     if boot_clock() - began > limit:
-                        more = 1
+                        full = 1
                         break
+                if full:
+                    break
+            more = more or full
         more = more or s.garbage or s.mover.page
         if not w.running and s.rules.count:
             walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)

@@ -14,6 +14,7 @@ from .expiry cimport due_advance
 
 cdef enum:
     SWEEP_EPOCHS = 16384        # new epochs in which all items are met, or twice as many while their number grows
+    MUCH = 16                   # chunks; to look at more is not what a command usually does
 
 
 cdef inline void sweep_step(Store* s) noexcept nogil:
@@ -27,6 +28,7 @@ cdef inline void sweep_step(Store* s) noexcept nogil:
     for cls in range(1, a.classes + 1):
         share += <uint64_t> a.cls[cls].pages * a.cls[cls].per_page
     share = (share + a.high) // SWEEP_EPOCHS + 1
+    s.costly = s.costly or share > MUCH
     while share:
         share -= 1
         if s.sweep_page >= a.high:
@@ -61,6 +63,7 @@ cdef inline void flush_now(Store* s) noexcept nogil:
     next_epoch(s)
     s.flush_epoch = s.epoch
     rules_clear(&s.rules)
+    s.costly = s.costly or s.mrc.asked > TOUCHED_MOST
     mrc_flush(s.mrc)
 
 

@@ -183,9 +183,20 @@ cdef struct Users:
     int count
     User* user
 
+# A thread that waits for the engine's lock.
+cdef struct Waiter:
+    Waiter* next
+    uint64_t since
+    uint32_t turn               # lock.pxd's Turn; atomic
+
 cdef struct Store:
-    pthread_mutex_t mutex       # of all that follows (lock.pxd)
-    uint32_t waiting            # threads that wait for it; atomic
+    # who may touch all that follows (lock.pxd)
+    uint32_t taken              # 1: somebody may; atomic, as the next two
+    uint32_t waiting            # threads that wait for it
+    uint64_t first_since        # when the first of them began to
+    Waiter* first               # in the order in which they came; under `queue`, which is held for a few instructions
+    Waiter* last
+    pthread_mutex_t queue
     bint measured               # how long it is held, in the holders' CPU time, for tests; all 0 until then
     uint64_t held_since         # where the holder's clock stood
     uint64_t held_ns            # by all; atomic
@@ -232,6 +243,7 @@ cdef struct Store:
     uint64_t epoch              # flushes (of all, or of a prefix) seen; items keep the last 16 bits of it
     uint64_t flush_epoch        # items of an older epoch are dead
     bint epoch_taken            # an item may have the present epoch
+    bint costly                 # a command took long: whether others wait is looked at before the next one
     uint32_t sweep_page         # where the renumbering of items goes on
     uint32_t sweep_index
     uint32_t flush_at           # second of the delayed flush's first stage; 0 none
