@@ -142,3 +142,5 @@ def test_the_session_and_its_risks_are_in_the_log(ensemble: Ensemble, name: str)
         with second.client() as client:
             assert client.ask(b"cluster leader") == b"LEADER none"
             assert not any(b" self" in line for line in client.lines(b"cluster members"))
+            size = int(client.ask(b"config get cluster").split()[-1])
+            assert b"|%d" % second.port not in client.read(size)
