@@ -41,7 +41,7 @@ SINCE = {
     b"set a 0 0 6\r\nalice \r\n": OUT,
     b"quit\r\n": b"",
 }
-"""What 1.6.45 answers (scripts/newest asks it): a password is all behind the first blank. 1.6.18 took it for words; so blanks in a
+"""What 1.6.45 answers (scripts/newest asks it): a password is all behind the first blank. 1.6.18 took it for words: blanks in a
 password locked its user out, and what stood behind it was not looked at."""
 
 
