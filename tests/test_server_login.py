@@ -23,9 +23,9 @@ RIGHT = b"set a 0 0 12\r\nalice secret\r\n"
 WRONG = b"set a 0 0 11\r\nalice wrong\r\n"
 LOGINS = [
     b"get a\r\n", b"set a\r\n", b"set a 0 0 x\r\n", b"set a 0 0 -1\r\n", RIGHT, WRONG, b"set a 0 0 2\r\nhi\r\n",
-    b"set a 0 0 12 noreply\r\nalice secret\r\n", b"set a 0 0 9\r\ncolon a:b\r\n", b"set a 0 0 0\r\n\r\n", b"set a 0 0 5\r\nempty\r\n",
-    b"set a 0 0 13\r\nalice secret\n\r\n", b"set  a  0 0 12 \r\nalice secret\r\n", b"set a 0 0 12\r\nalice secret!!",
-    b"add a 0 0 12\r\n",
+    b"set a 0 0 12 noreply\r\nalice secret\r\n", b"set a 0 0 9\r\ncolon a:b\r\n", b"set a 0 0 0\r\n\r\n",
+    b"set a 0 0 5\r\nempty\r\n", b"set a 0 0 13\r\nalice secret\n\r\n", b"set  a  0 0 12 \r\nalice secret\r\n",
+    b"set a 0 0 12\r\nalice secret!!", b"add a 0 0 12\r\n",
 ]  # fmt: skip
 IN, OUT = b"STORED\r\n", b"CLIENT_ERROR authentication failure\r\n"
 SINCE = {
