@@ -15,7 +15,7 @@ from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.admin.stats import general_values
 
 if TYPE_CHECKING:
-    from mcserver.admin import Context
+    from mcserver.admin.context import Context
 
 
 class Figure(NamedTuple):

@@ -21,8 +21,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mcserver.admin import Admin, Context, Figures, Settings, Watchers
-from mcserver.admin import Socket as SocketStatus
+from mcserver.admin.commands import Admin
+from mcserver.admin.context import Context
+from mcserver.admin.figures import Figures
+from mcserver.admin.figures import Socket as SocketStatus
+from mcserver.admin.settings import Settings
+from mcserver.admin.watchers import Watchers
 from mcserver.cli import parse
 from mcserver.config import Config, ConfigError
 from mcserver.core import Session
@@ -35,7 +39,7 @@ from mcserver.testing.wire import Line, listen_again, refuse
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mcserver.admin import Cluster
+    from mcserver.admin.ports import Cluster
     from mcserver.cluster_config import ClusterConfig
     from mcserver.core import Engine
     from mcserver.testing.sockets import SocketModule
