@@ -125,6 +125,13 @@ def test_datagrams(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_mcserver_passes_in_datagrams(tmp_path: Path) -> None:
+    code, counts, failed = outcome(tmp_path, "--spawn", f"{sys.executable} -m mcserver -u root", "--udp")
+    assert (code, failed) == (PASSED, [])
+    assert counts["passed"] >= 550
+
+
+@pytest.mark.slow
 def test_another_item_size_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with memcached("-I", "2m") as (host, port):
         where = [f"{host}:{port}", "--only", "classic/set/too-large", "--only", "classic/add/too-large"]
