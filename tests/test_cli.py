@@ -451,7 +451,14 @@ def test_a_start_loads_little_before_it_answers() -> None:
     assert "mcserver.core" in loaded
     later = {
         *("asyncio", "uvloop", "concurrent.futures", "subprocess", "ssl", "ctypes", "inspect", "pathlib", "json"),
-        *("tomllib", "argparse", "kazoo", "prometheus_client", "rich", "mcserver.server", "mcserver.coordination"),
+        *("tomllib", "argparse", "kazoo", "prometheus_client", "rich", "logging", "traceback", "textwrap"),
+        *(
+            "mcserver.server",
+            "mcserver.coordination",
+            "mcserver.logs",
+            "mcserver.admin.commands",
+            "mcserver.admin.stats",
+        ),
     }
     assert loaded & later == set()
 

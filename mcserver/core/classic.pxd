@@ -80,10 +80,9 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
 
 
 cdef inline void bad_key(Conn* c) noexcept nogil:
-    # memcached writes an empty line behind it.
+    # memcached writes an empty line behind it, in a datagram, too.
     whole_answer(c, WIRE_BAD_FORMAT)
-    if c.datagram == NULL:
-        puts(c, WIRE_CRLF)
+    puts(c, WIRE_CRLF)
 
 
 cdef inline void run_keys(Conn* c) noexcept nogil:
