@@ -14,13 +14,7 @@ import pytest
 from tests.conftest import Start
 from tests.peer import memcached
 from tests.serving import REPLY_SECONDS, Client, eventually
-from tests.test_server_tls import Folder
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Folder:
-    return Folder(tmp_path_factory.mktemp("tls"))
-
+from tests.tls.certificates import Folder
 
 # New keys (TLS 1.3's KeyUpdate), which Python's library never sends ------------------------------------------------------
 
