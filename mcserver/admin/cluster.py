@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mcserver.admin.context import Cluster, Context, Reply
+from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, signed, stat_lines
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
+    from mcserver.admin.ports import Cluster
     from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Session

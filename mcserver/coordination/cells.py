@@ -229,6 +229,7 @@ class Cells:
         try:
             await context.zk.set(path, sheet.encode())
         except NoNode:
+            context.budget.wrote("sheets", context.now())  # a write that was refused is one, too
             try:
                 await context.zk.create(path, sheet.encode())
             except NodeExists:

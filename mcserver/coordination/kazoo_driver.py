@@ -148,6 +148,7 @@ class KazooDriver:
         self.why = ""
         self.granted = 0.0  # s of session timeout that ZooKeeper gave, which may be other than what was asked for
         self._rebuilds = 0
+        self._writes = 0  # of the driver itself: beginnings and ends of sessions, and the chroot's znodes
         self._rebuild_at = loop.time() + 2.0
         self._drops = 0  # connections ended here since the state changed last
         self._down_since = loop.time()
@@ -245,6 +246,7 @@ class KazooDriver:
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
             "client_rebuilds": self._rebuilds,
+            "writes_sessions": self._writes,
             "loop_lag_ms": round(max(self._lag) * 1000, 1),
         }
 
@@ -370,6 +372,8 @@ class KazooDriver:
             return
         self._drops = 0
         if state == KazooState.CONNECTED:
+            if session != self.session:
+                self._writes += 2 if self.session else 1  # another one has ended
             self.state, self.session, self._server = SessionState.CONNECTED, session, server
             self.connection += 1
             self._told_unreachable, self._serving_unused, self.why = False, 0.0, ""
@@ -397,6 +401,7 @@ class KazooDriver:
         path = ""
         for part in root.split("/")[1:]:
             path += "/" + part
+            self._writes += 1
             self.create(path).add_done_callback(self._root_made)
         self._root = root
 

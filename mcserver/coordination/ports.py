@@ -199,7 +199,9 @@ class ZooKeeper(Protocol):
         """
 
     def figures(self) -> Mapping[str, int | float | str]:
-        """The driver's lines of `stats cluster`: server, session_id, outstanding, reconnects, client_rebuilds, loop_lag_ms."""
+        """The driver's lines of `stats cluster`: server, session_id, outstanding, reconnects, client_rebuilds, loop_lag_ms, and
+        its own writes as writes_sessions.
+        """
 
 
 # Time and tasks -------------------------------------------------------------------------------------------------------

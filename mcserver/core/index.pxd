@@ -26,38 +26,44 @@ cdef inline uint64_t rotl(uint64_t x, int b) noexcept nogil:
     return (x << b) | (x >> (64 - b))
 
 
+cdef inline void sip_round(uint64_t* v) noexcept nogil:
+    v[0] += v[1]; v[1] = rotl(v[1], 13); v[1] ^= v[0]; v[0] = rotl(v[0], 32)
+    v[2] += v[3]; v[3] = rotl(v[3], 16); v[3] ^= v[2]
+    v[0] += v[3]; v[3] = rotl(v[3], 21); v[3] ^= v[0]
+    v[2] += v[1]; v[1] = rotl(v[1], 17); v[1] ^= v[2]; v[2] = rotl(v[2], 32)
+
+
 cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const char* key, size_t n) noexcept nogil:
     # Aumasson and Bernstein's SipHash with one compression and three finalisation rounds.
-    cdef uint64_t v0 = k0 ^ <uint64_t> 0x736f6d6570736575
-    cdef uint64_t v1 = k1 ^ <uint64_t> 0x646f72616e646f6d
-    cdef uint64_t v2 = k0 ^ <uint64_t> 0x6c7967656e657261
-    cdef uint64_t v3 = k1 ^ <uint64_t> 0x7465646279746573
-    cdef uint64_t m, last = (<uint64_t> n) << 56
-    cdef size_t left = n
-    cdef int i
-    while left >= 8:
+    cdef uint64_t v[4]
+    cdef uint64_t m
+    cdef const char* end = key + n
+    cdef size_t left = n & 7
+    v[0] = k0 ^ <uint64_t> 0x736f6d6570736575
+    v[1] = k1 ^ <uint64_t> 0x646f72616e646f6d
+    v[2] = k0 ^ <uint64_t> 0x6c7967656e657261
+    v[3] = k1 ^ <uint64_t> 0x7465646279746573
+    while end - key >= 8:
         memcpy(&m, key, 8)
-        v3 ^= m
-        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
-        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
-        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
-        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
-        v0 ^= m
+        v[3] ^= m
+        sip_round(v)
+        v[0] ^= m
         key += 8
-        left -= 8
     m = 0
-    memcpy(&m, key, left)
-    m |= last
-    v3 ^= m
-    for i in range(4):
-        if i == 1:
-            v0 ^= m
-            v2 ^= 0xff
-        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
-        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
-        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
-        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
-    return v0 ^ v1 ^ v2 ^ v3
+    if left and n > 8:                      # its last bytes, with some that were read before shifted out
+        memcpy(&m, end - 8, 8)
+        m >>= 64 - 8 * left
+    elif left:
+        memcpy(&m, key, left)
+    m |= (<uint64_t> n) << 56
+    v[3] ^= m
+    sip_round(v)
+    v[0] ^= m
+    v[2] ^= 0xff
+    sip_round(v)
+    sip_round(v)
+    sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
 cdef inline uint64_t index_hash(Index* ix, const char* key, size_t n) noexcept nogil:

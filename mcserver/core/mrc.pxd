@@ -185,6 +185,7 @@ cdef inline void mrc_get(Mrc* m, uint64_t hv, bint found, bint use, uint32_t siz
         if found:
             k = mrc_new(m, <uint32_t> (hv >> 32), <uint32_t> hv)
         if not k:
+            mrc_count_cost(m, 0)
             return
     e = &m.key[k]
     mrc_touch(m, k)

@@ -9,7 +9,7 @@ from .memory cimport *
 from .store cimport *
 from .lock cimport engine_lock, engine_unlock
 from .items cimport *
-from .flush cimport add_rule, clock_update, flush_now
+from .flush cimport clock_update, flush_now, flush_prefix, refresh_prefix
 
 
 cdef inline void hold_everything(Store* s) noexcept nogil:
@@ -65,6 +65,9 @@ cdef inline void remote_rule(Store* s, const char* prefix, size_t n, bint refres
     # A flush of the keys that begin with the prefix, or a refresh: they are stale, and live ttl seconds more (0: as they were).
     engine_lock(s)
     clock_update(s)
-    add_rule(s, prefix, n, refresh, ttl)
+    if refresh:
+        refresh_prefix(s, prefix, n, ttl)
+    else:
+        flush_prefix(s, prefix, n)
     hold_everything(s)
     engine_unlock(s)

@@ -32,7 +32,8 @@ from .wire cimport *
 
 cdef enum:
     TURN_NS = 250000            # a connection's turn ends at the first -R commands after this long
-    BATCH_NS = 30000            # ... and others who wait for the lock have it after this long
+    BATCH_NS = 30000            # ... and others who wait for the lock have it after this long,
+    COMMANDS_A_LOOK = 20        # which is looked at after so many commands, or after one that takes long
 
 
 # Sending
@@ -296,9 +297,11 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0
-    cdef bint known = 1
+    cdef bint known = 1, costly
     cdef uint64_t began = 0, entered = 0
     enter(c)
+    if not c.store.manual:
+        began = entered = c.store.boot_ns
     set32(&c.last, c.store.sec)
     if not c.seen and n and c.phase == P_LINE and not greet(c, p, n):
         known = 0
@@ -328,12 +331,14 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
             if taken == 0:
                 break
             commands += 1
-            if commands == c.store.turn:
+            costly = c.store.costly
+            c.store.costly = 0
+            if pos < n and (costly or commands == c.store.turn or commands % COMMANDS_A_LOOK == 0):
+                others_first(c, &entered)
+            if costly or commands == c.store.turn:
                 commands = 0
-                if pos < n:
-                    if turn_is_over(c, &began):
-                        break
-                    others_first(c, &entered)
+                if pos < n and turn_is_over(c, &began):
+                    break
         elif c.phase == P_DATA:
             taken = run_data(c, p + pos, n - pos)
             pos += taken

@@ -29,7 +29,7 @@ cdef inline double upkeep_slice(Store* s, Upkeep* u, bint crawls, uint64_t limit
     cdef Walk* w = &u.walk
     cdef uint64_t began
     cdef int i
-    cdef bint more = 0
+    cdef bint more = 0, full = 0
     clock_update(s)
     s.attempt += 1
     began = boot_clock()
@@ -52,10 +52,13 @@ cdef inline double upkeep_slice(Store* s, Upkeep* u, bint crawls, uint64_t limit
         for i in range(1, s.arena.lists + 1):
             while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
                 if boot_clock() - began > limit:
-                    more = 1
+                    full = 1
                     break
+            if full:
+                break
+        more = more or full
     more = more or s.garbage or s.mover.page
-    if not w.running and s.rules:
+    if not w.running and s.rules.count:
         walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
     elif not w.running and crawls and s.sec >= u.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
         u.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
@@ -68,5 +71,5 @@ cdef inline double upkeep_slice(Store* s, Upkeep* u, bint crawls, uint64_t limit
             u.next_walk = s.sec + 10
             u.clock_at_walk = s.clock
     if w.running:
-        return 0.001 if w.asked or more or s.rules else 0.05
-    return 0.001 if more or s.rules else 0.25
+        return 0.001 if w.asked or more or s.rules.count else 0.05
+    return 0.001 if more or s.rules.count else 0.25

@@ -16,7 +16,11 @@ from mcserver.testing.faults import Fault, Faults
 if TYPE_CHECKING:
     import threading
 
-    from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
+    from mcserver.admin.commands import Admin
+    from mcserver.admin.context import Reply
+    from mcserver.admin.figures import Figures
+    from mcserver.admin.ports import Cluster
+    from mcserver.admin.watchers import Watchers
     from mcserver.core import Engine
 
 SLOW_STEP = 0.1

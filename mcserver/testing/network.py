@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from mcserver.admin import Socket as SocketStatus
+from mcserver.admin.figures import Socket as SocketStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mcserver.admin import Figures
+    from mcserver.admin.figures import Figures
     from mcserver.core import Engine, Session
     from mcserver.testing.faults import Faults
     from mcserver.testing.wire import Line

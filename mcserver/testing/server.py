@@ -17,7 +17,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mcserver.admin import Admin, Context, Figures, Settings, Watchers
+from mcserver.admin.commands import Admin
+from mcserver.admin.context import Context
+from mcserver.admin.figures import Figures
+from mcserver.admin.settings import Settings
+from mcserver.admin.watchers import Watchers
 from mcserver.lives import make_engine
 from mcserver.testing.clock import Clock
 from mcserver.testing.commands import Commands
@@ -31,7 +35,7 @@ from mcserver.testing.wire import Line, listen_again, refuse
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mcserver.admin import Cluster
+    from mcserver.admin.ports import Cluster
     from mcserver.cluster_config import ClusterConfig
     from mcserver.core import Engine
     from mcserver.testing.sockets import SocketModule

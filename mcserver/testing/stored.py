@@ -14,7 +14,8 @@ from mcserver.core import Session
 if TYPE_CHECKING:
     import threading
 
-    from mcserver.admin import Admin, Watchers
+    from mcserver.admin.commands import Admin
+    from mcserver.admin.watchers import Watchers
     from mcserver.core import Engine
     from mcserver.testing.clock import Clock
 

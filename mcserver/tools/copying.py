@@ -19,10 +19,11 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from mcserver.keys import printable_text
-from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, run
+from mcserver.tools.client import ADDRESS, BusyError, Client, ToolError, Way, parser, run
 from mcserver.tools.progress import Progress
 
 BATCH = 100
+CRAWLER_SECONDS = 60.0
 """Items on their way at once."""
 VALUE_MOST = 1 << 30
 KEY_MOST = 250
@@ -88,9 +89,23 @@ def dump(options: argparse.Namespace) -> int:
 def listed(server: str, way: Way) -> Iterator[bytes]:
     """All keys, by `lru_crawler metadump`."""
     with Client(server, way) as client:
-        for line in client.lines(b"lru_crawler metadump all"):
+        for line in crawled(client):
             if line.startswith(b"key="):
                 yield unquote_to_bytes(line.split(b" ", 1)[0].removeprefix(b"key="))
+
+
+def crawled(client: Client) -> Iterator[bytes]:
+    """The lines of a metadump. A crawler may be on a round of its own, as soon after a start: then it is asked again."""
+    deadline = time.monotonic() + CRAWLER_SECONDS
+    while True:
+        try:
+            yield from client.lines(b"lru_crawler metadump all")
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def fetched(client: Client, keys: Sequence[bytes]) -> Iterator[Item]:

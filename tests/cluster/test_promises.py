@@ -32,7 +32,7 @@ def test_one_bad_entry_costs_a_fleet_one_flush(ensemble: Ensemble, name: str) ->
             until(lambda server=server, was=was: int(server.stats()["flushes"]) == was + 1)
         first, second = fleet.servers
         assert second.set(b"k", b"old") == b"STORED"
-        first.confirmed(b"k")
+        assert first.delete(b"k") == b"NOT_FOUND"
         until(lambda: second.get(b"k") is None)
         time.sleep(1)
         for server, was in zip(fleet.servers, before, strict=True):
@@ -142,3 +142,5 @@ def test_the_session_and_its_risks_are_in_the_log(ensemble: Ensemble, name: str)
         with second.client() as client:
             assert client.ask(b"cluster leader") == b"LEADER none"
             assert not any(b" self" in line for line in client.lines(b"cluster members"))
+            size = int(client.ask(b"config get cluster").split()[-1])
+            assert b"|%d" % second.port not in client.read(size)

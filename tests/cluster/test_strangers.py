@@ -212,7 +212,7 @@ def test_a_client_reads_on_while_its_server_is_stopped_for_longer_than_its_sessi
         reader.start()
         until(lambda: read)
         stopped.pause()
-        other.confirmed(b"a:x")
+        assert other.delete(b"a:x") == b"NOT_FOUND"
         confirmed = time.monotonic()
         time.sleep(0.5)
         stopped.resume()

@@ -25,6 +25,7 @@ _EXPORTER = """
     memcached_connections_rejected_total memcached_connections_yielded_total memcached_connections_listener_disabled_total
     memcached_accepting_connections memcached_current_bytes memcached_limit_bytes memcached_commands_total
     memcached_items_total memcached_current_items memcached_items_evicted_total memcached_items_reclaimed_total
+    memcached_item_too_large_total memcached_item_no_memory_total memcached_direct_reclaims_total
     memcached_malloced_bytes memcached_lru_crawler_enabled memcached_lru_crawler_sleep memcached_lru_crawler_to_crawl
     memcached_lru_crawler_maintainer_thread memcached_lru_crawler_hot_percent memcached_lru_crawler_warm_percent
     memcached_lru_crawler_hot_max_factor memcached_lru_crawler_warm_max_factor memcached_lru_crawler_starts_total
@@ -43,7 +44,7 @@ _EXPORTER = """
     memcached_slab_commands_total
 """
 EXPORTER = _EXPORTER.split()
-"""Names of the exporter that apply to a server without external storage."""
+"""Names of the exporter that apply to a server without external storage; as read in its source, not asked of it as it runs."""
 
 
 def scraped(server: Server) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:

@@ -146,6 +146,13 @@ def contents(server: str) -> dict[bytes, tuple[bytes, int, int]]:
     return found
 
 
+def test_a_dump_waits_for_a_crawler_that_is_busy(memcached_factory: Any) -> None:
+    server: Server = memcached_factory()
+    server["plain"] = b"value"
+    server.faults.error("lru_crawler", "BUSY currently processing crawler request", times=2)
+    assert contents("{}:{}".format(*server.address)) == {b"plain": (b"value", 0, 0)}
+
+
 def test_a_dump_is_loaded_elsewhere(filled: str, tmp_path: Path, memcached_factory: Any) -> None:
     file = tmp_path / "dump"
     assert cli.main(["dump", filled, str(file)]) == 0
