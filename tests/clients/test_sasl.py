@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.peer import memcached
-from tests.test_server_login import sasl_memcached_settings
+from tests.server.test_login import sasl_memcached_settings
 
 
 @pytest.fixture(params=["memcached", "mcserver"])

@@ -15,11 +15,11 @@ import trustme
 
 from tests.conftest import Start
 from tests.peer import RELEASE
+from tests.server.test_login import plain, sasl_memcached_settings
+from tests.server.test_tools import GONE, NEW, NEW_SETTINGS, OWN, STORAGE
 from tests.serving import Client
 from tests.stateful import packets as b
 from tests.stateful.packets import Reply, replies, request
-from tests.test_server_login import plain, sasl_memcached_settings
-from tests.test_server_tools import GONE, NEW, NEW_SETTINGS, OWN, STORAGE
 
 LOGIN = b"set auth 0 0 12\r\nalice secret"
 WAYS = {
