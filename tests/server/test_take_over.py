@@ -24,7 +24,7 @@ from mcserver.handover import HELLO, HandOverError, Inheritance, Offer, fields_o
 from mcserver.listeners import Sockets
 from mcserver.process import StartError, is_alive, open_descriptors
 from tests.conftest import Start
-from tests.server.test_udp import Datagrams
+from tests.datagrams import Datagrams
 from tests.serving import Server, eventually, run_to_end
 
 

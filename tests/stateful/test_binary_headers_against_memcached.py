@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from tests.conftest import Start
+from tests.datagrams import Datagrams, shown, udp_address
 from tests.peer import memcached
 from tests.ports import free_ports
-from tests.server.test_udp import Datagrams, shown, udp_address
 from tests.stateful.packets import DECREMENT, DECREMENTQ, INCREMENT, INCREMENTQ, any_header
 from tests.stateful.test_binary_against_memcached import Other
 
