@@ -13,7 +13,7 @@ BARRIER = 0xFFFF
 
 
 class Datagrams:
-    """A UDP client. What is asked is followed by a request whose reply tells that all of it is there."""
+    """A UDP client. A request behind what is asked tells that all of the answer is there, if the server has one thread."""
 
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -30,6 +30,15 @@ class Datagrams:
         self.number = self.number % 60000 + 1
         self.socket.send((HEADER.pack(self.number, 0, 1, 0) if head is None else head) + data)
         return self.until_barrier()
+
+    def one(self, data: bytes) -> bytes:
+        """The reply to it, which is one datagram. With several threads another one may answer the barrier sooner."""
+        self.number = self.number % 60000 + 1
+        head = HEADER.pack(self.number, 0, 1, 0)
+        self.socket.send(head + data)
+        received = self.socket.recv(1 << 16)
+        assert received[: HEADER.size] == head, received
+        return received[HEADER.size :]
 
     def until_barrier(self) -> list[bytes]:
         self.socket.send(HEADER.pack(BARRIER, 0, 1, 0) + b"verbosity 0\r\n")  # Python answers it, behind all before

@@ -139,12 +139,11 @@ def test_datagrams_are_answered_by_the_new_process(start: Start, tmp_path: Path)
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-U", "-1", "-t", "2")
     port = next(int(line.split()[-1]) for line in old.port_file.read_text().splitlines() if line.startswith("UDP"))
-    client = Datagrams(("127.0.0.1", port))
-    assert client.text(b"set k 0 0 5\r\nhello\r\n") == b"STORED\r\n"
-    new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
-    assert client.text(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
-    assert f"UDP INET: {port}" in new.port_file.read_text()
-    client.close()
+    with contextlib.closing(Datagrams(("127.0.0.1", port))) as client:
+        assert client.one(b"set k 0 0 5\r\nhello\r\n") == b"STORED\r\n"
+        new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
+        assert client.one(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
+        assert f"UDP INET: {port}" in new.port_file.read_text()
 
 
 @pytest.mark.slow
