@@ -77,12 +77,29 @@ cdef inline uint64_t index_bucket(Index* ix, uint64_t hv) noexcept nogil:
     return b
 
 
+cdef inline bint same_bytes(const char* a, const char* b, size_t n) noexcept nogil:
+    # As memcmp, without a call: eight at a time, the last eight once more in part.
+    cdef uint64_t x, y
+    cdef size_t i = 0
+    if n < 8:
+        return memcmp(a, b, n) == 0
+    while i + 8 < n:
+        memcpy(&x, a + i, 8)
+        memcpy(&y, b + i, 8)
+        if x != y:
+            return 0
+        i += 8
+    memcpy(&x, a + n - 8, 8)
+    memcpy(&y, b + n - 8, 8)
+    return x == y
+
+
 cdef inline uint32_t index_find(Index* ix, Arena* a, const char* key, size_t n, uint64_t hv) noexcept nogil:
     cdef uint32_t h = ix.bucket[index_bucket(ix, hv)]
     cdef Item* it
     while h:
         it = item_at(a, h)
-        if it.nkey == n and memcmp(<char*> it + HEADER, key, n) == 0:
+        if it.nkey == n and same_bytes(<char*> it + HEADER, key, n):
             return h
         h = it.h_next
     return 0

@@ -297,7 +297,8 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0
-    cdef bint known = 1, costly
+    cdef int look = COMMANDS_A_LOOK if COMMANDS_A_LOOK < c.store.turn else c.store.turn
+    cdef bint known = 1, over
     cdef uint64_t began = 0, entered = 0
     enter(c)
     if not c.store.manual:
@@ -331,14 +332,18 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
             if taken == 0:
                 break
             commands += 1
-            costly = c.store.costly
-            c.store.costly = 0
-            if pos < n and (costly or commands == c.store.turn or commands % COMMANDS_A_LOOK == 0):
-                others_first(c, &entered)
-            if costly or commands == c.store.turn:
-                commands = 0
-                if pos < n and turn_is_over(c, &began):
-                    break
+            if commands >= look or c.store.costly:
+                over = commands >= c.store.turn or c.store.costly
+                c.store.costly = 0
+                if pos < n:
+                    others_first(c, &entered)
+                    if over and turn_is_over(c, &began):
+                        break
+                if over:
+                    commands = 0
+                look = commands + COMMANDS_A_LOOK
+                if look > c.store.turn:
+                    look = c.store.turn
         elif c.phase == P_DATA:
             taken = run_data(c, p + pos, n - pos)
             pos += taken
