@@ -242,6 +242,8 @@ cdef inline void pass_begins(Rules* r) noexcept nogil:
 cdef inline void pass_ends(Rules* r, uint64_t epoch) noexcept nogil:
     # It began at this epoch.
     cdef uint32_t done = 0
+    if r.count == 0:
+        return
     flushes_forget(r, &r.old)
     while done < r.refreshes and r.refresh[done].epoch <= epoch:
         done += 1
