@@ -457,6 +457,7 @@ cdef class Engine:
     cdef spell(self, owner, session):
         # The journal: to whoever observes, and to the owner's trace.
         cdef size_t length = 0, at = 0
+        cdef uint64_t untraced
         cdef char* records
         cdef Record* r
         if self.spelling:           # somebody who is told of a record caused more
@@ -464,6 +465,8 @@ cdef class Engine:
         self.spelling = 1
         engine_lock(&self.s)
         records = journal_take(&self.s.journal, &length)
+        untraced = self.s.untraced
+        self.s.untraced = 0
         engine_unlock(&self.s)
         while at < length:
             r = <Record*> (records + at)
@@ -478,6 +481,8 @@ cdef class Engine:
                     self.log_callback(*item_event(r))
             except Exception:
                 report("log")
+        if untraced:
+            owner.trace(None, b"-- %d commands and replies are not shown: they came too fast" % untraced)
         self.spelling = 0
 
     cdef void remove_shared(self, Pool* pool) noexcept:
