@@ -219,6 +219,9 @@ cdef class Engine:
     cdef bint pumping
     cdef bint resumed           # it serves what another process kept
     cdef bint spelling
+    cdef char* spelled          # where the journal's records go on that were taken and not spelled yet
+    cdef char* to_spell         # ... and where they end
+    cdef uint64_t untraced
     cdef bint opened
     cdef object log_callback
     cdef bytes prefix_delimiter
@@ -452,25 +455,21 @@ cdef class Engine:
         finally:
             self.pumping = 0
         if self.s.journal.length:
-            self.spell(session.owner, session)
+            self.spell(session.owner, session, 1, 0)
 
-    cdef spell(self, owner, session):
-        # The journal: to whoever observes, and to the owner's trace.
-        cdef size_t length = 0, at = 0
-        cdef uint64_t untraced
-        cdef char* records
+    cdef bint spell(self, owner, session, bint take, int most) except -1:
+        # The journal's records, so many at most (0: all), to whoever observes and to the owner's trace: those that were taken from it
+        # before, then (take) what is in it now. False: there are more.
         cdef Record* r
         if self.spelling:           # somebody who is told of a record caused more
-            return
+            return 1
         self.spelling = 1
-        engine_lock(&self.s)
-        records = journal_take(&self.s.journal, &length)
-        untraced = self.s.untraced
-        self.s.untraced = 0
-        engine_unlock(&self.s)
-        while at < length:
-            r = <Record*> (records + at)
-            at += r.length
+        if self.spelled == self.to_spell and take:
+            self.take_journal()
+            take = 0
+        while self.spelled < self.to_spell:
+            r = <Record*> self.spelled
+            self.spelled += r.length
             try:
                 if r.kind & (J_COMMAND | J_REPLY):
                     text = PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey)
@@ -481,9 +480,26 @@ cdef class Engine:
                     self.log_callback(*item_event(r))
             except Exception:
                 report("log")
-        if untraced:
-            owner.trace(None, b"-- %d commands and replies are not shown: they came too fast" % untraced)
+            most -= 1
+            if most == 0:
+                break
+            if self.spelled == self.to_spell and take:
+                self.take_journal()
+                take = 0
+        if self.untraced and self.spelled == self.to_spell:
+            owner.trace(None, b"-- %d commands and replies are not shown: they came too fast" % self.untraced)
+            self.untraced = 0
         self.spelling = 0
+        return self.spelled == self.to_spell and not take
+
+    cdef void take_journal(self) noexcept:
+        cdef size_t length = 0
+        engine_lock(&self.s)
+        self.spelled = journal_take(&self.s.journal, &length)
+        self.untraced += self.s.untraced
+        self.s.untraced = 0
+        engine_unlock(&self.s)
+        self.to_spell = self.spelled + length
 
     cdef void remove_shared(self, Pool* pool) noexcept:
         # These threads have ended: what they counted stays.

@@ -6,6 +6,8 @@
 cdef enum:
     ACCEPTS_A_TURN = 64         # connections accepted before the loop's other work gets its turn
     LETTERS_A_TURN = 200
+    LETTERS_NS = 500000         # ... or after so long
+    RECORDS_A_TURN = 50         # of the journal that are spelled: about as long
 
 cdef struct Seen:               # of one connection, for `stats conns`
     int fd
@@ -196,12 +198,19 @@ cdef class Workers:
         cdef uint64_t rung
         cdef Mail* m
         cdef int n = 0
-        cdef bint taken = self.left == NULL
+        cdef bint taken = 0
+        cdef uint64_t began = boot_clock()
         read_fd(self.pool.outbox.fd, &rung, 8)
-        if taken:
+        if not self.engine.spell(self.owner, None, 0, RECORDS_A_TURN):
+            come_back(&self.pool.outbox)
+            return
+        if self.left == NULL:
+            taken = 1
             self.left = box_take(&self.pool.outbox)
-        self.engine.spell(self.owner, None)     # what was written before these letters
-        while self.left != NULL and n < LETTERS_A_TURN:
+            if not self.engine.spell(self.owner, None, 1, RECORDS_A_TURN):      # what was written before these letters
+                come_back(&self.pool.outbox)
+                return
+        while self.left != NULL and n < LETTERS_A_TURN and boot_clock() - began < LETTERS_NS:
             m = self.left
             self.left = m.next
             n += 1
