@@ -60,18 +60,24 @@ cdef inline size_t flushes_size() noexcept nogil:
     return FLUSHES_MOST * (sizeof(Rule) + 2 * sizeof(uint32_t))
 
 
-cdef inline int rules_open(Rules* r, uint64_t secret) noexcept nogil:
-    # -1: no address space.
-    cdef size_t size = 2 * flushes_size() + REFRESHES_MOST * sizeof(Rule)
-    cdef char* m = <char*> mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+cdef inline void rules_open(Rules* r, uint64_t secret) noexcept nogil:
     memset(r, 0, sizeof(Rules))
-    if m == <char*> MAP_FAILED:
-        return -1
     r.point = secret % ((<uint64_t> 1 << 61) - 1)
+
+
+cdef inline bint rules_mapped(Rules* r) noexcept nogil:
+    # Whether there is address space for them: from the first one on.
+    cdef size_t size = 2 * flushes_size() + REFRESHES_MOST * sizeof(Rule)
+    cdef char* m
+    if r.refresh != NULL:
+        return 1
+    m = <char*> mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    if m == <char*> MAP_FAILED:
+        return 0
     flushes_at(&r.old, m)
     flushes_at(&r.young, m + flushes_size())
     r.refresh = <Rule*> (m + 2 * flushes_size())
-    return 0
+    return 1
 
 
 cdef inline void flushes_at(Flushes* f, char* m) noexcept nogil:
@@ -131,7 +137,10 @@ cdef inline void flushes_forget(Rules* r, Flushes* f) noexcept nogil:
 cdef inline bint flush_add(Rules* r, Flushes* f, const char* prefix, size_t n, uint64_t epoch, uint32_t came) noexcept nogil:
     # A flush of a prefix that is there already takes its place. False: there is no room.
     cdef uint64_t h = prefix_hash(r, prefix, n)
-    cdef Rule* rule = flush_of(f, h, prefix, n)
+    cdef Rule* rule
+    if not rules_mapped(r):
+        return 0
+    rule = flush_of(f, h, prefix, n)
     if rule == NULL:
         if f.count == FLUSHES_MOST:
             return 0
@@ -152,9 +161,10 @@ cdef inline bint flush_add(Rules* r, Flushes* f, const char* prefix, size_t n, u
 
 cdef inline bint refresh_add(Rules* r, const char* prefix, size_t n, uint64_t epoch, uint32_t came, uint32_t expires) noexcept nogil:
     # False: there is no room.
-    cdef Rule* rule = &r.refresh[r.refreshes]
-    if r.refreshes == REFRESHES_MOST:
+    cdef Rule* rule
+    if r.refreshes == REFRESHES_MOST or not rules_mapped(r):
         return 0
+    rule = &r.refresh[r.refreshes]
     rule.length = <uint8_t> n
     rule.refresh = 1
     rule.epoch = epoch
