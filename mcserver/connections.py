@@ -40,6 +40,8 @@ PROCEED_SECONDS = 0.0005
 """How long long replies may go on before those get their turn for which something came."""
 FULL = -1
 """What Workers.accept answers when -c is reached."""
+SOCKETS_A_TURN = 20
+"""Of `stats conns`: asking for the addresses of so many takes half a millisecond."""
 TOO_MANY = b"ERROR Too many open connections\r\n"
 TOO_MANY_TLS = b"\x15\x03\x01\x00\x02\x02\x50"
 """A fatal alert, internal_error: where TLS is spoken, words would only be taken for a wrong version."""
@@ -441,22 +443,28 @@ class Connections:
     def accepting(self) -> bool:
         return self._accepting
 
-    def sockets(self, asking: Session) -> Iterator[SocketStatus]:
+    def sockets(self, asking: Session) -> Iterator[SocketStatus | None]:
         now = self._engine.now()
-        listening = [(fd, "conn_listening", 0, self._began) for fd in self._listeners]
-        rows = sorted([*listening, *self.workers.sockets()])
-        for fd, state, waiting, last in rows:
-            if not is_open(fd):  # it has gone since the list was made: its worker waits for nobody
-                continue
-            if fd in self._doors:
-                yield SocketStatus(fd, self._doors[fd], "", "conn_read", 0, max(0, int(now - last)), udp=True)
-            elif state == "conn_listening":
-                yield SocketStatus(fd, address_text(fd), "", state, 0, int(now - last))
-            elif fd == asking.fd:
-                yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), "conn_parse_cmd", waiting, 0)
-            else:
-                idle = max(0, int(now - last))
-                yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), state, waiting, idle)
+        listening = deque(sorted(self._listeners))  # those stand between the others, by descriptor
+        for found in self.workers.sockets(SOCKETS_A_TURN):
+            for fd, state, waiting, last in found:
+                while listening and listening[0] < fd:
+                    yield self._listener(listening.popleft(), now)
+                if not is_open(fd):  # it has gone since the list was made: its worker waits for nobody
+                    continue
+                if fd in self._doors:
+                    yield SocketStatus(fd, self._doors[fd], "", "conn_read", 0, max(0, int(now - last)), udp=True)
+                elif fd == asking.fd:
+                    yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), "conn_parse_cmd", waiting, 0)
+                else:
+                    idle = max(0, int(now - last))
+                    yield SocketStatus(fd, address_text(fd, peer=True), address_text(fd), state, waiting, idle)
+            yield None
+        for fd in listening:
+            yield self._listener(fd, now)
+
+    def _listener(self, fd: int, now: float) -> SocketStatus:
+        return SocketStatus(fd, address_text(fd), "", "conn_listening", 0, int(now - self._began))
 
     def stop(self, *, graceful: bool) -> None:
         self._stop(graceful)

@@ -139,11 +139,12 @@ class Writer(logging.Handler):
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self.dropped = 0
-        """Lines that found the queue full."""
+        """Lines that found the queue full, or that the descriptor refused."""
         self._descriptor = descriptor
-        self._lines: deque[bytes] = deque()
+        self._lines: deque[bytes | int] = deque()  # a number: so many were dropped there
         self._waiting = 0
         self._untold = 0
+        self._cut = False  # what was written last ends within a line
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._writing = False
@@ -158,12 +159,13 @@ class Writer(logging.Handler):
     def put(self, line: bytes) -> None:
         with self._changed:
             if self._waiting + len(line) > QUEUE_BYTES:
-                self.dropped += 1
-                self._untold += 1
+                self._lost(1)
                 return
             if self._untold:
-                self._append(self._note())
-            self._append(line)
+                self._lines.append(self._untold)
+                self._untold = 0
+            self._lines.append(line)
+            self._waiting += len(line)
             if self._thread is None:
                 thread = threading.Thread(target=self._run, name="log", daemon=True)
                 with suppress(RuntimeError):  # the system has no thread for us: the next line tries again
@@ -171,15 +173,15 @@ class Writer(logging.Handler):
                     self._thread = thread
             self._changed.notify_all()
 
-    def _append(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._waiting += len(line)
+    def _lost(self, count: int) -> None:
+        self.dropped += count
+        self._untold += count
 
-    def _note(self) -> bytes:
-        text = "%d lines of the log were dropped: stderr was not read"
-        record = logging.LogRecord(log.name, logging.WARNING, "", 0, text, (self._untold,), None)
-        self._untold = 0
-        return self.format(record).encode() + b"\n"
+    def _spelled(self, line: bytes | int) -> bytes:
+        if isinstance(line, bytes):
+            return line
+        text = "%d lines of the log were dropped: stderr was not read, or had no room"
+        return self.format(logging.LogRecord(log.name, logging.WARNING, "", 0, text, (line,), None)).encode() + b"\n"
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
@@ -189,31 +191,51 @@ class Writer(logging.Handler):
                 self._changed.notify_all()
                 while not self._lines:
                     self._changed.wait()
-                batch = bytearray()
-                while self._lines and (not batch or len(batch) + len(self._lines[0]) <= WRITE_BYTES):
-                    batch += self._lines.popleft()
+                batch: list[bytes | int] = []
+                size = 0
+                while self._lines and size < WRITE_BYTES:
+                    batch.append(self._lines.popleft())
+                    size += len(batch[-1]) if isinstance(batch[-1], bytes) else 0
                 self._writing = True
-            self._write(bytes(batch))
-            with self._changed:
-                self._waiting -= len(batch)
+            self._account(batch, size)
 
-    def _write(self, data: bytes) -> None:
-        """All of it, however long that takes; an error loses it, as there is nobody to tell."""
-        view = memoryview(data)
+    def _account(self, batch: list[bytes | int], size: int) -> None:
+        """Writes a batch; what the descriptor refused, a full disk for one, is told with the next line that gets through."""
+        texts = [self._spelled(each) for each in batch]
+        left = self._write(b"".join(texts))
+        with self._changed:
+            self._waiting -= size
+            while left > 0:
+                left -= len(texts.pop())
+                each = batch.pop()
+                if isinstance(each, int):
+                    self._untold += each
+                else:
+                    self._lost(1)
+
+    def _write(self, data: bytes) -> int:
+        """All of it, however long that takes; how many bytes at its end an error has lost."""
+        view = memoryview(b"\n" + data if self._cut else data)
         while view:
             try:
                 view = view[os.write(self._descriptor, view) :]
             except BlockingIOError:  # somebody made the descriptor non-blocking
                 time.sleep(0.05)
             except OSError:
-                return
+                break
+        left = min(len(view), len(data))
+        if len(view) <= len(data):
+            self._cut = left not in (0, len(data)) and data[-left - 1] != ord("\n")
+        return left
 
     def finish(self, seconds: float = LAST_WORDS_SECONDS) -> None:
         """Waits until everything is written, but no longer than that."""
         with self._changed:
             self._changed.wait_for(lambda: self._thread is None or not (self._lines or self._writing), seconds)
             while self._thread is None and self._lines and select.select([], [self._descriptor], [], 0)[1]:
-                self._write(self._lines.popleft()[: select.PIPE_BUF])  # so many bytes a pipe takes without a wait
+                self._write(
+                    self._spelled(self._lines.popleft())[: select.PIPE_BUF]
+                )  # so many bytes a pipe takes without a wait
 
 
 class Log:

@@ -138,6 +138,38 @@ def test_dropped_lines_are_told_with_the_next_that_gets_through() -> None:
     os.close(write)
 
 
+def test_lines_that_a_full_disk_refused_are_told_when_there_is_room(tmp_path: Path) -> None:
+    """The file system's limit of a file's size stands for the disk. What was cut ends where it was cut."""
+    path, code = (
+        tmp_path / "log",
+        """
+import os, resource, signal, sys
+from mcserver.logs import TextFormatter, Writer
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
+writer = Writer(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND))
+writer.setFormatter(TextFormatter())
+for number in range(3):
+    writer.put(b"%d" % number + b"x" * 38 + b"\\n")
+    writer.finish(60)
+for number in range(5):
+    writer.put(b"lost\\n")
+    writer.finish(60)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, -1))
+for text in (b"one\\n", b"two\\n"):
+    writer.put(text)
+    writer.finish(60)
+print(writer.dropped)
+""",
+    )
+    dropped = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True).stdout
+    lines = path.read_text().splitlines()
+    assert [len(line) for line in lines[:3]] == [39, 39, 20]
+    assert "WARNING 6 lines of the log were dropped" in lines[3]
+    assert lines[4:] == ["one", "two"]
+    assert dropped == "6\n"
+
+
 def record(text: str, *args: object) -> logging.LogRecord:
     return logging.LogRecord("mcserver", logging.WARNING, "", 0, text, args, None)
 

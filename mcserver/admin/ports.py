@@ -45,8 +45,8 @@ class Network(Protocol):
     def refresh_certificates(self) -> str:
         """Reads the certificates of TLS again, for new connections. Returns "", or why they stay as they are."""
 
-    def sockets(self, asking: Session) -> Iterator[Socket]:
-        """Listeners and clients, by descriptor; the one that asks is in the middle of a command."""
+    def sockets(self, asking: Session) -> Iterator[Socket | None]:
+        """Listeners and clients, by descriptor; the one that asks is in the middle of a command. None: others have their turn."""
 
     def stop(self, *, graceful: bool) -> None:
         """Ends the server soon, as SIGINT does, or SIGUSR1."""

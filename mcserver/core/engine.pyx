@@ -12,7 +12,7 @@ from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes
 from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
 from libc.errno cimport errno, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset, strlen
 
 from .memory cimport *
@@ -105,6 +105,9 @@ cdef class Engine:
     cdef bint pumping
     cdef bint resumed           # it serves what another process kept
     cdef bint spelling
+    cdef char* spelled          # where the journal's records go on that were taken and not spelled yet
+    cdef char* to_spell         # ... and where they end
+    cdef uint64_t untraced
     cdef bint opened
     cdef object log_callback
     cdef bytes prefix_delimiter

@@ -45,20 +45,19 @@ cdef tuple item_event(Record* r):
     return LOG_NAMES[r.kind], fields
 
 
-cdef spell(Engine self, owner, session):
-    # The journal: to whoever observes, and to the owner's trace.
-    cdef size_t length = 0, at = 0
-    cdef char* records
+cdef bint spell(Engine self, owner, session, bint take, int most) except -1:
+    # The journal's records, so many at most (0: all), to whoever observes and to the owner's trace: those that were taken from it
+    # before, then (take) what is in it now. False: there are more.
     cdef Record* r
     if self.spelling:           # somebody who is told of a record caused more
-        return
+        return 1
     self.spelling = 1
-    engine_lock(&self.s)
-    records = journal_take(&self.s.journal, &length)
-    engine_unlock(&self.s)
-    while at < length:
-        r = <Record*> (records + at)
-        at += r.length
+    if self.spelled == self.to_spell and take:
+        take_journal(self)
+        take = 0
+    while self.spelled < self.to_spell:
+        r = <Record*> self.spelled
+        self.spelled += r.length
         try:
             if r.kind & (J_COMMAND | J_REPLY):
                 text = PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey)
@@ -69,4 +68,24 @@ cdef spell(Engine self, owner, session):
                 self.log_callback(*item_event(r))
         except Exception:
             report("log")
+        most -= 1
+        if most == 0:
+            break
+        if self.spelled == self.to_spell and take:
+            take_journal(self)
+            take = 0
+    if self.untraced and self.spelled == self.to_spell:
+        owner.trace(None, b"-- %d commands and replies are not shown: they came too fast" % self.untraced)
+        self.untraced = 0
     self.spelling = 0
+    return self.spelled == self.to_spell and not take
+
+
+cdef void take_journal(Engine self) noexcept:
+    cdef size_t length = 0
+    engine_lock(&self.s)
+    self.spelled = journal_take(&self.s.journal, &length)
+    self.untraced += self.s.untraced
+    self.s.untraced = 0
+    engine_unlock(&self.s)
+    self.to_spell = self.spelled + length

@@ -458,7 +458,7 @@ cdef pump(Engine self, Session session):
     finally:
         self.pumping = 0
     if self.s.journal.length:
-        spell(self, session.owner, session)
+        spell(self, session.owner, session, 1, 0)
 
 
 cdef Session session_for(Engine engine, owner, Conn* c):

@@ -301,6 +301,7 @@ cdef struct Store:
     int last_found
     int log_fd                  # whose command runs, for logs
     bint trace                  # commands and replies go to the journal
+    uint64_t untraced           # those for which it had no room, since it was spelled last
     log_hook log
     prefix_hook prefix
     uint32_t* size_count        # items by 32 bytes, with track_sizes

@@ -265,6 +265,8 @@ cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
 
 cdef inline void trace(Conn* c, int kind, const char* p, size_t n) noexcept nogil:
     cdef Record* r = journal_add(&c.store.journal, p, n if n < SHOWN_MOST else SHOWN_MOST)
-    if r != NULL:
+    if r == NULL:
+        c.store.untraced += 1
+    else:
         r.kind = kind | (J_BINARY if c.binary else 0)
         r.fd = c.fd

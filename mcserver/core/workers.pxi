@@ -10,11 +10,82 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     ACCEPTS_A_TURN = 64         # connections accepted before the loop's other work gets its turn
     LETTERS_A_TURN = 200
+    LETTERS_NS = 500000         # ... or after so long
+    RECORDS_A_TURN = 50         # of the journal that are spelled: about as long
 
 cdef struct Seen:               # of one connection, for `stats conns`
-    int fd
+    bint there
     uint32_t shown
     uint32_t last
+
+cdef struct SeenAll:            # by descriptor
+    Seen* at
+    int room
+
+
+cdef bint seen_fits(SeenAll* all, int fd) noexcept nogil:
+    # False: out of memory.
+    cdef int room = all.room
+    cdef Seen* at
+    if fd < room:
+        return 1
+    while room <= fd:
+        room = 2 * room if room else 1024
+    at = <Seen*> realloc(all.at, <size_t> room * sizeof(Seen))
+    if at == NULL:
+        return 0
+    memset(at + all.room, 0, <size_t> (room - all.room) * sizeof(Seen))
+    all.at = at
+    all.room = room
+    return 1
+
+
+cdef bint see_all(Worker* w, SeenAll* all) noexcept nogil:
+    # The connections of one worker. False: out of memory.
+    cdef Conn* c
+    cdef bint fits = 1
+    pthread_mutex_lock(&w.list_mutex)
+    c = w.ends.next
+    while c != &w.ends and fits:
+        fits = seen_fits(all, c.fd)
+        if fits and c.fd >= 0:
+            all.at[c.fd].there = 1
+            all.at[c.fd].shown = get32(&c.shown)
+            all.at[c.fd].last = get32(&c.last)
+        c = c.next
+    pthread_mutex_unlock(&w.list_mutex)
+    return fits
+
+
+def _sockets(Workers self, int budget):
+    cdef SeenAll all
+    cdef Worker* w
+    cdef int i, d
+    doors = {}
+    all.at = NULL
+    all.room = 0
+    try:
+        for i in range(self.pool.count):
+            w = self.pool.worker[i]
+            for d in range(w.doors):
+                doors[w.door[d].fd] = get32(&w.door[d].last)
+                if not seen_fits(&all, w.door[d].fd):
+                    raise MemoryError
+            if not see_all(w, &all):
+                raise MemoryError
+            yield []
+        found = []
+        for i in range(all.room):
+            if i in doors:
+                found.append((i, "conn_read", 0, doors[i]))
+            elif all.at[i].there:
+                found.append((i, state_name(all.at[i].shown), all.at[i].shown >> 10, all.at[i].last))
+            if len(found) == budget:
+                yield found
+                found = []
+        yield found
+    finally:
+        free(all.at)
 
 
 @cython.no_gc_clear      # it needs its engine to the end
@@ -201,12 +272,19 @@ cdef class Workers:
         cdef uint64_t rung
         cdef Mail* m
         cdef int n = 0
-        cdef bint taken = self.left == NULL
+        cdef bint taken = 0
+        cdef uint64_t began = boot_clock()
         read_fd(self.pool.outbox.fd, &rung, 8)
-        if taken:
+        if not spell(self.engine, self.owner, None, 0, RECORDS_A_TURN):
+            come_back(&self.pool.outbox)
+            return
+        if self.left == NULL:
+            taken = 1
             self.left = box_take(&self.pool.outbox)
-        spell(self.engine, self.owner, None)     # what was written before these letters
-        while self.left != NULL and n < LETTERS_A_TURN:
+            if not spell(self.engine, self.owner, None, 1, RECORDS_A_TURN):      # what was written before these letters
+                come_back(&self.pool.outbox)
+                return
+        while self.left != NULL and n < LETTERS_A_TURN and boot_clock() - began < LETTERS_NS:
             m = self.left
             self.left = m.next
             n += 1
@@ -250,36 +328,11 @@ cdef class Workers:
 
     # What `stats conns` shows
 
-    def sockets(self):
-        """(descriptor, state, replies that wait, second of the engine's clock at which a command last came) of each connection."""
-        cdef int i, d
-        cdef Worker* w
-        cdef Conn* c
-        cdef Seen* seen
-        cdef size_t n, most, k
-        found = []
-        for i in range(self.pool.count):
-            w = self.pool.worker[i]
-            for d in range(w.doors):
-                found.append((w.door[d].fd, "conn_read", 0, get32(&w.door[d].last)))
-            most = get32(&self.pool.clients) + 16
-            seen = <Seen*> malloc(most * sizeof(Seen))
-            if seen == NULL:
-                raise MemoryError
-            n = 0
-            pthread_mutex_lock(&w.list_mutex)
-            c = w.ends.next
-            while c != &w.ends and n < most:
-                seen[n].fd = c.fd
-                seen[n].shown = get32(&c.shown)
-                seen[n].last = get32(&c.last)
-                n += 1
-                c = c.next
-            pthread_mutex_unlock(&w.list_mutex)
-            for k in range(n):
-                found.append((seen[k].fd, state_name(seen[k].shown), seen[k].shown >> 10, seen[k].last))
-            free(seen)
-        return found
+    def sockets(self, int budget=50):
+        """(descriptor, state, replies that wait, second of the engine's clock at which a command last came) of each connection.
+
+        In lists, each of at most `budget`, by descriptor; empty ones come first, while they are looked for."""
+        return _sockets(self, budget)
 
     # Ending
 

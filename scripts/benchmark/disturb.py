@@ -153,6 +153,7 @@ DISTURBANCES: dict[str, Callable[[int], None]] = {
     ),
     "20 watchers that read, 20 that don't": watching(20, 20),
     "page moves": moving,
+    "a flood of set and flush_all": asking(1, [b"set x 0 0 1\r\na\r\nflush_all\r\n" * 1000 + b"mn\r\n"], b"MN\r\n"),
 }
 FLOODS: dict[str, Callable[[int], None]] = {
     "TLS handshakes": visiting(4, shake_hands),

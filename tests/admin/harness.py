@@ -34,8 +34,9 @@ class PretendedNetwork:
             Socket(9, "tcp:127.0.0.1:40000", "tcp:127.0.0.1:11211", "conn_read", 0, 1),
         ]
 
-    def sockets(self, asking: Session) -> Iterator[Socket]:
-        return iter(self.open)
+    def sockets(self, asking: Session) -> Iterator[Socket | None]:
+        yield from self.open
+        yield None
 
     def stop(self, *, graceful: bool) -> None:
         self.stops.append(graceful)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mcserver.core import Engine
-from tests.core.harness import MIB, Client
+from tests.core.harness import MIB, Client, crawl
 
 HEAD = 2 << 20  # where page 1 lies in the file
 
@@ -140,6 +140,36 @@ def test_flushes_that_were(memory: int) -> None:
     assert answers == b"EN\r\nVA 1\r\na\r\nVA 1\r\nb\r\nVA 1 t30 X W\r\nb\r\n"
     later.flush()
     assert client.send(b"mg a:2 v\r\nmg b:1\r\n") == b"EN\r\nEN\r\n"
+
+
+@pytest.mark.slow
+def test_many_prefix_flushes_and_a_pass_that_was_under_way(memory: int) -> None:
+    """More than one table holds, of both ages; the next passes forget them all."""
+    engine = engine_on(memory)
+    client = Client(engine)
+    client.send(
+        b"".join(
+            b"set p%d:old 0 0 1 noreply\r\nx\r\nset q%d:old 0 0 1 noreply\r\nx\r\n" % (n, n)
+            for n in range(0, 60_000, 10)
+        )
+    )
+    client.send(b"set stays 0 0 1\r\nx\r\n")
+    for n in range(60_000):
+        engine.flush_prefix(b"p%d:" % n)
+    engine.maintain(1)  # a pass has begun
+    for n in range(60_000):
+        engine.flush_prefix(b"q%d:" % n)
+    client.send(b"".join(b"set p%d:new 0 0 1 noreply\r\nx\r\n" % n for n in range(0, 60_000, 10)))
+    client.session.close()
+    later = engine_on(memory)
+    later.resume(engine.keep(), 0)
+    client = Client(later)
+    for _ in range(2):
+        for what, count in ((b"p%d:old", 0), (b"q%d:old", 0), (b"p%d:new", 6000)):
+            names = b" ".join(what % n for n in range(0, 60_000, 10))
+            assert client.send(b"get %s stays\r\n" % names).count(b"VALUE") == count + 1, what
+        for _ in range(2):
+            crawl(later)
 
 
 @pytest.mark.slow

@@ -36,6 +36,19 @@ def test_very_verbose_traces_as_memcached(start: Start) -> None:
     assert re.search(r"^<\d+ server listening \(auto-negotiate\)$", server.log(), re.MULTILINE)
 
 
+@pytest.mark.slow
+def test_what_comes_too_fast_to_be_traced_is_counted(start: Start) -> None:
+    server = start("-vv")
+    client = server.connect()
+    shown: list[str] = []
+    while not shown:  # as fast as it can be
+        client.send(b"get a\r\n" * 2000)
+        for _ in range(2000):
+            assert client.until(b"\r\n") == b"END\r\n"
+        shown = re.findall(r"^-- (\d+) commands and replies are not shown", server.log(), re.MULTILINE)
+    assert int(client.stats()["log_worker_dropped"]) >= int(shown[0]) > 0
+
+
 def test_quiet_says_nothing_of_commands(server: Server, client: Client) -> None:
     before = server.log()
     assert client.command(b"get a", b"END\r\n") == b"END\r\n"
