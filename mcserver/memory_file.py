@@ -135,9 +135,13 @@ class MemoryFile:
         os.pwrite(self.fd, MAGIC + name, 0)
         draft = self.meta.with_name(self.meta.name + ".new")
         draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.writelines(pack(name, record, fleet))
-        draft.replace(self.meta)
+        try:
+            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.writelines(pack(name, record, fleet))
+            draft.replace(self.meta)
+        except OSError:
+            draft.unlink(missing_ok=True)
+            raise
 
 
 def pack(name: bytes, record: bytes, fleet: dict[str, Any] | None) -> list[bytes]:
