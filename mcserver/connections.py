@@ -297,11 +297,11 @@ class Connections:
         self.watchers.remove(session)
         if reason in WRONG_DOORS:
             self._figures.wrong_protocol += 1
-            log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
+            log.warning(WRONG_DOORS[reason], Peer(fd))
             reason = "error"
         elif reason in TLS_TROUBLES:
             why = session.why.decode("ascii", "replace")
-            log.warning(TLS_TROUBLES[reason], address_text(fd, peer=True), why)
+            log.warning(TLS_TROUBLES[reason], Peer(fd), why)
             if self.watchers.connevents:
                 self.watchers.tls_error(fd, why or "handshake timed out")
             reason = "error"
@@ -359,7 +359,7 @@ class Connections:
     def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
         failed = [event for event in events if event[0] == "login_failed"]
         if failed and session is not None:
-            log.warning("%s: a login failed", address_text(session.fd, peer=True))
+            log.warning("%s: a login failed", Peer(session.fd))
             events = [event for event in events if event[0] != "login_failed"]
         if events and self.cluster is not None and self.cluster.events(session, events):
             return True
@@ -486,6 +486,18 @@ def address_text(fd: int, *, peer: bool = False) -> str:
     if family == socket.AF_INET6:
         return f"{kind}6:[{address[0]}]:{address[1]}"
     return f"{kind}:{address[0]}:{address[1]}"
+
+
+class Peer:
+    """A client's address in a message, which is found out only if somebody is told: most are held back in a flood."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __str__(self) -> str:
+        return address_text(self._fd, peer=True)
 
 
 def event_address(fd: int) -> tuple[str, int, str]:
