@@ -306,6 +306,10 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
         b'{"kinds": ["memory"], "secure": ["ssl"], "layout": "00"}\n',
         b'{"kinds": ["memory"], "secure": [[]], "layout": "00"}\n',
         b'{"kinds": ["memory"], "secure": 7, "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": 7, "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": [], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": ["sasl"], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": [[]], "layout": "00"}\n',
     ],
 )
 def test_an_offer_that_makes_no_sense(line: bytes) -> None:
