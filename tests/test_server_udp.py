@@ -137,7 +137,7 @@ def shown(datagrams: list[bytes]) -> list[bytes]:
     "head", [b"\0\1\0\0\0\2\0\0", b"\0\1\0\1\0\2\0\0", b"\0\1\0\0\0\0\0\0", b"\0\1\0\5\0\1\0\0",
      b"\0\1\0\0\0\1\0\7", b"\0\1\0\0\1\1\0\0"]
 )  # fmt: skip
-def test_headers(pair: tuple[Datagrams, Datagrams], head: bytes) -> None:
+def test_odd_headers_are_treated_as_by_memcached(pair: tuple[Datagrams, Datagrams], head: bytes) -> None:
     """A request in several datagrams is dropped; what memcached doesn't look at is not looked at here."""
     ours, theirs = pair
     assert ours.ask(b"get a\r\n", head) == theirs.ask(b"get a\r\n", head)

@@ -141,6 +141,7 @@ def discovery(version: int, listed: list[Member]) -> bytes | Iterator[bytes]:
 
 
 def value(version: int, nodes: Iterable[str]) -> bytes:
+    """The reply to `config get cluster`: a version, and a line of nodes."""
     body = f"{version}\n{' '.join(nodes)}\n".encode()
     return b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
 

@@ -49,7 +49,7 @@ DROPS = 3  # times a connection is ended in vain until the client is taken for s
 UNREACHABLE_AFTER = 2.0  # s without a connection until it is worth a line in the log
 
 
-class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
+class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """Brings kazoo's callbacks to the loop through one queue, in their order; one wake-up for a burst."""
 
     name = "loop_handler"
@@ -104,7 +104,7 @@ class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
         def guarded() -> None:
             try:
                 function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # whatever escapes is to be logged
                 self.failure = error
 
         thread = threading.Thread(target=guarded, name="zookeeper", daemon=True)
@@ -148,6 +148,7 @@ class KazooDriver:
         self.why = ""
         self.granted = 0.0  # s of session timeout that ZooKeeper gave, which may be other than what was asked for
         self._rebuilds = 0
+        self._writes = 0  # of the driver itself: beginnings and ends of sessions, and the chroot's znodes
         self._rebuild_at = loop.time() + 2.0
         self._drops = 0  # connections ended here since the state changed last
         self._down_since = loop.time()
@@ -245,6 +246,7 @@ class KazooDriver:
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
             "client_rebuilds": self._rebuilds,
+            "writes_sessions": self._writes,
             "loop_lag_ms": round(max(self._lag) * 1000, 1),
         }
 
@@ -282,7 +284,7 @@ class KazooDriver:
             if result.exception is not None:
                 raise terms.error(result.exception)
             value = convert(result.value)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # it is raised where the future is awaited
             future.set_exception(error)
         else:
             future.set_result(value)
@@ -370,6 +372,8 @@ class KazooDriver:
             return
         self._drops = 0
         if state == KazooState.CONNECTED:
+            if session != self.session:
+                self._writes += 2 if self.session else 1  # another one has ended
             self.state, self.session, self._server = SessionState.CONNECTED, session, server
             self.connection += 1
             self._told_unreachable, self._serving_unused, self.why = False, 0.0, ""
@@ -397,6 +401,7 @@ class KazooDriver:
         path = ""
         for part in root.split("/")[1:]:
             path += "/" + part
+            self._writes += 1
             self.create(path).add_done_callback(self._root_made)
         self._root = root
 
@@ -499,7 +504,7 @@ def _dispose(client: KazooClient | None) -> None:
     try:
         client.stop()
         client.close()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # it is thrown away, whatever it has to say
         kazoo_log.info("stopping a client: %r", error)
 
 

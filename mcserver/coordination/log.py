@@ -69,6 +69,7 @@ class Log:
                 results = await context.zk.multi(operations)
             except BadVersion:
                 self._meta = None
+                context.budget.wrote("appends", context.now())  # the refused one; the caller counts the last
                 continue
             except NoNode as error:
                 if error.index >= len(first):

@@ -4,19 +4,39 @@ A mark says how far into the queue something is. `add` returns the mark of what 
 everything is out of the queue once the lines it returned are in the log. Marks only rise.
 
 The bound: over `max_keys` lines or `max_bytes`, the queue becomes one flush, or one flush for each of `prefixes` when those
-cover all that waits; over PREFIXES_MAX flushes of prefixes it becomes one flush. A flush in the queue covers all that waits
-and all that comes before it is taken.
+cover all that waits. A flush in the queue covers all that waits and all that comes before it is taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from .entry import FLUSH, line
 from .layout import LATER_MAX
 from .ports import Change
 
-PREFIXES_MAX = 1000
+
+class Covered:
+    """Prefixes whose flush waits; b"" is everything. A key costs a look-up for each length that there is."""
+
+    def __init__(self, prefixes: Iterable[bytes] = ()) -> None:
+        self._prefixes = set(prefixes)
+        self._lengths = Counter(map(len, self._prefixes))
+
+    def __contains__(self, key: bytes) -> bool:
+        return any(key[:length] in self._prefixes for length in self._lengths)
+
+    def add(self, prefix: bytes) -> None:
+        if prefix not in self._prefixes:
+            self._prefixes.add(prefix)
+            self._lengths[len(prefix)] += 1
+
+    def remove(self, prefix: bytes) -> None:
+        if prefix in self._prefixes:
+            self._prefixes.remove(prefix)
+            self._lengths[len(prefix)] -= 1
+            self._lengths += Counter()  # without those of which there is none
 
 
 class Queue:
@@ -31,7 +51,7 @@ class Queue:
         self._added = 0
         self._barrier = 0  # marks below it belong to lines that a flush replaced
         self._outside = False  # a line waits that the prefixes do not cover
-        self._flushed: tuple[bytes, ...] = ()  # prefixes whose flush waits; b"" is everything
+        self._flushed = Covered()
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -40,7 +60,7 @@ class Queue:
         """Its mark, and whether the queue has just overflowed. ValueError for a change that cannot be written."""
         text = line(change)
         later = change.kind == "flush" and change.ttl > 0
-        if text in self._lines or (self._flushed and not later and change.key.startswith(self._flushed)):
+        if text in self._lines or (not later and change.key in self._flushed):
             return self._added, False
         if text == FLUSH:
             self._become([FLUSH], (b"",))
@@ -51,10 +71,7 @@ class Queue:
         if later or not change.key.startswith(self.prefixes):
             self._outside = True
         if change.kind == "prefix":
-            self._flushed = (*self._flushed, change.key)
-        if len(self._flushed) > PREFIXES_MAX:  # each further change is compared with all of them
-            self._become([FLUSH], (b"",))
-            return self._added, True
+            self._flushed.add(change.key)
         if len(self._lines) <= self.max_keys and self.bytes <= self.max_bytes:
             return self._added, False
         self.overflow()
@@ -74,7 +91,7 @@ class Queue:
         self.bytes = sum(len(text) + 1 for text in lines)
         self._added += len(lines)
         self._barrier = self._added
-        self._flushed = covered
+        self._flushed = Covered(covered)
         self._outside = covered == (b"",) or bool(delayed)
 
     def take(self, keys: int, size: int) -> tuple[list[bytes], int]:
@@ -88,17 +105,12 @@ class Queue:
         for text in taken:
             del self._lines[text]
             self.bytes -= len(text) + 1
+            if text == FLUSH or text.startswith(b"P "):
+                self._flushed.remove(text[2:])
         if not self._lines:
             self._outside = False
-        self._flushed = self._flushed if self._holds_flush() else ()
         mark = self._added - len(self._lines)
         return taken, mark if mark >= self._barrier else 0
-
-    def _holds_flush(self) -> bool:
-        """Whether every flush that `_flushed` stands for still waits."""
-        if not self._flushed:
-            return False
-        return all((b"P " + prefix if prefix else FLUSH) in self._lines for prefix in self._flushed)
 
     def put_back(self, lines: Sequence[bytes]) -> None:
         """Returns lines that were taken and not sent to the front. A flush that waits covers them already."""

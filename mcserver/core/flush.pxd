@@ -4,16 +4,17 @@
 # dead are freed when they are met. An item keeps 16 bits of that number; each flush that needs a new epoch renumbers a
 # share of the items, so that all have been met long before the bits come round. Must never walk all items at once.
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .memory cimport *
 from .store cimport *
+from .rules cimport *
 from .items cimport *
 from .mrc cimport mrc_flush
 from .expiry cimport due_advance
 
 cdef enum:
-    SWEEP_EPOCHS = 8192         # new epochs in which all items are met: eight times before the bits come round
+    SWEEP_EPOCHS = 16384        # new epochs in which all items are met, or twice as many while their number grows
+    MUCH = 16                   # chunks; to look at more is not what a command usually does
 
 
 cdef inline void sweep_step(Store* s) noexcept nogil:
@@ -27,6 +28,7 @@ cdef inline void sweep_step(Store* s) noexcept nogil:
     for cls in range(1, a.classes + 1):
         share += <uint64_t> a.cls[cls].pages * a.cls[cls].per_page
     share = (share + a.high) // SWEEP_EPOCHS + 1
+    s.costly = s.costly or share > MUCH
     while share:
         share -= 1
         if s.sweep_page >= a.high:
@@ -60,7 +62,8 @@ cdef inline void flush_now(Store* s) noexcept nogil:
     # Everything stored so far is dead.
     next_epoch(s)
     s.flush_epoch = s.epoch
-    s.rules = 0
+    rules_clear(&s.rules)
+    s.costly = s.costly or s.mrc.asked > TOUCHED_MOST
     mrc_flush(s.mrc)
 
 
@@ -82,38 +85,27 @@ cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
         flush_now(s)
 
 
-cdef inline void forget_covered(Store* s, const char* prefix, size_t n) noexcept nogil:
-    # Drops the rules for keys that a flush of this prefix takes anyway.
-    cdef int i, kept = 0
-    for i in range(s.rules):
-        if s.rule[i].length >= n and memcmp(s.rule[i].prefix, prefix, n) == 0:
-            continue
-        if kept != i:
-            s.rule[kept] = s.rule[i]
-        kept += 1
-    s.rules = kept
-
-
-cdef inline void add_rule(Store* s, const char* prefix, size_t n, bint refresh, uint32_t ttl) noexcept nogil:
-    # A flush or a refresh (mark stale) of the keys that begin with a prefix. When there are too many that were not yet
-    # carried out on every item, everything is flushed: a cache may always forget more.
-    cdef Rule* r
-    if n > 250:
+cdef inline void flush_prefix(Store* s, const char* prefix, size_t n) noexcept nogil:
+    # The keys that begin with it. When there are too many prefixes that were not yet carried out on every item, everything is flushed:
+    # a cache may always forget more.
+    if n > RULE_PREFIX_MOST:
         return
-    if not refresh:
-        forget_covered(s, prefix, n)
-    if s.rules == RULES_MAX:
+    if n == 0:
         flush_now(s)
         return
     next_epoch(s)
-    r = &s.rule[s.rules]
-    r.length = <uint8_t> n
-    r.refresh = refresh
-    r.came = s.sec
-    r.expires = s.sec + ttl if ttl else 0
-    r.epoch = s.epoch
-    memcpy(r.prefix, prefix, n)
-    s.rules += 1
+    refreshes_covered(&s.rules, prefix, n)
+    if not flush_add(&s.rules, &s.rules.young, prefix, n, s.epoch, s.sec):
+        flush_now(s)
+
+
+cdef inline void refresh_prefix(Store* s, const char* prefix, size_t n, uint32_t ttl) noexcept nogil:
+    # Marks the keys that begin with it stale. Too many at once: they are flushed.
+    if n > RULE_PREFIX_MOST:
+        return
+    next_epoch(s)
+    if not refresh_add(&s.rules, prefix, n, s.epoch, s.sec, s.sec + ttl if ttl else 0):
+        flush_prefix(s, prefix, n)
 
 
 cdef inline void clock_set(Store* s, uint64_t boot_ns) noexcept nogil:

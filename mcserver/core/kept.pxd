@@ -9,6 +9,7 @@ from libc.string cimport memcmp, memcpy, memset
 from .memory cimport *
 from .index cimport index_hash, index_insert, Index
 from .store cimport *
+from .rules cimport *
 from .ghosts cimport GHOSTS_LEAST, Ghost
 from .lists cimport *
 from .expiry cimport due_add
@@ -127,6 +128,14 @@ cdef inline void kept_layout(Store* s, KeptHead* k) noexcept nogil:
         k.size[i] = a.cls[i].size
 
 
+cdef inline void kept_rules(Rules* r, Rule* to) noexcept nogil:
+    if r.count == 0:
+        return
+    memcpy(to, r.old.rule, r.old.count * sizeof(Rule))
+    memcpy(to + r.old.count, r.young.rule, r.young.count * sizeof(Rule))
+    memcpy(to + r.old.count + r.young.count, r.refresh, r.refreshes * sizeof(Rule))
+
+
 cdef inline void kept_write(Store* s, KeptHead* k, bint sums) noexcept nogil:
     # The record of a store that nobody uses any more: no connection, no value on its way. k has kept_size() bytes, all zeros.
     cdef Arena* a = &s.arena
@@ -134,7 +143,7 @@ cdef inline void kept_write(Store* s, KeptHead* k, bint sums) noexcept nogil:
     cdef uint32_t p
     cdef int i, seg
     kept_layout(s, k)
-    k.rules = <uint32_t> s.rules
+    k.rules = s.rules.count
     k.pages = a.high
     k.ghosts = s.ghosts.size
     k.summed = sums
@@ -154,7 +163,7 @@ cdef inline void kept_write(Store* s, KeptHead* k, bint sums) noexcept nogil:
     k.flush_at = s.flush_at
     k.flush_again = s.flush_again
     k.epoch_taken = s.epoch_taken
-    memcpy(<char*> k + sizeof(KeptHead), s.rule, k.rules * sizeof(Rule))
+    kept_rules(&s.rules, <Rule*> (<char*> k + sizeof(KeptHead)))
     pages = kept_pages(k)
     for p in range(1, a.high):
         pages[p].cls = a.page[p].cls
@@ -191,13 +200,14 @@ cdef inline const char* kept_check(Store* s, KeptHead* k, size_t length) noexcep
     cdef KeptPage* pages
     cdef Rule* rule
     cdef const char* differs
-    cdef uint32_t p, i
+    cdef uint32_t p, i, refreshes = 0
+    cdef uint64_t refreshed = 0
     if length < sizeof(KeptHead):
         return b"the record is too short"
     differs = kept_fits(s, k)
     if differs != NULL:
         return differs
-    if k.rules > RULES_MAX or k.pages < 1 or k.ghosts < GHOSTS_LEAST or k.ghosts & (k.ghosts - 1) or k.ghosts > <uint64_t> 1 << 40:
+    if k.rules > RULES_MOST or k.pages < 1 or k.ghosts < GHOSTS_LEAST or k.ghosts & (k.ghosts - 1) or k.ghosts > <uint64_t> 1 << 40:
         return b"the record makes no sense"
     if k.pages > a.pages_max + 1:
         return b"-m is too small for it"
@@ -208,8 +218,13 @@ cdef inline const char* kept_check(Store* s, KeptHead* k, size_t length) noexcep
         return b"the record makes no sense"
     rule = <Rule*> (<char*> k + sizeof(KeptHead))
     for i in range(k.rules):
-        if rule[i].length > 250 or rule[i].epoch > k.epoch or i and rule[i].epoch < rule[i - 1].epoch:
+        if rule[i].length > RULE_PREFIX_MOST or rule[i].epoch > k.epoch or rule[i].refresh and rule[i].epoch < refreshed:
             return b"the record's flushes make no sense"
+        if rule[i].refresh:
+            refreshed = rule[i].epoch
+            refreshes += 1
+    if refreshes > REFRESHES_MOST:
+        return b"the record's flushes make no sense"
     pages = kept_pages(k)
     for p in range(k.pages):
         if pages[p].cls > k.classes or pages[p].cls == 0 and pages[p].fresh \
@@ -367,6 +382,20 @@ cdef inline const char* kept_page(Store* s, KeptHead* k, Found* f, uint32_t p) n
     return NULL
 
 
+cdef inline void rules_resume(Store* s, Rule* rule, uint32_t count) noexcept nogil:
+    # The next pass carries all of them out, but for what one table can't hold.
+    cdef uint32_t i
+    for i in range(count):
+        if rule[i].refresh:
+            refresh_add(&s.rules, rule[i].prefix, rule[i].length, rule[i].epoch, rule[i].came, rule[i].expires)
+        elif not flush_resume(s, &s.rules.old, &rule[i]):
+            flush_resume(s, &s.rules.young, &rule[i])
+
+
+cdef inline bint flush_resume(Store* s, Flushes* f, Rule* rule) noexcept nogil:
+    return flush_add(&s.rules, f, rule.prefix, rule.length, rule.epoch, rule.came)
+
+
 cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noexcept nogil:
     # The record was found right: the store, which is empty, becomes what that one was so much later. Its clock first.
     cdef int i, seg
@@ -381,8 +410,7 @@ cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noex
     s.epoch = k.epoch
     s.flush_epoch = k.flush_epoch
     s.epoch_taken = 1
-    s.rules = <int> k.rules
-    memcpy(s.rule, <char*> k + sizeof(KeptHead), k.rules * sizeof(Rule))
+    rules_resume(s, <Rule*> (<char*> k + sizeof(KeptHead)), k.rules)
     if not s.manual:
         s.start_ns = boot_clock()               # it may have been made long before
     s.skew_ns = <int64_t> (k.elapsed_ns + away_ns)

@@ -12,14 +12,14 @@ cdef bytes record_of(Engine self, bint sums):
     if s.mover.page:
         move_give_up(s)
     garbage_free(s, <uint32_t> -1)
-    n = kept_size(<uint64_t> s.rules, s.arena.high, s.ghosts.size)
+    n = kept_size(<uint64_t> s.rules.count, s.arena.high, s.ghosts.size)
     engine_unlock(s)
     record = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> n)
     k = <KeptHead*> PyBytes_AS_STRING(record)
     memset(k, 0, n)
     with nogil:
         engine_lock(s)
-        if n == kept_size(<uint64_t> s.rules, s.arena.high, s.ghosts.size):
+        if n == kept_size(<uint64_t> s.rules.count, s.arena.high, s.ghosts.size):
             kept_write(s, k, sums)
         engine_unlock(s)
     return record

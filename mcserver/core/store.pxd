@@ -5,18 +5,19 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
-from .mrc cimport Mrc
+from .miniatures cimport Mrc
 from .ghosts cimport Ghosts
 from .mail cimport pthread_mutex_t
 from .journal cimport Journal
 from .prefixes cimport Prefixes
+from .rules cimport Rules
 
 cdef extern from "<time.h>" nogil:
     cdef struct timespec:
         long tv_sec
         long tv_nsec
     int clock_gettime(int clock, timespec* out)
-    enum: CLOCK_BOOTTIME, CLOCK_REALTIME
+    enum: CLOCK_BOOTTIME, CLOCK_REALTIME, CLOCK_THREAD_CPUTIME_ID
 
 cdef enum:
     TICKS = 16                  # of the engine's clock in a second
@@ -24,7 +25,6 @@ cdef enum:
     DUE_SECONDS = 4096          # seconds ahead for which it is known how many items expire in each
     CLOCK_START = 2             # the engine's clock starts here, so that second 1 is always past
     RELATIVE_MOST = 2592000     # an exptime above 30 days is a date
-    RULES_MAX = 1024            # more than one entry of a fleet's log can bring (coordination/queue.py)
     HOLD_BUCKETS = 4096
 
 # Kinds of log events, a bit mask (see `watch`).
@@ -119,15 +119,6 @@ cdef struct Counters:
     uint64_t lock_waits         # times that a thread had to wait for the lock, and how long
     uint64_t lock_wait_ns
 
-# A prefix flush or refresh that has not been carried out on every item yet: it applies to items of an older epoch.
-cdef struct Rule:
-    uint8_t length
-    uint8_t refresh
-    uint64_t epoch
-    uint32_t came               # the second of the engine's clock at which it came
-    uint32_t expires            # what a refresh leaves the items to live, on the engine's clock; 0: as they were
-    char prefix[256]
-
 ctypedef void (*log_hook)(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd,
                          int64_t ttl, uint64_t size, int cls) noexcept nogil
 ctypedef void (*prefix_hook)(void* owner, int op, const char* key, size_t nkey) noexcept nogil
@@ -192,9 +183,25 @@ cdef struct Users:
     int count
     User* user
 
+# A thread that waits for the engine's lock.
+cdef struct Waiter:
+    Waiter* next
+    uint64_t since
+    uint32_t turn               # lock.pxd's Turn; atomic
+
 cdef struct Store:
-    pthread_mutex_t mutex       # of all that follows (lock.pxd)
-    uint32_t waiting            # threads that wait for it; atomic
+    # who may touch all that follows (lock.pxd)
+    uint32_t taken              # 1: somebody may; atomic, as the next two
+    uint32_t waiting            # threads that wait for it
+    uint64_t first_since        # when the first of them began to
+    Waiter* first               # in the order in which they came; under `queue`, which is held for a few instructions
+    Waiter* last
+    pthread_mutex_t queue
+    bint measured               # how long it is held, in the holders' CPU time, for tests; all 0 until then
+    uint64_t held_since         # where the holder's clock stood
+    uint64_t held_ns            # by all; atomic
+    uint64_t held_most          # at once
+    uint64_t passed_most        # by others, while one waited
     void* current               # the connection whose command runs
     Arena arena
     Index index
@@ -236,12 +243,12 @@ cdef struct Store:
     uint64_t epoch              # flushes (of all, or of a prefix) seen; items keep the last 16 bits of it
     uint64_t flush_epoch        # items of an older epoch are dead
     bint epoch_taken            # an item may have the present epoch
+    bint costly                 # a command took long: whether others wait is looked at before the next one
     uint32_t sweep_page         # where the renumbering of items goes on
     uint32_t sweep_index
     uint32_t flush_at           # second of the delayed flush's first stage; 0 none
     uint32_t flush_again
-    int rules
-    Rule rule[RULES_MAX]
+    Rules rules
     # coherence
     int gate_policy
     uint64_t fresh_until        # CLOCK_BOOTTIME ns
@@ -303,6 +310,13 @@ cdef struct Store:
 cdef inline uint64_t boot_clock() noexcept nogil:
     cdef timespec t
     clock_gettime(CLOCK_BOOTTIME, &t)
+    return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
+
+
+cdef inline uint64_t work_clock() noexcept nogil:
+    # CPU time of this thread, in ns. A system call: only for measuring.
+    cdef timespec t
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t)
     return <uint64_t> t.tv_sec * 1000000000 + <uint64_t> t.tv_nsec
 
 

@@ -8,6 +8,7 @@ from libc.string cimport memset
 from .memory cimport *
 from .store cimport *
 from .items cimport *
+from .rules cimport *
 
 cdef enum:
     OLDEST = 1 << 30            # ages on the clock of traffic, which wraps, are cut there
@@ -15,7 +16,7 @@ cdef enum:
 cdef struct Walk:
     bint running
     bint asked                  # by `lru_crawler crawl`, or by prefix rules: no pause between slices
-    uint64_t epoch              # rules up to this one are carried out when a pass over everything ends
+    uint64_t epoch              # refreshes up to this one are carried out when a pass over everything ends
     bint everything
     uint32_t page
     uint32_t index
@@ -28,6 +29,8 @@ cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, 
     w.running = 1
     w.asked = asked
     w.everything = classes == <uint64_t> 0xFFFFFFFFFFFFFFFF and most == 0
+    if w.everything:
+        pass_begins(&s.rules)
     w.epoch = s.epoch
     s.epoch_taken = 1           # a rule that comes now is a later one
     w.page = 1
@@ -56,27 +59,17 @@ cdef inline void walk_item(Store* s, Walk* w, uint32_t h, Item* it) noexcept nog
     item_unlink(s, h, hash_of(s, it))
 
 
-cdef inline void forget_rules(Store* s, uint64_t epoch) noexcept nogil:
-    # The rules stand in the order in which they came.
-    cdef int i, done = 0
-    while done < s.rules and s.rule[done].epoch <= epoch:
-        done += 1
-    for i in range(done, s.rules):
-        s.rule[i - done] = s.rule[i]
-    s.rules -= done
-
-
 cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
-    # Looks at `budget` chunks; false when the pass is over.
+    # Looks at `budget` chunks, or fewer when there is more to do for each; false when the pass is over.
     cdef Arena* a = &s.arena
     cdef Page* page
     cdef Item* it
-    cdef uint32_t h
+    cdef uint32_t h, more = rules_cost(&s.rules)
     while budget:
         if w.page >= a.high:
             w.running = 0
             if w.everything:
-                forget_rules(s, w.epoch)
+                pass_ends(&s.rules, w.epoch)
             return 0
         page = &a.page[w.page]
         if page.cls == 0 or w.index >= page.fresh:
@@ -88,6 +81,7 @@ cdef inline bint walk_step(Store* s, Walk* w, uint32_t budget) noexcept nogil:
         it = item_at(a, h)
         if it.state & S_LINKED:
             walk_item(s, w, h, it)
+            budget -= more if more < budget else budget - 1
         w.index += 1
         budget -= 1
     return 1

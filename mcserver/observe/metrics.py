@@ -33,10 +33,12 @@ class Figure(NamedTuple):
 
 
 def gauge(key: str, name: str, meaning: str) -> Figure:
+    """A figure that may fall."""
     return Figure(key, name, meaning)
 
 
 def counter(key: str, name: str, meaning: str, parts: int = 1) -> Figure:
+    """A figure that only rises, until `stats reset`."""
     return Figure(key, name, meaning, True, parts)
 
 
@@ -173,9 +175,9 @@ CLUSTER_COUNTERS = {
 """Of `stats cluster`, besides writes_*; all other numbers there are gauges."""
 
 
-def number(value: object) -> float:
+def number(value: Any) -> float:
     """A figure as a number; yes and no are 1 and 0."""
-    return float(value == "yes") if value in {"yes", "no"} else float(value)  # type: ignore[arg-type]
+    return float(value == "yes") if value in {"yes", "no"} else float(value)
 
 
 class ServerCollector:

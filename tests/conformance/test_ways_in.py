@@ -130,7 +130,7 @@ def test_a_user_of_sasl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_datagrams(tmp_path: Path) -> None:
+def test_memcached_passes_by_datagrams(tmp_path: Path) -> None:
     code, counts, failed = outcome(tmp_path, "--spawn", "memcached -u root -t 1", "--udp", "--only", "classic/")
     assert (code, failed) == (PASSED, [])
     assert counts["passed"] >= 110

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mcserver.coordination.layout import LATER_MAX
 from mcserver.coordination.ports import Change
-from mcserver.coordination.queue import PREFIXES_MAX, Queue
+from mcserver.coordination.queue import Queue
 
 FLUSH = Change("flush")
 
@@ -58,11 +58,17 @@ def test_overflow_by_bytes() -> None:
     assert queue.take(9, 99)[0] == [b"F"]
 
 
-def test_many_prefixes_become_one_flush() -> None:
+def test_many_prefixes_stay_what_they_are() -> None:
+    """Nothing becomes a flush of everything below the queue's own bounds."""
     queue = Queue(100_000, 8 << 20)
-    overflows = [queue.add(Change("prefix", b"%d:" % n))[1] for n in range(PREFIXES_MAX + 1)]
-    assert overflows == [False] * PREFIXES_MAX + [True]
-    assert queue.take(9, 99)[0] == [b"F"]
+    lines = [b"P %d:" % n for n in range(10_000)]
+    assert not any(queue.add(Change("prefix", text[2:]))[1] for text in lines)
+    assert queue.take(3, 1000)[0] == lines[:3]
+    for n in (0, 3, 9_999):
+        queue.add(delete(b"%d:key" % n))
+    assert queue.take(100_000, 8 << 20)[0] == [*lines[3:], b"d 0:key"], (
+        "those that wait cover their keys, a sent one doesn't"
+    )
 
 
 def test_of_many_delayed_flushes_the_last_stay_with_a_flush() -> None:

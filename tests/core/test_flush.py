@@ -2,8 +2,11 @@
 
 import pytest
 
-from mcserver.coordination.queue import PREFIXES_MAX
 from tests.core.harness import Client, crawl, fresh
+
+FLUSHES_MOST = 65536
+REFRESHES_MOST = 1024
+"""As rules.pxd has them."""
 
 
 def keys(client: Client, *names: bytes) -> list[bool]:
@@ -148,15 +151,76 @@ def test_many_prefixes_at_once() -> None:
         assert client.get(b"p%d:k" % i) == b"new"
 
 
-def test_as_many_prefixes_at_once_as_one_entry_of_the_log_has() -> None:
-    """Nothing else is emptied before a pass has carried them out."""
+@pytest.mark.slow
+def test_as_many_prefixes_at_once_as_there_is_room_for() -> None:
+    """Nothing else is emptied before a pass has carried them out; one more, and everything is."""
     client = fresh()
+    client.send(b"".join(b"set p%d:k 0 0 1 noreply\r\nx\r\n" % i for i in range(FLUSHES_MOST)))
     client.set(b"stays", b"x")
-    for i in range(PREFIXES_MAX):
-        client.set(b"p%d:k" % i, b"x")
+    for i in range(FLUSHES_MOST):
         client.engine.flush_prefix(b"p%d:" % i)
     assert client.get(b"stays") == b"x"
-    assert not any(keys(client, *(b"p%d:k" % i for i in range(PREFIXES_MAX))))
+    assert client.send(b"get" + b"".join(b" p%d:k" % i for i in range(FLUSHES_MOST)) + b"\r\n") == b"END\r\n"
+    client.engine.flush_prefix(b"p1:")
+    assert client.get(b"stays") == b"x", "that one is there"
+    client.engine.flush_prefix(b"one more")
+    assert client.get(b"stays") is None
+
+
+@pytest.mark.slow
+def test_more_prefixes_than_epochs_with_passes_in_between() -> None:
+    """No two are the same, with stores in between: what was not flushed stays, what was is gone, what came since stays."""
+    client = fresh()
+    client.send(b"".join(b"set item%d 0 0 1 noreply\r\nx\r\n" % i for i in range(20_000)))
+    for i in range(70_000):
+        client.set(b"p%d:old" % i, b"x")
+        client.engine.flush_prefix(b"p%d:" % i)
+        assert client.get(b"p%d:old" % i) is None
+        if i % 7 == 0:
+            client.set(b"p%d:new" % i, b"x")
+        if i % 100 == 0:
+            client.engine.maintain(200)
+    assert all(keys(client, *(b"item%d" % i for i in range(20_000))))
+    assert all(keys(client, *(b"p%d:new" % i for i in range(0, 70_000, 7))))
+
+
+def test_prefixes_of_prefixes() -> None:
+    """Each length is looked for, however many there are."""
+    client = fresh()
+    names = [b"k" * n for n in range(1, 251)]
+    for name in names:
+        client.set(name, b"x")
+    for flushed in (250, 249, 120, 1):
+        client.engine.flush_prefix(b"k" * flushed)
+        assert keys(client, *names) == [n < flushed for n in range(1, 251)]
+        client.set(b"k" * flushed, b"x")
+        assert client.get(b"k" * flushed) == b"x"
+        client.engine.delete(b"k" * flushed)
+
+
+def test_too_many_refreshes_flush_their_own_prefixes() -> None:
+    client = fresh()
+    for i in range(REFRESHES_MOST + 2):
+        client.set(b"r%d:k" % i, b"x")
+    client.set(b"stays", b"x")
+    for i in range(REFRESHES_MOST + 2):
+        client.engine.refresh_prefix(b"r%d:" % i, 30)
+    assert client.get(b"stays") == b"x"
+    there = keys(client, *(b"r%d:k" % i for i in range(REFRESHES_MOST + 2)))
+    assert there == [True] * REFRESHES_MOST + [False] * 2
+
+
+def test_a_pass_cut_short_leaves_its_flushes_to_the_next() -> None:
+    client = fresh()
+    for i in range(3000):
+        client.set(b"%d:k" % (i % 10), b"x" * 400) if i < 10 else client.set(b"k%d" % i, b"x" * 400)
+    client.engine.flush_prefix(b"1:")
+    client.engine.maintain(1)  # its pass has begun
+    client.engine.flush_prefix(b"2:")
+    client.engine.crawl([63], 1)  # another one takes its place
+    client.engine.flush_prefix(b"3:")
+    crawl(client.engine)
+    assert keys(client, *(b"%d:k" % i for i in range(5))) == [True, False, False, False, True]
 
 
 def test_more_flushes_than_can_be_counted() -> None:
