@@ -139,8 +139,8 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
         parser().error("--jobs must be at least 1")
     if options.max_item and not LEAST_ITEM <= options.max_item <= MOST_ITEM:
         parser().error(f"--max-item must be {LEAST_ITEM} to {MOST_ITEM} bytes")
-    if options.udp and options.tls:
-        parser().error("--udp and --tls exclude each other")
+    if options.udp and (options.tls or options.split):
+        parser().error(f"--udp and --{'tls' if options.tls else 'split'} exclude each other")
     if options.html:
         try:
             html.prepare(options.html)

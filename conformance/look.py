@@ -29,7 +29,6 @@ UNKNOWN = re.compile(  # the questions are well formed: who calls one a client's
     rb"ERROR|-ERR|-[A-Z]+ |CLIENT_ERROR|SERVER_ERROR[^\r\n]*(?:unknown|unsupported|not supported|not implemented)",
     re.IGNORECASE,
 )
-FENCES = {"version": b"version\r\n", "mn": b"mn\r\n"}
 
 
 class UnfitError(Exception):
@@ -82,7 +81,6 @@ class Look:
     missing: dict[str, str] = field(default_factory=dict)  # a feature, and how the server answered
     key_limit: int = 250
     max_item: int = MAX_ITEM
-    unasked: tuple[str, ...] = ()
 
     @property
     def release(self) -> str:
@@ -157,7 +155,7 @@ def look(
         if not again:
             raise UnfitError("it ended while the suite looked at what it knows: it does not survive an unknown command")
         where, answers = _asked_alone(again, probes, key, patience, revive)
-    seen = Look(unasked=() if harmful else tuple(probe.feature for probe in _probes(key) if probe.harmful))
+    seen = Look()
     for probe, answer in zip(probes, answers, strict=True):
         if probe.feature == "version" and (found := re.match(rb"VERSION ([^\r\n]*)", answer)):
             seen.says = _printable(found[1][:60])

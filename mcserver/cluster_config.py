@@ -59,6 +59,7 @@ def read_credentials(path: str) -> str:
 
 
 def is_level(value: str) -> bool:
+    """Whether it is a level of --ack."""
     return value in LEVELS
 
 
@@ -175,8 +176,8 @@ class ClusterConfig(Settings):
         "--zk-acl takes creator, read or open, not '{}'",
         status=EX_USAGE,
     )
-    leave_enabled: bool = setting(True, "refuse `cluster leave`")
-    refresh_enabled: bool = setting(True, "refuse `cluster refresh`")
+    leave_enabled: bool = setting(True, "allow `cluster leave`")
+    refresh_enabled: bool = setting(True, "allow `cluster refresh`")
     tls_ca: str = setting("", "PEM file of the authorities that signed ZooKeeper's certificates; turns on TLS")
     tls_certificate: str = setting("", "PEM file of this server's own certificate for ZooKeeper; turns on TLS")
     tls_key: str = setting("", "PEM file of that certificate's key, when it is not in the same file")

@@ -16,6 +16,8 @@ __all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "List
 MEBIBYTE = 1 << 20
 PAGE = MEBIBYTE
 """A slab page, in bytes; chunks divide it."""
+MEMORY_LEAST, MEMORY_MOST = 2, 262143
+"""MiB that the core takes: an item has a number of 32 bits."""
 
 
 class Secure(Enum):
@@ -211,7 +213,12 @@ class Config(Settings):
     )
 
     # Memory
-    maxbytes: int = setting(64 * MEBIBYTE, "memory for items; from 2 to 262143", engine="memory_limit", live=True)
+    maxbytes: int = setting(
+        64 * MEBIBYTE,
+        f"memory for items; from {MEMORY_LEAST} to {MEMORY_MOST}",
+        engine="memory_limit",
+        live=True,
+    )
     evictions: bool = setting(
         True, "make room by evicting; off: stores are refused when memory is full", engine="evictions"
     )
@@ -386,7 +393,7 @@ class Config(Settings):
     )
     read_buf_mem_limit: int = setting(
         0,
-        "what lines that have no end yet may take together, in bytes; 0 is 64 MiB",
+        "what lines that have no end yet may take together; 0: 64 MiB",
         lambda size: size >= 0,
         "could not parse argument to read_buf_mem_limit",
     )
@@ -493,8 +500,10 @@ class Config(Settings):
 
     def check_sizes(self) -> None:
         """The limits between -m, -I and the sizes of chunks; any -I within its range will do, unlike memcached."""
-        if self.maxbytes < 2 * MEBIBYTE:
-            raise ConfigError("The memory limit must be at least 2 megabytes: raise -m.")
+        if self.maxbytes < MEMORY_LEAST * MEBIBYTE:
+            raise ConfigError(f"The memory limit must be at least {MEMORY_LEAST} megabytes: raise -m.")
+        if self.maxbytes > MEMORY_MOST * MEBIBYTE:
+            raise ConfigError(f"The memory limit can be at most {MEMORY_MOST} megabytes: lower -m.")
         if self.item_size_max < 1024:
             raise ConfigError("Item max size cannot be less than 1024 bytes.")
         if self.item_size_max > self.maxbytes // 2:

@@ -7,7 +7,6 @@ only when a worker writes. Addresses are asked of the kernel when somebody wants
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import socket
 import time
@@ -16,20 +15,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
-from mcserver.admin import Socket as SocketStatus
+from mcserver.admin.figures import Figures
+from mcserver.admin.figures import Socket as SocketStatus
+from mcserver.admin.watchers import Watchers
 from mcserver.core import Engine, Session, TlsRules, Workers
+from mcserver.early_log import early_log, log
 from mcserver.listeners import is_loopback
-from mcserver.logs import lost, trace, trace_lines
 from mcserver.process import StartError, open_descriptors
 from mcserver.tls import load, security
 
 if TYPE_CHECKING:
     import asyncio
 
+    from mcserver.admin.commands import Admin
+    from mcserver.admin.context import Reply
+    from mcserver.admin.ports import Cluster
     from mcserver.config import Config
-
-log = logging.getLogger("mcserver")
 
 REFUSALS_A_TURN = 64
 """Connections refused before the loop's other work gets its turn."""
@@ -242,7 +243,7 @@ class Connections:
 
     def _tell_new(self, fd: int) -> None:
         if self._engine.verbosity > 1:
-            trace(f"<{fd} {NEW_CLIENT[self._config.binding_protocol]}".encode())
+            early_log.load().trace(f"<{fd} {NEW_CLIENT[self._config.binding_protocol]}".encode())
         if self.watchers.connevents:
             self.watchers.connection_event("conn_new", *event_address(fd), fd)
 
@@ -310,7 +311,7 @@ class Connections:
         if self.watchers.connevents:
             self.watchers.connection_event("conn_close", *event_address(fd), fd, reason)
         if self._engine.verbosity > 1:
-            trace(b"<%d connection closed." % fd)
+            early_log.load().trace(b"<%d connection closed." % fd)
         if self.cluster is not None:
             self.cluster.closed(session)
 
@@ -374,8 +375,9 @@ class Connections:
             self.cluster.lock(session, key)
 
     def trace(self, session: Session | None, text: bytes) -> None:
-        for line in trace_lines(text):
-            trace(line)
+        logs = early_log.load()
+        for line in logs.trace_lines(text):
+            logs.trace(line)
 
     # Ending them -----------------------------------------------------------------------------------------------------
 
@@ -435,7 +437,7 @@ class Connections:
 
     @property
     def log_lines_lost(self) -> int:
-        return lost()
+        return int(early_log.load().lost())
 
     @property
     def accepting(self) -> bool:

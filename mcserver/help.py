@@ -55,6 +55,7 @@ def help_page() -> str:
 
 
 def option_lines(option: Option) -> str:
+    """An option's names and value, and beside them what `describe` says."""
     value = (
         f"=<{option.metavar}>" if option.metavar and option.long else f" <{option.metavar}>" if option.metavar else ""
     )
@@ -63,11 +64,13 @@ def option_lines(option: Option) -> str:
 
 
 def suboption_lines(suboption: Suboption) -> str:
+    """The same of a suboption of -o."""
     value = f"=<{suboption.metavar}>" if suboption.metavar else ""
     return two_columns(f"   - {suboption.name}{value}", describe(suboption))
 
 
 def two_columns(left: str, right: str) -> str:
+    """The right one from COLUMN on, folded at WIDTH."""
     lines = textwrap.wrap(right, WIDTH - COLUMN, break_on_hyphens=False)
     if len(left) < COLUMN:
         left = left.ljust(COLUMN) + lines.pop(0)
@@ -80,11 +83,17 @@ def describe(option: Option | Suboption) -> str:
     parts = [option.meaning or (rule.meaning if rule else "")]
     if rule and option.metavar and (shown := show_default(option, default)):
         parts.append(f"(default: {shown})")
-    elif rule and not option.metavar and default is True and not option.meaning:
+    elif is_on(option):
         parts.append("(default)")
     if effect := effect_of(option).value:
         parts.append(f"[{effect}]")
     return " ".join(parts)
+
+
+def is_on(option: Option | Suboption) -> bool:
+    """Whether it is a switch that changes nothing, since what it turns on is on already."""
+    default, _ = KNOWN.get(option.setting, (None, None))
+    return not option.metavar and default is True and not option.meaning
 
 
 def show_default(option: Option | Suboption, default: Any) -> str:

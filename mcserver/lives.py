@@ -5,12 +5,12 @@ Knows when the two rooms that do it are needed (memory_file.py, handover.py), an
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import TYPE_CHECKING, Any
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.core import Engine
+from mcserver.early_log import log
 from mcserver.process import StartError
 from mcserver.rules import EX_USAGE
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from mcserver.handover import Inheritance, Offer
     from mcserver.listeners import Sockets
     from mcserver.memory_file import MemoryFile
-
-log = logging.getLogger("mcserver")
 
 
 def make_engine(

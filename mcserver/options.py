@@ -34,7 +34,7 @@ class Named(dict[str, Any]):
             self[name] = default
         return self[name]
 
-    def update(self, *others: Mapping[str, Any], **values: Any) -> None:  # type: ignore[override]
+    def update(self, *others: Mapping[str, Any], **values: Any) -> None:  # type: ignore[override]  # dict's takes pairs, too
         for other in (*others, values):
             for name, value in other.items():
                 self[name] = value
@@ -101,6 +101,7 @@ SHOWN_MOST = 40
 
 
 def shortened(value: str) -> str:
+    """A value as an error shows it."""
     return value if len(value) <= SHOWN_MOST else f"{value[:SHOWN_MOST]}..."
 
 
@@ -143,6 +144,8 @@ def number(name: str, unit: int = 1) -> Apply:
 
 
 def fraction(name: str) -> Apply:
+    """A setting that is a decimal number."""
+
     def apply(draft: Draft, option: str, value: str) -> None:
         draft.settings[name] = decimal(option, value)
 
@@ -150,6 +153,8 @@ def fraction(name: str) -> Apply:
 
 
 def text(name: str) -> Apply:
+    """A setting that is taken as it stands."""
+
     def apply(draft: Draft, option: str, value: str) -> None:
         draft.settings[name] = value
 
@@ -173,6 +178,7 @@ def nothing(draft: Draft, option: str, value: str) -> None:
 
 
 def verbose(draft: Draft, option: str, value: str) -> None:
+    """Each -v adds one."""
     draft.settings.forget_others("verbosity")
     draft.settings["verbosity"] = draft.settings.get("verbosity", 0) + 1
 
@@ -185,6 +191,7 @@ def listen(draft: Draft, option: str, value: str) -> None:
 
 
 def unix_mask(draft: Draft, option: str, value: str) -> None:
+    """Octal digits. Raises ConfigError."""
     if not re.fullmatch("[0-7]{1,12}", value):
         raise ConfigError(f"{option} takes a mode in octal, such as 700, not '{shortened(value)}'", EX_FAILURE)
     draft.settings["umask"] = int(value, 8)
@@ -199,20 +206,24 @@ def item_size(draft: Draft, option: str, value: str) -> None:
 
 
 def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
+    """The first byte counts; prefixes are collected from now on."""
     draft.settings.update(stat_key_prefix=os.fsencode(value)[:1], detail_enabled=True)
 
 
 def protocol(draft: Draft, option: str, value: str) -> None:
+    """auto, ascii or binary. Raises ConfigError."""
     if value not in ("auto", "ascii", "binary"):
         raise ConfigError(f"Invalid value for binding protocol: {value}\n -- should be one of auto, binary, or ascii")
     draft.settings["binding_protocol"] = "auto-negotiate" if value == "auto" else value
 
 
 def slab_automove(draft: Draft, option: str, value: str) -> None:
+    """0 to 2; without a value 1."""
     draft.settings["slab_automove"] = integer(draft, option, value) if value else 1
 
 
 def slab_sizes(draft: Draft, option: str, value: str) -> None:
+    """Bytes, from the smallest to the largest. Raises ConfigError."""
     if not re.fullmatch("[0-9]{1,10}(-[0-9]{1,10})*", value):
         raise ConfigError(
             f"slab_sizes takes sizes in bytes separated by '-', such as 100-200-400, not '{shortened(value)}'"
@@ -227,6 +238,7 @@ def slab_chunk_max(draft: Draft, option: str, value: str) -> None:
 
 
 def temporary_ttl(draft: Draft, option: str, value: str) -> None:
+    """Seconds; turns the TEMP list on."""
     draft.settings.update(temp_lru=True, temporary_ttl=integer(draft, option, value))
 
 
@@ -238,14 +250,17 @@ def no_modern(draft: Draft, option: str, value: str) -> None:
 
 
 def seconds(draft: Draft, option: str, value: str) -> float:
+    """A decimal number."""
     return decimal(option, value)
 
 
 def plain(draft: Draft, option: str, value: str) -> str:
+    """As it stands."""
     return value
 
 
 def off(draft: Draft, option: str, value: str) -> bool:
+    """A switch that forbids something."""
     return False
 
 
@@ -418,8 +433,15 @@ CLUSTER_OPTIONS = (
     ),
     Option("", "zk-writes", "num", "zk_writes", cluster("zk_writes", integer)),
     Option("", "zk-acl", "who", "zk_acl", cluster("zk_acl")),
-    Option("", "disable-cluster-leave", "", "leave_enabled", cluster("leave_enabled", off)),
-    Option("", "disable-cluster-refresh", "", "refresh_enabled", cluster("refresh_enabled", off)),
+    Option("", "disable-cluster-leave", "", "leave_enabled", cluster("leave_enabled", off), "refuse `cluster leave`"),
+    Option(
+        "",
+        "disable-cluster-refresh",
+        "",
+        "refresh_enabled",
+        cluster("refresh_enabled", off),
+        "refuse `cluster refresh`",
+    ),
     Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca")),
     Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
     Option("", "zk-key", "file", "tls_key", cluster("tls_key")),

@@ -13,7 +13,7 @@ from . import MEMCACHED_VERSION, __version__
 from .cli import ALL_OPTIONS
 from .cluster_config import ClusterConfig
 from .config import Config
-from .help import describe, show_default
+from .help import describe, is_on, show_default
 from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
 from .rules import EX_USAGE, ConfigError, rules
 from .subcommands import SUBCOMMANDS
@@ -84,6 +84,8 @@ def _names(entry: Option | Suboption) -> str:
 
 def _default(entry: Option | Suboption) -> str:
     known = KNOWN.get(entry.setting)
+    if is_on(entry):
+        return "on"
     return show_default(entry, known[0]) if known and entry.metavar else ""
 
 

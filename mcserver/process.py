@@ -230,6 +230,7 @@ def _content(path: Path) -> bytes:
 
 
 def is_alive(pid: int) -> bool:
+    """Whether there is a process of this number, whoever's it is."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

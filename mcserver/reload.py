@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mcserver.admin import Settings
+from mcserver.admin.settings import Settings
 from mcserver.cluster_config import ClusterConfig
 from mcserver.config import Config
 from mcserver.config_file import name_of, toml

@@ -22,10 +22,9 @@ class ConfigError(Exception):
 
 
 class Effect(Enum):
-    """How much of a setting is done. The text stands in `--help` and in the README."""
+    """Whether a setting does anything. The text stands in `--help` and on the page of compatibility."""
 
     REAL = ""
-    APPROXIMATED = "approximated"
     ACCEPTED = "only accepted"
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mcserver import MEMCACHED_VERSION, __version__, files, logs, signals, tls
-from mcserver.admin import Admin, Cluster, Context, Settings
+from mcserver.admin.commands import Admin
+from mcserver.admin.context import Context
+from mcserver.admin.settings import Settings
 from mcserver.connections import Connections, address_text
 from mcserver.listeners import Sockets, own_address, tcp_port
 from mcserver.lives import Memory
@@ -25,6 +27,7 @@ from mcserver.users import read_logins
 if TYPE_CHECKING:
     import socket
 
+    from mcserver.admin.ports import Cluster
     from mcserver.config import Config
     from mcserver.core import Engine
     from mcserver.early import Early

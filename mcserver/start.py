@@ -6,17 +6,17 @@ that is imported here may import them.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from mcserver import logs, signals, tls
+from mcserver import signals, tls
 from mcserver.connections import Connections
 from mcserver.core import forbid_new_privileges
 from mcserver.early import Early
+from mcserver.early_log import early_log, log
 from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
 from mcserver.lives import Memory
 from mcserver.process import (
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
     from mcserver.config import Config
     from mcserver.core import TlsRules
 
-log = logging.getLogger("mcserver")
-
 PYTHON = sys.version.split()[0]
 
 
@@ -56,11 +54,11 @@ def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
 
     reread: gives the configuration anew, for SIGHUP, or raises ConfigError.
     """
-    logs.configure(as_json=config.log_json)
+    early_log.prepare(as_json=config.log_json)
     try:
         return _run(config, reread)
     finally:
-        logs.finish()
+        early_log.load().finish()
 
 
 def _run(config: Config, reread: Callable[[], Config] | None) -> int:
@@ -98,6 +96,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     try:
         if config.cluster is None and config.verbosity < 2:  # a member has to know first what it missed
             early.start()
+        early_log.load()
         loop_factory, loop_name = choose_loop(config.loop)
         from mcserver.server import Server, serve
 
@@ -105,7 +104,7 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         serve(server, loop_factory)
     except StartError as error:
         return failed(error, daemon)
-    except Exception:
+    except Exception:  # noqa: BLE001  # its log tells all of it
         log.exception("internal error: the server ends")
         give_up(daemon)
     finally:
@@ -123,14 +122,14 @@ def failed(error: StartError, daemon: Daemon | None) -> int:
     """Says why there is no start, and tells the process that waits for it. Returns the exit code."""
     log.error("%s", error)
     if daemon is not None:
-        logs.finish()
+        early_log.load().finish()
         daemon.failed(error.code)
     return error.code
 
 
 def give_up(daemon: Daemon | None) -> NoReturn:
     """The end of a server whose loop can't go on: at once, since its threads would keep a process that hears no signal."""
-    logs.finish()
+    early_log.load().finish()
     if daemon is not None:
         daemon.failed(EX_SOFTWARE)
     os._exit(EX_SOFTWARE)
@@ -218,7 +217,8 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
 
 def load_rest(config: Config) -> None:
     """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
-    wanted = ["concurrent.futures.thread", "ipaddress", "json", "pathlib", "mcserver.handover", "mcserver.server"]
+    wanted = ["concurrent.futures.thread", "ipaddress", "json", "mcserver.logs", "pathlib"]
+    wanted += ["mcserver.handover", "mcserver.server"]
     wanted += ["uvloop"] if config.loop == "uvloop" else []
     if config.cluster is not None:
         wanted += ["mcserver.coordination.opening"]

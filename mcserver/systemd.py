@@ -5,7 +5,6 @@ Without its variables in the environment nothing here does anything. See sd_list
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import stat
@@ -13,12 +12,11 @@ import time
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
+from mcserver.early_log import log
 from mcserver.process import StartError
 
 if TYPE_CHECKING:
     import asyncio
-
-log = logging.getLogger("mcserver")
 
 FIRST_DESCRIPTOR = 3
 METRICS = "metrics"

@@ -29,6 +29,7 @@ SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|rai
 def main() -> int:
     complaints = [
         *core_arrows(ROOT),
+        *core_in_docs(ROOT),
         *no_interpreter(ROOT),
         *circles(ROOT),
         *blocking_kazoo(ROOT),
@@ -41,8 +42,7 @@ def main() -> int:
 
 def core_arrows(root: Path) -> Iterator[str]:
     """A compiled module cimports only from the layers below its own, in the order of pyproject.toml."""
-    settings = tomllib.loads((root / "pyproject.toml").read_text())
-    layers = settings["tool"]["mcserver"]["core-layers"]
+    layers = core_layers(root)
     level = {name: height for height, names in enumerate(layers) for name in names.split()}
     for path in sorted((root / "mcserver/core").glob("*.p[xy][dx]")):
         if path.stem not in level:
@@ -53,6 +53,23 @@ def core_arrows(root: Path) -> Iterator[str]:
                 name = match[1] or match[2] or match[3]
                 if name in level and level[name] >= level[path.stem] and name != path.stem:
                     yield f"{path.relative_to(root)}:{number}: {path.stem} is not above {name} (core-layers)"
+
+
+def core_layers(root: Path) -> list[str]:
+    """The layers of the core from the bottom up, each the names of its rooms."""
+    settings = tomllib.loads((root / "pyproject.toml").read_text())
+    layers: list[str] = settings["tool"]["mcserver"]["core-layers"]
+    return layers
+
+
+def core_in_docs(root: Path) -> Iterator[str]:
+    """The architecture page lists the core's layers, one a line, in their order."""
+    page = Path("docs/architecture.md")
+    lines = iter((root / page).read_text().splitlines())
+    for layer in core_layers(root):
+        if not any(line.startswith(f"{layer}  ") for line in lines):
+            yield f"{page}:1: no line of the core's rooms begins with {layer!r}, or not in its place"
+            return
 
 
 def no_interpreter(root: Path) -> Iterator[str]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 MEMCACHED = shutil.which("memcached") or "/usr/bin/memcached"
+RELEASE = tuple(map(int, subprocess.check_output([MEMCACHED, "-V"], text=True).split()[1].split(".")))
+"""1.6.18 unless another stands first in PATH, as with scripts/newest."""
 
 
 @contextmanager

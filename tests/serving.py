@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.threads import threads
@@ -173,7 +173,7 @@ def run_to_end(*args: str, environment: dict[str, str] | None = None) -> subproc
     )
 
 
-def eventually(condition, seconds: float = REPLY_SECONDS) -> None:  # type: ignore[no-untyped-def]
+def eventually(condition: Callable[[], object], seconds: float = REPLY_SECONDS) -> None:
     """Waits until the condition holds; fails when it doesn't in time."""
     deadline = time.monotonic() + seconds
     while not condition():

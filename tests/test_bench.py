@@ -7,21 +7,18 @@ import os
 import re
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from bench_cluster import simulate
+from benchmark.generator import build, load
+from benchmark.programs import BenchError, peer
+from benchmark.report import Cell, Table, interleave
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from bench_cluster import simulate  # noqa: E402
-from benchmark.generator import build, load  # noqa: E402
-from benchmark.programs import BenchError, peer  # noqa: E402
-from benchmark.report import Cell, Table, interleave  # noqa: E402
 
 Answer = Callable[[bytes], bytes]
 

@@ -8,26 +8,23 @@ import math
 import os
 import socket
 import subprocess
-import sys
 import threading
 from array import array
 from pathlib import Path
 
 import pytest
+from benchmark import sizes, stress, traces
+from benchmark.contest import Contest
+from benchmark.curve import memory_for
+from benchmark.generator import load
+from benchmark.hits import Choice, Hits, policies
+from benchmark.models import byte_lru, gdsf
+from benchmark.plot import draw
+from benchmark.programs import BenchError, Program, Server, peer
+from benchmark.replay import Stage
+from benchmark.requests import CACHED, READ, SCANNED, STORED_UNASKED, Requests
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-
-from benchmark import sizes, stress, traces  # noqa: E402
-from benchmark.contest import Contest  # noqa: E402
-from benchmark.curve import memory_for  # noqa: E402
-from benchmark.generator import load  # noqa: E402
-from benchmark.hits import Choice, Hits, policies  # noqa: E402
-from benchmark.models import byte_lru, gdsf  # noqa: E402
-from benchmark.plot import draw  # noqa: E402
-from benchmark.programs import BenchError, Program, Server, peer  # noqa: E402
-from benchmark.replay import Stage  # noqa: E402
-from benchmark.requests import CACHED, READ, SCANNED, STORED_UNASKED, Requests  # noqa: E402
 
 
 def requests(*three: tuple[int, int, int]) -> Requests:

@@ -7,10 +7,15 @@ from collections.abc import Mapping
 import pytest
 
 from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config, ConfigError, Listener, parse_listeners
+from mcserver.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, parse_listeners
+from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
 from mcserver.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
 
 MEBIBYTE = 1 << 20
+
+
+def test_the_limits_of_the_memory_are_the_cores() -> None:
+    assert (MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST) == (MEMORY_LEAST * MEBIBYTE, MEMORY_MOST * MEBIBYTE)
 
 
 def test_the_defaults_are_memcacheds() -> None:
@@ -68,8 +73,9 @@ def test_every_setting_is_described_and_its_default_is_valid(kind: type) -> None
         ({"udpport": 65536}, 64, "Invalid port number 65536"),
         ({"item_size_max": 1023}, 64, "cannot be less than 1024 bytes"),
         ({"item_size_max": 32 * MEBIBYTE + 1}, 64, "higher than 1/2 of memory max"),
-        ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 40}, 64, "higher than a gigabyte"),
-        ({"maxbytes": 1 * MEBIBYTE}, 64, "must be at least 2 megabytes"),
+        ({"item_size_max": (1 << 30) + 1, "maxbytes": 1 << 32}, 64, "higher than a gigabyte"),
+        ({"maxbytes": 1 * MEBIBYTE}, 64, "must be at least 2 megabytes: raise -m"),
+        ({"maxbytes": 262144 * MEBIBYTE}, 64, "can be at most 262143 megabytes: lower -m"),
         ({"slab_chunk_max": 300 << 10}, 64, "must divide evenly into 1048576"),
         ({"slab_chunk_max": 0}, 1, "slab_chunk_max"),
         ({"slab_sizes": (40,)}, 64, "slab size 40 is out of valid range"),
@@ -90,7 +96,7 @@ def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
     settings: Mapping[str, object], status: int, text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
-        Config(**settings)  # type: ignore[arg-type]
+        Config(**settings)
     assert caught.value.status == status
     assert text in str(caught.value)
 
@@ -112,7 +118,7 @@ def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
     ],
 )
 def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> None:
-    config = Config(**settings)  # type: ignore[arg-type]
+    config = Config(**settings)
     assert {name: getattr(config, name) for name in settings} == settings
 
 
@@ -134,7 +140,9 @@ def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> No
         ("a,,b", [("a", None, ""), ("b", None, "")]),
     ],
 )
-def test_listen_addresses(inter: str, listeners: list[tuple[str | None, int | None, str]]) -> None:
+def test_addresses_of_l_are_read_with_port_and_prefix(
+    inter: str, listeners: list[tuple[str | None, int | None, str]]
+) -> None:
     assert parse_listeners(inter) == tuple(Listener(*each) for each in listeners)
 
 
@@ -202,7 +210,7 @@ def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:
 )
 def test_bad_settings_of_the_fleet_are_refused(settings: dict[str, object], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        ClusterConfig(**({"zookeeper": "zk1:2181"} | settings))  # type: ignore[arg-type]
+        ClusterConfig(**({"zookeeper": "zk1:2181"} | settings))
     assert caught.value.status == EX_USAGE
     assert text in str(caught.value)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -92,12 +93,13 @@ TYPED = (
 )
 
 
-def test_the_readmes_telnet_session_is_what_comes(memcached: Server) -> None:
+def test_the_readmes_telnet_session_is_what_comes(memcached_factory: Callable[..., Server]) -> None:
     session = (ROOT / "README.md").read_text().partition("$ telnet 127.0.0.1 11211\n")[2].partition("quit\n")[0]
     shown = [re.split(r" {2,}", line)[0] for line in session.splitlines()]  # notes stand at the right
     came: list[str] = []
+    fresh = memcached_factory()  # its cas uniques begin with 1
     for typed in TYPED:
-        answer = memcached.ask(f"{typed}\n".replace("\n", "\r\n").encode()).decode()
+        answer = fresh.ask(f"{typed}\n".replace("\n", "\r\n").encode()).decode()
         came += [*typed.split("\n"), *(line.strip() for line in answer.splitlines())]
     times = re.compile(r"(la|exp)=\d+")
     assert [times.sub(r"\1=", line) for line in came] == [times.sub(r"\1=", line) for line in shown]

@@ -55,6 +55,23 @@ def test_arrows_downwards_and_sideways_are_found(rules: ModuleType, project: Pat
     assert complaint.startswith("mcserver/core/low.pxd:2: low is not above ")
 
 
+@pytest.mark.parametrize(
+    ("page", "missing"),
+    [
+        ("low other   a\nhigh        b\n", None),
+        ("high        b\nlow other   a\n", "high"),
+        ("low         a\nhigh        b\n", "low other"),
+    ],
+)
+def test_the_architecture_page_lists_the_layers(
+    rules: ModuleType, project: Path, page: str, missing: str | None
+) -> None:
+    (project / "docs").mkdir()
+    (project / "docs/architecture.md").write_text(page)
+    complaints = list(rules.core_in_docs(project))
+    assert [missing in each for each in complaints] == [True] * (missing is not None)
+
+
 def test_a_module_without_a_layer_is_found(rules: ModuleType, project: Path) -> None:
     (project / "mcserver/core/new.pyx").write_text("")
     assert list(rules.core_arrows(project)) == ["mcserver/core/new.pyx:1: not in pyproject.toml's core-layers"]

@@ -181,7 +181,7 @@ def test_a_message_is_one_line_whatever_is_in_it() -> None:
     assert line.endswith("\xfe\xff\\u2028")
 
 
-def test_repetitions() -> None:
+def test_a_repeated_message_is_held_back_and_counted() -> None:
     now = 100.0
     repeats = Repeats(lambda: now)
     assert all(repeats.filter(record("start %d", each)) for each in range(3)), "a start says everything"

@@ -9,6 +9,7 @@ import pytest
 
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
+from mcserver.help import is_on
 from mcserver.options import SUBOPTIONS
 from mcserver.subcommands import SUBCOMMANDS
 
@@ -25,6 +26,14 @@ KEPT = {
 @pytest.mark.parametrize(("name", "path"), KEPT.items())
 def test_what_is_kept_is_what_the_tables_say(name: str, path: str) -> None:
     assert (ROOT / path).read_text() == pages.PAGES[name](), "run scripts/pages"
+
+
+def test_only_what_turns_on_what_is_on_is_called_the_default() -> None:
+    """-c and its like show a value; a switch that is called the default changes nothing."""
+    found = {each.name for each in SUBOPTIONS if is_on(each)} | {each.long for each in ALL_OPTIONS if is_on(each)}
+    assert found == {"maxconns_fast", "lru_crawler", "lru_maintainer", "slab_reassign"}
+    for name in found:
+        assert cli.parse(["-u", "root", "-o", name], {}) == cli.parse(["-u", "root"], {}), name
 
 
 def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:

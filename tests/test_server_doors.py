@@ -8,6 +8,7 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -50,7 +51,7 @@ def test_redis_is_answered_with_an_error_of_its_own(server: Server) -> None:
 
 
 @pytest.mark.parametrize("options", [("-B", "ascii"), ("-Y", "USERS")])
-def test_binary_where_it_is_switched_off(start: Start, tmp_path, options: tuple[str, str]) -> None:  # type: ignore[no-untyped-def]
+def test_binary_where_it_is_switched_off(start: Start, tmp_path: Path, options: tuple[str, str]) -> None:
     users = tmp_path / "users"
     users.write_text("alice:secret\n")
     server = start(*(option.replace("USERS", str(users)) for option in options))
@@ -112,7 +113,7 @@ def test_what_only_begins_like_that_is_text(client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_the_binary_protocol_on_a_unix_socket(start: Start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_the_binary_protocol_on_a_unix_socket(start: Start, tmp_path: Path) -> None:
     client = start("-s", str(tmp_path / "socket")).connect()
     client.send(
         request(b.SET, b"a", b.STORE.pack(7, 0), b"hello") + request(b.GETK, b"a") + request(b.STAT) + request(b.QUIT)

@@ -63,7 +63,7 @@ def with_the_key(server: Server, address: tuple[str, int]) -> Client:
 
 
 @pytest.mark.slow
-def test_datagrams(start: Start, stack: ExitStack) -> None:
+def test_a_get_passes_waiting_datagrams(start: Start, stack: ExitStack) -> None:
     server = start("-U", "-1", "-t", "1")
     port = next(int(line.split()[-1]) for line in server.port_file.read_text().splitlines() if line.startswith("UDP"))
     client = with_the_key(server, ("127.0.0.1", server.port))
@@ -76,7 +76,7 @@ def test_datagrams(start: Start, stack: ExitStack) -> None:
 
 
 @pytest.mark.slow
-def test_handshakes(start: Start, stack: ExitStack, tmp_path: Path) -> None:
+def test_a_get_passes_waiting_handshakes(start: Start, stack: ExitStack, tmp_path: Path) -> None:
     trustme.CA().issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both"))
     server = start("-Z", "-o", f"ssl_chain_cert={tmp_path}/both", "-l", "127.0.0.1,notls:127.0.0.1", "-t", "1")
     tls, plain = (int(line.split()[-1]) for line in server.port_file.read_text().splitlines())

@@ -96,7 +96,7 @@ def test_idle_timeout(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_idle_timeout_spares_unix_sockets(start: Start, tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_idle_timeout_spares_unix_sockets(start: Start, tmp_path: Path) -> None:
     client = start("-s", str(tmp_path / "socket"), "-o", "idle_timeout=1").connect()
     time.sleep(2.5)
     assert client.command(b"mn") == b"MN\r\n"

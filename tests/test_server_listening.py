@@ -55,7 +55,7 @@ def test_first_stats_has_written_nothing(client: Client) -> None:
     assert client.stats()["bytes_written"] != "0"
 
 
-def test_several_addresses(start: Start) -> None:
+def test_it_listens_at_each_address_of_l(start: Start) -> None:
     server = start("-l", "127.0.0.1,127.0.0.2", "-l", "127.0.0.3")
     listening = re.findall(r"tcp:(127\.0\.0\.\d):(\d+)", server.log())
     assert [host for host, _ in listening] == ["127.0.0.1", "127.0.0.2", "127.0.0.3"]
@@ -67,7 +67,7 @@ def test_several_addresses(start: Start) -> None:
 
 
 @pytest.mark.parametrize("inter", ["::1", "[::1]"])
-def test_ipv6(start: Start, inter: str) -> None:
+def test_it_listens_at_an_ipv6_address(start: Start, inter: str) -> None:
     server = start("-l", inter)
     assert server.port_file.read_text() == f"TCP INET6: {server.port}\n"
     assert f"tcp6:[::1]:{server.port};" in server.log()
@@ -76,7 +76,7 @@ def test_ipv6(start: Start, inter: str) -> None:
     assert f"tcp6:[::1]:{server.port}" in client.stats("conns").values()
 
 
-def test_every_interface(start: Start) -> None:
+def test_a_star_is_every_interface(start: Start) -> None:
     server = start("-l", "*")
     assert f"tcp:0.0.0.0:{server.port}" in server.log()
     assert server.connect().command(b"version") == b"VERSION 1.6.45\r\n"
@@ -125,7 +125,7 @@ def test_port_file_that_can_not_be_written() -> None:
     assert "/nonexistent/ports" in ended.stderr
 
 
-def test_unknown_user() -> None:
+def test_an_unknown_user_ends_the_start_of_root_alone() -> None:
     ended = run_to_end("-u", "no_such_user", "-l", "127.0.0.1", "-p", "-1")
     assert ended.returncode == (67 if os.getuid() == 0 else 0)
     assert "no_such_user" in ended.stderr
@@ -138,7 +138,7 @@ def test_memory_that_can_not_be(start: Start) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_unix_socket(start: Start, tmp_path: Path) -> None:
+def test_a_unix_socket_has_its_mode_and_is_never_idle(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "mcserver.sock"
     server = start("-s", str(path), "-a", "0755", "-o", "idle_timeout=1")
     assert stat.S_IMODE(path.stat().st_mode) == 0o755
@@ -283,18 +283,19 @@ def test_runs_as_the_given_user(start: Start) -> None:
 
 
 @pytest.mark.slow
-def test_stats_conns(server: Server) -> None:
+def test_stats_conns_shows_addresses_states_and_idle_times(server: Server) -> None:
     client, other = server.connect(), server.connect()
     assert other.command(b"mn") == b"MN\r\n"
     own = f"tcp:127.0.0.1:{client.socket.getsockname()[1]}"
+    before = int(client.stats()["uptime"])
     stats = client.stats("conns")
     fds = sorted({int(key.split(":")[0]) for key in stats})
     assert len(fds) == 3
     listener = fds[0]
     assert stats[f"{listener}:addr"] == f"tcp:127.0.0.1:{server.port}"
     assert stats[f"{listener}:state"] == "conn_listening"
-    uptime = int(client.stats()["uptime"])
-    assert uptime - 3 <= int(stats[f"{listener}:secs_since_last_cmd"]) <= uptime - 2, "since it began, at second 2"
+    after = int(client.stats()["uptime"])
+    assert before - 3 <= int(stats[f"{listener}:secs_since_last_cmd"]) <= after - 2, "since it began, at second 2"
     assert f"{listener}:listen_addr" not in stats
     mine = next(fd for fd in fds if stats[f"{fd}:addr"] == own)
     assert stats[f"{mine}:listen_addr"] == f"tcp:127.0.0.1:{server.port}"
@@ -309,7 +310,7 @@ def test_stats_conns(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_connection_events(server: Server) -> None:
+def test_watchers_hear_of_connections(server: Server) -> None:
     watcher = server.connect()
     assert watcher.command(b"watch connevents") == b"OK\r\n"
     client = server.connect()

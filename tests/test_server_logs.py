@@ -66,7 +66,7 @@ def test_verbosity_works_while_running(server: Server, client: Client) -> None:
 
 
 @pytest.mark.slow
-def test_json(start: Start) -> None:
+def test_json_lines_have_time_level_logger_and_message(start: Start) -> None:
     server = start("--log-json", "-vv")
     talk(server)
     entries = [json.loads(line) for line in server.log().splitlines()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -65,12 +66,17 @@ def test_a_subcommand_has_pythons_own_signals(ignored: bool) -> None:
     assert (done.returncode, done.stdout) == (0, b"%s\nset()\n" % str(not ignored).encode()), done.stderr
 
 
+def is_answered(client: Client) -> None:
+    """Waits until the first byte of a reply has come, and leaves it there."""
+    assert client.socket.recv(1, socket.MSG_PEEK)
+
+
 @pytest.mark.slow
 def test_ends_although_a_client_never_reads(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 500000\r\n" + b"x" * 500000) == b"STORED\r\n"
     client.send(b"get a\r\n" * 1000)
-    time.sleep(0.2)
+    is_answered(client)
     server.signal(signal.SIGTERM)
     assert server.end() == 0
 
@@ -81,9 +87,9 @@ def test_replies_drain_at_the_end(server: Server) -> None:
     size = 900_000
     assert client.command(b"set a 0 0 %d\r\n" % size + b"x" * size) == b"STORED\r\n"
     client.send(b"get a\r\n" * 8)
-    time.sleep(0.2)
+    is_answered(client)
     server.signal(signal.SIGTERM)
-    time.sleep(0.2)
+    eventually(lambda: "SIGTERM" in server.log())
     data = client.to_end()
     first = b"VALUE a 0 %d\r\n" % size
     assert data.startswith(first)
@@ -96,7 +102,7 @@ def test_no_new_connection_at_the_end(server: Server) -> None:
     client = server.connect()
     assert client.command(b"set a 0 0 900000\r\n" + b"x" * 900000) == b"STORED\r\n"
     client.send(b"get a\r\n" * 20)
-    time.sleep(0.2)
+    is_answered(client)
     server.signal(signal.SIGTERM)
     eventually(lambda: "SIGTERM" in server.log())
     with pytest.raises(ConnectionError):
@@ -121,7 +127,7 @@ def test_hup_is_survived(server: Server, client: Client) -> None:
 
 
 @pytest.mark.parametrize(("line", "graceful"), [(b"shutdown", False), (b"shutdown graceful", True)])
-def test_shutdown_command(start: Start, line: bytes, graceful: bool) -> None:
+def test_shutdown_closes_all_and_ends(start: Start, line: bytes, graceful: bool) -> None:
     server = start("-A")
     client, other = server.connect(), server.connect()
     assert other.command(b"mn") == b"MN\r\n"
@@ -132,7 +138,7 @@ def test_shutdown_command(start: Start, line: bytes, graceful: bool) -> None:
     assert ("Gracefully stopping" in server.log()) is graceful
 
 
-def test_pid_file(start: Start, tmp_path: Path) -> None:
+def test_the_pid_file_stays_unless_it_is_a_daemons(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "pid"
     server = start("-P", str(path))
     assert path.read_text() == f"{server.pid}\n"
@@ -189,7 +195,7 @@ def test_no_new_privileges(server: Server) -> None:
 
 
 @pytest.mark.slow
-def test_daemon(tmp_path: Path) -> None:
+def test_a_daemon_serves_and_takes_its_pid_file_away(tmp_path: Path) -> None:
     pid_file, ports = tmp_path / "pid", tmp_path / "ports"
     started = subprocess.run(
         [

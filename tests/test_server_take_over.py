@@ -135,7 +135,7 @@ def test_another_memory_file_starts_empty_and_lets_the_old_memory_go(
 
 
 @pytest.mark.slow
-def test_with_udp(start: Start, tmp_path: Path) -> None:
+def test_datagrams_are_answered_by_the_new_process(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-U", "-1", "-t", "2")
     port = next(int(line.split()[-1]) for line in old.port_file.read_text().splitlines() if line.startswith("UDP"))
@@ -243,7 +243,7 @@ def test_what_was_counted_by_prefix_begins_anew(start: Start, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_with_metrics(start: Start, tmp_path: Path) -> None:
+def test_the_port_of_metrics_is_handed_over(start: Start, tmp_path: Path) -> None:
     path = str(tmp_path / "door")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
@@ -371,7 +371,7 @@ def test_a_server_that_does_not_end_keeps_its_memory(monkeypatch: pytest.MonkeyP
     assert ours.fileno() == -1
 
 
-def test_an_offer() -> None:
+def test_an_offer_brings_sockets_memory_and_layout() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     memory = os.memfd_create("test")
     with ours, theirs, socket.create_server(("127.0.0.1", 0)) as one, socket.socket(type=socket.SOCK_DGRAM) as other:

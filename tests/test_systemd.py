@@ -144,8 +144,8 @@ def test_a_socket_that_cannot_be_served_stops_the_start(
         found = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     else:
         found = socket.socket()
-    descriptor = os.dup(found.fileno())  # type: ignore[attr-defined]
-    found.close()  # type: ignore[attr-defined]
+    descriptor = os.dup(found.fileno())
+    found.close()
     monkeypatch.setattr("mcserver.systemd.FIRST_DESCRIPTOR", descriptor)
     with pytest.raises(StartError, match="can't be served") as caught:
         inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
@@ -186,8 +186,8 @@ def test_the_watchdog_hears_it_twice_in_its_time(supervisor: Supervisor) -> None
 def test_a_watchdog_of_another_process_is_not_fed(tmp_path: Path) -> None:
     told: list[str] = []
     manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"})
-    manager._tell = told.append  # type: ignore[method-assign]
-    manager.ready(None, "x")  # type: ignore[arg-type]
+    manager._tell = told.append
+    manager.ready(None, "x")
     assert [text.split("\n")[0] for text in told] == ["READY=1"]
 
 

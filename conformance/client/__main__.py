@@ -10,11 +10,14 @@ import argparse
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,66 +25,121 @@ from .. import __version__
 from ..formats import unwritable
 from . import drivers
 from .cases import CASES, PATIENCE, ClientCase, judge
-from .misbehaving import Server
+from .doors import Doors
+from .misbehaving import Server, plain
 
 GOOD, FAULTY, USAGE = 0, 1, 2
 NODE = {"npm memcached": "memcached", "memjs": "memjs"}
 PROTOCOL = {"meta-memcache": "meta", "memjs": "binary"}  # the others speak text
+PROTOCOLS = ("text", "meta", "binary")
 
 
-def known(modules: Path | None) -> list[str]:
+@dataclass(frozen=True)
+class Client:
+    """A client under test. words: what starts its process; port, operations and maybe an authority's file follow."""
+
+    name: str
+    words: tuple[str, ...]
+    protocol: str
+    tls: bool  # whether it can
+
+    def asked(self, case: ClientCase, *, tls: bool) -> bool:
+        """Whether the case has something to ask of it."""
+        return self.protocol in case.only and (tls or not case.door)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all clients of a run have in common. doors: with TLS alone; authority: the file that goes with them, or ""."""
+
+    modules: Path | None
+    doors: Doors | None
+    authority: str
+
+
+def known(modules: Path | None) -> dict[str, Client]:
     """The clients that are installed: Python's, and node's below `modules`."""
-    node = [name for name, package in NODE.items() if modules and (modules / package).is_dir() and shutil.which("node")]
-    return [*drivers.installed(), *node]
-
-
-def command(name: str, port: int, case: ClientCase) -> list[str]:
-    """What starts a client's process."""
-    words = [str(port), json.dumps(case.operations)]
-    if name in NODE:
-        return ["node", str(Path(__file__).with_name("driver.js")), NODE[name], *words]
-    return [
-        sys.executable,
-        "-m",
-        f"{__package__}.drivers",
-        name,
-        *words,
+    python = [
+        Client(
+            name,
+            (sys.executable, "-m", f"{__package__}.drivers", name),
+            PROTOCOL.get(name, "text"),
+            name not in drivers.WITHOUT_TLS,
+        )
+        for name in drivers.installed()
     ]
+    driver = str(Path(__file__).with_name("driver.js"))
+    node = [
+        Client(name, ("node", driver, package), PROTOCOL.get(name, "text"), tls=False)
+        for name, package in NODE.items()
+        if modules and (modules / package).is_dir() and shutil.which("node")
+    ]
+    return {client.name: client for client in (*python, *node)}
 
 
-def play(name: str, case: ClientCase, modules: Path | None) -> list[str]:
+def play(client: Client, case: ClientCase, around: Surroundings) -> list[str]:
     """The faults of one client in one case."""
     seconds = (PATIENCE + 1) * len(case.operations) + 5
-    environment = {**os.environ, "NODE_PATH": str(modules or "")}
+    environment = {**os.environ, "NODE_PATH": str(around.modules or "")}
 
-    server = Server(case.script, case.values)
+    door = around.doors.by_name[case.door or "right"] if around.doors else plain
+    server = Server(case.script, case.values, door)
     with server.running() as port:
-        process = subprocess.Popen(
-            command(name, port, case),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+        words = [*client.words, str(port), json.dumps(case.operations)]
+        try:
+            process = subprocess.Popen(
+                [*words, *filter(None, [around.authority])],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                env=environment,
+            )
+        except OSError as error:
+            return [f"cannot start {client.words[0]}: {error.strerror}"]
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             out, err = process.communicate()
-    told: list[dict[str, Any]] = []
-    for line in out.splitlines():
-        with contextlib.suppress(ValueError):
-            told.append(json.loads(line))
-    faults = judge(case, told, server.asked)
-    if faults and len(told) < len(case.operations) and err.strip():
+    faults = judge(case, answers(out), server.asked)
+    if faults and len(answers(out)) < len(case.operations) and err.strip():
         faults[-1] += f" ({err.strip().splitlines()[-1][:120]})"
     return faults
 
 
-def report(name: str, case: ClientCase, faults: Sequence[str]) -> list[str]:
+def answers(out: str) -> list[dict[str, Any]]:
+    """What a client's process told; its other lines are its own business."""
+    told = []
+    for line in out.splitlines():
+        with contextlib.suppress(ValueError):
+            answer = json.loads(line)
+            if isinstance(answer, dict):
+                told.append(answer)
+    return told
+
+
+def report(client: Client, case: ClientCase, faults: Sequence[str], repeat: str) -> list[str]:
     """A case that a client did not do well in."""
-    lines = [f"FAULT  {name}: {case.id}", f"  {case.sentence}", f"  a good client: {case.good}"]
-    return [*lines, *(f"  {fault}" for fault in faults), f"  repeat: mcconform client '{name}' --only {case.id}", ""]
+    lines = [f"FAULT  {client.name}: {case.id}", f"  {case.sentence}", f"  a good client: {case.good}"]
+    return [*lines, *(f"  {fault}" for fault in faults), f"  repeat: {repeat} --only {case.id}", ""]
+
+
+def parser() -> argparse.ArgumentParser:
+    options = argparse.ArgumentParser(prog="mcconform client", description=__doc__)
+    options.add_argument("clients", nargs="*", metavar="NAME", help="default: all that are installed")
+    options.add_argument("--only", action="append", default=[], metavar="CASE")
+    options.add_argument("--tls", action="store_true", help="the server speaks TLS alone, with an authority of its own")
+    options.add_argument(
+        "--driver", metavar="COMMAND", default="", help="a client of your own: COMMAND PORT OPERATIONS [CA], which "
+        "answers as docs/conformance.md says"
+    )  # fmt: skip
+    options.add_argument("--protocol", choices=PROTOCOLS, help="what the client of --driver speaks (text)")
+    options.add_argument("--node-modules", type=Path, metavar="DIR", help="where npm's packages are")
+    options.add_argument("--list", action="store_true", help="list the cases and the clients, and end")
+    options.add_argument("--json", type=Path, metavar="FILE")
+    options.add_argument("--jobs", type=int, default=4, metavar="N")
+    return options
 
 
 def _wrong(given: argparse.Namespace) -> str:
@@ -92,65 +150,100 @@ def _wrong(given: argparse.Namespace) -> str:
         return f"--node-modules: {given.node_modules} is no directory"
     if unknown := sorted(set(given.only) - {case.id for case in CASES}):
         return f"no such case: {', '.join(unknown)}; --list shows them all"
+    if given.only and not given.tls and all(case.door for case in CASES if case.id in given.only):
+        return f"{', '.join(given.only)}: with --tls alone"
+    if given.driver and given.clients:
+        return "give names of clients or --driver"
+    if given.protocol and not given.driver:
+        return "--protocol is for --driver"
     return unwritable(given.json) if given.json else ""
+
+
+def _chosen(given: argparse.Namespace) -> list[Client]:
+    """The clients to be asked; ValueError says why there is none."""
+    if given.driver:
+        try:
+            words = shlex.split(given.driver)
+        except ValueError as error:
+            raise ValueError(f"--driver: {str(error).lower()}") from None
+        if not words or not shutil.which(words[0]):
+            raise ValueError(f"--driver: cannot start {words[0] if words else 'a command without words'}")
+        return [Client(given.driver, tuple(words), given.protocol or "text", tls=True)]
+    there = known(given.node_modules)
+    if missing := sorted(set(given.clients) - set(there)):
+        raise ValueError(f"not installed: {', '.join(missing)}; here are {', '.join(there) or 'none'}")
+    if given.tls and (mute := [name for name in given.clients if not there[name].tls]):
+        raise ValueError(f"{', '.join(mute)}: no TLS")
+    clients = [there[name] for name in given.clients] or [each for each in there.values() if each.tls or not given.tls]
+    if not clients:
+        raise ValueError("no client is installed that it knows" + (" and that speaks TLS" if given.tls else ""))
+    return clients
+
+
+def listing(given: argparse.Namespace) -> list[str]:
+    cases = [f"{case.id}  {case.sentence} A good client: {case.good}" for case in CASES]
+    there = known(given.node_modules)
+    return [
+        *cases,
+        "",
+        f"clients here: {', '.join(there)}",
+        f"by TLS: {', '.join(n for n, c in there.items() if c.tls)}",
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """0 when every client did well, 1 when one did not, 2 when one is not installed or the options are wrong."""
-    options = argparse.ArgumentParser(prog="mcconform client", description=__doc__)
-    options.add_argument("clients", nargs="*", metavar="NAME", help="default: all that are installed")
-    options.add_argument("--only", action="append", default=[], metavar="CASE")
-    options.add_argument("--node-modules", type=Path, metavar="DIR", help="where npm's packages are")
-    options.add_argument("--list", action="store_true", help="list the cases and the clients, and end")
-    options.add_argument("--json", type=Path, metavar="FILE")
-    options.add_argument("--jobs", type=int, default=4, metavar="N")
-    given = options.parse_args(argv)
-    if wrong := _wrong(given):
-        print(f"mcconform client: {wrong}", file=sys.stderr)
-        return USAGE
-    there = known(given.node_modules)
-    if given.list:
-        print(
-            "\n".join(
-                [
-                    *(f"{case.id}  {case.sentence} A good client: {case.good}" for case in CASES),
-                    "",
-                    f"clients here: {', '.join(there)}",
-                ]
-            )
-        )
+    given = parser().parse_args(argv)
+    wrong = _wrong(given)
+    if given.list and not wrong:
+        print("\n".join(listing(given)))
         return GOOD
-    if missing := set(given.clients) - set(there):
-        print(
-            f"mcconform client: not installed: {', '.join(sorted(missing))}; here are {', '.join(there) or 'none'}",
-            file=sys.stderr,
-        )
+    try:
+        if wrong:
+            raise ValueError(wrong)
+        clients = _chosen(given)
+    except ValueError as error:
+        print(f"mcconform client: {error}", file=sys.stderr)
         return USAGE
-    names = given.clients or there
-    if not names:
-        print("mcconform client: no client is installed that it knows", file=sys.stderr)
-        return USAGE
+    with tempfile.TemporaryDirectory(prefix="mcconform-") as folder:
+        doors, authority = (Doors(), str(Path(folder, "ca.pem"))) if given.tls else (None, "")
+        if doors:
+            Path(authority).write_text(doors.certificate)
+        around = Surroundings(given.node_modules, doors, authority)
+        return _run(clients, given, around)
+
+
+def _run(clients: Sequence[Client], given: argparse.Namespace, around: Surroundings) -> int:
     pairs = [
-        (name, case)
-        for name in names
+        (client, case)
+        for client in clients
         for case in CASES
-        if PROTOCOL.get(name, "text") in case.only and (not given.only or case.id in given.only)
+        if client.asked(case, tls=given.tls) and (not given.only or case.id in given.only)
     ]
     with ThreadPoolExecutor(given.jobs) as pool:
-        faults = list(pool.map(lambda pair: play(pair[0], pair[1], given.node_modules), pairs))
-    for (name, case), found in zip(pairs, faults, strict=True):
+        faults = list(pool.map(lambda pair: play(pair[0], pair[1], around), pairs))
+    results = list(zip(pairs, faults, strict=True))
+    for (client, case), found in results:
         if found:
-            print("\n".join(report(name, case, found)))
-    for name in names:
-        mine = [found for (other, _), found in zip(pairs, faults, strict=True) if other == name]
-        print(f"{name}: {sum(not found for found in mine)} of {len(mine)} well")
+            print("\n".join(report(client, case, found, _repeat(client, given))))
+    for client in clients:
+        mine = [found for (other, _), found in results if other == client]
+        print(f"{client.name}: {sum(not found for found in mine)} of {len(mine)} well{', by TLS' if given.tls else ''}")
     if given.json:
-        rows = [
-            {"client": name, "case": case.id, "faults": found}
-            for (name, case), found in zip(pairs, faults, strict=True)
-        ]
-        given.json.write_text(json.dumps({"suite_version": __version__, "results": rows}, indent=1) + "\n", "utf-8")
+        rows = [{"client": client.name, "case": case.id, "faults": found} for (client, case), found in results]
+        told = {"suite_version": __version__, "tls": given.tls, "results": rows}
+        given.json.write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     return FAULTY if any(faults) else GOOD
+
+
+def _repeat(client: Client, given: argparse.Namespace) -> str:
+    """The command that asks one client, without the case."""
+    words = ["mcconform", "client"]
+    words += ["--driver", client.name] if given.driver else [client.name]
+    words += ["--protocol", given.protocol] if given.protocol else []
+    words += ["--node-modules", str(given.node_modules)] if given.node_modules else []
+    words += ["--tls"] if given.tls else []
+    return shlex.join(words)
 
 
 if __name__ == "__main__":

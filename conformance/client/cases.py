@@ -7,6 +7,7 @@ Owns the cases and the judgement of one outcome. An operation's outcome is `righ
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -38,6 +39,7 @@ class ClientCase:
     allowed: tuple[tuple[str, ...], ...]
     values: Callable[[bytes], bytes] = lambda key: b"value-of-" + key
     only: tuple[str, ...] = ("text", "meta", "binary")
+    door: str = ""  # with TLS alone: one of doors.Doors' names, when it is not `right`
 
 
 def first(verb: str, act: Script) -> Script:
@@ -71,6 +73,14 @@ def never(answer: Answer) -> bool:
 def cut(answer: Answer) -> bool:
     """The half of the value, then the end of the connection."""
     return send(answer, answer.data[: -len(answer.end) - 6 or None], close=True)
+
+
+def cut_in_order(answer: Answer) -> bool:
+    """As `cut`, but TLS says that the end is meant."""
+    send(answer, answer.data[: -len(answer.end) - 6 or None])
+    assert isinstance(answer.sock, ssl.SSLSocket)
+    answer.sock.unwrap()
+    return True
 
 
 def closed(answer: Answer) -> bool:
@@ -131,6 +141,7 @@ def endless(answer: Answer) -> bool:
 
 
 A, B, MANY = ["get", "a"], ["get", "b"], ["many", ["a", "b", "c"]]
+SHUT = {"stranger", "elsewhere", "plain"}  # doors behind which a good client asks nothing
 TEXT = ("text",)
 LINES = ("text", "meta")
 CASES = (
@@ -289,6 +300,51 @@ CASES = (
         (NOT_RIGHT, SAFE),
         only=LINES,
     ),
+    ClientCase(
+        "tls-stranger",
+        "The certificate is from an authority that the client was not told of.",
+        "An error or a miss, and asks nothing.",
+        right,
+        (["set", "a", "x"], A),
+        (NOT_RIGHT, NOT_RIGHT),
+        door="stranger",
+    ),
+    ClientCase(
+        "tls-other-name",
+        "The certificate is from the right authority, for another host.",
+        "An error or a miss, and asks nothing.",
+        right,
+        (["set", "a", "x"], A),
+        (NOT_RIGHT, NOT_RIGHT),
+        door="elsewhere",
+    ),
+    ClientCase(
+        "tls-silent",
+        "The first connection is accepted, and no handshake comes.",
+        "An error or a miss once its time-out is over, then a new connection.",
+        right,
+        (A, ["sleep", 3.2], B),
+        (SAFE, SAFE, FINE),
+        door="silent",
+    ),
+    ClientCase(
+        "tls-plain",
+        "The handshake is answered in plain text.",
+        "An error or a miss.",
+        right,
+        (A, B),
+        (NOT_RIGHT, NOT_RIGHT),
+        door="plain",
+    ),
+    ClientCase(
+        "tls-cut",
+        "TLS is ended in good order in the middle of a value.",
+        "Never a shorter value.",
+        first("get", cut_in_order),
+        (A, B),
+        (SAFE, SAFE),
+        door="right",
+    ),
 )
 
 
@@ -334,7 +390,7 @@ def judge(
 
     asked: how often the server was asked, by verb and key. Who asks again after an error may get it right.
     """
-    faults: list[str] = []
+    faults = ["it asked all the same"] if asked and case.door in SHUT else []
     calls = Counter(each for operation in case.operations for each in _questions(operation))
     again = {each for each, times in (asked or {}).items() if times > calls[each]}
     for number, (operation, allowed) in enumerate(zip(case.operations, case.allowed, strict=True)):

@@ -1,7 +1,7 @@
-"""What runs inside a client's process: `python -m conformance.client.drivers CLIENT PORT OPERATIONS`.
+"""What runs inside a client's process: `python -m conformance.client.drivers CLIENT PORT OPERATIONS [CA]`.
 
-Owns how each Python client is made and called, every one with a time-out of a second. Prints a line of JSON for each
-operation: {"value": ...} or {"error": ...}, and "seconds". It judges nothing.
+Owns how each Python client is made and called, every one with a time-out of a second; with CA, the file of an authority, by
+TLS. Prints a line of JSON for each operation: {"value": ...} or {"error": ...}, and "seconds". It judges nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import importlib.util
 import json
 import resource
+import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -24,13 +25,17 @@ MEMORY = 4 << 30  # bytes of address space that a client may take
 Call = Callable[[list[Any]], Any]
 
 
-def pymemcache(port: int, kind: str = "Client", **options: Any) -> Call:
+def trusting(ca: str) -> ssl.SSLContext | None:
+    """What a client checks a server with; None without TLS."""
+    return ssl.create_default_context(cafile=ca) if ca else None
+
+
+def pymemcache(port: int, ca: str, kind: str = "Client", **options: Any) -> Call:
     """kind: Client, PooledClient or HashClient."""
+    options |= {"timeout": TIMEOUT, "connect_timeout": TIMEOUT, "tls_context": trusting(ca)}
     address = ("127.0.0.1", port)
     make = getattr(importlib.import_module("pymemcache"), kind)
-    return _pymemcache(
-        make([address] if kind == "HashClient" else address, timeout=TIMEOUT, connect_timeout=TIMEOUT, **options)
-    )
+    return _pymemcache(make([address] if kind == "HashClient" else address, **options))
 
 
 def _pymemcache(client: Any) -> Call:
@@ -38,16 +43,17 @@ def _pymemcache(client: Any) -> Call:
     return lambda operation: calls[operation[0]](*operation[1:])
 
 
-def pymemcache_retrying(port: int) -> Call:
-    module = importlib.import_module("pymemcache")
-    client = module.Client(("127.0.0.1", port), timeout=TIMEOUT, connect_timeout=TIMEOUT)
+def pymemcache_retrying(port: int, ca: str) -> Call:
+    client = importlib.import_module("pymemcache").Client(
+        ("127.0.0.1", port), timeout=TIMEOUT, connect_timeout=TIMEOUT, tls_context=trusting(ca)
+    )
     return _pymemcache(importlib.import_module("pymemcache.client.retrying").RetryingClient(client))
 
 
-def pymemcache_compressing(port: int) -> Call:
+def pymemcache_compressing(port: int, ca: str) -> Call:
     """A pool, a serde that pickles and compresses, and no_delay."""
     serde = importlib.import_module("pymemcache.serde").compressed_serde
-    return pymemcache(port, "PooledClient", serde=serde, no_delay=True, max_pool_size=2)
+    return pymemcache(port, ca, "PooledClient", serde=serde, no_delay=True, max_pool_size=2)
 
 
 def _single_file(name: str) -> Path | None:
@@ -55,7 +61,7 @@ def _single_file(name: str) -> Path | None:
     return next((path for folder in sys.path if (path := Path(folder, f"{name}.py")).is_file()), None)
 
 
-def python_memcached(port: int) -> Call:
+def python_memcached(port: int, ca: str) -> Call:
     path = _single_file("memcache")
     assert path, "python-memcached is not installed"
     spec = importlib.util.spec_from_file_location("python_memcached", path)
@@ -68,7 +74,7 @@ def python_memcached(port: int) -> Call:
     return lambda operation: calls[operation[0]](*operation[1:])
 
 
-def pylibmc(port: int) -> Call:
+def pylibmc(port: int, ca: str) -> Call:
     behaviors = {
         "connect_timeout": 1000,
         "receive_timeout": 1000000,
@@ -81,7 +87,7 @@ def pylibmc(port: int) -> Call:
     return lambda operation: calls[operation[0]](*operation[1:])
 
 
-def meta_memcache(port: int) -> Call:
+def meta_memcache(port: int, ca: str) -> Call:
     module = importlib.import_module("meta_memcache")
     factory = module.connection_pool_factory_builder(recv_timeout=TIMEOUT, connection_timeout=TIMEOUT)
     client = module.CacheClient.cache_client_from_servers([module.ServerAddress("127.0.0.1", port)], factory)
@@ -90,8 +96,8 @@ def meta_memcache(port: int) -> Call:
     return lambda operation: calls[operation[0]](*operation[1:])
 
 
-async def aiomcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
-    client = importlib.import_module("aiomcache").Client("127.0.0.1", port)
+async def aiomcache(port: int, ca: str) -> Callable[[list[Any]], Awaitable[Any]]:
+    client = importlib.import_module("aiomcache").Client("127.0.0.1", port, conn_args={"ssl": trusting(ca)})
 
     async def call(operation: list[Any]) -> Any:
         word, key, *rest = operation
@@ -104,9 +110,15 @@ async def aiomcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
     return call
 
 
-async def emcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
+async def emcache(port: int, ca: str) -> Callable[[list[Any]], Awaitable[Any]]:
     module = importlib.import_module("emcache")
-    client = await module.create_client([module.MemcachedHostAddress("127.0.0.1", port)], timeout=TIMEOUT)
+    client = await module.create_client(
+        [module.MemcachedHostAddress("127.0.0.1", port)],
+        timeout=TIMEOUT,
+        connection_timeout=TIMEOUT,
+        ssl=bool(ca),
+        ssl_extra_ca=ca or None,
+    )
 
     async def call(operation: list[Any]) -> Any:
         word, key, *rest = operation
@@ -123,7 +135,7 @@ async def emcache(port: int) -> Callable[[list[Any]], Awaitable[Any]]:
     return call
 
 
-PLAIN: dict[str, tuple[str, Callable[[int], Call]]] = {
+PLAIN: dict[str, tuple[str, Callable[[int, str], Call]]] = {
     "pymemcache": ("pymemcache", pymemcache),
     "pymemcache ignore_exc": ("pymemcache", partial(pymemcache, ignore_exc=True)),
     "pymemcache HashClient": ("pymemcache", partial(pymemcache, kind="HashClient")),
@@ -138,6 +150,7 @@ PLAIN: dict[str, tuple[str, Callable[[int], Call]]] = {
     "meta-memcache": ("meta_memcache", meta_memcache),
 }
 LOOPING = {"aiomcache": ("aiomcache", aiomcache), "emcache": ("emcache", emcache)}
+WITHOUT_TLS = {"python-memcached", "pylibmc", "meta-memcache"}  # it can't be asked of them
 
 
 def installed() -> list[str]:
@@ -154,33 +167,40 @@ def text(value: Any) -> Any:
     return {text(key): text(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
-def _asked(operation: list[Any]) -> Any:
-    """What a call takes: the operation, or the seconds of a pause."""
-    return operation[1] if operation[0] == "sleep" else operation
-
-
 def tell(begun: float, **what: Any) -> None:
     print(json.dumps({**what, "seconds": time.monotonic() - begun}, default=str), flush=True)
 
 
-def run_plain(name: str, port: int, operations: list[list[Any]]) -> None:
-    call = PLAIN[name][1](port)
+def run_plain(name: str, port: int, operations: list[list[Any]], ca: str) -> None:
+    """Each call in turn; a client that could not be made is made again for the next one."""
+    call: Call | None = None
     for operation in operations:
         begun = time.monotonic()
         try:
-            result = text((time.sleep if operation[0] == "sleep" else call)(_asked(operation)))
+            if operation[0] == "sleep":
+                time.sleep(operation[1])
+                result = None
+            else:
+                call = call or PLAIN[name][1](port, ca)
+                result = text(call(operation))
         except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
             tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
         else:
             tell(begun, value=result)
 
 
-async def run_looping(name: str, port: int, operations: list[list[Any]]) -> None:
-    call = await LOOPING[name][1](port)
+async def run_looping(name: str, port: int, operations: list[list[Any]], ca: str) -> None:
+    """As run_plain."""
+    call: Callable[[list[Any]], Awaitable[Any]] | None = None
     for operation in operations:
         begun = time.monotonic()
         try:
-            result = text(await (asyncio.sleep if operation[0] == "sleep" else call)(_asked(operation)))
+            if operation[0] == "sleep":
+                await asyncio.sleep(operation[1])
+                result = None
+            else:
+                call = call or await LOOPING[name][1](port, ca)
+                result = text(await call(operation))
         except Exception as error:  # noqa: BLE001  # whatever a client raises is its answer
             tell(begun, error=f"{type(error).__name__}: {str(error)[:100]}")
         else:
@@ -188,9 +208,10 @@ async def run_looping(name: str, port: int, operations: list[list[Any]]) -> None
 
 
 if __name__ == "__main__":
-    client, port_text, what = sys.argv[1:4]
+    client, port_text, what, *authority = sys.argv[1:5]
+    given = (client, int(port_text), json.loads(what), "".join(authority))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     if client in PLAIN:
-        run_plain(client, int(port_text), json.loads(what))
+        run_plain(*given)
     else:
-        asyncio.run(run_looping(client, int(port_text), json.loads(what)))
+        asyncio.run(run_looping(*given))

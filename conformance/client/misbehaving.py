@@ -1,7 +1,7 @@
 """A server that answers right, but for what a script does to its replies.
 
 Owns the sockets, and enough of three protocols (text, meta, binary) to serve get and set. Every key has a value: the
-text `value-of-KEY`, or what `values` says. It judges nothing.
+text `value-of-KEY`, or what `values` says. TLS is the door's business (doors.py). It judges nothing.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ class Answer:
 
 
 Script = Callable[[Answer], bool]  # True: the connection ends
+Door = Callable[[socket.socket, int], socket.socket | None]
+"""How a connection begins: from its socket and its number, from 0, to the socket to talk on, or None when it is over."""
+
+
+def plain(sock: socket.socket, number: int) -> socket.socket:
+    return sock
 
 
 def right(answer: Answer) -> bool:
@@ -49,6 +55,7 @@ class Server:
 
     script: Script
     values: Callable[[bytes], bytes] = lambda key: b"value-of-" + key
+    door: Door = plain
     counts: dict[str, int] = field(default_factory=dict)
     asked: Counter[tuple[str, str]] = field(default_factory=Counter)  # verb and key: how often
     guard: threading.Lock = field(default_factory=threading.Lock)
@@ -62,7 +69,7 @@ class Server:
             with contextlib.suppress(OSError):
                 while True:
                     sock, _ = listener.accept()
-                    threading.Thread(target=self._talk, args=(sock,), daemon=True).start()
+                    threading.Thread(target=self._let_in, args=(sock,), daemon=True).start()
 
         threading.Thread(target=serve, daemon=True).start()
         try:
@@ -72,9 +79,14 @@ class Server:
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
 
-    def _talk(self, sock: socket.socket) -> None:
-        with sock, contextlib.suppress(OSError, ValueError, struct.error), sock.makefile("rb") as reader:
+    def _let_in(self, sock: socket.socket) -> None:
+        with sock, contextlib.suppress(OSError, ValueError, struct.error):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if inside := self.door(sock, self._number("connection")):
+                self._talk(inside)
+
+    def _talk(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as reader:
             while first := reader.peek(1)[:1]:
                 answer = self._binary(reader, sock) if first == b"\x80" else self._text(reader, sock)
                 if answer is None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from mcserver.admin.context import Cluster, Context, Reply
+from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, signed, stat_lines
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
+    from mcserver.admin.ports import Cluster
     from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Session
@@ -140,6 +141,7 @@ def discovery(version: int, listed: list[Member]) -> bytes | Iterator[bytes]:
 
 
 def value(version: int, nodes: Iterable[str]) -> bytes:
+    """The reply to `config get cluster`: a version, and a line of nodes."""
     body = f"{version}\n{' '.join(nodes)}\n".encode()
     return b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
 

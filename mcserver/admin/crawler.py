@@ -24,6 +24,7 @@ _DISABLED = b"CLIENT_ERROR lru crawler disabled\r\n"
 
 
 def lru_crawler(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`lru_crawler ...`: a pass, the background's switches, and dumps of keys."""
     if len(words) == 3:
         for word, command in _WITH_ARGUMENT.items():
             if is_word(words[1], word):

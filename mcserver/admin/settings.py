@@ -27,6 +27,7 @@ class Settings(dict[str, object]):
 
 
 def yes(flag: bool) -> str:
+    """As `stats settings` shows a flag."""
     return "yes" if flag else "no"
 
 

@@ -21,6 +21,7 @@ _REASSIGN_REPLIES = {
 
 
 def slabs(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`slabs reassign SOURCE TAKER` and `slabs automove ...`."""
     if len(words) == 4 and is_word(words[1], b"reassign"):
         return _reassign(context, words[2], words[3])
     if len(words) >= 3 and is_word(words[1], b"automove"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 def watch(context: Context, session: Session, words: list[bytes]) -> Reply:
+    """`watch [WHAT ...]`: fetchers, when nothing is named. Any line before it on the connection must have been answered."""
     if not context.config.watch_enabled:
         return b"CLIENT_ERROR watch commands not allowed\r\n"
     if session.unsent:

@@ -38,6 +38,7 @@ def count(members: int, size: int) -> int:
 
 
 def cell_of(name: str, cells: int) -> int:
+    """The number of a member's cell, from 0 to cells - 1: the same at every member."""
     return zlib.crc32(name.encode()) % cells
 
 
@@ -318,8 +319,8 @@ class Cells:
 
 def figures_of(line: Line) -> dict[str, Any]:
     """By name; rates in writes and reads a second. Nothing from a member of the first release."""
-    named = dict(zip(FIGURES, line.figures, strict=False))
+    named: dict[str, float] = dict(zip(FIGURES, line.figures, strict=False))
     for rate in ("writes", "reads", "unlogged"):
         if rate in named:
-            named[rate] = named[rate] / 1000  # type: ignore[assignment]
+            named[rate] = named[rate] / 1000
     return named

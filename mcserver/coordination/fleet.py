@@ -44,7 +44,6 @@ class Fleet:
     def __init__(self, coordinator: Coordinator, notices: Notices, drain_seconds: float = 2.0) -> None:
         """`drain_seconds`: how long the end waits for ZooKeeper to take what is queued."""
         self._coordinator = coordinator
-        self._notices = notices
         self._drain_seconds = drain_seconds
         self._holds: dict[Session, _Hold] = {}
         self._leaving: asyncio.Future[None] | None = None

@@ -49,7 +49,7 @@ DROPS = 3  # times a connection is ended in vain until the client is taken for s
 UNREACHABLE_AFTER = 2.0  # s without a connection until it is worth a line in the log
 
 
-class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
+class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo has no types
     """Brings kazoo's callbacks to the loop through one queue, in their order; one wake-up for a burst."""
 
     name = "loop_handler"
@@ -104,7 +104,7 @@ class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]
         def guarded() -> None:
             try:
                 function(*args, **kwargs)
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:  # noqa: BLE001  # whatever escapes is to be logged
                 self.failure = error
 
         thread = threading.Thread(target=guarded, name="zookeeper", daemon=True)
@@ -284,7 +284,7 @@ class KazooDriver:
             if result.exception is not None:
                 raise terms.error(result.exception)
             value = convert(result.value)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # it is raised where the future is awaited
             future.set_exception(error)
         else:
             future.set_result(value)
@@ -504,7 +504,7 @@ def _dispose(client: KazooClient | None) -> None:
     try:
         client.stop()
         client.close()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # it is thrown away, whatever it has to say
         kazoo_log.info("stopping a client: %r", error)
 
 

@@ -86,10 +86,12 @@ _ERRORS: dict[type[Exception], type[ports.ZooKeeperError]] = {
 
 
 def error(failure: Exception, index: int = -1) -> ports.ZooKeeperError:
+    """kazoo's exception as the port's; `index`: which operation of a transaction failed, -1 if none is known."""
     return _ERRORS.get(type(failure), ports.ZooKeeperError)(f"{type(failure).__name__} {failure}".strip(), index)
 
 
 def stat(answer: Any) -> ports.Stat:
+    """kazoo's ZnodeStat as the port's."""
     return ports.Stat(
         answer.czxid,
         answer.mzxid,

@@ -39,6 +39,7 @@ def is_name(name: str) -> bool:
 
 
 def is_log(name: str) -> bool:
+    """Whether a znode's name is that of a log."""
     return _LOG.fullmatch(name) is not None
 
 

@@ -48,6 +48,7 @@ def open_cluster(config: Config, engine: Engine, listeners: Sequence[socket.sock
 
 
 def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) -> Settings:
+    """What a coordinator goes by; the address is the first that the server listens on unless one is advertised."""
     return Settings(
         node_name=cluster.node_name,
         address=cluster.advertise or first_address(listeners),
@@ -64,6 +65,7 @@ def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) ->
 
 
 def make_target(cluster: ClusterConfig, reply_deadline: float) -> Target:
+    """The ensemble, and how it is spoken to; reply_deadline: seconds."""
     return Target(
         hosts=cluster.zookeeper,
         session_timeout=cluster.session_timeout,

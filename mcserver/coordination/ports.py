@@ -109,6 +109,8 @@ class Stat(NamedTuple):
 
 
 class Create(NamedTuple):
+    """A znode is made; with `sequence` its name ends in ten digits that count up."""
+
     path: str
     data: bytes = b""
     ephemeral: bool = False
@@ -116,17 +118,23 @@ class Create(NamedTuple):
 
 
 class Set(NamedTuple):
+    """A znode's data, if its version is this one (-1: any)."""
+
     path: str
     data: bytes
     version: int = -1
 
 
 class Delete(NamedTuple):
+    """A znode goes, if its version is this one (-1: any) and it has no children."""
+
     path: str
     version: int = -1
 
 
 class Check(NamedTuple):
+    """Nothing but that the znode has this version (-1: any): for a transaction that depends on it."""
+
     path: str
     version: int = -1
 

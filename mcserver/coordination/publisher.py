@@ -65,9 +65,11 @@ class Publisher:
             raise ValueError("nothing to tell")
         now = self._context.now()
         for change in changes:
-            if change.kind == "flush" and change.ttl > 0:  # waits under the second of this machine at which it is due
-                change = change._replace(ttl=min(TTL_MAX, now // SECOND + change.ttl))  # noqa: PLW2901
-            mark, overflow = self.queue.add(change)
+            delayed = (
+                change.kind == "flush" and change.ttl > 0
+            )  # it waits under the second of this machine at which it is due
+            due = change._replace(ttl=min(TTL_MAX, now // SECOND + change.ttl)) if delayed else change
+            mark, overflow = self.queue.add(due)
             if overflow:
                 self._context.figures.overflows += 1
                 log.warning("too many invalidations wait for ZooKeeper: they become a flush of the peers")
@@ -162,10 +164,11 @@ class Publisher:
         for text in batch.lines:
             if text[:2] == b"F ":
                 seconds = -(-(int(text[2:]) * SECOND - self._context.now()) // SECOND)
-                text = b"F %d" % seconds if seconds > 0 else FLUSH  # noqa: PLW2901
                 if seconds > 0:
                     later.append(seconds)
-            lines.append(text)
+                lines.append(b"F %d" % seconds if seconds > 0 else FLUSH)
+            else:
+                lines.append(text)
         return Text(self._membership.name, batch.need_ack, lines), later
 
     async def _split(self, batch: Batch) -> None:

@@ -48,6 +48,7 @@ def look(hosts: str, timeout: float, tls: ssl.SSLContext | None = None) -> list[
 
 
 def describe(found: list[Seen]) -> str:
+    """For one line of a log."""
     return ", ".join(f"{seen.server} {seen.text}" for seen in found)
 
 

@@ -36,6 +36,7 @@ FAST_STEPS = 4  # entries read one by one before a look at the head
 
 
 def is_number(value: object) -> bool:
+    """Whether somebody else's JSON holds a count here: no bool, from 0 to below NUMBER_MOST."""
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < NUMBER_MOST
 
 

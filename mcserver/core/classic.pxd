@@ -4,6 +4,7 @@
 # reply; with noreply the session takes the reply back. Must never look at the socket or at input beyond its line.
 
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.string cimport memcpy
 from .memory cimport Item, item_at
 from .store cimport expiry
 from .text cimport *
@@ -53,6 +54,7 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
     # One key of a get, gets, gat or gats. 0: the answer is an error, already written.
     cdef uint32_t h
     cdef Item* it
+    cdef char* out
     cdef Result r = fetch(c, key, nkey, F_GET_AND_TOUCH if c.touch else F_GET, c.expires, &h)
     if r == V_NOT_FOUND:
         return 1
@@ -60,25 +62,27 @@ cdef inline bint get_one(Conn* c, const char* key, size_t nkey) noexcept nogil:
         whole_answer(c, WIRE_STALE if r == V_STALE else WIRE_REFCOUNT)
         return 0
     it = item_at(&c.store.arena, h)
-    put(c, b"VALUE ", 6)
-    put(c, key, nkey)
-    put_char(c, c' ')
-    put_u64(c, it.flags)
-    put_char(c, c' ')
-    put_u64(c, it.nbytes)
+    out = c.shared.out + c.shared.out_len
+    memcpy(out, b"VALUE ", 6)
+    memcpy(out + 6, key, nkey)
+    out += 6 + nkey
+    out[0] = c' '
+    out += 1 + write_u64(out + 1, it.flags)
+    out[0] = c' '
+    out += 1 + write_u64(out + 1, it.nbytes)
     if c.with_cas:
-        put_char(c, c' ')
-        put_u64(c, it.cas)
-    puts(c, WIRE_CRLF)
+        out[0] = c' '
+        out += 1 + write_u64(out + 1, it.cas)
+    memcpy(out, WIRE_CRLF, 2)
+    c.shared.out_len = <size_t> (out + 2 - c.shared.out)
     put_value(c, h, it, 1)
     return 1
 
 
 cdef inline void bad_key(Conn* c) noexcept nogil:
-    # memcached writes an empty line behind it.
+    # memcached writes an empty line behind it, in a datagram, too.
     whole_answer(c, WIRE_BAD_FORMAT)
-    if c.datagram == NULL:
-        puts(c, WIRE_CRLF)
+    puts(c, WIRE_CRLF)
 
 
 cdef inline void run_keys(Conn* c) noexcept nogil:
@@ -110,8 +114,7 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
             c.phase = P_LINE
             break
         key = p
-        while p < end and p[0] != c' ':
-            p += 1
+        p = word_end(p, end)
         if p - key > KEY_MAX:
             bad_key(c)
             break
@@ -225,15 +228,20 @@ cdef inline void finish_store(Conn* c) noexcept nogil:
 
 # The rest
 
+cdef inline bint names_key(Conn* c, Token* t, int count, int least) noexcept nogil:
+    # A command of at least so many words, of which the second is a key. 0: it is none, and is answered.
+    if count < least:
+        c.noreply = 0
+    elif t[1].len <= KEY_MAX:
+        return 1
+    puts(c, WIRE_BAD_FORMAT)
+    return 0
+
+
 cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
     cdef Removal how
     cdef Result r
-    if count < 2:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 2):
         return
     how.name = b"delete"
     how.cas_given = 0
@@ -249,12 +257,7 @@ cdef inline void cmd_delete(Conn* c, Token* t, int count) noexcept nogil:
 cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nogil:
     cdef Sum sum
     cdef Result r
-    if count < 3:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 3):
         return
     if not read_u64(t[2].at, t[2].len, &sum.delta):
         puts(c, WIRE_BAD_DELTA)
@@ -276,12 +279,7 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
     cdef int32_t exptime
     cdef uint32_t h
     cdef Result r
-    if count < 3:
-        c.noreply = 0
-        puts(c, WIRE_BAD_FORMAT)
-        return
-    if t[1].len > KEY_MAX:
-        puts(c, WIRE_BAD_FORMAT)
+    if not names_key(c, t, count, 3):
         return
     if not read_i32(t[2].at, t[2].len, &exptime):
         puts(c, WIRE_BAD_EXPTIME)

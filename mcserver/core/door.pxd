@@ -17,7 +17,7 @@ from .wire cimport *
 cdef enum:
     TLS_HANDSHAKE = 0x16
     TLS_ALERT_SIZE = 7
-    LOGIN_LINE_LEAST = 6        # a shorter one can't be a login, nor mean well
+    LOGIN_LINE_LEAST = 7        # a shorter one can't be a login, nor mean well
     LOGIN_MOST = 16384          # bytes of `user password`
 
 
@@ -110,16 +110,15 @@ cdef inline bint greet(Conn* c, const char* p, size_t n) noexcept nogil:
 # -Y: `set x 0 0 LENGTH`, then `user password`. Whatever else comes first is refused (protocol page, 1.8).
 
 cdef inline void check_login(Conn* c, const char* p, size_t n) noexcept nogil:
-    # p: `user password`.
-    cdef Token t[MAX_TOKENS]
-    while n and p[0] == c' ':
-        p += 1
-        n -= 1
-    if tokenise(p, n, t) < 2:
+    # p: `user password`. The first blank is between them; those behind it are the password's.
+    cdef const char* blank = <const char*> memchr(p, c' ', n)
+    cdef size_t user
+    if blank == NULL:
         puts(c, WIRE_LOGIN_FORMAT)
         return
+    user = <size_t> (blank - p)
     c.store.n.auth_cmds += 1
-    if users_know(c.store.users, t[0].at, t[0].len, t[1].at, t[1].len):
+    if users_know(c.store.users, p, user, blank + 1, n - user - 1):
         c.stranger = 0
         puts(c, WIRE_STORED)
     else:

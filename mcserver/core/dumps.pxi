@@ -5,6 +5,8 @@
 # than a slice; what is spelled was copied.
 
 cdef enum:
+    WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
+    SIZES_SLICE = 65536
     DUMP_ROOM = 65536           # bytes of copies in a slice
     DUMPED_MOST = 65000         # users of an item that a dump still holds on to; else to its neighbours alone (see pinned_full)
     KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
@@ -273,3 +275,14 @@ cdef void prefixes_slice(Store* s, uint32_t* place, Copies* out) noexcept nogil:
             p = p.next
         place[0] += 1
     engine_unlock(s)
+
+
+# Sizes
+
+def _sizes(Engine self):
+    cdef uint64_t i, most = self.s.item_size_max // 32 + 16
+    for i in range(most):
+        if self.s.size_count[i]:
+            yield i * 32, self.s.size_count[i]
+        elif i and i % SIZES_SLICE == 0:
+            yield i * 32, 0             # so that whoever asks can give up its turn

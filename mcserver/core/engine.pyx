@@ -17,6 +17,7 @@ from libc.string cimport memcpy, memset, strlen
 
 from .memory cimport *
 from .index cimport *
+from .miniatures cimport *
 from .mrc cimport *
 from .store cimport *
 from .items cimport *
@@ -29,6 +30,9 @@ from .exchange cimport *
 from .slices cimport *
 from .uploads cimport *
 from .walk cimport *
+from .flatten cimport *
+from .upkeep cimport *
+from .remote cimport *
 from .kept cimport *
 from .text cimport *
 from .values cimport *
@@ -38,6 +42,8 @@ from .telling cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *
+from .reading cimport *
+from .letters cimport *
 from .datagrams cimport *
 from .pool cimport *
 from .requests cimport *
@@ -59,66 +65,24 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
-MEMORY_LIMIT_LEAST = 2 << 20
-MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
 READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
 cdef enum:
-    WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
-    DEAD_A_STEP = 256           # items that are freed before the clock is looked at
-    MOVED_A_SLICE = 1024        # items that change lists before others get the lock
-    TRIM_A_SLICE = 8            # pages that are given back to the system, each a system call
-    OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
-    SIZES_SLICE = 65536
     WATCHED_BYTES = 65536       # of lines for watchers that nobody has spelled yet
 
-cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write", "login_failed")
-cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII, "binary": PROTOCOL_BINARY}
 cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
-cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_parse_cmd", "conn_mwrite", "conn_mwrite",
-                     "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
-cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp",
-                      "plain", "tls_handshake", "tls_slow", "tls_record")
-cdef dict LOG_NAMES = {LOG_FETCH: "item_get", LOG_MUTATE: "item_store", LOG_EVICT: "eviction", LOG_DELETE: "deleted"}
 cdef dict GATES = {None: GATE_OPEN, "miss": GATE_MISS, "error": GATE_ERROR, "serve": GATE_SERVE}
-cdef tuple FOUND_NAMES = ("found", "not_found", "expired", "flushed")
-
-
-cdef extern from "<sys/socket.h>" nogil:
-    int accept4(int fd, void* address, void* length, int flags)
-    enum: SOCK_NONBLOCK, SOCK_CLOEXEC
-
-cdef extern from "<sys/prctl.h>" nogil:
-    int prctl(int option, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
-    enum: PR_SET_NO_NEW_PRIVS
-
-cdef extern from "<sys/mman.h>" nogil:
-    int mlockall(int flags)
-    enum: MCL_CURRENT, MCL_FUTURE, MCL_ONFAULT
-
-cdef extern from "<semaphore.h>" nogil:
-    int sem_init(sem_t* s, int shared, unsigned int value)
-    int sem_wait(sem_t* s)
-    int sem_destroy(sem_t* s)
 
 
 cdef class Engine
 
 
-def forbid_new_privileges():
-    """Nothing that this process starts can get more rights than it has. Before the first thread; OSError if it can't be."""
-    if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
-        raise OSError(errno, os.strerror(errno))
-
-
-def lock_all_memory():
-    """What this process uses, now and later, is never swapped; what is only reserved takes none by it. OSError if it can't be."""
-    if mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT) != 0:
-        raise OSError(errno, os.strerror(errno))
-
-
+include "system.pxi"
+include "opening.pxi"
+include "texts.pxi"
+include "journal.pxi"
 include "binary_face.pxi"
 include "session_object.pxi"
 include "figures.pxi"
@@ -126,84 +90,6 @@ include "dumps.pxi"
 include "tls_object.pxi"
 include "kept.pxi"
 include "workers.pxi"
-
-
-cdef void note(void* owner, int kind, const char* key, size_t nkey, Item* it, const char* status, const char* cmd, int64_t ttl,
-               uint64_t size, int cls) noexcept nogil:
-    cdef Store* s = <Store*> owner
-    cdef Record* r = journal_add(&s.journal, key, nkey)
-    if r != NULL:
-        r.kind = kind
-        r.fd = s.log_fd
-        r.cls = cls
-        r.size = size
-        r.ttl = ttl
-        r.status = status
-        r.cmd = cmd
-        r.fetched = it != NULL and it.state & S_FETCHED != 0
-        r.age = (s.tick - it.time) // TICKS if it != NULL else 0
-
-
-cdef void count_prefix(void* owner, int op, const char* key, size_t nkey) noexcept nogil:
-    prefix_count(&(<Store*> owner).prefixes, op, key, nkey)
-
-
-cdef tuple item_event(Record* r):
-    # The kind and the fields of a record of LOG_*.
-    fields = {"key": PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey), "clsid": r.cls, "size": r.size, "fd": r.fd}
-    if r.kind == LOG_FETCH:
-        fields["status"] = FOUND_NAMES[r.ttl]
-    elif r.kind == LOG_MUTATE:
-        fields["status"] = (<bytes> r.status).decode()
-        fields["cmd"] = (<bytes> r.cmd).decode()
-        fields["ttl"] = r.ttl
-    elif r.kind == LOG_DELETE:
-        fields["cmd"] = (<bytes> r.cmd).decode()
-    else:
-        fields["fetch"] = bool(r.fetched)
-        fields["ttl"] = r.ttl
-        fields["la"] = r.age
-    return LOG_NAMES[r.kind], fields
-
-
-cdef int set_prefixed(Store* s, Prefixed* list, prefixes) except -1:
-    # Puts these texts in the place of those that were there.
-    cdef char* old = list.texts
-    cdef char* texts
-    joined = b"".join([len(each).to_bytes(2, "little") + each for each in prefixes])
-    texts = <char*> malloc(len(joined) + 1)
-    if texts == NULL:
-        raise MemoryError
-    memcpy(texts, PyBytes_AS_STRING(joined), <size_t> len(joined))
-    engine_lock(s)
-    list.texts = texts
-    list.length = <size_t> len(joined)
-    engine_unlock(s)
-    free(old)
-    return 0
-
-
-cdef Users* users_make(list users) except NULL:
-    # Names and passwords as login.pxd compares them.
-    cdef Users* u = users_new(<int> len(users), sum(len(name) + len(password) for name, password in users))
-    cdef char* at
-    cdef User* user
-    cdef bytes name, password
-    if u == NULL:
-        raise MemoryError
-    at = <char*> (u.user + len(users))
-    for name, password in users:
-        user = &u.user[u.count]
-        user.name = at
-        user.name_len = <size_t> len(name)
-        memcpy(at, PyBytes_AS_STRING(name), user.name_len)
-        at += user.name_len
-        user.password = at
-        user.password_len = <size_t> len(password)
-        memcpy(at, PyBytes_AS_STRING(password), user.password_len)
-        at += user.password_len
-        u.count += 1
-    return u
 
 
 cdef class Engine:
@@ -215,7 +101,7 @@ cdef class Engine:
     cdef Store s
     cdef Shared shared          # of sessions that are driven by hand; the workers' follow it
     cdef Box outbox             # ... and their letters
-    cdef Walk walk_state
+    cdef Upkeep upkeep
     cdef bint pumping
     cdef bint resumed           # it serves what another process kept
     cdef bint spelling
@@ -229,9 +115,6 @@ cdef class Engine:
     cdef uint64_t read_before   # bytes, at the last `stats reset`
     cdef uint64_t written_before
     cdef public bint crawler_enabled
-    cdef uint64_t next_walk
-    cdef uint64_t next_hurry
-    cdef uint32_t clock_at_walk
     cdef int _verbosity
     cdef object __weakref__
 
@@ -244,25 +127,8 @@ cdef class Engine:
                   read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1):
         cdef Store* s = &self.s
         cdef int power
-        import weakref
-        if memory_limit < MEMORY_LIMIT_LEAST:
-            raise ValueError("the memory limit must be at least 2 megabytes")
-        if memory_limit > MEMORY_LIMIT_MOST:
-            raise ValueError(f"the memory limit can be at most {MEMORY_LIMIT_MOST >> 20} megabytes")
-        if not 1024 <= item_size_max <= min(memory_limit // 2, 1 << 30):
-            raise ValueError("the item size limit must be at least 1024 bytes and at most half of the memory limit and 1g")
-        if growth_factor <= 1:
-            raise ValueError("the slab growth factor must be greater than 1")
-        if chunk_size < 1 or chunk_size > 1 << 16:
-            raise ValueError("the smallest slab chunk must be 1 to 65536 bytes")
-        if not (1 <= hot_lru_pct <= 79 and 1 <= warm_lru_pct <= 79 and hot_lru_pct + warm_lru_pct <= 80):
-            raise ValueError("hot_lru_pct and warm_lru_pct must be 1 to 79 and together at most 80")
-        if slab_sizes and min(slab_sizes) < 1:
-            raise ValueError("slab_sizes must be at least 1 byte each")
-        if room_for not in ("requests", "bytes"):
-            raise ValueError("room_for must be requests or bytes")
-        if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
-            raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
+        check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, slab_sizes, slab_chunk_max)
+        check_policy(protocol, room_for, hot_lru_pct, warm_lru_pct)
         s.memory_limit = memory_limit
         s.item_size_max = item_size_max
         s.evictions = evictions
@@ -277,8 +143,6 @@ cdef class Engine:
         pthread_mutex_init(&s.queue, NULL)
         self.opened = 1
         s.flush_enabled = flush_enabled
-        if protocol not in PROTOCOLS:
-            raise ValueError("protocol is auto-negotiate, ascii or binary")
         s.protocol = PROTOCOLS[protocol]
         s.slab_chunk_max = slab_chunk_max
         s.automove = 1
@@ -305,10 +169,10 @@ cdef class Engine:
             reserve = 32 << 30      # so far the limit can be raised
         if arena_open(&s.arena, memory_limit, reserve, memory_fd) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
-        self.make_classes(chunk_size, growth_factor, slab_chunk_max, slab_sizes)
+        make_classes(s, chunk_size, growth_factor, slab_sizes)
         if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
             raise MemoryError("the system refuses address space: lower -m")
-        s.arena.pages_limit = self.pages_for(memory_limit)
+        s.arena.pages_limit = pages_for(s, memory_limit)
         power = hashpower_init or 16
         if index_open(&s.index, s.arena.reserved // 48, power) != 0:
             raise MemoryError("the system refuses address space for the hash table: lower -m")
@@ -331,43 +195,6 @@ cdef class Engine:
         self.shared.version = PyBytes_AS_STRING(self.version_reply)
         self.shared.version_len = <size_t> len(self.version_reply)
         self.crawler_enabled = True
-
-    cdef make_classes(self, chunk_size, growth_factor, slab_chunk_max, slab_sizes):
-        cdef Arena* a = &self.s.arena
-        cdef uint32_t unit = 1 << a.shift
-        cdef int i
-        largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
-        if not slab_sizes:
-            first = (48 + chunk_size + unit - 1) // unit * unit
-            arena_classes(a, first, growth_factor, largest)
-            self.make_bands(growth_factor)
-            return
-        if len(slab_sizes) > MAX_CLASSES - 2 or list(slab_sizes) != sorted(set(slab_sizes)):
-            raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
-        a.classes = 0
-        for size in slab_sizes:
-            size = (48 + size + unit - 1) // unit * unit
-            if size >= slab_chunk_max:
-                raise ValueError("slab_sizes must be smaller than slab_chunk_max")
-            if size >= largest or a.classes and size <= a.cls[a.classes].size:
-                continue
-            arena_add_class(a, size)
-        arena_add_class(a, largest)
-        self.make_bands(1.25)
-
-    cdef make_bands(self, factor):
-        cdef Arena* a = &self.s.arena
-        arena_tails(a)
-        most = self.s.item_size_max + HEADER
-        ids = MAX_CLASSES - 1 - a.lists
-        if ids > 0:
-            factor = max(factor, (most / a.cls[a.classes].size) ** (1 / ids))
-            arena_bands(a, factor, most)
-
-    cdef uint32_t pages_for(self, uint64_t limit) noexcept:
-        # Pages of a memory of so many bytes; a large table of ghosts is taken off.
-        cdef uint64_t ghosts = ghosts_beyond(self.s.ghosts.most)
-        return <uint32_t> ((limit - ghosts if limit > 2 * ghosts else limit // 2) >> self.s.arena.page_bits)
 
     def __dealloc__(self):
         arena_close(&self.s.arena)
@@ -427,96 +254,6 @@ cdef class Engine:
         clock_update(&self.s)
         engine_unlock(&self.s)
 
-    # Sessions
-
-    cdef pump(self, Session session):
-        # The letters of sessions that are driven by hand, until there are none.
-        cdef Mail* m
-        cdef Mail* after
-        cdef Session about
-        if self.pumping:
-            return
-        self.pumping = 1
-        try:
-            while True:
-                m = box_take(&self.outbox)
-                if m == NULL:
-                    break
-                while m != NULL:
-                    after = m.next
-                    about = <Session> (<Conn*> m.about).self
-                    try:
-                        about.take(m)
-                    finally:
-                        free(m)
-                        m = after
-                    about.settle()
-        finally:
-            self.pumping = 0
-        if self.s.journal.length:
-            self.spell(session.owner, session, 1, 0)
-
-    cdef bint spell(self, owner, session, bint take, int most) except -1:
-        # The journal's records, so many at most (0: all), to whoever observes and to the owner's trace: those that were taken from it
-        # before, then (take) what is in it now. False: there are more.
-        cdef Record* r
-        if self.spelling:           # somebody who is told of a record caused more
-            return 1
-        self.spelling = 1
-        if self.spelled == self.to_spell and take:
-            self.take_journal()
-            take = 0
-        while self.spelled < self.to_spell:
-            r = <Record*> self.spelled
-            self.spelled += r.length
-            try:
-                if r.kind & (J_COMMAND | J_REPLY):
-                    text = PyBytes_FromStringAndSize(text_of(r), <Py_ssize_t> r.nkey)
-                    if r.kind & J_BINARY:
-                        text = header_text(text)
-                    owner.trace(session, (b">%d " if r.kind & J_REPLY else b"<%d ") % r.fd + text.rstrip(b"\r\n"))
-                elif self.log_callback is not None:
-                    self.log_callback(*item_event(r))
-            except Exception:
-                report("log")
-            most -= 1
-            if most == 0:
-                break
-            if self.spelled == self.to_spell and take:
-                self.take_journal()
-                take = 0
-        if self.untraced and self.spelled == self.to_spell:
-            owner.trace(None, b"-- %d commands and replies are not shown: they came too fast" % self.untraced)
-            self.untraced = 0
-        self.spelling = 0
-        return self.spelled == self.to_spell and not take
-
-    cdef void take_journal(self) noexcept:
-        cdef size_t length = 0
-        engine_lock(&self.s)
-        self.spelled = journal_take(&self.s.journal, &length)
-        self.untraced += self.s.untraced
-        self.s.untraced = 0
-        engine_unlock(&self.s)
-        self.to_spell = self.spelled + length
-
-    cdef void remove_shared(self, Pool* pool) noexcept:
-        # These threads have ended: what they counted stays.
-        cdef Shared* at = &self.shared
-        cdef int i
-        engine_lock(&self.s)
-        self.s.journal.reader = NULL
-        while at.next != NULL:
-            for i in range(pool.count):
-                if at.next == &pool.worker[i].shared:
-                    add64(&self.shared.bytes_read, <int64_t> at.next.bytes_read)
-                    add64(&self.shared.bytes_written, <int64_t> at.next.bytes_written)
-                    at.next = at.next.next
-                    break
-            else:
-                at = at.next
-        engine_unlock(&self.s)
-
     # Figures
 
     def stats(self):
@@ -534,33 +271,7 @@ cdef class Engine:
     def mrc_stats(self):
         """`stats mrc`: what the miniatures saw since the last reset, and `curve`, by factor of the memory: its bytes and the
         hit ratio (0 to 1) that they would have given; None below MRC_ENOUGH samples (memory curve page)."""
-        cdef Store* s = &self.s
-        cdef Mrc* m = s.mrc
-        cdef ClassStats* c
-        cdef int i
-        cdef uint64_t hits = 0, gets, samples, keys, block
-        cdef double stands_for, memory
-        cdef double sampled[MINIS]
-        cdef double ratios[MINIS]
-        cdef double factors[MINIS]
-        cdef double rate
-        cdef bint enough
-        engine_lock(s)
-        gets = s.n.cmd_get + s.n.cmd_touch
-        for i in range(MAX_CLASSES):
-            c = &s.cls[i]
-            hits += hits_of(c) + c.touch_hits
-        hits -= s.n.vivified
-        samples, keys, block, stands_for, memory, rate = m.samples, m.keys, m.block, m.gets, m.memory, mrc_rate(m)
-        enough = samples >= MRC_ENOUGH and gets > 0
-        for i in range(MINIS):
-            ratios[i] = mrc_ratio(m, i, <double> hits, <double> gets) if enough else 0
-            factors[i] = m.mini[i].factor
-            sampled[i] = m.mini[i].hits
-        engine_unlock(s)
-        curve = {factors[i]: (<uint64_t> (memory * factors[i]), ratios[i] if enough else None) for i in range(MINIS)}
-        return {"samples": samples, "sampling_rate": rate, "keys": keys, "memory": block, "gets": gets,
-                "stands_for": stands_for, "sampled_hits": [sampled[i] for i in range(MINIS)], "curve": curve}
+        return curve_figures(self)
 
     def mrc_faults(self):
         """What is wrong with the miniatures' lists and sums, as text; empty when all is well. For tests: slow."""
@@ -572,40 +283,11 @@ cdef class Engine:
 
     def sizes(self):
         """Items by size in steps of 32 bytes: (size, count), in order; or None without track_sizes."""
-        return None if self.s.size_count == NULL else self.each_size()
-
-    def each_size(self):
-        cdef uint64_t i, most = self.s.item_size_max // 32 + 16
-        for i in range(most):
-            if self.s.size_count[i]:
-                yield i * 32, self.s.size_count[i]
-            elif i and i % SIZES_SLICE == 0:
-                yield i * 32, 0             # so that whoever asks can give up its turn
+        return None if self.s.size_count == NULL else _sizes(self)
 
     def reset_stats(self):
         """`stats reset`: clears counters, keeps gauges."""
-        cdef int i
-        cdef Store* s = &self.s
-        cdef Prefixes old
-        cdef uint64_t read = 0, written = 0
-        engine_lock(s)
-        memset(&s.n, 0, sizeof(Counters))
-        for i in range(MAX_CLASSES):
-            memset(&s.cls[i], 0, sizeof(ClassStats))
-        mrc_reset(s.mrc)
-        set64(&s.in_refused, 0)
-        s.journal.dropped = 0
-        s.journal.written = 0
-        old = s.prefixes
-        s.prefixes.table = NULL
-        s.prefixes.count = 0
-        s.prefixes.left_out = 0
-        s.prefixes.generation += 1
-        traffic(self, &read, &written)
-        self.read_before = read
-        self.written_before = written
-        engine_unlock(s)
-        prefixes_clear(&old)
+        figures_reset(self)
 
     def measure_lock(self):
         """From now on the lock's holders are timed, by their CPU time, which nothing beside them changes; for tests, as it costs
@@ -695,7 +377,7 @@ cdef class Engine:
         engine_lock(&self.s)
         self.s.memory_limit = most
         mrc_resize(self.s.mrc, most)
-        self.s.arena.pages_limit = self.pages_for(most)
+        self.s.arena.pages_limit = pages_for(&self.s, most)
         engine_unlock(&self.s)
         return True
 
@@ -714,56 +396,8 @@ cdef class Engine:
         engine_lock(s)
         s.segmented = wanted
         if not wanted:
-            self.flatten()
+            flatten(s)
         engine_unlock(s)
-
-    cdef void flatten(self) noexcept nogil:
-        # Under the lock, which others get in between.
-        cdef Store* s = &self.s
-        cdef int i
-        for i in range(1, s.arena.lists + 1):
-            self.empty_list(i, TEMP)
-            self.empty_list(i, HOT)
-            self.forget_uses(i)
-
-    cdef void empty_list(self, int cls, int seg) noexcept nogil:
-        cdef Store* s = &self.s
-        cdef uint32_t h, n = 0
-        while s.lru[cls][seg].tail:
-            h = s.lru[cls][seg].tail
-            list_move(s, h, item_at(&s.arena, h), COLD)
-            n += 1
-            if n % MOVED_A_SLICE == 0:
-                engine_unlock(s)
-                engine_lock(s)
-
-    cdef void forget_uses(self, int cls) noexcept nogil:
-        # In a flat LRU nobody is counted as used.
-        cdef Store* s = &self.s
-        cdef uint32_t h = s.lru[cls][COLD].tail, before, n = 0
-        cdef uint64_t size
-        cdef Item* it
-        while h:
-            it = item_at(&s.arena, h)
-            set_uses(it, 0)
-            if it.seg & SEG_MASK == WARM:
-                size = size_of(s, it)
-                s.lru[cls][WARM].count -= 1
-                s.lru[cls][WARM].bytes -= size
-                s.lru[cls][COLD].count += 1
-                s.lru[cls][COLD].bytes += size
-                it.seg = <uint8_t> ((it.seg & ~SEG_MASK) | COLD)
-            before = it.prev
-            n += 1
-            if n % MOVED_A_SLICE == 0:
-                it.refs += 1
-                engine_unlock(s)
-                engine_lock(s)
-                # Another thread may have taken it out of the list meanwhile: then from the end again, where all is done.
-                before = it.prev if it.state & S_LINKED and it.cls == cls and list_id(it.seg & SEG_MASK) == COLD \
-                    else s.lru[cls][COLD].tail
-                item_release(s, h)
-            h = before
 
     def set_temporary_ttl(self, seconds):
         cdef int64_t ttl = seconds
@@ -814,15 +448,15 @@ cdef class Engine:
             for cls in classes:
                 mask |= <uint64_t> 1 << <int> cls
         engine_lock(&self.s)
-        busy = self.walk_state.running and self.walk_state.asked
+        busy = self.upkeep.walk.running and self.upkeep.walk.asked
         if not busy:
-            walk_start(&self.s, &self.walk_state, mask, most, 1)
+            walk_start(&self.s, &self.upkeep.walk, mask, most, 1)
         engine_unlock(&self.s)
         return not busy
 
     @property
     def crawler_running(self):
-        return bool(self.walk_state.running)
+        return bool(self.upkeep.walk.running)
 
     @property
     def classes(self):
@@ -840,61 +474,10 @@ cdef class Engine:
         cdef double rest
         while True:
             engine_lock(&self.s)
-            rest = self.maintain_slice(limit if limit < SLICE_NS else SLICE_NS)
+            rest = upkeep_slice(&self.s, &self.upkeep, self.crawler_enabled, limit if limit < SLICE_NS else SLICE_NS)
             engine_unlock(&self.s)
             if rest > 0.001 or boot_clock() - began >= limit:
                 return rest
-
-    cdef double maintain_slice(self, uint64_t limit) noexcept nogil:
-        # Under the lock, for so many ns.
-        cdef Store* s = &self.s
-        cdef Walk* w = &self.walk_state
-        cdef uint64_t began
-        cdef int i
-        cdef bint more = 0, full = 0
-        clock_update(s)
-        s.attempt += 1
-        began = boot_clock()
-        while s.arena.pages_used > s.arena.pages_limit:
-            if not shrink_step(s):
-                break
-            if boot_clock() - began > limit:
-                more = 1
-                break
-        if s.arena.pooled and s.arena.pages_used + s.arena.pooled > s.arena.pages_limit:
-            more = more or arena_trim(&s.arena, TRIM_A_SLICE) == TRIM_A_SLICE
-        while boot_clock() - began < limit and garbage_free(s, DEAD_A_STEP) == DEAD_A_STEP:
-            pass
-        while compact_step(s):
-            if boot_clock() - began >= limit:
-                more = 1
-                break
-        if s.maintained and boot_clock() - began < limit:
-            s.n.juggles += 1
-            for i in range(1, s.arena.lists + 1):
-                while list_items(s, i) and free_dead_ends(s, i, DEAD_A_STEP) == DEAD_A_STEP:
-                    if boot_clock() - began > limit:
-                        full = 1
-                        break
-                if full:
-                    break
-            more = more or full
-        more = more or s.garbage or s.mover.page
-        if not w.running and s.rules.count:
-            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
-        elif not w.running and self.crawler_enabled and s.sec >= self.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
-            self.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
-            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
-        elif not w.running and (self.crawler_enabled and s.sec >= self.next_walk and (s.timed or s.flush_epoch)
-                                or s.clock - self.clock_at_walk > <uint32_t> (OLDEST // 2)):
-            walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
-        while w.running and boot_clock() - began < limit:
-            if not walk_step(s, w, 256):
-                self.next_walk = s.sec + 10
-                self.clock_at_walk = s.clock
-        if w.running:
-            return 0.001 if w.asked or more or s.rules.count else 0.05
-        return 0.001 if more or s.rules.count else 0.25
 
     # From one process to the next
 
@@ -954,70 +537,23 @@ cdef class Engine:
 
     def delete(self, bytes key not None):
         """Removes a key, and holds plain stores of it off for a while if so configured. True if it was there."""
-        cdef uint64_t hv
-        cdef uint32_t h
-        if not 1 <= len(key) <= KEY_MAX:
-            return False
-        hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
-        engine_lock(&self.s)
-        clock_update(&self.s)
-        hold_key(&self.s, hv)
-        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> PyBytes_GET_SIZE(key), hv)
-        if h:
-            item_unlink(&self.s, h, hv)
-        curve_delete(&self.s, hv)
-        engine_unlock(&self.s)
-        return h != 0
+        return 1 <= len(key) <= KEY_MAX and remote_delete(&self.s, PyBytes_AS_STRING(key), <size_t> len(key))
 
     def mark_stale(self, bytes key not None, int ttl=-1):
         """Marks a key stale with a new cas (md I T); an empty item (a lease) is removed. True if it was there."""
-        cdef uint64_t hv
-        cdef uint32_t h
-        cdef Item* it
-        if not 1 <= len(key) <= KEY_MAX:
-            return False
-        hv = index_hash(&self.s.index, PyBytes_AS_STRING(key), <size_t> len(key))
-        engine_lock(&self.s)
-        clock_update(&self.s)
-        hold_key(&self.s, hv)
-        h = item_find(&self.s, PyBytes_AS_STRING(key), <size_t> PyBytes_GET_SIZE(key), hv)
-        if h:
-            it = item_at(&self.s.arena, h)
-            if it.nbytes == 0:
-                item_unlink(&self.s, h, hv)
-                curve_delete(&self.s, hv)
-            else:
-                mark_item_stale(&self.s, it, <int64_t> expiry(&self.s, ttl) if ttl >= 0 else -1)
-        engine_unlock(&self.s)
-        return h != 0
-
-    cdef void hold_everything(self) noexcept nogil:
-        if self.s.hold_ms:
-            self.s.hold_all = boot_ms(&self.s) + self.s.hold_ms
+        return 1 <= len(key) <= KEY_MAX and remote_stale(&self.s, PyBytes_AS_STRING(key), <size_t> len(key), ttl)
 
     def flush(self):
         """Forgets everything, leases included."""
-        engine_lock(&self.s)
-        clock_update(&self.s)
-        flush_now(&self.s)
-        self.hold_everything()
-        engine_unlock(&self.s)
+        remote_flush(&self.s)
 
     def flush_prefix(self, bytes prefix not None):
         """Forgets the keys that begin with the prefix."""
-        engine_lock(&self.s)
-        clock_update(&self.s)
-        flush_prefix(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix))
-        self.hold_everything()
-        engine_unlock(&self.s)
+        remote_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 0, 0)
 
     def refresh_prefix(self, bytes prefix not None, int ttl=0):
         """Marks the keys that begin with the prefix stale, to live at most ttl seconds more (0: as they were)."""
-        engine_lock(&self.s)
-        clock_update(&self.s)
-        refresh_prefix(&self.s, PyBytes_AS_STRING(prefix), <size_t> PyBytes_GET_SIZE(prefix), ttl)
-        self.hold_everything()
-        engine_unlock(&self.s)
+        remote_rule(&self.s, PyBytes_AS_STRING(prefix), <size_t> len(prefix), 1, ttl)
 
     def set_gate(self, policy, fresh_until=0):
         """miss, error or serve: what to answer after fresh_until (CLOCK_BOOTTIME, ns); None: no gate."""
@@ -1047,7 +583,7 @@ cdef class Engine:
         self.s.hold_ms = milliseconds
         if self.resumed:                        # nobody knows any more what was deleted just before
             clock_update(&self.s)
-            self.hold_everything()
+            hold_everything(&self.s)
         engine_unlock(&self.s)
 
     def broadcast(self, deletes, write_prefixes=()):

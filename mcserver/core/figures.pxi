@@ -95,7 +95,7 @@ cdef dict spelled_general(Engine self, Store* s):
         "slab_reassign_inline_reclaim": 0, "slab_reassign_busy_items": n.busy_pages,
         "slab_reassign_busy_deletes": 0, "slab_reassign_running": 1 if s.mover.page else 0,
         "slabs_moved": n.page_moves,
-        "lru_crawler_running": 1 if self.walk_state.running else 0, "lru_crawler_starts": n.crawls,
+        "lru_crawler_running": 1 if self.upkeep.walk.running else 0, "lru_crawler_starts": n.crawls,
         "lru_maintainer_juggles": n.juggles, "bytes": s.bytes, "curr_items": s.index.count,
         "total_items": n.total_items, "slab_global_page_pool": s.arena.pooled,
         "expired_unfetched": t.expired_unfetched, "evicted_unfetched": t.evicted_unfetched,
@@ -194,6 +194,62 @@ cdef tuple spelled_slabs(Store* s):
         }
     pages = max(s.arena.pages_used, min(s.arena.pages_used + s.arena.pooled, s.arena.pages_limit))
     return result, active, pages << s.arena.page_bits
+
+
+cdef dict curve_figures(Engine self):
+    cdef Store* s = &self.s
+    cdef Mrc* m = s.mrc
+    cdef ClassStats* c
+    cdef int i
+    cdef uint64_t hits = 0, gets, samples, keys, block
+    cdef double stands_for, memory
+    cdef double sampled[MINIS]
+    cdef double ratios[MINIS]
+    cdef double factors[MINIS]
+    cdef double rate
+    cdef bint enough
+    engine_lock(s)
+    gets = s.n.cmd_get + s.n.cmd_touch
+    for i in range(MAX_CLASSES):
+        c = &s.cls[i]
+        hits += hits_of(c) + c.touch_hits
+    hits -= s.n.vivified
+    samples, keys, block, stands_for, memory, rate = m.samples, m.keys, m.block, m.gets, m.memory, mrc_rate(m)
+    enough = samples >= MRC_ENOUGH and gets > 0
+    for i in range(MINIS):
+        ratios[i] = mrc_ratio(m, i, <double> hits, <double> gets) if enough else 0
+        factors[i] = m.mini[i].factor
+        sampled[i] = m.mini[i].hits
+    engine_unlock(s)
+    curve = {factors[i]: (<uint64_t> (memory * factors[i]), ratios[i] if enough else None) for i in range(MINIS)}
+    return {"samples": samples, "sampling_rate": rate, "keys": keys, "memory": block, "gets": gets,
+            "stands_for": stands_for, "sampled_hits": [sampled[i] for i in range(MINIS)], "curve": curve}
+
+
+cdef int figures_reset(Engine self) except -1:
+    cdef int i
+    cdef Store* s = &self.s
+    cdef Prefixes old
+    cdef uint64_t read = 0, written = 0
+    engine_lock(s)
+    memset(&s.n, 0, sizeof(Counters))
+    for i in range(MAX_CLASSES):
+        memset(&s.cls[i], 0, sizeof(ClassStats))
+    mrc_reset(s.mrc)
+    set64(&s.in_refused, 0)
+    s.journal.dropped = 0
+    s.journal.written = 0
+    old = s.prefixes
+    s.prefixes.table = NULL
+    s.prefixes.count = 0
+    s.prefixes.left_out = 0
+    s.prefixes.generation += 1
+    traffic(self, &read, &written)
+    self.read_before = read
+    self.written_before = written
+    engine_unlock(s)
+    prefixes_clear(&old)
+    return 0
 
 
 cdef int power_of(uint64_t n):

@@ -26,38 +26,44 @@ cdef inline uint64_t rotl(uint64_t x, int b) noexcept nogil:
     return (x << b) | (x >> (64 - b))
 
 
+cdef inline void sip_round(uint64_t* v) noexcept nogil:
+    v[0] += v[1]; v[1] = rotl(v[1], 13); v[1] ^= v[0]; v[0] = rotl(v[0], 32)
+    v[2] += v[3]; v[3] = rotl(v[3], 16); v[3] ^= v[2]
+    v[0] += v[3]; v[3] = rotl(v[3], 21); v[3] ^= v[0]
+    v[2] += v[1]; v[1] = rotl(v[1], 17); v[1] ^= v[2]; v[2] = rotl(v[2], 32)
+
+
 cdef inline uint64_t siphash13(uint64_t k0, uint64_t k1, const char* key, size_t n) noexcept nogil:
     # Aumasson and Bernstein's SipHash with one compression and three finalisation rounds.
-    cdef uint64_t v0 = k0 ^ <uint64_t> 0x736f6d6570736575
-    cdef uint64_t v1 = k1 ^ <uint64_t> 0x646f72616e646f6d
-    cdef uint64_t v2 = k0 ^ <uint64_t> 0x6c7967656e657261
-    cdef uint64_t v3 = k1 ^ <uint64_t> 0x7465646279746573
-    cdef uint64_t m, last = (<uint64_t> n) << 56
-    cdef size_t left = n
-    cdef int i
-    while left >= 8:
+    cdef uint64_t v[4]
+    cdef uint64_t m
+    cdef const char* end = key + n
+    cdef size_t left = n & 7
+    v[0] = k0 ^ <uint64_t> 0x736f6d6570736575
+    v[1] = k1 ^ <uint64_t> 0x646f72616e646f6d
+    v[2] = k0 ^ <uint64_t> 0x6c7967656e657261
+    v[3] = k1 ^ <uint64_t> 0x7465646279746573
+    while end - key >= 8:
         memcpy(&m, key, 8)
-        v3 ^= m
-        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
-        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
-        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
-        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
-        v0 ^= m
+        v[3] ^= m
+        sip_round(v)
+        v[0] ^= m
         key += 8
-        left -= 8
     m = 0
-    memcpy(&m, key, left)
-    m |= last
-    v3 ^= m
-    for i in range(4):
-        if i == 1:
-            v0 ^= m
-            v2 ^= 0xff
-        v0 += v1; v1 = rotl(v1, 13); v1 ^= v0; v0 = rotl(v0, 32)
-        v2 += v3; v3 = rotl(v3, 16); v3 ^= v2
-        v0 += v3; v3 = rotl(v3, 21); v3 ^= v0
-        v2 += v1; v1 = rotl(v1, 17); v1 ^= v2; v2 = rotl(v2, 32)
-    return v0 ^ v1 ^ v2 ^ v3
+    if left and n > 8:                      # its last bytes, with some that were read before shifted out
+        memcpy(&m, end - 8, 8)
+        m >>= 64 - 8 * left
+    elif left:
+        memcpy(&m, key, left)
+    m |= (<uint64_t> n) << 56
+    v[3] ^= m
+    sip_round(v)
+    v[0] ^= m
+    v[2] ^= 0xff
+    sip_round(v)
+    sip_round(v)
+    sip_round(v)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
 
 
 cdef inline uint64_t index_hash(Index* ix, const char* key, size_t n) noexcept nogil:
@@ -71,12 +77,29 @@ cdef inline uint64_t index_bucket(Index* ix, uint64_t hv) noexcept nogil:
     return b
 
 
+cdef inline bint same_bytes(const char* a, const char* b, size_t n) noexcept nogil:
+    # As memcmp, without a call: eight at a time, the last eight once more in part.
+    cdef uint64_t x, y
+    cdef size_t i = 0
+    if n < 8:
+        return memcmp(a, b, n) == 0
+    while i + 8 < n:
+        memcpy(&x, a + i, 8)
+        memcpy(&y, b + i, 8)
+        if x != y:
+            return 0
+        i += 8
+    memcpy(&x, a + n - 8, 8)
+    memcpy(&y, b + n - 8, 8)
+    return x == y
+
+
 cdef inline uint32_t index_find(Index* ix, Arena* a, const char* key, size_t n, uint64_t hv) noexcept nogil:
     cdef uint32_t h = ix.bucket[index_bucket(ix, hv)]
     cdef Item* it
     while h:
         it = item_at(a, h)
-        if it.nkey == n and memcmp(<char*> it + HEADER, key, n) == 0:
+        if it.nkey == n and same_bytes(<char*> it + HEADER, key, n):
             return h
         h = it.h_next
     return 0

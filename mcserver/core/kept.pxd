@@ -129,6 +129,8 @@ cdef inline void kept_layout(Store* s, KeptHead* k) noexcept nogil:
 
 
 cdef inline void kept_rules(Rules* r, Rule* to) noexcept nogil:
+    if r.count == 0:
+        return
     memcpy(to, r.old.rule, r.old.count * sizeof(Rule))
     memcpy(to + r.old.count, r.young.rule, r.young.count * sizeof(Rule))
     memcpy(to + r.old.count + r.young.count, r.refresh, r.refreshes * sizeof(Rule))

@@ -198,11 +198,3 @@ cdef inline uint32_t victim_of(Store* s, int cls) noexcept nogil:
             h = it.prev
             tries -= 1
     return 0
-
-
-cdef inline uint32_t oldest_of(Store* s, int cls) noexcept nogil:
-    # The item at the end that is next, whatever was done with it; 0 if the class has none.
-    cdef Lru* l = s.lru[cls]
-    if hot_is_next(s, cls):
-        return l[HOT].tail
-    return l[COLD].tail if l[COLD].tail else l[TEMP].tail

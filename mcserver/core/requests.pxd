@@ -16,6 +16,7 @@ from .conn cimport *
 from .sending cimport *
 from .datagrams cimport *
 from .session cimport *
+from .reading cimport *
 from .pool cimport *
 
 cdef enum:
@@ -28,12 +29,27 @@ cdef enum:
 
 
 cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
+    if w.alone >= ALONE and w.alone % ALONE:
+        one_comes(w, door)
+    else:
+        some_come(w, door)
+
+
+cdef inline void one_comes(Worker* w, Conn* door) noexcept nogil:
+    cdef sockaddr_storage peer
+    cdef unsigned int size = sizeof(sockaddr_storage)
+    cdef ssize_t length = recvfrom(door.fd, w.datagram, DATAGRAM_SIZE, MSG_DONTWAIT, <sockaddr*> &peer, &size)
+    if length >= 0:                         # another worker may have been faster
+        w.alone += 1
+        datagram_comes(w, door, w.datagram, <size_t> length, &peer, size)
+
+
+cdef inline void some_come(Worker* w, Conn* door) noexcept nogil:
     cdef mmsghdr m[DATAGRAMS_A_TURN]
     cdef iovec part[DATAGRAMS_A_TURN]
     cdef sockaddr_storage peer[DATAGRAMS_A_TURN]
-    cdef ssize_t length
-    cdef int i, n, most = 1 if w.alone >= ALONE and w.alone % ALONE else DATAGRAMS_A_TURN
-    for i in range(most):
+    cdef int i, n
+    for i in range(DATAGRAMS_A_TURN):
         part[i].iov_base = w.datagram + <size_t> i * DATAGRAM_SIZE
         part[i].iov_len = DATAGRAM_SIZE
         memset(&m[i], 0, sizeof(mmsghdr))
@@ -41,19 +57,18 @@ cdef inline void come_in(Worker* w, Conn* door) noexcept nogil:
         m[i].msg_hdr.msg_namelen = sizeof(sockaddr_storage)
         m[i].msg_hdr.msg_iov = &part[i]
         m[i].msg_hdr.msg_iovlen = 1
-    if most == 1:
-        length = recvmsg(door.fd, &m[0].msg_hdr, MSG_DONTWAIT)
-        m[0].msg_len = <unsigned int> length
-        n = 1 if length >= 0 else -1
-    else:
-        n = recvmmsg(door.fd, m, <unsigned int> most, MSG_DONTWAIT, NULL)
-    if n >= 0:                              # another worker may have been faster
+    n = recvmmsg(door.fd, m, DATAGRAMS_A_TURN, MSG_DONTWAIT, NULL)
+    if n >= 0:
         w.alone = w.alone + 1 if n == 1 else 0
     for i in range(n):
-        add64(&w.shared.bytes_read, <int64_t> m[i].msg_len)
-        add64(&w.pool.datagrams, 1)
-        if not take_datagram(w, door, w.datagram + <size_t> i * DATAGRAM_SIZE, m[i].msg_len, &peer[i], m[i].msg_hdr.msg_namelen):
-            add64(&w.pool.datagrams_bad, 1)
+        datagram_comes(w, door, <char*> part[i].iov_base, m[i].msg_len, &peer[i], m[i].msg_hdr.msg_namelen)
+
+
+cdef inline void datagram_comes(Worker* w, Conn* door, const char* p, size_t n, sockaddr_storage* peer, unsigned int size) noexcept nogil:
+    add64(&w.shared.bytes_read, <int64_t> n)
+    add64(&w.pool.datagrams, 1)
+    if not take_datagram(w, door, p, n, peer, size):
+        add64(&w.pool.datagrams_bad, 1)
 
 
 cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, sockaddr_storage* peer, unsigned int size) noexcept nogil:

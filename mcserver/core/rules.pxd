@@ -49,6 +49,7 @@ cdef struct Flushes:
 
 cdef struct Rules:
     uint32_t count              # of all
+    char* block                 # their address space; NULL before the first of them
     uint64_t point              # of the hash, below 2^61 - 1
     Flushes old
     Flushes young
@@ -60,20 +61,24 @@ cdef inline size_t flushes_size() noexcept nogil:
     return FLUSHES_MOST * (sizeof(Rule) + 2 * sizeof(uint32_t))
 
 
+cdef inline size_t rules_size() noexcept nogil:
+    return 2 * flushes_size() + REFRESHES_MOST * sizeof(Rule)
+
+
 cdef inline void rules_open(Rules* r, uint64_t secret) noexcept nogil:
     memset(r, 0, sizeof(Rules))
     r.point = secret % ((<uint64_t> 1 << 61) - 1)
 
 
-cdef inline bint rules_mapped(Rules* r) noexcept nogil:
-    # Whether there is address space for them: from the first one on.
-    cdef size_t size = 2 * flushes_size() + REFRESHES_MOST * sizeof(Rule)
+cdef inline bint rules_reserve(Rules* r) noexcept nogil:
+    # Before the first of them. False: the system refuses address space.
     cdef char* m
-    if r.refresh != NULL:
+    if r.block != NULL:
         return 1
-    m = <char*> mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+    m = <char*> mmap(NULL, rules_size(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if m == <char*> MAP_FAILED:
         return 0
+    r.block = m
     flushes_at(&r.old, m)
     flushes_at(&r.young, m + flushes_size())
     r.refresh = <Rule*> (m + 2 * flushes_size())
@@ -87,9 +92,8 @@ cdef inline void flushes_at(Flushes* f, char* m) noexcept nogil:
 
 
 cdef inline void rules_close(Rules* r) noexcept nogil:
-    cdef char* m = <char*> (r.old.rule if r.old.rule < r.young.rule else r.young.rule)
-    if m != NULL:
-        munmap(m, 2 * flushes_size() + REFRESHES_MOST * sizeof(Rule))
+    if r.block != NULL:
+        munmap(r.block, rules_size())
 
 
 cdef inline uint64_t prefix_hash(Rules* r, const char* prefix, size_t n) noexcept nogil:
@@ -138,7 +142,7 @@ cdef inline bint flush_add(Rules* r, Flushes* f, const char* prefix, size_t n, u
     # A flush of a prefix that is there already takes its place. False: there is no room.
     cdef uint64_t h = prefix_hash(r, prefix, n)
     cdef Rule* rule
-    if not rules_mapped(r):
+    if not rules_reserve(r):
         return 0
     rule = flush_of(f, h, prefix, n)
     if rule == NULL:
@@ -162,7 +166,7 @@ cdef inline bint flush_add(Rules* r, Flushes* f, const char* prefix, size_t n, u
 cdef inline bint refresh_add(Rules* r, const char* prefix, size_t n, uint64_t epoch, uint32_t came, uint32_t expires) noexcept nogil:
     # False: there is no room.
     cdef Rule* rule
-    if r.refreshes == REFRESHES_MOST or not rules_mapped(r):
+    if not rules_reserve(r) or r.refreshes == REFRESHES_MOST:
         return 0
     rule = &r.refresh[r.refreshes]
     rule.length = <uint8_t> n
@@ -238,6 +242,8 @@ cdef inline void pass_begins(Rules* r) noexcept nogil:
 cdef inline void pass_ends(Rules* r, uint64_t epoch) noexcept nogil:
     # It began at this epoch.
     cdef uint32_t done = 0
+    if r.count == 0:
+        return
     flushes_forget(r, &r.old)
     while done < r.refreshes and r.refresh[done].epoch <= epoch:
         done += 1

@@ -7,6 +7,16 @@ cdef enum:
     LETTER_MOST = OUT_ROOM - 1024   # bytes of a reply in one letter
     OF_A_WORKER = -2                # in the place of a descriptor
 
+cdef extern from "<semaphore.h>" nogil:
+    int sem_init(sem_t* s, int shared, unsigned int value)
+    int sem_wait(sem_t* s)
+    int sem_destroy(sem_t* s)
+
+cdef tuple EVENT_NAMES = ("delete", "stale", "flush", "flush_later", "write", "login_failed")
+cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite", "conn_parse_cmd", "conn_mwrite", "conn_mwrite",
+                     "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
+cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp",
+                      "plain", "tls_handshake", "tls_slow", "tls_record")
 cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
 cdef bytes INTERNAL = b"SERVER_ERROR internal error\r\n"
 
@@ -140,7 +150,7 @@ cdef class Session:
 
     cdef after(self):
         # By hand: after anything ran.
-        self.engine.pump(self)
+        pump(self.engine, self)
         self.settle()
 
     cdef settle(self):
@@ -419,6 +429,34 @@ cdef class Session:
             self.stream = itertools.chain((piece[LETTER_MOST:],), self.stream)
             piece = piece[:LETTER_MOST]
         self.write(W_PIECE, 0, piece)
+
+
+cdef pump(Engine self, Session session):
+    # The letters of sessions that are driven by hand, until there are none.
+    cdef Mail* m
+    cdef Mail* after
+    cdef Session about
+    if self.pumping:
+        return
+    self.pumping = 1
+    try:
+        while True:
+            m = box_take(&self.outbox)
+            if m == NULL:
+                break
+            while m != NULL:
+                after = m.next
+                about = <Session> (<Conn*> m.about).self
+                try:
+                    about.take(m)
+                finally:
+                    free(m)
+                    m = after
+                about.settle()
+    finally:
+        self.pumping = 0
+    if self.s.journal.length:
+        spell(self, session.owner, session, 1, 0)
 
 
 cdef Session session_for(Engine engine, owner, Conn* c):

@@ -5,7 +5,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
-from .mrc cimport Mrc
+from .miniatures cimport Mrc
 from .ghosts cimport Ghosts
 from .mail cimport pthread_mutex_t
 from .journal cimport Journal

@@ -3,7 +3,17 @@
 # Owns no state. Must never read beyond the length that it is given: input is bytes, not C strings.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
+
+cdef extern from *:
+    """
+    /* The decimal digits of 0 to 99, two for each. */
+    static const char TWO_DIGITS[] =
+        "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354555657585960"
+        "616263646566676869707172737475767778798081828384858687888990919293949596979899";
+    """
+    const char* TWO_DIGITS
+    int first_set_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
 
 cdef enum:
     MAX_TOKENS = 24             # tokens that are indexed; further ones are ignored
@@ -15,24 +25,37 @@ cdef struct Token:
     size_t len
 
 
+cdef inline const char* word_end(const char* p, const char* end) noexcept nogil:
+    # Where the first space from p on is, else `end`. Eight bytes at a time: a byte that is 0 once the spaces are taken out
+    # borrows from its top bit (those above it may seem to be 0, too, but the first is always told).
+    cdef uint64_t eight, hit
+    while end - p >= 8:
+        memcpy(&eight, p, 8)
+        eight ^= <uint64_t> 0x2020202020202020
+        hit = (eight - <uint64_t> 0x0101010101010101) & ~eight & <uint64_t> 0x8080808080808080
+        if hit:
+            return p + (first_set_bit(hit) >> 3)
+        p += 8
+    while p < end and p[0] != c' ':
+        p += 1
+    return p
+
+
 cdef inline int tokenise(const char* line, size_t n, Token* tokens) noexcept nogil:
     # Splits at spaces (runs count once). The first token ends at the first space, so it is empty after a leading space.
-    cdef size_t i = 0, start
+    cdef const char* end = line + n
+    cdef const char* p = word_end(line, end)
     cdef int count = 1
-    while i < n and line[i] != c' ':
-        i += 1
     tokens[0].at = line
-    tokens[0].len = i
+    tokens[0].len = <size_t> (p - line)
     while count < MAX_TOKENS:
-        while i < n and line[i] == c' ':
-            i += 1
-        if i == n:
+        while p < end and p[0] == c' ':
+            p += 1
+        if p == end:
             break
-        start = i
-        while i < n and line[i] != c' ':
-            i += 1
-        tokens[count].at = line + start
-        tokens[count].len = i - start
+        tokens[count].at = p
+        p = word_end(p, end)
+        tokens[count].len = <size_t> (p - tokens[count].at)
         count += 1
     return count
 
@@ -43,18 +66,23 @@ cdef inline bint last_is_noreply(const char* line, size_t n) noexcept nogil:
     return n >= 8 and memcmp(line + n - 7, b"noreply", 7) == 0 and line[n - 8] == c' '
 
 
+cdef inline bint append_digit(uint64_t* value, uint64_t digit) noexcept nogil:
+    # 0: it would be more than 64 bits.
+    if value[0] >= <uint64_t> 0x1999999999999999 and (value[0] > <uint64_t> 0x1999999999999999 or digit > 5):
+        return 0
+    value[0] = value[0] * 10 + digit
+    return 1
+
+
 cdef inline bint read_u64(const char* p, size_t n, uint64_t* out) noexcept nogil:
     cdef uint64_t value = 0, digit
     cdef size_t i
     if n == 0 or n > 22:
         return 0
     for i in range(n):
-        if p[i] < c'0' or p[i] > c'9':
+        digit = <uint8_t> (p[i] - c'0')
+        if digit > 9 or not append_digit(&value, digit):
             return 0
-        digit = <uint64_t> (p[i] - c'0')
-        if value > (<uint64_t> 0xFFFFFFFFFFFFFFFF - digit) // 10:
-            return 0
-        value = value * 10 + digit
     out[0] = value
     return 1
 
@@ -93,11 +121,12 @@ cdef inline bint read_c_number(const char* p, size_t n, bint is_signed, int64_t*
     if i < n and (p[i] == c'-' or p[i] == c'+'):
         minus = p[i] == c'-'
         i += 1
-    while i < n and c'0' <= p[i] <= c'9':
-        digit = <uint64_t> (p[i] - c'0')
-        if value > (<uint64_t> 0xFFFFFFFFFFFFFFFF - digit) // 10:
+    while i < n:
+        digit = <uint8_t> (p[i] - c'0')
+        if digit > 9:
+            break
+        if not append_digit(&value, digit):
             return 0
-        value = value * 10 + digit
         any = 1
         i += 1
     if not any or (i < n and p[i] != 0 and not is_blank(p[i])):
@@ -118,16 +147,22 @@ cdef inline bint read_c_number(const char* p, size_t n, bint is_signed, int64_t*
 cdef inline int write_u64(char* out, uint64_t value) noexcept nogil:
     # Decimal digits; returns how many (at most 20).
     cdef char digits[20]
-    cdef int n = 0, i
-    while True:
-        digits[n] = <char> (48 + <int> (value % 10))
-        value //= 10
-        n += 1
-        if value == 0:
-            break
-    for i in range(n):
-        out[i] = digits[n - 1 - i]
-    return n
+    cdef int n = 20
+    if value < 10:
+        out[0] = <char> (48 + <int> value)
+        return 1
+    if value < 100:
+        memcpy(out, TWO_DIGITS + 2 * value, 2)
+        return 2
+    while value >= 10:
+        n -= 2
+        memcpy(digits + n, TWO_DIGITS + 2 * (value % 100), 2)
+        value //= 100
+    if value:
+        n -= 1
+        digits[n] = <char> (48 + <int> value)
+    memcpy(out, digits + n, <size_t> (20 - n))
+    return 20 - n
 
 
 cdef inline int write_i64(char* out, int64_t value) noexcept nogil:

@@ -42,6 +42,9 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_pending(const SSL* ssl)
     int SSL_has_pending(const SSL* ssl)
     int SSL_get_error(const SSL* ssl, int result)
+    void SSL_set_msg_callback(SSL* ssl, void (*tell)(int, int, int, const void*, size_t, SSL*, void*) noexcept nogil)
+    long SSL_set_msg_callback_arg(SSL* ssl, void* arg)
+    enum: SSL3_RT_HANDSHAKE, SSL3_MT_KEY_UPDATE
     enum: SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN
     enum: SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int BIO_get_ktls_send(BIO* bio)
@@ -73,6 +76,7 @@ cdef enum:
     TLS_OUT_LEAST = 65536       # of a thread's buffer for what is sent
     TLS_KEPT = 20480            # what OpenSSL holds for a handshake or a record that is not complete
     TLS_HELLO = 0x16            # the first byte of whoever speaks TLS
+    TLS_UPDATES_MOST = 32       # new keys for what a client sends, in one recv: each costs as much as some hundred bytes of a value
     TLS_SPEAKS_PLAIN = -3       # what tls_receive answers when it is another: what came stands in room.inbuf
 
 # What a listener asks of its clients.
@@ -110,6 +114,7 @@ cdef struct Tls:
     uint8_t kernel_in           # ... the socket is OpenSSL's to read from
     uint8_t counted             # by the engine: it holds something unfinished
     uint8_t waited              # ... by its worker: a handshake that has a time limit
+    uint8_t updates             # new keys since the last recv
     int error                   # errno of the last read
     const char* why             # what went wrong, in OpenSSL's words
     char* kept                  # encrypted, and not taken by the socket
@@ -120,13 +125,17 @@ cdef struct Tls:
 # Between OpenSSL and the thread's buffers
 
 cdef inline int tls_bio_read(BIO* b, char* p, size_t n, size_t* done) noexcept nogil:
-    cdef TlsRoom* room = (<Tls*> BIO_get_data(b)).room
+    cdef Tls* t = <Tls*> BIO_get_data(b)
+    cdef TlsRoom* room = t.room
     BIO_clear_retry_flags(b)
     if n > room.in_len - room.in_at:
         n = room.in_len - room.in_at
+    if t.updates > TLS_UPDATES_MOST:
+        n = 0                   # OpenSSL reads on and on while there is no value among what came
     done[0] = n
     if n == 0:
-        BIO_set_retry_read(b)
+        if t.updates <= TLS_UPDATES_MOST:
+            BIO_set_retry_read(b)
         return 0
     memcpy(p, room.inbuf + room.in_at, n)
     room.in_at += n
@@ -194,6 +203,13 @@ cdef inline void tls_room_free(TlsRoom* room) noexcept nogil:
     room.out = NULL
 
 
+cdef inline void tls_hears(int sent, int version, int kind, const void* p, size_t n, SSL* ssl, void* arg) noexcept nogil:
+    # Counts the client's new keys.
+    cdef Tls* t = <Tls*> arg
+    if kind == SSL3_RT_HANDSHAKE and not sent and n and (<const uint8_t*> p)[0] == SSL3_MT_KEY_UPDATE and t.updates <= TLS_UPDATES_MOST:
+        t.updates += 1
+
+
 cdef inline BIO* tls_bio(Tls* t) noexcept nogil:
     cdef BIO* b = BIO_new(t.method)
     if b != NULL:
@@ -216,6 +232,8 @@ cdef inline bint tls_begin(Tls* t, int fd) noexcept nogil:
         SSL_set_verify(t.ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL)
     # A session that began without a certificate must not be resumed where one is wanted.
     SSL_set_session_id_context(t.ssl, &t.security, 1)
+    SSL_set_msg_callback(t.ssl, tls_hears)
+    SSL_set_msg_callback_arg(t.ssl, t)
     if t.kernel_in:
         return SSL_set_fd(t.ssl, fd) == 1
     b = tls_bio(t)
@@ -328,7 +346,9 @@ cdef inline void tls_fail(Tls* t) noexcept nogil:
     t.failed = 1
     t.over = 1
     add64(&t.counts.handshake_errors if t.shaking else &t.counts.proto_errors, 1)
-    t.why = ERR_reason_error_string(ERR_peek_last_error())
+    t.why = "too many new keys at once"
+    if t.updates <= TLS_UPDATES_MOST:
+        t.why = ERR_reason_error_string(ERR_peek_last_error())
 
 
 cdef inline bint tls_shake(Tls* t, int fd) noexcept nogil:
@@ -409,6 +429,7 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     if t.ssl == NULL and <uint8_t> room.inbuf[0] != TLS_HELLO:
         return TLS_SPEAKS_PLAIN
     room.out_len = 0
+    t.updates = 0
     n = 0
     if not t.shaking or tls_shake(t, fd):
         n = tls_records(t, part, parts, space)

@@ -15,6 +15,8 @@ from .conn cimport *
 from .sending cimport *
 from .telling cimport *
 from .session cimport *
+from .reading cimport *
+from .letters cimport *
 from .pool cimport *
 from .requests cimport *
 

@@ -3,6 +3,10 @@
 # Owns the threads, the box of letters to Python, which an event loop watches as a single descriptor, and the accepting of
 # connections. Must never serve one itself.
 
+cdef extern from "<sys/socket.h>" nogil:
+    int accept4(int fd, void* address, void* length, int flags)
+    enum: SOCK_NONBLOCK, SOCK_CLOEXEC
+
 cdef enum:
     ACCEPTS_A_TURN = 64         # connections accepted before the loop's other work gets its turn
     LETTERS_A_TURN = 200
@@ -270,13 +274,13 @@ cdef class Workers:
         cdef bint taken = 0
         cdef uint64_t began = boot_clock()
         read_fd(self.pool.outbox.fd, &rung, 8)
-        if not self.engine.spell(self.owner, None, 0, RECORDS_A_TURN):
+        if not spell(self.engine, self.owner, None, 0, RECORDS_A_TURN):
             come_back(&self.pool.outbox)
             return
         if self.left == NULL:
             taken = 1
             self.left = box_take(&self.pool.outbox)
-            if not self.engine.spell(self.owner, None, 1, RECORDS_A_TURN):      # what was written before these letters
+            if not spell(self.engine, self.owner, None, 1, RECORDS_A_TURN):     # what was written before these letters
                 come_back(&self.pool.outbox)
                 return
         while self.left != NULL and n < LETTERS_A_TURN and boot_clock() - began < LETTERS_NS:
@@ -361,7 +365,7 @@ cdef class Workers:
                         pthread_join(w.thread, NULL)
             while self.left != NULL or self.pool.outbox.head != NULL:
                 self.turn()
-            self.engine.remove_shared(&self.pool)
+            workers_ended(self.engine, &self.pool)
             for i in range(self.pool.count):
                 worker_free(self.pool.worker[i])
             self.pool.count = 0
@@ -381,3 +385,21 @@ cdef void come_back(Box* box) noexcept nogil:
     # The reader's next turn comes, whoever rings. `rung` is the writers' and stays as it is.
     cdef uint64_t one = 1
     write_fd(box.fd, &one, 8)
+
+
+cdef void workers_ended(Engine self, Pool* pool) noexcept:
+    # These threads have ended: what they counted stays.
+    cdef Shared* at = &self.shared
+    cdef int i
+    engine_lock(&self.s)
+    self.s.journal.reader = NULL
+    while at.next != NULL:
+        for i in range(pool.count):
+            if at.next == &pool.worker[i].shared:
+                add64(&self.shared.bytes_read, <int64_t> at.next.bytes_read)
+                add64(&self.shared.bytes_written, <int64_t> at.next.bytes_written)
+                at.next = at.next.next
+                break
+        else:
+            at = at.next
+    engine_unlock(&self.s)

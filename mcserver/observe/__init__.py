@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mcserver.admin import Context
+    from mcserver.admin.context import Context
     from mcserver.observe.http import Observer
 
 

@@ -18,7 +18,7 @@ from mcserver.observe import metrics
 from mcserver.observe.snapshot import Snapshots
 
 if TYPE_CHECKING:
-    from mcserver.admin import Context
+    from mcserver.admin.context import Context
 
 FRESH_SECONDS = 0.9
 SLICE_SECONDS = 0.0002

@@ -15,7 +15,7 @@ from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.admin.stats import general_values
 
 if TYPE_CHECKING:
-    from mcserver.admin import Context
+    from mcserver.admin.context import Context
 
 
 class Figure(NamedTuple):
@@ -28,10 +28,12 @@ class Figure(NamedTuple):
 
 
 def gauge(key: str, name: str, meaning: str) -> Figure:
+    """A figure that may fall."""
     return Figure(key, name, meaning)
 
 
 def counter(key: str, name: str, meaning: str) -> Figure:
+    """A figure that only rises, until `stats reset`."""
     return Figure(key, name, meaning, True)
 
 
@@ -62,13 +64,14 @@ GENERAL = (
     counter("moves_to_cold", "memcached_lru_crawler_moves_to_cold", "Items moved to the cold list"),
     counter("moves_to_warm", "memcached_lru_crawler_moves_to_warm", "Items moved to the warm list"),
     counter("moves_within_lru", "memcached_lru_crawler_moves_within_lru", "Used items moved within their list"),
+    counter("direct_reclaims", "memcached_direct_reclaims", "Times that a store had to make room by itself"),
+    counter("store_too_large", "memcached_item_too_large", "Stores refused because of -I"),
+    counter("store_no_memory", "memcached_item_no_memory", "Stores refused because of -m"),
     # mcserver's own
     gauge("slab_global_page_pool", "mcserver_page_pool_pages", "Pages of no class"),
     counter("slabs_moved", "mcserver_pages_moved", "Pages that went from one class to another"),
     counter("expired_unfetched", "mcserver_items_expired_unfetched", "Items that expired without having been read"),
     counter("evicted_unfetched", "mcserver_items_evicted_unfetched", "Items evicted without having been read"),
-    counter("store_too_large", "mcserver_stores_too_large", "Stores refused because of -I"),
-    counter("store_no_memory", "mcserver_stores_no_memory", "Stores refused because of -m"),
     gauge("unfinished_bytes", "mcserver_unfinished_bytes", "Bytes of values on their way in"),
     gauge("unfinished_limit", "mcserver_unfinished_limit_bytes", "Their bound"),
     counter("unfinished_refused", "mcserver_unfinished_refused", "Values refused in the middle"),
@@ -149,9 +152,9 @@ CLUSTER_COUNTERS = {
 """Of `stats cluster`, besides writes_*; all other numbers there are gauges."""
 
 
-def number(value: object) -> float:
+def number(value: Any) -> float:
     """A figure as a number; yes and no are 1 and 0."""
-    return float(value == "yes") if value in {"yes", "no"} else float(value)  # type: ignore[arg-type]
+    return float(value == "yes") if value in {"yes", "no"} else float(value)
 
 
 class ServerCollector:

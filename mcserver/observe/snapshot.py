@@ -10,7 +10,7 @@ from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.admin.stats import general_values
 
 if TYPE_CHECKING:
-    from mcserver.admin import Context
+    from mcserver.admin.context import Context
 
 TOTALS = (
     "get_hits", "get_misses", "cmd_get", "cmd_set", "cmd_touch", "cmd_meta", "cmd_flush", "delete_hits", "delete_misses",

@@ -12,10 +12,11 @@ that it is a guest of: signal handlers, the garbage collector, logging, the even
 mcserver.pytest_plugin.
 """
 
+from mcserver.testing.clock import Clock
 from mcserver.testing.commands import Command, Commands
 from mcserver.testing.faults import Faults
 from mcserver.testing.fleet import Fleet
-from mcserver.testing.server import Clock, Server
+from mcserver.testing.server import Server
 from mcserver.testing.sockets import FakeSocket, SocketModule
 
 __all__ = ["Clock", "Command", "Commands", "FakeSocket", "Faults", "Fleet", "Server", "SocketModule"]

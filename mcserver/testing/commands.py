@@ -97,7 +97,7 @@ class Commands(Sequence[Command]):
     def __eq__(self, other: object) -> bool:
         return self._all() == (list(other) if isinstance(other, Sequence) else other)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # as a list's
 
     def __repr__(self) -> str:
         return f"<Commands {[str(each) for each in self]}>"

@@ -16,7 +16,11 @@ from mcserver.testing.faults import Fault, Faults
 if TYPE_CHECKING:
     import threading
 
-    from mcserver.admin import Admin, Cluster, Figures, Reply, Watchers
+    from mcserver.admin.commands import Admin
+    from mcserver.admin.context import Reply
+    from mcserver.admin.figures import Figures
+    from mcserver.admin.ports import Cluster
+    from mcserver.admin.watchers import Watchers
     from mcserver.core import Engine
 
 SLOW_STEP = 0.1
@@ -206,11 +210,11 @@ class Conversation:
 
     def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
         cluster = self._house.cluster
-        return cluster is not None and cluster.events(Remote(self), events)  # type: ignore[arg-type]
+        return cluster is not None and cluster.events(Remote(self), events)  # type: ignore[arg-type]  # as good as a session to it
 
     def lock(self, session: Session, key: bytes) -> None:
         if self._house.cluster is not None:
-            self._house.cluster.lock(Remote(self), key)  # type: ignore[arg-type]
+            self._house.cluster.lock(Remote(self), key)  # type: ignore[arg-type]  # as good as a session to it
 
     def trace(self, session: Session | None, text: bytes) -> None:
         """-vv's trace goes nowhere: `commands` shows the same."""

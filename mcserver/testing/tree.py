@@ -9,6 +9,8 @@ from mcserver.coordination.ports import Check, Create, Delete, Operation, Set, S
 
 
 class ZNode:
+    """One znode. Times are ms, zxids count changes of the tree; owner: the session that it is ephemeral to, 0 for none."""
+
     __slots__ = ("children", "creates", "ctime", "czxid", "data", "mtime", "mzxid", "owner", "version")
 
     def __init__(self, data: bytes, zxid: int, owner: int, time: int = 0) -> None:

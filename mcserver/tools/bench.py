@@ -36,6 +36,7 @@ def known_arguments() -> argparse.ArgumentParser:
 
 
 def bench(options: argparse.Namespace) -> int:
+    """`mcserver bench`: the exit code. Raises ToolError."""
     if not 0 <= options.size <= 1 << 20:
         raise ToolError("--size takes 0 to 1048576 bytes")
     prefix = b"mcserver-bench:%s:" % os.urandom(4).hex().encode()
@@ -59,12 +60,14 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def tidy(client: Client, keys: Sequence[bytes]) -> None:
+    """Takes the keys out again."""
     client.send(b"".join(b"delete %s noreply\r\n" % key for key in keys) + b"version\r\n")
     while not client.line().startswith(b"VERSION"):
         pass
 
 
 def stored(client: Client) -> None:
+    """Takes one answer to a set. Raises ToolError for another than STORED."""
     if (answer := client.line()) != b"STORED":
         raise ToolError(f"{client.name}: a set is answered with {answer[:80].decode('utf-8', 'replace')}")
 
@@ -108,6 +111,7 @@ def piped(client: Client, requests: Sequence[bytes], read: Callable[[Client], No
 
 
 def row(name: str, times: list[float]) -> None:
+    """One line of the table; times in seconds."""
     ordered = sorted(times)
     at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1e6 for share in (0.5, 0.99, 0.999)]
     print(
@@ -118,4 +122,5 @@ def row(name: str, times: list[float]) -> None:
 
 
 def rate(name: str, found: float) -> None:
+    """One line: operations a second of a pipeline."""
     print(f"{name + f', {DEPTH} at once':<20} {found:>10,.0f} a second", flush=True)

@@ -35,6 +35,10 @@ class ToolError(Exception):
     """What stops a tool, as a sentence for its user; the exit code is 1."""
 
 
+class BusyError(ToolError):
+    """The server does something else at the moment; it can be asked again."""
+
+
 def parse_address(text: str) -> tuple[str, int] | str:
     """`host`, `host:port`, `[v6]:port`, `v6`, or the path of a Unix socket (with a slash in it). Raises ToolError."""
     if "/" in text:
@@ -175,13 +179,14 @@ class Client:
         return self.line()
 
     def lines(self, line: bytes) -> Iterator[bytes]:
-        """Sends a line; the lines of the answer up to END. Raises ToolError for an answer that is an error."""
+        """Sends a line; the lines of the answer up to END. Raises ToolError for an error, BusyError for BUSY."""
         self.send(line + b"\r\n")
         while (answer := self.line()) != b"END":
             if answer in {b"ERROR", b"RESET"} or answer.startswith(
                 (b"CLIENT_ERROR", b"SERVER_ERROR", b"BUSY", b"locked")
             ):
-                raise ToolError(f"{self.name}: {line.decode()}: {answer.decode('utf-8', 'replace')}")
+                kind = BusyError if answer.startswith(b"BUSY") else ToolError
+                raise kind(f"{self.name}: {line.decode()}: {answer.decode('utf-8', 'replace')}")
             yield answer
 
     def stats(self, words: str = "") -> dict[str, str]:

@@ -19,10 +19,11 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from mcserver.keys import printable_text
-from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, run
+from mcserver.tools.client import ADDRESS, BusyError, Client, ToolError, Way, parser, run
 from mcserver.tools.progress import Progress
 
 BATCH = 100
+CRAWLER_SECONDS = 60.0
 """Items on their way at once."""
 VALUE_MOST = 1 << 30
 KEY_MOST = 250
@@ -69,6 +70,7 @@ def load_known_arguments() -> argparse.ArgumentParser:
 
 
 def dump(options: argparse.Namespace) -> int:
+    """`mcserver dump`: the exit code. Raises ToolError."""
     prefix, count = options.prefix.encode(), 0
     with opened(options.file, "w") as file, Client(options.server, options.way) as client:
         keys = [key for key in listed(options.server, options.way) if key.startswith(prefix)]
@@ -87,9 +89,23 @@ def dump(options: argparse.Namespace) -> int:
 def listed(server: str, way: Way) -> Iterator[bytes]:
     """All keys, by `lru_crawler metadump`."""
     with Client(server, way) as client:
-        for line in client.lines(b"lru_crawler metadump all"):
+        for line in crawled(client):
             if line.startswith(b"key="):
                 yield unquote_to_bytes(line.split(b" ", 1)[0].removeprefix(b"key="))
+
+
+def crawled(client: Client) -> Iterator[bytes]:
+    """The lines of a metadump. A crawler may be on a round of its own, as soon after a start: then it is asked again."""
+    deadline = time.monotonic() + CRAWLER_SECONDS
+    while True:
+        try:
+            yield from client.lines(b"lru_crawler metadump all")
+        except BusyError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 def fetched(client: Client, keys: Sequence[bytes]) -> Iterator[Item]:
@@ -123,6 +139,7 @@ def spelled(key: bytes) -> tuple[bytes, bytes]:
 
 
 def load(options: argparse.Namespace) -> int:
+    """`mcserver load`: the exit code. Raises ToolError."""
     stored = expired = there = 0
     refused: dict[str, int] = {}
     mode = b" ME" if options.add else b""
@@ -176,6 +193,7 @@ def lifetime(item: Item, now: int) -> int:
 
 
 def batches(found: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Lists of `size` items; the last may be shorter."""
     batch: list[Item] = []
     for item in found:
         batch.append(item)
@@ -240,7 +258,7 @@ def opened(name: str, mode: str) -> Iterator[IO[str]]:
         yield stream
         return
     try:
-        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115
+        file = open(name, mode, encoding="utf-8", errors=errors, newline="\n")  # noqa: SIM115  # closed below; only opening it may fail
     except OSError as error:
         raise ToolError(f"{name}: {error.strerror}") from None
     with file:

@@ -26,6 +26,7 @@ def known_arguments() -> argparse.ArgumentParser:
 
 
 def ping(options: argparse.Namespace) -> int:
+    """`mcserver ping`: 1 if one of the servers did not answer."""
     failed = 0
     for server in options.server:
         try:

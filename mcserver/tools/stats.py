@@ -35,6 +35,7 @@ def known_arguments() -> argparse.ArgumentParser:
 
 
 def stats(options: argparse.Namespace) -> int:
+    """`mcserver stats`: the exit code. Raises ToolError."""
     words = " ".join(options.words)
     with Client(options.server, options.way) as client:
         found: Mapping[str, object] = client.stats(words)

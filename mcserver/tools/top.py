@@ -137,6 +137,7 @@ def prefix_of(key: str) -> str:
 
 
 def top(options: argparse.Namespace) -> int:
+    """`mcserver top`: shows until it is interrupted, or so many looks; the exit code."""
     from rich.console import Console
     from rich.live import Live
 
@@ -280,6 +281,7 @@ def class_table(server: Watched) -> Table:
 
 
 def prefix_table(server: Watched) -> Table:
+    """The prefixes that were asked for most since the last look, of one server."""
     from rich import box
     from rich.table import Table
 

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
+from typing import Any
 
 from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403  # the hooks that are not below
@@ -17,7 +19,7 @@ def check() -> None:
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     if not any(map(shutil.which, (compiler, "cc", "gcc", "clang"))):
         missing.append("a C compiler (gcc)")
-    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):  # noqa: PTH110, PTH118
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
         missing.append(f"the headers of Python {sys.version_info.major}.{sys.version_info.minor}")
     if not has_openssl(compiler):
         missing.append("the headers of OpenSSL")
@@ -35,17 +37,17 @@ def has_openssl(compiler: str) -> bool:
     flags = shlex.split(f"{os.environ.get('CPPFLAGS', '')} {os.environ.get('CFLAGS', '')}")
     found = next(filter(None, map(shutil.which, (compiler, "cc", "gcc", "clang"))), None)
     if found is None:
-        return os.path.exists("/usr/include/openssl/ssl.h")  # noqa: PTH110
+        return Path("/usr/include/openssl/ssl.h").exists()
     source = "#include <openssl/ssl.h>\n"
     command = [found, *flags, "-E", "-x", "c", "-o", os.devnull, "-"]
     return subprocess.run(command, input=source, text=True, capture_output=True, check=False).returncode == 0
 
 
-def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):  # type: ignore[no-untyped-def]
+def build_wheel(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     check()
     return build_meta.build_wheel(wheel_directory, config_settings, metadata_directory)
 
 
-def build_editable(wheel_directory, config_settings=None, metadata_directory=None):  # type: ignore[no-untyped-def]
+def build_editable(wheel_directory: str, config_settings: Any = None, metadata_directory: str | None = None) -> str:
     check()
     return build_meta.build_editable(wheel_directory, config_settings, metadata_directory)

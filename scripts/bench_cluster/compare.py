@@ -154,7 +154,7 @@ def _rates(ensemble: Ensemble, work: Callable[[], None]) -> tuple[float, float]:
     before, began = _requests(ensemble), time.monotonic()
     work()
     after, span = _requests(ensemble), time.monotonic() - began
-    return tuple((late - early) / span for late, early in zip(after, before, strict=True))  # type: ignore[return-value]
+    return (after[0] - before[0]) / span, (after[1] - before[1]) / span
 
 
 def _worked(servers: Sequence[CacheServer]) -> float:

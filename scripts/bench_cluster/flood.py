@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 
 from tests.cluster.servers import CacheServer, Client, until
 
+from .beside import Beside
 from .stage import Result, Stage, table
 
 RATE = 20_000
@@ -86,25 +86,16 @@ def is_level(server: CacheServer) -> bool:
     return stats["lag_entries"] == "0" and stats["stale"] == "0"
 
 
-class Watch:
+class Watch(Beside):
     """Looks at the figures while the flood goes on."""
 
     def __init__(self, flooded: CacheServer, peers: list[CacheServer]) -> None:
+        super().__init__()
         self._flooded, self._peers = flooded, peers
         self.queue, self.age, self.lag = 0, 0.0, 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.wait(0.2):
+    def work(self) -> None:
+        while not self.stop.wait(0.2):
             stats = self._flooded.stats()
             self.queue = max(self.queue, int(stats["queue_keys"]))
             self.age = max(self.age, float(stats["queue_age_ms"]))

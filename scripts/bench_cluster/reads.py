@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from statistics import median
 
 from benchmark.generator import load
@@ -11,11 +9,13 @@ from benchmark.programs import cores
 
 from tests.cluster.servers import CacheServer
 
-from .stage import Result, Stage, table, target
+from .beside import Deletes
+from .stage import Result, Stage, pin, table, target
 
 KEYS, VALUE, CONNECTIONS = 10_000, 32, 50
 RATE = 5_000  # requests a second, open loop
 DELETES = 2_000  # a second, at another member
+BATCH = 20  # of them in one write
 BOUND = "1.2 times alone"
 
 
@@ -30,7 +30,7 @@ def measure(quick: bool) -> str:
         for server in (member, alone):
             load(target(server), "fill", keys=KEYS, value=VALUE, depth=100)
         results.append(compare("in a fleet, idle", member, alone, pairs, seconds))
-        with Deletes(other):
+        with Deletes(other, DELETES, BATCH):
             results.append(compare(f"in a fleet, {DELETES:,} deletes a second", member, alone, pairs, seconds))
         for zookeeper in stage.ensemble.servers:
             zookeeper.end()
@@ -42,8 +42,6 @@ def measure(quick: bool) -> str:
 
 
 def pin_both(member: CacheServer, other: CacheServer, server_core: int, other_core: int) -> None:
-    from .stage import pin
-
     for server, core in ((member, server_core), (other, other_core)):
         assert server.process is not None
         pin(server.process.pid, core)
@@ -67,28 +65,3 @@ def run(server: CacheServer, seconds: float) -> float:
         target(server), "open", rate=RATE, seconds=seconds, warm_up=0.2, value=VALUE, connections=CONNECTIONS, keys=KEYS
     )
     return report["p99_ns"] / 1000
-
-
-class Deletes:
-    """A client that deletes at a member, evenly, keys that nobody holds."""
-
-    def __init__(self, server: CacheServer) -> None:
-        self._server = server
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> Deletes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        number, started = 0, time.monotonic()
-        with self._server.client() as client:
-            while not self._stop.is_set():
-                client.send(b"".join(b"delete flow:%d noreply\r\n" % each for each in range(number, number + 20)))
-                number += 20
-                time.sleep(max(0.0, started + number / DELETES - time.monotonic()))

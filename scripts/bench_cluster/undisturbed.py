@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from contextlib import AbstractContextManager, nullcontext
 from statistics import median
 
@@ -12,6 +10,7 @@ from benchmark.programs import cores
 
 from tests.cluster.servers import CacheServer, until
 
+from .beside import Deletes
 from .stage import Result, Stage, table, target
 
 KEYS, VALUE, CONNECTIONS, RATE = 100_000, 100, 10, 2000
@@ -26,7 +25,7 @@ def measure(quick: bool) -> str:
         measured, peer = stage.servers(2, "--ack", "async", "--on-stale", "serve")
         load(target(measured), "fill", keys=KEYS, value=VALUE, depth=50)
         found = {"nothing": timed(measured, runs, nullcontext())}
-        found[f"a peer, {DELETES:,} deletes a second"] = timed(measured, runs, Deletes(peer))
+        found[f"a peer, {DELETES:,} deletes a second"] = timed(measured, runs, Deletes(peer, DELETES, BATCH))
         found["nothing again"] = timed(measured, runs, nullcontext())
         for zookeeper in stage.ensemble.servers:
             zookeeper.end()
@@ -48,29 +47,3 @@ def timed(server: CacheServer, runs: int, others: AbstractContextManager[object]
             load(target(server), "open", core=cores()[1], seconds=1, warm_up=0.3, **options) for _ in range(runs)
         ]
     return median(each["p50_ns"] for each in reports) / 1000, median(each["p99_ns"] for each in reports) / 1000
-
-
-class Deletes:
-    """A client of another member that deletes so many a second, for as long as the block runs."""
-
-    def __init__(self, server: CacheServer) -> None:
-        self._server = server
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def __enter__(self) -> None:
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        number, due = 0, time.monotonic()
-        with self._server.client() as client:
-            while not self._stop.is_set():
-                keys = range(number, number + BATCH)
-                client.send(b"".join(b"delete other:%d noreply\r\n" % each for each in keys))
-                number += BATCH
-                due += BATCH / DELETES
-                time.sleep(max(0.0, due - time.monotonic()))

@@ -75,7 +75,7 @@ def inside_of(workload: Workload, depth: int) -> float:
         sys.path.insert(0, str(ROOT))
     from mcserver.core import Engine, Session
 
-    session = Session(Engine(memory_limit=64 << 20, requests_per_event=1000), None)  # type: ignore[arg-type]
+    session = Session(Engine(memory_limit=64 << 20, requests_per_event=1000), None)  # type: ignore[arg-type]  # nothing asks for its owner
     value = b"v" * int(workload.value)
     for key in range(KEYS):
         session.feed(b"set key-%012d 0 0 %d noreply\r\n%b\r\n" % (key, len(value), value))

@@ -111,7 +111,7 @@ class WorkersFuzz:
                     self.exchange(self.tls.spoiled(chance) + data, chance)
                 else:
                     check_known(self.encrypted(data, chance), cut=True)
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001  # it ends the run, which shows it
                 self.failures.append((error, data))
             self.count += 1
 

@@ -14,7 +14,7 @@ from soak_values import ValueRound
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, Client, RecordingOwner, crawl
-from tests.stateful.invariants import check_figures
+from tests.stateful.invariants import check_figures, check_that_all_is_free
 from tests.stateful.packets import APPEND, GET, GETKQ, PREPEND, SET, SETQ, STORE, Requests, request
 from tests.stateful.streams import CLASSIC_KEYS, Commands
 
@@ -215,14 +215,7 @@ class Round:
         self.engine.flush()
         for _ in range(3):
             crawl(self.engine)
-        check_figures(self.engine)
-        used = {
-            cls: figures["used_chunks"]
-            for cls, figures in self.engine.slab_stats()[0].items()
-            if figures["used_chunks"]
-        }
-        assert not used, f"chunks that nobody frees, by class: {used}"
-        assert self.engine.stats()["curr_items"] == 0
+        check_that_all_is_free(self.engine)
 
 
 def main() -> int:

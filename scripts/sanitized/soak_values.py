@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from mcserver.core import Engine, Session
 from tests.core.harness import MIB, RecordingOwner, crawl
-from tests.stateful.invariants import check_figures
+from tests.stateful.invariants import check_figures, check_that_all_is_free
 
 LIMITS = (2, 2, 3, 4, 8, 16, 24, 33, 64)  # MiB
 VAST = (33, 65, 129, 255)  # GiB: each makes handles of another shift; hardly any of it is touched
@@ -389,11 +389,4 @@ class ValueRound:
         self.engine.flush()
         for _ in range(3):  # what moves to another page while it runs may be missed
             crawl(self.engine)
-        check_figures(self.engine)
-        used = {
-            cls: figures["used_chunks"]
-            for cls, figures in self.engine.slab_stats()[0].items()
-            if figures["used_chunks"]
-        }
-        assert not used, f"chunks that nobody frees, by class: {used}"
-        assert self.engine.stats()["curr_items"] == self.engine.stats()["unfinished_bytes"] == 0
+        check_that_all_is_free(self.engine)

@@ -79,7 +79,7 @@ class WorkersRound:
             try:
                 while not until.is_set():
                     work(random.Random(next(seeds)))
-            except BaseException as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001  # it ends the run, which shows it
                 self.failures.append(error)
                 self.ended.set()
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from mcserver.admin import Admin, Context, Figures, Settings, Socket, Watchers
+from mcserver.admin.commands import Admin
+from mcserver.admin.context import Context
+from mcserver.admin.figures import Figures, Socket
+from mcserver.admin.settings import Settings
+from mcserver.admin.watchers import Watchers
 from mcserver.config import Config
 from mcserver.core import Engine, Session
 from mcserver.lives import make_engine

@@ -56,13 +56,13 @@ class Session:
 def ask(line: str, *, flush: bool = True, **switches: bool) -> tuple[bytes | None, list[tuple[Any, ...]]]:
     session, words = Session(), line.encode().split()
     command = {b"cluster": cluster.cluster, b"config": cluster.config}[words[0]]
-    config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))  # type: ignore[arg-type]
-    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)  # type: ignore[arg-type]
+    config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))
+    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)
     assert reply is None or isinstance(reply, bytes)
     return reply, session.events
 
 
-def test_members() -> None:
+def test_members_have_an_address_a_state_and_what_they_applied() -> None:
     reply, _ = ask("cluster members")
     assert reply is not None
     assert reply.decode().split("\r\n") == [
@@ -106,7 +106,7 @@ def test_long_lists_go_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert body.split(b"\n")[1].count(b" ") == 8999, "each once"
 
 
-def test_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_each_member_are_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     reply, _ = ask("cluster figures")
     assert reply is not None
     assert reply.decode().split("\r\n") == [
@@ -144,7 +144,7 @@ def test_what_waits_for_the_others(line: str, event: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     "line", ["cluster", "cluster what", "cluster flush a b", "cluster refresh", "cluster members x"]
 )
-def test_usage(line: str) -> None:
+def test_what_is_no_cluster_command_is_answered_with_the_usage(line: str) -> None:
     assert ask(line) == (cluster.USAGE, [])
 
 
@@ -154,7 +154,7 @@ def test_a_bad_ttl(ttl: str) -> None:
 
 
 def test_stats_have_no_empty_value() -> None:
-    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"  # type: ignore[arg-type]
+    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"
 
 
 def test_commands_that_harm_the_fleet_have_switches() -> None:

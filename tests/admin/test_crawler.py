@@ -21,7 +21,7 @@ def test_crawl_reclaims_expired_items() -> None:
     assert wire.stats()["curr_items"] == "1"
 
 
-def test_metadump() -> None:
+def test_metadump_has_a_line_for_each_item() -> None:
     wire = Wire()
     wire.set(b"a" + b':"\xff', b"x", flags=3)
     wire.set(b"b", b"yy", exptime=100)

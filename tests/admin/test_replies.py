@@ -168,7 +168,9 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
 
 
 @pytest.mark.parametrize(("settings", "line", "reply"), TABLE)
-def test_reply(settings: dict[str, Any], line: str, reply: str) -> None:
+def test_a_cold_command_is_answered_so_and_the_connection_stays_in_step(
+    settings: dict[str, Any], line: str, reply: str
+) -> None:
     wire = Wire(**settings)
     assert wire.ask(line.encode()) == (reply + "\r\n" if reply else "").encode()
     assert wire.ask(b"mn") == b"MN\r\n", "the connection must stay in step"

@@ -65,7 +65,7 @@ def test_a_beginning_of_the_word_will_do() -> None:
     assert wire.stats(b"set") == wire.stats(b"settings")
 
 
-def test_commands_show() -> None:
+def test_what_commands_change_is_shown() -> None:
     wire = Wire()
     changes = {
         b"lru tune 10 30 0.5 1.5": {

@@ -42,7 +42,7 @@ ONLY_WITH_MAINTAINER = {
 }
 
 
-def test_general_keys() -> None:
+def test_stats_has_memcacheds_keys_in_their_order_and_ours_behind() -> None:
     keys = list(Wire().stats())
     assert keys[:93] == GENERAL.split()
     assert keys[93:] == OWN.split()
@@ -145,7 +145,7 @@ def test_reset_clears_counters_and_keeps_what_is() -> None:
     assert stats["curr_connections"] == "1"
 
 
-def test_items() -> None:
+def test_items_are_counted_by_class() -> None:
     wire = Wire()
     wire.set(b"a", b"x")
     wire.set(b"b", b"y" * 1000)
@@ -171,7 +171,7 @@ def test_items_without_maintainer() -> None:
     assert keys == [key for key in ITEMS.split() if key not in ONLY_WITH_MAINTAINER]
 
 
-def test_slabs() -> None:
+def test_slabs_are_shown_once_they_have_a_page() -> None:
     wire = Wire()
     assert wire.stats(b"slabs") == {"active_slabs": "0", "total_malloced": "0"}
     wire.set(b"a", b"x")
@@ -184,7 +184,7 @@ def test_slabs() -> None:
     assert wire.stats(b"slabs")["1:used_chunks"] == "0"
 
 
-def test_sizes() -> None:
+def test_sizes_are_counted_only_if_asked_for() -> None:
     assert Wire().stats(b"sizes") == {"sizes_status": "disabled"}
     wire = Wire(track_sizes=True)
     assert wire.stats(b"sizes") == {}
@@ -193,7 +193,7 @@ def test_sizes() -> None:
     assert wire.stats(b"sizes") == {"64": "1", "128": "1"}
 
 
-def test_detail() -> None:
+def test_detail_counts_by_prefix_until_a_reset() -> None:
     wire = Wire()
     wire.ask(b"stats detail on")
     wire.set(b"a:1", b"x")
@@ -205,7 +205,7 @@ def test_detail() -> None:
     assert wire.ask(b"stats detail dump") == b"END\r\n"
 
 
-def test_cachedump() -> None:
+def test_cachedump_has_sizes_and_expiry_and_its_limit() -> None:
     wire = Wire()
     wire.set(b"a", b"xyz")
     assert wire.ask(b"stats cachedump 1 0") == b"ITEM a [3 b; 0 s]\r\nEND\r\n"
@@ -229,7 +229,7 @@ def test_memory_curve_says_when_it_knows_too_little() -> None:
     assert not [key for key in stats if key.endswith("hit_percent")]
 
 
-def test_memory_curve() -> None:
+def test_mrc_has_a_ratio_for_each_memory() -> None:
     wire = Wire()
     wire.send(b"set k 0 0 1\r\nv\r\n")
     for _ in range(3000):

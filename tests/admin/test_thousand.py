@@ -40,7 +40,7 @@ class Stub:
             while line := await reader.readline():
                 words = line.split()
                 if words[:1] == [b"config"]:
-                    reply = cluster.config(SimpleNamespace(cluster=self), None, words)  # type: ignore[arg-type]
+                    reply = cluster.config(SimpleNamespace(cluster=self), None, words)
                 else:
                     reply = b"END\r\n"
                 assert reply is not None

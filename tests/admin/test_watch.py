@@ -38,7 +38,7 @@ def test_fetchers_are_the_default() -> None:
     assert re.fullmatch(r"type=item_get key=a status=found clsid=1 cfd=-?\d+ size=3", hit)
 
 
-def test_mutations() -> None:
+def test_mutations_tell_stores_and_refusals() -> None:
     watching = Watching(b"watch mutations")
     watching.wire.set(b"a", b"xyz", exptime=100)
     watching.wire.send(b"add a 0 0 1\r\nx\r\n")
@@ -47,7 +47,7 @@ def test_mutations() -> None:
     assert re.fullmatch(r"type=item_store key=a status=not_stored cmd=add ttl=\d+ clsid=1 cfd=-?\d+ size=\d+", refused)
 
 
-def test_deletions() -> None:
+def test_deletions_tell_only_what_went() -> None:
     watching = Watching(b"watch deletions")
     for key in (b"a", b"b", b"c"):
         watching.wire.set(key, b"x")
@@ -61,7 +61,7 @@ def test_deletions() -> None:
 
 
 @pytest.mark.slow
-def test_evictions() -> None:
+def test_evictions_tell_what_left_or_how_many_lines_were_lost() -> None:
     watching = Watching(b"watch evictions", maxbytes=4 << 20, item_size_max=1 << 19)
     for number in range(20000):
         watching.wire.set(b"key%d" % number, b"x" * 500)
@@ -71,7 +71,7 @@ def test_evictions() -> None:
     assert all(pattern.fullmatch(line) for line in lines)
 
 
-def test_connections() -> None:
+def test_connections_are_told_when_they_open_and_close() -> None:
     watching = Watching(b"watch connevents")
     watching.wire.watchers.connection_event("conn_new", "127.0.0.1", 40000, "tcp", 9)
     watching.wire.watchers.connection_event("conn_close", "unix", 0, "local", 9, "normal")
@@ -105,7 +105,7 @@ def test_several_kinds_keep_their_order() -> None:
     assert kinds[-1] == "type=deleted"
 
 
-def test_numbers_rise() -> None:
+def test_the_lines_numbers_rise_by_one() -> None:
     watching = Watching(b"watch")
     watching.wire.ask(b"get a b c")
     watching.wire.timers.run()

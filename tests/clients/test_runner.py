@@ -113,7 +113,7 @@ async def test_what_does_not_answer_version_is_no_server() -> None:
             await reach("web", "127.0.0.1", port)
 
 
-def test_the_table() -> None:
+def test_the_table_shows_what_passed_of_how_many() -> None:
     good = Report(
         "fast", "Fast client", "1.0", [Scenario("a", 1200, 0.1, None), Scenario("b", 34, 0.1, None)], ["get", "set"]
     )

@@ -103,7 +103,7 @@ class Nemesis:
     def blackhole(self) -> None:
         directions = self._chance.choice([("up",), ("down",), ("up", "down")])
         for link in self._links():
-            link.blackhole(*directions)  # type: ignore[arg-type]
+            link.blackhole(*directions)
         self._wait()
 
     def half_open(self) -> None:

@@ -185,10 +185,6 @@ class CacheServer:
         with self.client() as client:
             return client.delete(key)
 
-    def confirmed(self, key: bytes) -> None:
-        """Deletes until that is confirmed: a machine that stands still for seconds is no fault, and clients ask again, too."""
-        until(lambda: self.delete(key) in {b"DELETED", b"NOT_FOUND"}, what=f"the delete of {key!r} is not confirmed")
-
     def stats(self) -> dict[str, str]:
         with self.client() as client:
             return client.stats()

@@ -70,6 +70,7 @@ async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: st
         assert nodes() == ports
         third.end()
         await eventually(lambda: nodes() == {first.port, second.port})
+        await eventually(lambda: [server.stats()["members"] for server in (first, second)] == ["2", "2"])
         fewer, ports = listing(fleet)
         assert fewer > version, "the version rises with each change"
         assert ports == nodes()

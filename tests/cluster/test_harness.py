@@ -146,7 +146,7 @@ def test_ensemble_faults(network: Network) -> None:
     with Ensemble(network) as ensemble:
         states: list[str] = []
         client = KazooClient(ensemble.hosts_for("a", order=(1,)), timeout=10.0)
-        client.add_listener(lambda state: states.append(state))  # noqa: PLW0108
+        client.add_listener(states.append)
         client.start(60)
         link = ensemble.peer_links["a"][0]
         cut_then_committed(client, link)
@@ -207,6 +207,6 @@ def bad_reply_kills_kazoo_thread(ensemble: Ensemble, network: Network) -> None:
 
 def until(condition: object, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
-    while not condition():  # type: ignore[operator]
+    while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)

@@ -44,7 +44,7 @@ def test_applied_by_cells(ensemble: Ensemble, name: str) -> None:
         for number in range(3):
             for server in fleet.servers:
                 assert server.set(b"a:%d" % number, b"x") == b"STORED"
-            fleet.servers[0].confirmed(b"a:%d" % number)
+            assert fleet.servers[0].delete(b"a:%d" % number) == b"DELETED"
             assert [server.get(b"a:%d" % number) for server in fleet.servers] == [None] * 4
         addresses = sorted(f"127.0.0.1:{server.port}" for server in fleet.servers)
         until(lambda: figures(fleet.servers[1]) == addresses)
@@ -115,7 +115,7 @@ def test_members_at_an_observer(name: str) -> None:
         with fleet, Workload(fleet.servers, seed=5) as work:
             assert fleet.servers[0].stats()["server"] == f"127.0.0.1:{observer.client_port}"
             fleet.servers[2].set(b"a:x", b"x")
-            fleet.servers[0].confirmed(b"a:x")
+            assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
             assert fleet.servers[2].get(b"a:x") is None
             observer.end()
             time.sleep(0.5)

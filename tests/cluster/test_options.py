@@ -36,14 +36,14 @@ def test_soft_hold_off_and_broadcast_writes(ensemble: Ensemble, name: str) -> No
             time.sleep(1.6)  # the join's flush holds off, too
             # soft: the value stays, marked stale, and one client wins the right to fetch it again
             assert client.set(b"s:k", b"old") == b"STORED"
-            first.confirmed(b"s:k")
+            assert first.delete(b"s:k") == b"NOT_FOUND"
             head = client.ask(b"mg s:k v")
             assert head.split()[0] == b"VA"
             assert {b"W", b"X"} <= set(head.split())
             assert client.line() == b"old"
             # hold-off: a plain set after a remote delete is refused for a while
             assert client.set(b"k", b"old") == b"STORED"
-            first.confirmed(b"k")
+            assert first.delete(b"k") == b"NOT_FOUND"
             assert client.set(b"k", b"read before the delete") == b"NOT_STORED"
             time.sleep(1.6)
             assert client.set(b"k", b"new") == b"STORED"
@@ -158,7 +158,7 @@ def test_locked_writes_one_server_at_a_time(ensemble: Ensemble, name: str) -> No
             thread.start()
         for thread in threads:
             thread.join(60)
-        fleet.servers[0].confirmed(b"a:barrier")
+        assert fleet.servers[0].delete(b"a:barrier") == b"NOT_FOUND"
         for number in range(3):
             holders = [server for server in fleet.servers if server.get(b"l:%d" % number) is not None]
             assert len(holders) <= 1, "none, when the last writer was told that its lock was lost"
@@ -244,7 +244,7 @@ def test_tls_to_zookeeper(name: str, tmp_path: Path) -> None:
         with Fleet(secure, name, *tls, count=2, hosts=f"127.0.0.1:{port}") as fleet:
             first, second = fleet.servers
             second.set(b"a:k", b"old")
-            first.confirmed(b"a:k")
+            assert first.delete(b"a:k") == b"NOT_FOUND"
             assert second.get(b"a:k") is None
         wrong = ["--zk-ca", str(tmp_path / "other-ca.pem"), "--zk-cert", str(tmp_path / "both.pem")]
         with CacheServer(f"127.0.0.1:{port}/{name}", *wrong) as refused:

@@ -122,7 +122,7 @@ def test_the_matrix_shows_every_rule_and_every_fault() -> None:
         ("framing/short", "should", "framing/short/four-bytes", "framing/short/crlf"),
     ],
 )
-def test_choosing(pattern: str, level: str, some: str, none: str) -> None:
+def test_cases_are_chosen_by_pattern_and_level(pattern: str, level: str, some: str, none: str) -> None:
     ids = {case.id for case in library.choose([pattern], level)}
     assert some in ids
     assert none not in ids

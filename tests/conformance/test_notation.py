@@ -21,7 +21,7 @@ def sent(case: Case, profile: str = "1.6.45") -> list[bytes]:
     return [step.text.render(SCOPE) for step in case.exchange(version(profile)) if isinstance(step, Send)]
 
 
-def test_properties() -> None:
+def test_a_cases_properties_are_read() -> None:
     case = one(
         "  level: should\n  doc: Keys\n  options: -I 2m\n  needs: fresh tcp\n  since: 1.6.27\n  file: f a\\nb\n  > x"
     )
@@ -56,7 +56,7 @@ def test_stored_counts_the_length() -> None:
     assert sent(case) == [b"set p.a 5 0 13\r\nx\r\nyyyyyyyyyy\r\n"]
 
 
-def test_expectations() -> None:
+def test_expected_lines_end_as_their_mark_says() -> None:
     case = one("  < a\n  << b\n  <lf c")
     texts = [step.text.render(SCOPE) for step in case.exchange((1, 6, 45)) if isinstance(step, Expect)]
     assert texts == [b"a\r\n", b"b", b"c\n"]

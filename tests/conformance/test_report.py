@@ -115,7 +115,7 @@ def test_progress_and_colour_only_on_a_terminal(terminal: bool) -> None:
     assert ("\x1b[" in report.Style(colour=terminal).bad("x")) is terminal
 
 
-def test_json(tmp_path: Path) -> None:
+def test_json_has_counts_options_and_bytes_that_are_no_text(tmp_path: Path) -> None:
     log = [(1, ">", b"\xff\r\n")]
     formats.write_json(tmp_path / "r", [result("failed", log), result("passed")], FACTS)
     read = json.loads((tmp_path / "r").read_text())
@@ -132,7 +132,7 @@ def test_json(tmp_path: Path) -> None:
     assert (second["status"], second["rules"]) == ("passed", ["x.y"])
 
 
-def test_junit(tmp_path: Path) -> None:
+def test_junit_has_counts_and_escapes_what_xml_forbids(tmp_path: Path) -> None:
     results = [result("failed", [(1, ">", b"\x01<&\r\n")]), result("skipped"), result("passed", section="t")]
     formats.write_junit(tmp_path / "r", results, FACTS)
     root = ET.parse(tmp_path / "r").getroot()

@@ -92,8 +92,8 @@ def test_no_case_passes(behaviour: Behaviour) -> None:
 
 def test_what_came_too_much_is_a_failure() -> None:
     def echo_twice(client: object) -> None:
-        while data := client.recv(1 << 16):  # type: ignore[attr-defined]  # a socket
-            client.sendall(b"MN\r\nMN\r\n" if data == b"mn\r\n" else b"VERSION 1\r\n")  # type: ignore[attr-defined]
+        while data := client.recv(1 << 16):
+            client.sendall(b"MN\r\nMN\r\n" if data == b"mn\r\n" else b"VERSION 1\r\n")
 
     result = results(echo_twice, ["meta/mn/reply"])["meta/mn/reply"]
     assert result.reason == "an answer too many"

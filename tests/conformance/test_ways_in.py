@@ -90,6 +90,19 @@ def test_a_user_of_the_text_protocol(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.slow
+def test_memcached_passes_with_users_and_at_a_path(tmp_path: Path) -> None:
+    """What a login or a Unix socket changes (statistics, places under -c, settings) is no fault of the server's."""
+    (tmp_path / "users").write_text("alice:secret\n")
+    users = ["--spawn", f"memcached -u root -U 0 -t 1 -Y {tmp_path}/users", "--user", "alice:secret"]
+    code, counts, failed = outcome(tmp_path, *users)
+    assert (code, failed) == (PASSED, [])
+    assert counts["passed"] > 900
+    code, counts, failed = outcome(tmp_path, "--spawn", "memcached -u root -t 1 -s {socket}", "--suite", "admin")
+    assert (code, failed) == (PASSED, [])
+    assert counts["passed"] > 100
+
+
+@pytest.mark.slow
 def test_a_server_that_asks_for_no_login_is_told_no_password() -> None:
     with memcached() as (host, port):
         assert main([f"{host}:{port}", "--user", "alice:secret", "--only", "classic/get/hit"]) == PASSED
@@ -117,11 +130,18 @@ def test_a_user_of_sasl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.slow
-def test_datagrams(tmp_path: Path) -> None:
+def test_memcached_passes_by_datagrams(tmp_path: Path) -> None:
     code, counts, failed = outcome(tmp_path, "--spawn", "memcached -u root -t 1", "--udp", "--only", "classic/")
     assert (code, failed) == (PASSED, [])
     assert counts["passed"] >= 110
     assert counts["unsupported"] > 10
+
+
+@pytest.mark.slow
+def test_mcserver_passes_in_datagrams(tmp_path: Path) -> None:
+    code, counts, failed = outcome(tmp_path, "--spawn", f"{sys.executable} -m mcserver -u root", "--udp")
+    assert (code, failed) == (PASSED, [])
+    assert counts["passed"] >= 550
 
 
 @pytest.mark.slow
@@ -154,6 +174,7 @@ def test_a_template_says_where_everything_belongs(tmp_path: Path) -> None:
         ["--tls-cert", "x"],
         ["--expect", "/no/file"],
         ["--udp", "--tls", "x"],
+        ["--udp", "--split"],
     ],
 )
 def test_wrong_ways_in(wrong: list[str], capsys: pytest.CaptureFixture[str]) -> None:

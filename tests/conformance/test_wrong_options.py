@@ -111,7 +111,7 @@ def test_a_report_whose_page_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize("text", ["unix:", "::1", "a:１", "a:99999999999999999999999", "a:0", "a:"])
-def test_no_address(text: str) -> None:
+def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="wanted HOST:PORT"):
         address(text)
 

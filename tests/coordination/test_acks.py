@@ -135,9 +135,9 @@ def test_a_look_during_which_the_connection_changes_confirms_nothing_by_itself(l
         return answer
 
     if late:
-        acks._by_records = changed_late  # type: ignore[method-assign]
+        acks._by_records = changed_late
     else:
-        cells.read = changed  # type: ignore[method-assign]
+        cells.read = changed
     answer = tell(one, b"k", Level.APPLIED)
     fleet.run(270)
     assert not answer.done()

@@ -169,8 +169,8 @@ def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_
 
     sheets: list[Sheet] = []
     seen = cells._sheet
-    cells._sheet = lambda names: (sheets.append(seen(names)), sheets[-1])[1]  # type: ignore[method-assign]
-    context.ask_each = ask  # type: ignore[method-assign]
+    cells._sheet = lambda names: (sheets.append(seen(names)), sheets[-1])[1]
+    context.ask_each = ask
     answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
     fleet.run(1500)  # half of max_stale, after which the records themselves are asked, is later
     assert changed
@@ -184,7 +184,7 @@ def test_a_sheet_that_nobody_writes_is_done_without() -> None:
     async def nothing(cell: int, names: object) -> None: ...
 
     for host in fleet.hosts:
-        host.node.cells._write = nothing  # type: ignore[method-assign]
+        host.node.cells._write = nothing
     paths = [path for path in fleet.ensemble.tree.nodes if path.startswith("/cache/cells/")]
     fleet.by_hand(*paths)
     answer = tell(fleet.hosts[0], b"k", Level.APPLIED)

@@ -46,7 +46,7 @@ def test_what_is_written_is_read(changes: list[Change], need_ack: bool) -> None:
         (Change("refresh", b"", 60), b"R 60"),
     ],
 )
-def test_the_lines(change: Change, text: bytes) -> None:
+def test_each_change_has_its_line(change: Change, text: bytes) -> None:
     assert line(change) == text
 
 

@@ -55,7 +55,7 @@ def test_a_slow_member_holds_the_floor_until_the_cap() -> None:
     fleet = Quiet(2, keep_seconds=0.1, keep_entries=2, cap_entries=12, max_stale=0.8)
     leader = fleet.leading()
     (slow,) = [host for host in fleet.hosts if host is not leader]
-    slow.node.context.sleep = lambda seconds: slow.process.future()  # type: ignore[method-assign]
+    slow.node.context.sleep = lambda seconds: slow.process.future()
     slow.node.context.settings.__dict__["slice_keys"] = 1
     for n in range(10):
         tell(leader, b"%d" % n, Level.ASYNC)

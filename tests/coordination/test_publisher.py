@@ -23,7 +23,7 @@ def test_what_arrives_while_one_append_is_in_flight_is_the_next_batch() -> None:
     assert first.result < rest[0].result == rest[-1].result
 
 
-def test_levels() -> None:
+def test_each_level_is_reached_at_its_time() -> None:
     fleet = Quiet(2)
     one, two = fleet.hosts
     assert tell(one, b"a", Level.ASYNC) is None
@@ -98,7 +98,7 @@ def test_a_refused_append_alarms_once_and_does_not_spin() -> None:
     fleet.ensemble.refuse_entries = False
     fleet.run(400)
     assert fleet.log()
-    assert isinstance(answer.error, NotConfirmed) or answer.result
+    assert isinstance(answer.error, NotConfirmed)
 
 
 def test_too_large_a_batch_is_split() -> None:
@@ -176,8 +176,9 @@ def test_every_kind_of_write_is_counted() -> None:
     assert all(int(stat["fleet_writes"]) >= 2 * 4 / 0.4 for stat in stats), "the certificates alone"
 
 
-@pytest.mark.parametrize("seconds", [0.3, 2.0])
-def test_leaving_drains_the_queue_or_flushes(seconds: float) -> None:
+@pytest.mark.parametrize(("seconds", "told"), [(2.0, 10), (0.02, 4)])
+def test_leaving_drains_the_queue_or_flushes(seconds: float, told: int) -> None:
+    """A short time is enough for some of the queue; the rest becomes a flush."""
     fleet = Quiet(2, batch_keys=1)
     one, two = fleet.hosts
     for n in range(10):
@@ -185,7 +186,7 @@ def test_leaving_drains_the_queue_or_flushes(seconds: float) -> None:
     one.process.spawn(one.node.leave(seconds), "leave")
     fleet.run(1500)
     lines = fleet.lines()
-    assert lines[-1] == b"F" or lines == [b"d %d" % n for n in range(10)]
+    assert lines == [b"d %d" % n for n in range(told)] + [b"F"] * (told < 10)
     assert one.cache.is_closed
     assert list(fleet.ensemble.tree.nodes["/cache/members"].children) == [two.node.membership.name]
     assert [member.is_self for member in two.node.members()[1]] == [True]
@@ -236,7 +237,7 @@ def test_a_delayed_flush_reaches_the_log_when_the_one_that_was_known_is_cleared_
     answer = one.node.submit([Change("flush", b"", 30)], Level.COMMITTED)
     fleet.run(300)
     assert answer is not None
-    assert answer.done()  # type: ignore[attr-defined]
+    assert answer.done()
     assert fleet.lines()[-1][:2] == b"F "
 
 
@@ -251,7 +252,7 @@ def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
         asked.append(path)
         return get(path, watch)
 
-    host.zk.get = noting  # type: ignore[method-assign]
+    host.zk.get = noting
     answer = tell(host, b"k")
     while not answer.done():
         fleet.run(0.1)

@@ -77,7 +77,7 @@ def test_after_a_lost_session_the_log_is_replayed_without_a_flush() -> None:
 def leaves(host: Host) -> None:
     host.leave()
     while host.is_live:
-        host.fleet.run(20)  # type: ignore[attr-defined]
+        host.fleet.run(20)
 
 
 def test_what_was_kept_is_served_when_the_log_was_replayed() -> None:

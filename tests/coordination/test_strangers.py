@@ -49,7 +49,7 @@ def works(fleet: Quiet, key: bytes) -> bool:
 @pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll])
 def test_what_is_deleted_is_made_again(fault: object) -> None:
     fleet = Quiet(3)
-    fault(fleet)  # type: ignore[operator]
+    fault(fleet)
     fleet.run(1500)
     assert is_whole(fleet)
     assert works(fleet, b"k")

@@ -197,7 +197,7 @@ def test_a_change_that_raises_is_a_flush_and_not_tried_again() -> None:
     def fails(key: bytes) -> bool:
         raise OverflowError(key)
 
-    two.node.context.cache.delete = fails  # type: ignore[method-assign]
+    two.node.context.cache.delete = fails
     flushes = two.cache.flush_count
     tell(one, b"k")
     fleet.run(1000)

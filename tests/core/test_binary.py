@@ -221,7 +221,7 @@ def test_a_large_value_among_others() -> None:
     assert [len(reply.value) for reply in got] == [300_000, 1, 300_000, 0]
 
 
-def test_no_memory() -> None:
+def test_without_memory_a_store_is_refused_with_0x82() -> None:
     client = fresh(memory_limit=2 << 20, evictions=False)
     stored = refused = 0
     for i in range(60):
@@ -262,7 +262,7 @@ def test_long_statistics_become_packets(streamed: bool) -> None:
 def test_which_statistics_there_are() -> None:
     client = fresh()
     asked: list[bytes] = []
-    client.owner.commands[b"stats"] = lambda _session, line: asked.append(line) or b"RESET\r\n"  # type: ignore[func-returns-value]
+    client.owner.commands[b"stats"] = lambda _session, line: asked.append(line) or b"RESET\r\n"
     for key in (b"", b"reset", b"resetting", b"settings", b"items", b"detail on", b"mrc"):
         assert said(ask(client, request(b.STAT, key))[0]) == (0, b""), key
     assert asked == [

@@ -14,7 +14,7 @@ MONTH = 30 * 24 * 3600
 @pytest.mark.parametrize(
     ("exptime", "seconds"), [(1, 1), (2, 2), (100, 100), (MONTH, MONTH), (0, None), (-1, 0), (-2147483648, 0)]
 )
-def test_relative_lifetimes(exptime: int, seconds: int | None) -> None:
+def test_a_relative_lifetime_ends_at_its_second(exptime: int, seconds: int | None) -> None:
     client = fresh()
     client.set(b"a", b"x", exptime=exptime)
     if seconds is None:

@@ -41,7 +41,7 @@ WATCHED = sorted({name for _, changes in COUNTED for name in changes} | {"cas_hi
 
 
 @pytest.mark.parametrize(("command", "changes"), COUNTED, ids=lambda value: repr(value)[:40])
-def test_counters(command: bytes, changes: dict[str, int]) -> None:
+def test_a_command_moves_these_counters_and_no_others(command: bytes, changes: dict[str, int]) -> None:
     client = fresh()
     client.set(b"a", b"1")
     before = client.engine.stats()
@@ -205,7 +205,7 @@ def test_a_walk_survives_changes_under_it() -> None:
     assert [item for part in client.engine.walk(None) for item in part] == []
 
 
-def test_cachedump() -> None:
+def test_cachedump_has_lengths_and_expiry() -> None:
     client = fresh()
     client.set(b"a", b"xyz")
     client.set(b"b", b"xyz", exptime=100)

@@ -154,7 +154,7 @@ def test_the_printed_size_is_memcacheds() -> None:
 )
 def test_bad_settings_are_refused_with_a_reason(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"\w+ \w+"):
-        Engine(**options)  # type: ignore[arg-type]
+        Engine(**options)
 
 
 def test_an_item_of_half_the_memory() -> None:

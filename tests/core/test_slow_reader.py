@@ -164,7 +164,7 @@ def test_a_long_administrative_reply_is_pulled_as_it_is_read() -> None:
             pulled += 1
             yield b"%05d" % i + b"x" * 10_000
 
-    client.owner.commands[b"dump"] = lambda _session, _line: pieces()  # type: ignore[assignment,return-value]
+    client.owner.commands[b"dump"] = lambda _session, _line: pieces()
     client.session.limit(0)
     assert client.send(b"dump\r\nmn\r\n") == b""
     assert pulled < 30

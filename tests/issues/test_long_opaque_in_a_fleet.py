@@ -33,7 +33,9 @@ def hold_off(engine: Engine) -> None:
         (hold_off, b"ma k N0 %s\r\n", b""),
     ],
 )
-def test_refused(prepare: Callable[[Engine], None], command: bytes, after: bytes) -> None:
+def test_a_long_opaque_is_refused_behind_a_long_multiget(
+    prepare: Callable[[Engine], None], command: bytes, after: bytes
+) -> None:
     engine = Engine(manual_clock=True)
     prepare(engine)
     answer = behind_a_long_multiget(engine, command % (b"O" + b"x" * 60_000) + after + b"mn\r\n")

@@ -81,12 +81,12 @@ def test_no_more_than_was_asked_for(tmp_path: Path) -> None:
     assert len(files.read(str(tmp_path / "large"), 100)) == 100
 
 
-def test_the_configuration(pipe: str) -> None:
+def test_a_configuration_that_is_a_pipe_is_an_error(pipe: str) -> None:
     with pytest.raises(ConfigError, match=r"can't read .*nobody wrote"):
         cli.parse(["--config", pipe], {})
 
 
-def test_users(pipe: str) -> None:
+def test_users_in_a_pipe_or_a_device_are_an_error(pipe: str) -> None:
     for config in (text_users(pipe), Config(sasl=True, sasl_file=pipe, binding_protocol="binary")):
         with pytest.raises(StartError, match="nobody wrote"):
             users.read_logins(config)
@@ -100,14 +100,14 @@ def test_users_without_an_end(tmp_path: Path) -> None:
         users.read_logins(text_users(str(tmp_path / "users")))
 
 
-def test_certificates(pipe: str, tmp_path: Path) -> None:
+def test_certificates_in_a_pipe_or_a_device_are_an_error(pipe: str, tmp_path: Path) -> None:
     made = trustme.CA().issue_cert("localhost")
     made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both"))
     both = str(tmp_path / "both")
     wrong = [{"ssl_chain_cert": pipe}, {"ssl_key": pipe}, {"ssl_ca_cert": pipe}, {"ssl_ca_cert": "/dev/zero"}]
     for files_of_tls in wrong:
         with pytest.raises(StartError, match=r"a pipe, not a file|no file"):
-            tls.load(Config(ssl_enabled=True, **{"ssl_chain_cert": both, **files_of_tls}))  # type: ignore[arg-type]
+            tls.load(Config(ssl_enabled=True, **{"ssl_chain_cert": both, **files_of_tls}))
 
 
 def test_what_zookeeper_asks_for(pipe: str, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_what_zookeeper_asks_for(pipe: str, tmp_path: Path) -> None:
         read_credentials(pipe)
     for settings in ({"tls_ca": pipe}, {"tls_certificate": pipe}):
         with pytest.raises(ConfigError, match="a pipe, not a file"):
-            check_tls(ClusterConfig(zookeeper="a:1", **settings))  # type: ignore[arg-type]
+            check_tls(ClusterConfig(zookeeper="a:1", **settings))
 
 
 def test_a_relative_name_means_the_same_to_a_daemon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socketserver
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -71,7 +72,7 @@ def test_nothing_commands_the_terminal(
     assert all(each.isprintable() or each == "\n" for each in said)
 
 
-def test_what_refuses_a_load(evil: str, tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+def test_what_refuses_a_load(evil: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "dump").write_text('{"key": "a", "value": "b"}\n')
     assert cli.main(["load", evil, str(tmp_path / "dump")]) == 2
     assert capsys.readouterr().err.strip().isprintable()

@@ -15,7 +15,7 @@ NON_NUMERIC = b"CLIENT_ERROR cannot increment or decrement non-numeric value\r\n
     ("size", "reply"),
     [(2, b"EX\r\n"), (16_383, b"EX\r\n"), (70_000, b"EX\r\n"), (520_000, b"EX\r\n"), (525_000, NON_NUMERIC)],
 )
-def test_another_unique(size: int, reply: bytes) -> None:
+def test_another_unique_is_told_before_what_is_no_number(size: int, reply: bytes) -> None:
     client = fresh()
     assert client.set(b"a", b"y" * size) == b"STORED\r\n"
     assert client.send(b"ma a C7\r\n") == reply

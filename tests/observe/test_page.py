@@ -213,7 +213,7 @@ def test_light_dark_and_their_contrast(browser: Browser, shown: Shown) -> None:
 
 
 @pytest.mark.slow
-def test_a_telephone(browser: Browser, shown: Shown) -> None:
+def test_it_fits_on_a_telephone(browser: Browser, shown: Shown) -> None:
     with opened(browser, shown.url, viewport=PHONE, is_mobile=True, has_touch=True) as page:
         live(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
@@ -292,7 +292,7 @@ def test_it_says_when_nobody_answers(browser: Browser, memcached_factory: Any) -
 
 
 @pytest.mark.slow
-def test_a_fleet(browser: Browser, memcached_fleet: Any) -> None:
+def test_a_fleet_has_a_lane_for_each_member(browser: Browser, memcached_fleet: Any) -> None:
     fleet: Fleet = memcached_fleet(3)
     shown = Shown(fleet[0])
     try:
@@ -340,7 +340,7 @@ def take_screenshots(folder: Path) -> None:
             "dark": {"viewport": {"width": 1180, "height": 800}, "color_scheme": "dark"},
             "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "device_scale_factor": 2},
         }.items():
-            page = browser.new_page(**context)  # type: ignore[arg-type]
+            page = browser.new_page(**context)
             page.goto(shown.url)
             live(page)
             for number in range(12):

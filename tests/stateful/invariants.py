@@ -29,6 +29,15 @@ def check_figures(engine: Engine) -> None:
     assert stats["unfinished_bytes"] >= 0
 
 
+def check_that_all_is_free(engine: Engine) -> None:
+    """Nobody holds a chunk any more: for when everything was flushed and crawled."""
+    check_figures(engine)
+    classes = engine.slab_stats()[0]
+    used = {cls: figures["used_chunks"] for cls, figures in classes.items() if figures["used_chunks"]}
+    assert not used, f"chunks that nobody frees, by class: {used}"
+    assert engine.stats()["curr_items"] == engine.stats()["unfinished_bytes"] == 0
+
+
 def check_lists(engine: Engine) -> None:
     """The lists, the chunks and the counts are of the same items; none is lost, none is there twice."""
     items, (classes, _, _) = engine.item_stats(), engine.slab_stats()

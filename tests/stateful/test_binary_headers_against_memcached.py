@@ -28,7 +28,7 @@ def batch(chance: Random, number: int) -> bytes:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("options", "seed"), [((), 1), (("-C",), 2), (("-B", "binary"), 3)])
-def test_batches(start: Start, options: tuple[str, ...], seed: int) -> None:
+def test_random_batches_are_answered_as_by_memcached(start: Start, options: tuple[str, ...], seed: int) -> None:
     server, chance = start("-t", "1", *options), Random(seed)
     with (
         memcached("-o", "no_lru_maintainer", *options) as address,
@@ -47,7 +47,7 @@ def test_batches(start: Start, options: tuple[str, ...], seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_datagrams(start: Start, seed: int) -> None:
+def test_random_datagrams_are_answered_as_by_memcached(start: Start, seed: int) -> None:
     (port,) = free_ports(1)
     server, chance = start("-U", "-1", "-t", "1"), Random(seed)
     with (

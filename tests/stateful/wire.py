@@ -184,7 +184,7 @@ class ModelSession:
     # classic
 
     def _storage(self, words: list[bytes]) -> bytes:
-        mode: Mode = words[0].decode()  # type: ignore[assignment]
+        mode: Mode = words[0].decode()
         key, silent = words[1], words[-1] == b"noreply"
         size = int32(words[4])
         if size is None or not 0 <= size <= 2**31 - 3:
@@ -303,8 +303,22 @@ class ModelSession:
                 out += show[letter]()
         return out
 
-    def _remaining(self, item: Item) -> bytes:
-        return b" t%d" % (item.exptime - self.model.now if item.exptime else -1)
+    def _lifetimes(self, flags: Flags, item: Item, created: bool) -> dict[bytes, Callable[[], bytes]]:
+        """What T, N and t do, each when its letter comes."""
+
+        def touch() -> bytes:
+            item.exptime = self.model.expiry(flags.number(b"T"))
+            return b""
+
+        def vivified() -> bytes:
+            if created:
+                item.exptime = self.model.expiry(flags.number(b"N"))
+            return b""
+
+        def remaining() -> bytes:
+            return b" t%d" % (item.exptime - self.model.now if item.exptime else -1)
+
+        return {b"T": touch, b"N": vivified, b"t": remaining}
 
     def _mg(self, words: list[bytes]) -> bytes:
         key, flags = self._meta(words, 2)
@@ -316,15 +330,6 @@ class ModelSession:
             return b"" if flags.has(b"q") else b"EN" + self._echo(flags, key, flags.has(b"b"), {}) + b"\r\n"
         won = created
 
-        def touch() -> bytes:
-            item.exptime = self.model.expiry(flags.number(b"T"))
-            return b""
-
-        def vivified() -> bytes:
-            if created:
-                item.exptime = self.model.expiry(flags.number(b"N"))
-            return b""
-
         def recache() -> bytes:
             nonlocal won
             limit = self.model.expiry(flags.number(b"R"))
@@ -332,9 +337,9 @@ class ModelSession:
             return b""
 
         out = self._echo(flags, key, item.binary, {
-            b"T": touch, b"N": vivified, b"R": recache,
+            **self._lifetimes(flags, item, created),
+            b"R": recache,
             b"s": lambda: b" s%d" % len(item.value),
-            b"t": lambda: self._remaining(item),
             b"c": lambda: b" c%d" % item.cas,
             b"f": lambda: b" f%d" % item.flags,
             b"l": lambda: b" l%d" % (self.model.now - item.accessed),
@@ -438,18 +443,8 @@ class ModelSession:
         return b"" if flags.has(b"q") else reply
 
     def _changed(self, key: bytes, flags: Flags, number: int, item: Item, created: bool) -> bytes:
-        def touch() -> bytes:
-            item.exptime = self.model.expiry(flags.number(b"T"))
-            return b""
-
-        def vivified() -> bytes:
-            if created:
-                item.exptime = self.model.expiry(flags.number(b"N"))
-            return b""
-
         out = self._echo(flags, key, flags.has(b"b"), {
-            b"T": touch, b"N": vivified,
-            b"t": lambda: self._remaining(item),
+            **self._lifetimes(flags, item, created),
             b"c": lambda: b" c%d" % item.cas,
         })  # fmt: skip
         text = b"%d" % number

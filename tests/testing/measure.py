@@ -63,7 +63,7 @@ def in_process(make: Callable[[], Any], reset: Callable[[Any], None]) -> tuple[f
 
 def fakeredis() -> tuple[float, float, float]:
     """fakeredis has no server to start; its time is that of its first client."""
-    import fakeredis  # type: ignore[import-not-found]
+    import fakeredis
 
     began = time.perf_counter()
     client = fakeredis.FakeRedis(server=fakeredis.FakeServer())

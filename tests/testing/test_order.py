@@ -113,18 +113,18 @@ def test_what_was_asked_before_disturbs_nobody(memcached: Server, data: bytes) -
     assert memcached["a"] == b"1"
     assert memcached.ask(b"mn\r\n") == b"MN\r\n"
     memcached.reset()
-    assert memcached.ask(b"lru_crawler metadump all\r\n") == b"END\r\n" or len(memcached) == 0
+    assert list(memcached) == []
 
 
 def test_values_and_keys_are_what_a_client_would_send(memcached: Server) -> None:
     wrong: list[Callable[[], object]] = [
-        lambda: memcached.put("a", 5),  # type: ignore[arg-type]
-        lambda: memcached.put("a", [1]),  # type: ignore[arg-type]
-        lambda: memcached.put("a", "1", ttl=0.5),  # type: ignore[arg-type]
-        lambda: memcached.put(5, "1"),  # type: ignore[arg-type]
-        lambda: memcached.ask("mn\r\n"),  # type: ignore[arg-type]
-        lambda: memcached.faults.drop(3),  # type: ignore[arg-type]
-        lambda: memcached.faults.error("get", key=b"a"),  # type: ignore[arg-type]
+        lambda: memcached.put("a", 5),
+        lambda: memcached.put("a", [1]),
+        lambda: memcached.put("a", "1", ttl=0.5),
+        lambda: memcached.put(5, "1"),
+        lambda: memcached.ask("mn\r\n"),
+        lambda: memcached.faults.drop(3),
+        lambda: memcached.faults.error("get", key=b"a"),
     ]
     for call in wrong:
         with pytest.raises(TypeError):

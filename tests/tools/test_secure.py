@@ -52,7 +52,7 @@ def secure(request: pytest.FixtureRequest, tmp_path: Path, start: Start) -> Iter
 
 
 @pytest.mark.slow
-def test_all_tools(secure: Secure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_tool_speaks_tls_and_logs_in(secure: Secure, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert secure.run("ping", "-c", "1") == 0
     items = tmp_path / "items"
     items.write_text(json.dumps({"key": "a", "value": "1" * 70_000}) + "\n")

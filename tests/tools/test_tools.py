@@ -75,7 +75,7 @@ def filled(server: str) -> str:
         ("/run/s", "/run/s"), ("./s", "./s"),
     ],
 )  # fmt: skip
-def test_addresses(text: str, address: object) -> None:
+def test_addresses_are_read(text: str, address: object) -> None:
     assert parse_address(text) == address
 
 
@@ -88,7 +88,7 @@ def test_what_is_no_address(text: str) -> None:
 # ping --------------------------------------------------------------------------------------------------------------------
 
 
-def test_ping(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ping_shows_version_and_times(server: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["ping", server, "-i", "0.001"]) == 0
     assert re.match(rf"{server}: 1\.6\.\d+; ms: least [\d.]+, median [\d.]+, most [\d.]+\n", capsys.readouterr().out)
 
@@ -114,7 +114,7 @@ def test_a_wrong_argument_ends_with_64(capsys: pytest.CaptureFixture[str]) -> No
 # stats -------------------------------------------------------------------------------------------------------------------
 
 
-def test_stats(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stats_are_a_table_or_json_and_an_error_is_told(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["stats", filled]) == 0
     assert re.search(r"^curr_items +9$", capsys.readouterr().out, re.MULTILINE)
     assert cli.main(["stats", filled, "settings", "--json", "--only", "max"]) == 0
@@ -125,7 +125,7 @@ def test_stats(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "stats frobnicate: ERROR" in capsys.readouterr().err
 
 
-def test_changes(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_changes_are_what_moved_meanwhile(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["stats", filled, "--changes", "0.01", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bytes_read"] > 0
@@ -144,6 +144,13 @@ def contents(server: str) -> dict[bytes, tuple[bytes, int, int]]:
         found[key] = (item.value, item.flags, item.expires)
     client.close()
     return found
+
+
+def test_a_dump_waits_for_a_crawler_that_is_busy(memcached_factory: Any) -> None:
+    server: Server = memcached_factory()
+    server["plain"] = b"value"
+    server.faults.error("lru_crawler", "BUSY currently processing crawler request", times=2)
+    assert contents("{}:{}".format(*server.address)) == {b"plain": (b"value", 0, 0)}
 
 
 def test_a_dump_is_loaded_elsewhere(filled: str, tmp_path: Path, memcached_factory: Any) -> None:

@@ -40,7 +40,7 @@ class Case:
     @property
     def verbs(self) -> set[bytes]:
         """The first word of each thing that is sent."""
-        return {value.split(maxsplit=1)[0] for kind, value in self.exchange if kind == "send" and value.split()}  # type: ignore[union-attr]
+        return {value.split(maxsplit=1)[0] for kind, value in self.exchange if kind == "send" and value.split()}
 
 
 def _expand(text: str) -> bytes:
@@ -245,7 +245,7 @@ def play(case: Case, address: tuple[str, int], last_cas: int = 1) -> None:
             elif kind == "recv":
                 assert isinstance(value, bytes)
                 wait = connection.patience if value else connection.silence
-                got = connection.take(lambda data, want=value: bool(want) and same(numbers, want, data), wait)  # type: ignore[misc]
+                got = connection.take(lambda data, want=value: bool(want) and same(numbers, want, data), wait)
                 log.append(f"< {got[:200]!r}")
                 if case.id in DEVIATIONS and connection.ended:
                     return

@@ -60,7 +60,7 @@ class ModelCache:
         self.killed_prefixes[prefix] = self.world.stamp()
         for held in (self.items, self.leases):
             for key in [key for key in held if key.startswith(prefix)]:
-                del held[key]  # type: ignore[attr-defined]
+                del held[key]
 
     def refresh_prefix(self, prefix: bytes, ttl: int) -> None:
         for key in [key for key in self.items if key.startswith(prefix)]:

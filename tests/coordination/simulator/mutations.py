@@ -74,7 +74,7 @@ def round_without_the_write() -> dict[tuple[type, str], Any]:
         real = self._context.zk
         if self._announced or self._ack_wanted or not self._membership.is_verified:
             return await original(self, certify)
-        self._context.zk = Reads(real)  # type: ignore[assignment]
+        self._context.zk = Reads(real)
         try:
             return await original(self, certify)
         finally:
@@ -382,7 +382,7 @@ def only_the_first_line() -> dict[tuple[type, str], Any]:
         decoded = entry.decode(data)
         return decoded and decoded._replace(changes=decoded.changes[:1])
 
-    return {(reader, "decode"): decode}  # type: ignore[dict-item]
+    return {(reader, "decode"): decode}
 
 
 @breaks("P12")

@@ -1,0 +1,297 @@
+# Miniatures: five small caches under the real one's policy, of a quarter to four times its size, for the memory curve (mrc.pxd).
+#
+# Owns their lists and who leaves them. They hold keys and sizes, no values. Must never know which requests there are, nor look at
+# an item: what is sampled, and when, mrc.pxd says.
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc
+
+cdef extern from *:
+    int first_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
+    int zeros_above "__builtin_clz"(unsigned int) noexcept nogil
+
+cdef enum:
+    MINIS = 5
+    REAL = 2                    # the miniature that is as large as the cache
+    BANDS = 64                  # lists by size, two for each doubling
+    OUT = 0                     # where a key is in a miniature
+    FRESH = 1                   # in the FIFO of what is new
+    RING = 2                    # in the CLOCK ring of what proved itself
+    WHERE = 3
+    USES = 12                   # two bits: uses left
+    ONE_USE = 4
+    GHOST = 16                  # it left; `next` is the band's count of evictions then
+    MISSED = 128                # (of state[0]) the last get missed: the store that follows fills the cache
+    FRESH_SHARE = 10            # per cent of a band's items
+    SLOTS_MOST = 65000          # numbers of keys have 16 bits
+    LEVELS = 200                # of the sampling rate, each 0.9 of the one before
+    TOUCHED_MOST = 256          # keys asked for since the last flush that the next one finds without a walk over all
+
+cdef struct MrcKey:
+    uint32_t hash
+    uint32_t used               # the sample it was last used in
+    uint32_t size               # bytes of memory it takes
+    uint32_t dies               # second of the engine's clock; 0 never
+    uint16_t chain              # the next key of the bucket, or free slot
+    uint16_t next[MINIS]        # 0 ends a list; prev[0] and prev[1] link the keys that are out of all miniatures
+    uint16_t prev[MINIS]
+    uint8_t state[MINIS]
+    uint8_t level               # the level at which it is no longer sampled
+
+cdef struct MrcBand:
+    uint16_t head[3]            # of FRESH and RING
+    uint16_t tail[3]
+    uint16_t n[3]
+    uint16_t evictions
+
+cdef struct MrcMini:
+    double factor               # of the real cache's memory
+    double capacity             # bytes
+    double taken
+    double hits                 # each counted as one over the rate at which it was sampled
+    uint64_t filled             # a bit for each band that has items
+    MrcBand band[BANDS]
+
+cdef struct Mrc:
+    uint64_t threshold          # of the hash's upper half; 0: off
+    uint64_t limit[LEVELS]      # the threshold of each level
+    int level
+    uint64_t memory             # of the real cache
+    bint by_bytes               # a byte is worth as much in a large item as in a small one (-o room_for=bytes)
+    uint64_t block              # bytes that all this takes
+    uint32_t slots
+    uint32_t mask               # buckets - 1
+    uint32_t keys               # in the table
+    uint32_t unused             # slots from here on were never used
+    uint16_t free_slot
+    uint16_t out_head           # keys out of all miniatures, the longest first
+    uint16_t out_tail
+    uint32_t outs
+    uint32_t now                # samples so far, the miniatures' clock
+    uint32_t hand               # where the search for the dead goes on
+    uint64_t samples            # gets sampled since the last reset
+    double gets                 # what they stand for
+    double bytes                # of the values sampled since the last look at the costs
+    uint32_t unchecked          # samples since then
+    uint64_t all_samples        # since the start
+    uint32_t asked              # keys asked for since the last flush, each as often as it was: nothing else is in a miniature
+    uint16_t touched[TOUCHED_MOST]  # the first of them
+    MrcMini mini[MINIS]
+    MrcKey* key
+    uint16_t* bucket
+
+
+cdef inline double mrc_rate(Mrc* m) noexcept nogil:
+    return m.threshold / 4294967296.0
+
+
+cdef inline void mrc_scale(Mrc* m) noexcept nogil:
+    cdef int i
+    for i in range(MINIS):
+        m.mini[i].capacity = m.mini[i].factor * <double> m.memory * mrc_rate(m)
+
+
+cdef inline uint64_t mrc_budget(uint64_t memory) noexcept nogil:
+    # 0.2 % of the cache's memory, but at least 128 KiB.
+    cdef uint64_t share = memory // 500
+    return share if share > 1 << 17 else 1 << 17
+
+
+cdef inline Mrc* mrc_open(uint64_t memory, uint64_t budget) noexcept nogil:
+    # Miniatures of a cache of `memory` bytes in at most `budget` bytes (at least 16 KiB); NULL when there is no memory.
+    cdef uint64_t slots = (budget - sizeof(Mrc)) // (sizeof(MrcKey) + 2), buckets = 256
+    cdef Mrc* m
+    cdef int i
+    if slots > SLOTS_MOST:
+        slots = SLOTS_MOST
+    while buckets * 2 <= slots:
+        buckets *= 2
+    m = <Mrc*> calloc(1, sizeof(Mrc) + slots * sizeof(MrcKey) + buckets * 2)
+    if m == NULL:
+        return NULL
+    m.block = sizeof(Mrc) + slots * sizeof(MrcKey) + buckets * 2
+    m.key = <MrcKey*> (<char*> m + sizeof(Mrc))
+    m.bucket = <uint16_t*> (m.key + slots)
+    m.slots = <uint32_t> slots
+    m.mask = <uint32_t> buckets - 1
+    m.unused = 1
+    m.memory = memory
+    m.limit[0] = <uint64_t> 1 << 32
+    for i in range(1, LEVELS):
+        m.limit[i] = m.limit[i - 1] - m.limit[i - 1] // 10
+    m.threshold = m.limit[0]
+    for i in range(MINIS):
+        m.mini[i].factor = 0.25 * (1 << i)
+    mrc_scale(m)
+    return m
+
+
+# Lists
+
+cdef inline uint8_t mrc_band(uint32_t size) noexcept nogil:
+    # Two bands for each doubling of the size.
+    cdef int top = 31 - zeros_above(size | 1)
+    return <uint8_t> (2 * top + (size >> (top - 1) & 1 if top else 0))
+
+
+cdef inline void mrc_push(Mrc* m, int i, uint16_t k, int where) noexcept nogil:
+    cdef MrcKey* e = &m.key[k]
+    cdef int b = mrc_band(e.size)
+    cdef MrcBand* q = &m.mini[i].band[b]
+    e.state[i] = (e.state[i] & ~(WHERE | GHOST)) | <uint8_t> where
+    e.prev[i] = 0
+    e.next[i] = q.head[where]
+    if q.head[where]:
+        m.key[q.head[where]].prev[i] = k
+    else:
+        q.tail[where] = k
+    q.head[where] = k
+    q.n[where] += 1
+    m.mini[i].filled |= <uint64_t> 1 << b
+
+
+cdef inline void mrc_take(Mrc* m, int i, uint16_t k) noexcept nogil:
+    cdef MrcKey* e = &m.key[k]
+    cdef int where = e.state[i] & WHERE, b = mrc_band(e.size)
+    cdef MrcBand* q = &m.mini[i].band[b]
+    if e.prev[i]:
+        m.key[e.prev[i]].next[i] = e.next[i]
+    else:
+        q.head[where] = e.next[i]
+    if e.next[i]:
+        m.key[e.next[i]].prev[i] = e.prev[i]
+    else:
+        q.tail[where] = e.prev[i]
+    q.n[where] -= 1
+    e.state[i] &= ~WHERE
+    if not q.n[FRESH] and not q.n[RING]:
+        m.mini[i].filled &= ~(<uint64_t> 1 << b)
+
+
+# Keys that are out of all miniatures, remembered for their ghosts while there is room
+
+cdef inline bint mrc_is_out(MrcKey* e) noexcept nogil:
+    return not ((e.state[0] | e.state[1] | e.state[2] | e.state[3] | e.state[4]) & WHERE)
+
+
+cdef inline void mrc_outs_push(Mrc* m, uint16_t k) noexcept nogil:
+    m.key[k].prev[0] = m.out_tail
+    m.key[k].prev[1] = 0
+    if m.out_tail:
+        m.key[m.out_tail].prev[1] = k
+    else:
+        m.out_head = k
+    m.out_tail = k
+    m.outs += 1
+
+
+cdef inline void mrc_outs_take(Mrc* m, uint16_t k) noexcept nogil:
+    cdef MrcKey* e = &m.key[k]
+    if e.prev[0]:
+        m.key[e.prev[0]].prev[1] = e.prev[1]
+    else:
+        m.out_head = e.prev[1]
+    if e.prev[1]:
+        m.key[e.prev[1]].prev[0] = e.prev[0]
+    else:
+        m.out_tail = e.prev[0]
+    m.outs -= 1
+
+
+cdef inline void mrc_leave(Mrc* m, int i, uint16_t k, bint ghost) noexcept nogil:
+    # Out of one miniature.
+    cdef MrcKey* e = &m.key[k]
+    cdef MrcBand* q = &m.mini[i].band[mrc_band(e.size)]
+    mrc_take(m, i, k)
+    m.mini[i].taken -= e.size
+    e.state[i] &= ~USES
+    if ghost:
+        q.evictions += 1
+        e.state[i] |= GHOST
+        e.next[i] = q.evictions
+    if mrc_is_out(e):
+        mrc_outs_push(m, k)
+
+
+cdef inline void mrc_leave_all(Mrc* m, uint16_t k) noexcept nogil:
+    cdef int i
+    for i in range(MINIS):
+        if m.key[k].state[i] & WHERE:
+            mrc_leave(m, i, k, 0)
+        m.key[k].state[i] = 0
+
+
+# Eviction: within a band, and which band
+
+cdef inline bint is_fresh(MrcBand* q) noexcept nogil:
+    # Whether the band's next victim is its oldest new item.
+    return q.n[FRESH] and (q.n[FRESH] * FRESH_SHARE >= q.n[FRESH] + q.n[RING] or not q.n[RING])
+
+
+cdef inline void mrc_evict(Mrc* m, int i, int b) noexcept nogil:
+    cdef MrcBand* q = &m.mini[i].band[b]
+    cdef MrcKey* e
+    cdef uint16_t k
+    cdef bint fresh
+    while 1:
+        fresh = is_fresh(q)
+        k = q.tail[FRESH] if fresh else q.tail[RING]
+        e = &m.key[k]
+        if not e.state[i] & USES:
+            mrc_leave(m, i, k, 1)
+            return
+        mrc_take(m, i, k)
+        if fresh:
+            e.state[i] &= ~USES
+        else:
+            e.state[i] -= ONE_USE
+        mrc_push(m, i, k, RING)
+
+
+cdef inline int mrc_readiest(Mrc* m, MrcMini* c) noexcept nogil:
+    # The band whose next victim is worth least for its bytes: worth is 1 / (age x size), less if it is still new.
+    cdef uint64_t left = c.filled
+    cdef MrcBand* q
+    cdef MrcKey* e
+    cdef double r, most = -1
+    cdef int b, best = 0
+    while left:
+        b = first_bit(left)
+        left &= left - 1
+        q = &c.band[b]
+        if is_fresh(q):
+            e = &m.key[q.tail[FRESH]]
+            r = <double> (m.now - e.used + 1) * (1 / 0.3)
+        else:
+            e = &m.key[q.tail[RING]]
+            r = <double> (m.now - e.used + 1)
+        if not m.by_bytes:
+            r *= e.size
+        if r > most:
+            most = r
+            best = b
+    return best
+
+
+cdef inline void mrc_make_room(Mrc* m, int i, uint32_t size) noexcept nogil:
+    cdef MrcMini* c = &m.mini[i]
+    while c.taken + size > c.capacity and c.filled:
+        mrc_evict(m, i, mrc_readiest(m, c))
+
+
+cdef inline void mrc_insert(Mrc* m, int i, uint16_t k) noexcept nogil:
+    cdef MrcKey* e = &m.key[k]
+    cdef MrcBand* q = &m.mini[i].band[mrc_band(e.size)]
+    cdef bint back
+    if e.size > m.mini[i].capacity:
+        return
+    if mrc_is_out(e):
+        mrc_outs_take(m, k)
+        e.state[i] |= FRESH             # so that it is not put among them while room is made
+        mrc_make_room(m, i, e.size)
+        e.state[i] &= ~WHERE
+    else:
+        mrc_make_room(m, i, e.size)
+    back = e.state[i] & GHOST and <uint16_t> (q.evictions - e.next[i]) < q.n[FRESH] + q.n[RING]
+    mrc_push(m, i, k, RING if back else FRESH)
+    m.mini[i].taken += e.size

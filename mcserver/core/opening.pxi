@@ -1,0 +1,83 @@
+# Opening: what an engine's settings allow, and the slab classes that follow from them. Included by engine.pyx.
+#
+# Owns the limits of settings and the words in which one is refused. Must never be lenient: whatever it lets pass has to work.
+
+MEMORY_LIMIT_LEAST = 2 << 20
+MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
+
+cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII, "binary": PROTOCOL_BINARY}
+
+
+cdef int check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, slab_sizes, slab_chunk_max) except -1:
+    # Raises ValueError. In bytes, but for the growth factor.
+    if memory_limit < MEMORY_LIMIT_LEAST:
+        raise ValueError("the memory limit must be at least 2 megabytes")
+    if memory_limit > MEMORY_LIMIT_MOST:
+        raise ValueError(f"the memory limit can be at most {MEMORY_LIMIT_MOST >> 20} megabytes")
+    if not 1024 <= item_size_max <= min(memory_limit // 2, 1 << 30):
+        raise ValueError("the item size limit must be at least 1024 bytes and at most half of the memory limit and 1g")
+    if growth_factor <= 1:
+        raise ValueError("the slab growth factor must be greater than 1")
+    if chunk_size < 1 or chunk_size > 1 << 16:
+        raise ValueError("the smallest slab chunk must be 1 to 65536 bytes")
+    if slab_sizes and min(slab_sizes) < 1:
+        raise ValueError("slab_sizes must be at least 1 byte each")
+    if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
+        raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
+    return 0
+
+
+cdef int check_policy(protocol, room_for, hot_lru_pct, warm_lru_pct) except -1:
+    # Raises ValueError.
+    if not (1 <= hot_lru_pct <= 79 and 1 <= warm_lru_pct <= 79 and hot_lru_pct + warm_lru_pct <= 80):
+        raise ValueError("hot_lru_pct and warm_lru_pct must be 1 to 79 and together at most 80")
+    if room_for not in ("requests", "bytes"):
+        raise ValueError("room_for must be requests or bytes")
+    if protocol not in PROTOCOLS:
+        raise ValueError("protocol is auto-negotiate, ascii or binary")
+    return 0
+
+
+cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1:
+    # Classes that grow by a factor from the smallest chunk on, or those of the sizes. Raises ValueError for other sizes than
+    # can be.
+    cdef Arena* a = &s.arena
+    cdef uint32_t unit = 1 << a.shift
+    cdef object slab_chunk_max = s.slab_chunk_max
+    largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
+    if not slab_sizes:
+        first = (48 + chunk_size + unit - 1) // unit * unit
+        arena_classes(a, first, growth_factor, largest)
+        make_bands(s, growth_factor)
+        return 0
+    if len(slab_sizes) > MAX_CLASSES - 2 or list(slab_sizes) != sorted(set(slab_sizes)):
+        raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
+    a.classes = 0
+    for size in slab_sizes:
+        size = (48 + size + unit - 1) // unit * unit
+        if size >= slab_chunk_max:
+            raise ValueError("slab_sizes must be smaller than slab_chunk_max")
+        if size >= largest or a.classes and size <= a.cls[a.classes].size:
+            continue
+        arena_add_class(a, size)
+    arena_add_class(a, largest)
+    make_bands(s, 1.25)
+    return 0
+
+
+cdef int make_bands(Store* s, factor) except -1:
+    # Of the sizes above the largest class.
+    cdef Arena* a = &s.arena
+    arena_tails(a)
+    most = s.item_size_max + HEADER
+    ids = MAX_CLASSES - 1 - a.lists
+    if ids > 0:
+        factor = max(factor, (most / a.cls[a.classes].size) ** (1 / ids))
+        arena_bands(a, factor, most)
+    return 0
+
+
+cdef uint32_t pages_for(Store* s, uint64_t limit) noexcept:
+    # Pages of a memory of so many bytes; a large table of ghosts is taken off.
+    cdef uint64_t ghosts = ghosts_beyond(s.ghosts.most)
+    return <uint32_t> ((limit - ghosts if limit > 2 * ghosts else limit // 2) >> s.arena.page_bits)
