@@ -222,7 +222,15 @@ def _told(answer: bytes) -> str:
 
 
 def _first(where: Address, key: bytes, patience: float) -> None:
-    """Whether it is silent at first, answers a set and a get, and does so on two connections at once."""
+    """Whether it is silent at first, answers a set and a get, and does so on two connections at once.
+
+    A machine may be busy: each answer has AGAIN times the patience, and all of them together a little more than one alone.
+    """
+    deadline = time.monotonic() + (AGAIN + 1) * patience
+
+    def left() -> float:
+        return max(patience, min(AGAIN * patience, deadline - time.monotonic()))
+
     try:
         with Wire(where, patience) as one, Wire(where, patience) as two:
             _no_greeting(one)
@@ -234,9 +242,9 @@ def _first(where: Address, key: bytes, patience: float) -> None:
             if not re.match(rb"END\r?\n", answer):
                 rest = "" if b"\n" in answer else ", without an end of line,"
                 raise UnfitError(f"it answers `get` of a missing key with {_shown(answer)}{rest} and not with END")
-            if not _exchange(two, b"get %s\r\n" % key, patience).startswith(b"END"):
+            if not _exchange(two, b"get %s\r\n" % key, left()).startswith(b"END"):
                 raise UnfitError("it answers on one connection alone: a second one, at the same time, gets nothing")
-            answer = _exchange(one, b"set %s 0 10 1\r\nx\r\n" % key, patience)
+            answer = _exchange(one, b"set %s 0 10 1\r\nx\r\n" % key, left())
             if answer == b"<closed>":
                 raise UnfitError("it closed the connection when asked `set`")
             if not answer.startswith(b"STORED"):

@@ -33,7 +33,7 @@ def check_tls(config: ClusterConfig) -> None:
             files.check(config.tls_ca)
             context.load_verify_locations(config.tls_ca)
         except OSError as error:
-            raise ConfigError(f"--zk-ca {config.tls_ca} is no PEM file of authorities: {error}") from None
+            raise ConfigError(f"--zk-ca {config.tls_ca} is no PEM file of authorities: {error.strerror}") from None
     if config.tls_certificate:
         try:
             for path in filter(None, (config.tls_certificate, config.tls_key)):
@@ -125,7 +125,7 @@ class ClusterConfig(Settings):
         (),
         "levels of keys with a prefix; the longest prefix decides",
         lambda pairs: all(is_level(level) for _, level in pairs),
-        "--ack takes PREFIX=async, PREFIX=committed or PREFIX=applied, not {}",
+        "--ack takes PREFIX=async, PREFIX=committed or PREFIX=applied",
         status=EX_USAGE,
     )
     ack_timeout: float = setting(

@@ -29,6 +29,10 @@ class Secure(Enum):
     MUTUAL = "mtls"
 
 
+SPOKEN = {"ascii": "ascii", "binary": "binary", "negotiating": "auto-negotiate"}
+"""What stands in `proto[...]:`, and in -B."""
+
+
 class Listener(NamedTuple):
     """One address of `-l`. `host` None: every interface. `port` None: the port of `-p`."""
 
@@ -36,6 +40,8 @@ class Listener(NamedTuple):
     port: int | None
     tag: str = ""
     secure: Secure = Secure.DEFAULT
+    speaks: str | None = None
+    """`proto[...]:` in -B's words; None: as -B says."""
 
 
 def parse_listeners(inter: str) -> tuple[Listener, ...]:
@@ -47,16 +53,17 @@ def parse_listeners(inter: str) -> tuple[Listener, ...]:
 
 
 def parse_listener(text: str) -> Listener:
-    """One address with its prefixes; `proto[ascii]:` and `proto[negotiating]:` mean the same here."""
-    rest, tag, secure = text, "", Secure.DEFAULT
+    """One address with its prefixes."""
+    rest, tag, secure, speaks = text, "", Secure.DEFAULT, None
     for prefix in (Secure.NONE, Secure.BASIC, Secure.MUTUAL):
         if rest.startswith(prefix.value + ":"):
             rest, secure = rest.removeprefix(prefix.value + ":"), prefix
             break
     if rest.startswith("proto["):
         protocol, bracket, rest = rest.removeprefix("proto[").partition("]:")
-        if not bracket or protocol not in ("ascii", "negotiating"):
-            raise ConfigError(f'Invalid protocol in "{text}": write proto[ascii]: or proto[negotiating]:', EX_OSERR)
+        if not bracket or protocol not in SPOKEN:
+            raise ConfigError(f'Invalid protocol in "{text}": write proto[ascii]:, [binary] or [negotiating]', EX_OSERR)
+        speaks = SPOKEN[protocol]
     if rest.startswith("tag["):
         tag, bracket, rest = rest.removeprefix("tag[").partition("]:")
         if not bracket or not 1 <= len(tag) <= 8:
@@ -73,7 +80,7 @@ def parse_listener(text: str) -> Listener:
         host, _, port = rest.partition(":")
     if port and not is_port(port):
         raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
-    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag, secure)
+    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag, secure, speaks)
 
 
 def is_host_port(address: str) -> bool:
@@ -383,19 +390,19 @@ class Config(Settings):
         256 << 10,
         "buffer of a watcher, in KiB",
         lambda size: 0 < size <= 1 << 40,
-        "could not parse argument to watcher_logbuf_size",
+        "could not parse argument to watcher_logbuf_size: it takes KiB, at least 1",
     )
     worker_logbuf_size: int = setting(
         64 << 10,
         "a thread's share of the buffer between the threads and the watchers, in KiB",
         lambda size: 0 < size <= 1 << 40,
-        "could not parse argument to worker_logbuf_size",
+        "could not parse argument to worker_logbuf_size: it takes KiB, at least 1",
     )
     read_buf_mem_limit: int = setting(
         0,
         "what lines that have no end yet may take together; 0: 64 MiB",
         lambda size: size >= 0,
-        "could not parse argument to read_buf_mem_limit",
+        "could not parse argument to read_buf_mem_limit: it takes MiB, or 0 for 64",
     )
 
     # Process
@@ -478,6 +485,16 @@ class Config(Settings):
         if self.auth_file is not None and self.binding_protocol != "ascii":
             raise ConfigError(
                 "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"
+            )
+        spoken = {each.speaks for each in self.listeners()}
+        if self.sasl and spoken - {None, "binary"}:
+            raise ConfigError(
+                "You cannot allow the ASCII protocol while using SASL: write proto[binary]: in -l, or nothing"
+            )
+        if self.auth_file is not None and "binary" in spoken:
+            raise ConfigError(
+                "You cannot allow the BINARY protocol while using ascii authentication tokens: write proto[ascii]: in -l",
+                EX_OSERR,
             )
 
     def check_tls(self) -> None:

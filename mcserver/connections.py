@@ -20,7 +20,7 @@ from mcserver.admin.figures import Socket as SocketStatus
 from mcserver.admin.watchers import Watchers
 from mcserver.core import Engine, Session, TlsRules, Workers
 from mcserver.early_log import early_log, log
-from mcserver.listeners import is_loopback
+from mcserver.listeners import is_loopback, spoken_at
 from mcserver.process import StartError, open_descriptors
 from mcserver.tls import load, security
 
@@ -54,8 +54,8 @@ NEW_CLIENT = {
 LOGIN_SECONDS = 1.0
 """How long the answer to a failed login is held back: guessing is slow, and costs the others nothing."""
 WRONG_DOORS = {
-    "binary": "closed %s: it speaks the binary protocol, which -B ascii or -Y switched off",
-    "text": "closed %s: it speaks the text protocol, which -B binary or -S switched off",
+    "binary": "closed %s: it speaks the binary protocol, which -B ascii, -Y or proto[ascii] in -l switched off",
+    "text": "closed %s: it speaks the text protocol, which -B binary, -S or proto[binary] in -l switched off",
     "tls": "closed %s: it speaks TLS, and the port is plain",
     "http": "closed %s: it speaks HTTP",
     "resp": "closed %s: it speaks Redis's protocol",
@@ -98,6 +98,7 @@ class Connections:
         self._idle_kicks = self._unwatched = 0
         self._listeners = {listener.fileno(): listener for listener in listeners}
         self._security = {listener.fileno(): security(config, listener) for listener in listeners}
+        self._spoken = {listener.fileno(): self._spoken_at(listener) for listener in listeners}
         self._tls_before = (0, 0, 0)
         self._tls_loaded = 0.0
         self._datagrams = datagrams or []
@@ -166,7 +167,9 @@ class Connections:
         self._open = True
         self._tell_workers()
         for each in self._datagrams:
-            doors = self.workers.answer_datagrams(each.fileno(), each.getsockname()[1], is_loopback(each))
+            doors = self.workers.answer_datagrams(
+                each.fileno(), each.getsockname()[1], is_loopback(each), self._spoken_at(each)
+            )
             self._doors.update(dict.fromkeys(doors, address_text(each.fileno())))
         try:
             self.workers.start()
@@ -176,9 +179,18 @@ class Connections:
                 f"can't start {threads} threads: {error.strerror}; raise `ulimit -u`, or ask for fewer with -t"
             ) from error
 
+    def _spoken_at(self, listener: socket.socket) -> str:
+        """What its prefix in -l says, or -B; where text has to log in (-Y), binary is never spoken."""
+        here = None if self._config.auth_file else spoken_at(listener)
+        return here or self._config.binding_protocol
+
+    def _asked(self, listener: int) -> tuple[int, str]:
+        """Of the clients of this listener."""
+        return self._security[listener], self._spoken[listener]
+
     def accept_early(self, listener: int) -> bool:
         """Accepts at this listener before there is a loop. False: it has to wait for the loop."""
-        reason = self.workers.accept(listener, self._config.maxconns, None, self._security[listener])
+        reason = self.workers.accept(listener, self._config.maxconns, None, *self._asked(listener))
         return reason in {0, errno.EAGAIN}
 
     def listen(self) -> None:
@@ -193,7 +205,7 @@ class Connections:
     def _watch_listeners(self) -> None:
         self._accepting = True
         for fd in self._listeners:
-            self._loop.add_reader(fd, self.workers.admit, fd, self._config.maxconns, self._security[fd])
+            self._loop.add_reader(fd, self.workers.admit, fd, self._config.maxconns, *self._asked(fd))
 
     def close_listeners(self) -> None:
         """For good."""
@@ -232,7 +244,7 @@ class Connections:
     def accepted(self, listener: int, reason: int, descriptors: list[int]) -> None:
         """From Workers.admit: somebody wants to know who came, or there is no room."""
         for client in descriptors:
-            self._tell_new(client)
+            self._tell_new(client, self._spoken[listener])
         if reason == FULL:
             if self._config.maxconns_fast:
                 self._refuse_some(self._listeners[listener])
@@ -241,9 +253,9 @@ class Connections:
         elif reason > 0 and reason != errno.EAGAIN:
             self._exhausted(reason)
 
-    def _tell_new(self, fd: int) -> None:
+    def _tell_new(self, fd: int, spoken: str) -> None:
         if self._engine.verbosity > 1:
-            early_log.load().trace(f"<{fd} {NEW_CLIENT[self._config.binding_protocol]}".encode())
+            early_log.load().trace(f"<{fd} {NEW_CLIENT[spoken]}".encode())
         if self.watchers.connevents:
             self.watchers.connection_event("conn_new", *event_address(fd), fd)
 
@@ -300,11 +312,11 @@ class Connections:
         self.watchers.remove(session)
         if reason in WRONG_DOORS:
             self._figures.wrong_protocol += 1
-            log.warning(WRONG_DOORS[reason], address_text(fd, peer=True))
+            log.warning(WRONG_DOORS[reason], Peer(fd))
             reason = "error"
         elif reason in TLS_TROUBLES:
             why = session.why.decode("ascii", "replace")
-            log.warning(TLS_TROUBLES[reason], address_text(fd, peer=True), why)
+            log.warning(TLS_TROUBLES[reason], Peer(fd), why)
             if self.watchers.connevents:
                 self.watchers.tls_error(fd, why or "handshake timed out")
             reason = "error"
@@ -362,7 +374,7 @@ class Connections:
     def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
         failed = [event for event in events if event[0] == "login_failed"]
         if failed and session is not None:
-            log.warning("%s: a login failed", address_text(session.fd, peer=True))
+            log.warning("%s: a login failed", Peer(session.fd))
             events = [event for event in events if event[0] != "login_failed"]
         if events and self.cluster is not None and self.cluster.events(session, events):
             return True
@@ -496,6 +508,18 @@ def address_text(fd: int, *, peer: bool = False) -> str:
     if family == socket.AF_INET6:
         return f"{kind}6:[{address[0]}]:{address[1]}"
     return f"{kind}:{address[0]}:{address[1]}"
+
+
+class Peer:
+    """A client's address in a message, which is found out only if somebody is told: most are held back in a flood."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def __str__(self) -> str:
+        return address_text(self._fd, peer=True)
 
 
 def event_address(fd: int) -> tuple[str, int, str]:

@@ -24,8 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcserver.config import Secure
-from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way
+from mcserver.config import SPOKEN, Secure
+from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way, spoken_at
 from mcserver.process import StartError
 
 log = logging.getLogger("mcserver")
@@ -176,22 +176,29 @@ def sorted_out(fields: dict[str, Any], descriptors: list[int]) -> Offer:
     ):
         raise HandOverError("its offer makes no sense")
     secure = fields.get("secure", [""] * kinds.count("listener"))  # who doesn't say it has no prefix
+    speaks = fields.get("speaks", [None] * len(kinds))
     try:
         known = bytes.fromhex(layout)
         asked = [Secure(each) for each in secure]
     except (ValueError, TypeError) as error:
         raise HandOverError("its offer makes no sense") from error
-    if len(asked) != kinds.count("listener"):
+    if (
+        len(asked) != kinds.count("listener")
+        or not isinstance(speaks, list)
+        or len(speaks) != len(kinds)
+        or not all(each is None or each in SPOKEN.values() for each in speaks)
+    ):
         raise HandOverError("its offer makes no sense")
     memory = -1
     found: list[tuple[str, Listening]] = []
     try:
-        for kind, fd in zip(kinds, descriptors, strict=True):
+        for kind, fd, its_speech in zip(kinds, descriptors, speaks, strict=True):
             if kind == "memory":
                 check_memory(fd)
                 memory = fd
             else:
                 found.append((kind, Listening(fileno=fd)))
+                found[-1][1].speaks = its_speech
                 check_socket(kind, found[-1][1])
     except (OSError, HandOverError):
         for _, one in found:
@@ -295,7 +302,9 @@ class HandOver:
             sockets.append(("metrics", metrics))
         kinds = [kind for kind, _ in sockets] + ["memory"]
         secure = [asked_by(each).value for each in listeners]
-        line = json.dumps({"kinds": kinds, "secure": secure, "layout": offer.layout.hex()}).encode() + b"\n"
+        speaks = [spoken_at(each) for _, each in sockets] + [None]
+        words = {"kinds": kinds, "secure": secure, "speaks": speaks, "layout": offer.layout.hex()}
+        line = json.dumps(words).encode() + b"\n"
         sent = socket.send_fds(connection, [line], [each.fileno() for _, each in sockets] + [offer.memory])
         await asyncio.get_running_loop().sock_sendall(connection, line[sent:])
         await expect(connection, GO)

@@ -16,6 +16,11 @@ WIDTH = 100
 COLUMN = 32
 KNOWN = rules(ClusterConfig) | rules(Config)
 UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
+WRITTEN = {
+    "binding_protocol": "auto", "hashpower_init": "16", "item_size_max": "1m", "num_napi_ids": "", "tail_repair_time": "",
+    "temporary_ttl": "",
+}  # fmt: skip
+"""Defaults as they are said, where that is not how they are kept; "": off, which can't be said."""
 
 
 def version_page() -> str:
@@ -100,12 +105,10 @@ def show_default(option: Option | Suboption, default: Any) -> str:
     """A default in the option's unit; "" for none."""
     if default is None or default in ("", ()):
         return ""
+    if option.setting in WRITTEN:
+        return WRITTEN[option.setting]
     if option.setting == "umask":
         return f"{default:o}"
-    if option.setting == "item_size_max":
-        return "1m"
-    if option.setting == "temporary_ttl":
-        return "none are"
     if isinstance(default, bytes):
         return default.decode()
     if isinstance(default, int):

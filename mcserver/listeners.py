@@ -42,6 +42,13 @@ class Listening(socket.socket):
     """A listener of -l, which knows what it asks of its clients."""
 
     secure = Secure.DEFAULT
+    speaks: str | None = None
+    """What -B says, unless its prefix says something else."""
+
+
+def spoken_at(listener: socket.socket) -> str | None:
+    """What its prefix in -l says (-B's words), if it has one."""
+    return listener.speaks if isinstance(listener, Listening) else None
 
 
 def asked_by(listener: socket.socket) -> Secure:
@@ -122,7 +129,7 @@ def _open(
                 one = Listening(family, type_, protocol)
             except OSError:
                 continue  # the kernel may lack IPv6
-            one.secure = wanted.secure
+            one.secure, one.speaks = wanted.secure, wanted.speaks
             if port == 0 and bound:
                 port = bound[0].getsockname()[1]
             try:

@@ -73,7 +73,7 @@ def timestamp(seconds: float) -> str:
 
 
 class Kind:
-    """Messages of one kind: until when they are only counted, how many were, and the last one."""
+    """Messages of one kind: until when they are only counted, how many were, and one of the last."""
 
     def __init__(self, until: float) -> None:
         self.until = until
@@ -113,7 +113,8 @@ class Repeats(logging.Filter):
             known = self._kinds.get(kind)
             if known is not None and now < known.until:
                 known.count += 1
-                known.last = record.getMessage()
+                if known.count & (known.count - 1) == 0:  # to spell each would be the most of what a flood costs
+                    known.last = record.getMessage()
                 self.held_back += 1
                 return False
             self._kinds[kind] = Kind(now + REPEAT_SECONDS)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .cluster_config import ClusterConfig, read_credentials
+from .cluster_config import ClusterConfig, is_level, read_credentials
 from .config import MEBIBYTE, PAGE, Config
 from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
@@ -284,12 +284,14 @@ def prefixes(name: str) -> Apply:
 
 
 def ack(draft: Draft, option: str, value: str) -> None:
-    """A level for all keys, or PREFIX=LEVEL; the last of a prefix counts."""
+    """A level for all keys, or PREFIX=LEVEL; the last of a prefix counts. Raises ConfigError."""
     draft.cluster.forget_others("ack", "ack_prefixes")
     prefix, equals, level = value.rpartition("=")
     if not equals:
         draft.cluster["ack"] = value
         return
+    if not is_level(level):
+        raise ConfigError(f"{option} takes PREFIX=async, PREFIX=committed or PREFIX=applied, not '{shortened(value)}'")
     levels = dict(draft.cluster.get("ack_prefixes", ()))
     levels[os.fsencode(prefix)] = level
     draft.cluster["ack_prefixes"] = tuple(levels.items())

@@ -45,7 +45,8 @@ def load(config: Config) -> TlsRules:
             write_size=config.ssl_wbuf_size,
         )
     except ValueError as error:
-        raise StartError(str(error), EX_USAGE) from error
+        is_key = config.ssl_key is None and str(error).startswith("Error loading the key")
+        raise StartError(f"{error}{'; name its file with -o ssl_key' * is_key}", EX_USAGE) from error
 
 
 def security(config: Config, listener: socket.socket) -> int:

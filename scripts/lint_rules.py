@@ -1,4 +1,4 @@
-"""The rules of this project that no other tool checks: arrows and circles of imports, kazoo and the loop, skipped tests.
+"""The rules of this project that no other tool checks: arrows and circles of imports, kazoo and the loop, tests, exceptions.
 
 Each check yields complaints, `path:line: text`; none of them changes anything.
 """
@@ -22,6 +22,7 @@ BLOCKING = {
 """Methods of kazoo's client that wait for an answer."""
 FUNCTION = re.compile(r"cdef (inline )?[\w *]+\(")
 KAZOO_CLIENT = re.compile(r"client|kazoo|^zk$", re.IGNORECASE)
+UNEXPLAINED = re.compile(r"# (noqa|type: ignore)(: [A-Z]+\d+(, [A-Z]+\d+)*|\[[\w, -]+\])?\s*$")
 UNMERGED = re.compile(r"(<{7}|>{7}) ")
 SKIPS = re.compile(r"pytest\.(skip|importorskip)\b|mark\.skip|unittest\.skip|raise SkipTest")
 
@@ -35,6 +36,7 @@ def main() -> int:
         *blocking_kazoo(ROOT),
         *skipped_tests(ROOT),
         *unmerged(ROOT),
+        *unexplained(ROOT),
     ]
     print(*complaints, sep="\n", end="\n" if complaints else "")
     return 1 if complaints else 0
@@ -173,6 +175,15 @@ def unmerged(root: Path) -> Iterator[str]:
             for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
                 if UNMERGED.match(line):
                     yield f"{path.relative_to(root)}:{number}: two changes met here and were not merged"
+
+
+def unexplained(root: Path) -> Iterator[str]:
+    """An exception from another tool's rules says why, behind a second # or a dash."""
+    for package in ("mcserver", "conformance", "scripts", "tests", "packaging"):
+        for path in sorted((root / package).rglob("*.py")):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                if UNEXPLAINED.search(line):
+                    yield f"{path.relative_to(root)}:{number}: say why, behind another #"
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -36,3 +37,13 @@ def memcached(*args: str, stderr: Path = Path(os.devnull)) -> Iterator[tuple[str
         finally:
             process.kill()
             process.wait(60)
+
+
+def sasl_memcached_settings(folder: Path) -> dict[str, str]:
+    """A SASL library with alice in its own data base, and PLAIN alone."""
+    program = shutil.which("saslpasswd2") or "/usr/sbin/saslpasswd2"
+    make = [program, "-p", "-c", "-f", str(folder / "db"), "-u", socket.gethostname(), "alice"]
+    subprocess.run(make, input=b"secret", check=True, timeout=20)
+    lines = ["mech_list: plain", "pwcheck_method: auxprop", "auxprop_plugin: sasldb", f"sasldb_path: {folder}/db"]
+    (folder / "memcached.conf").write_text("\n".join(lines) + "\n")
+    return {"SASL_CONF_PATH": str(folder)}

@@ -204,6 +204,8 @@ def test_an_empty_list_of_suboptions_is_nothing() -> None:
         ("-f inf", 1, "-f takes a number, not 'inf'"),
         ("-a 888", 1, "-a takes a mode in octal"),
         ("-o slab_sizes=1-x", 64, "slab_sizes takes sizes in bytes"),
+        ("-o watcher_logbuf_size=0", 1, "watcher_logbuf_size: it takes KiB, at least 1"),
+        ("--zookeeper a:1 --ack x=foo", 64, "or PREFIX=applied, not 'x=foo'"),
     ],
 )
 def test_what_is_not_built_and_what_is_no_number_stops_at_start(arguments: str, status: int, text: str) -> None:

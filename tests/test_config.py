@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from mcserver.cluster_config import ClusterConfig
-from mcserver.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, parse_listeners
+from mcserver.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, Secure, parse_listeners
 from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
 from mcserver.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
 
@@ -134,15 +135,14 @@ def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> No
         ("[::1]", [("::1", None, "")]),
         ("[::1]:11212", [("::1", 11212, "")]),
         ("fe80::1%lo", [("fe80::1%lo", None, "")]),
-        ("proto[ascii]:localhost:1", [("localhost", 1, "")]),
-        ("proto[negotiating]:tag[web]:[::]:1", [("::", 1, "web")]),
+        ("proto[ascii]:localhost:1", [("localhost", 1, "", Secure.DEFAULT, "ascii")]),
+        ("proto[binary]:h", [("h", None, "", Secure.DEFAULT, "binary")]),
+        ("proto[negotiating]:tag[web]:[::]:1", [("::", 1, "web", Secure.DEFAULT, "auto-negotiate")]),
         ("tag[eightchr]:h", [("h", None, "eightchr")]),
         ("a,,b", [("a", None, ""), ("b", None, "")]),
     ],
 )
-def test_addresses_of_l_are_read_with_port_and_prefix(
-    inter: str, listeners: list[tuple[str | None, int | None, str]]
-) -> None:
+def test_addresses_of_l_are_read_with_port_and_prefix(inter: str, listeners: list[tuple[Any, ...]]) -> None:
     assert parse_listeners(inter) == tuple(Listener(*each) for each in listeners)
 
 
@@ -158,7 +158,7 @@ def test_prefixes_say_what_an_address_asks_of_its_clients() -> None:
     "inter",
     [
         "[::1", "[::1]x", "[::1]:x", "h:65536", "h:-1", "h:+1", "h:1x", "h:\u0661", "notls:h", "btls:h", "mtls:h",
-        "proto[binary]:h", "proto[proxy]:h", "proto[ascii", "tag[]:h", "tag[ninechars]:h", "tag[x",
+        "proto[proxy]:h", "proto[ascii", "tag[]:h", "tag[ninechars]:h", "tag[x",
     ],
 )  # fmt: skip
 def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:

@@ -140,3 +140,22 @@ def test_marks_of_a_merge_are_found(rules: ModuleType, project: Path) -> None:
     assert list(rules.unmerged(project)) == []
     page.write_text("# A\n" + "<" * 7 + " HEAD\na\n" + "=" * 7 + "\nb\n" + ">" * 7 + " branch\n")
     assert [complaint.split(": ")[0] for complaint in rules.unmerged(project)] == ["README.md:2", "README.md:6"]
+
+
+@pytest.mark.parametrize(
+    ("exception", "is_found"),
+    [
+        ("noqa", True),
+        ("noqa: BLE001", True),
+        ("noqa: PTH110, PTH118", True),
+        ("type: ignore", True),
+        ("type: ignore[misc, arg-type]", True),
+        ("noqa: BLE001  # it is shown", False),
+        ("noqa: BLE001 - it is shown", False),
+        ("type: ignore[misc]  # it has no types", False),
+    ],
+)
+def test_an_exception_says_why(rules: ModuleType, project: Path, exception: str, is_found: bool) -> None:
+    (project / "tests/test_it.py").write_text(f"import this\n\nthis()  # {exception}\n")
+    expected = ["tests/test_it.py:3: say why, behind another #"] if is_found else []
+    assert list(rules.unexplained(project)) == expected

@@ -202,6 +202,27 @@ def test_a_repeated_message_is_held_back_and_counted() -> None:
     assert repeats.filter(record("a %d", 10))
 
 
+def test_a_flood_is_counted_without_being_spelled() -> None:
+    """Who floods is one of the last that are named; to look for each one's address would cost more than to refuse it."""
+    now, spelled = 100.0, []
+
+    class Client:
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        def __str__(self) -> str:
+            spelled.append(self.number)
+            return f"client {self.number}"
+
+    repeats = Repeats(lambda: now)
+    repeats.begin()
+    for number in range(1000):
+        repeats.filter(record("%s: no", Client(number)))
+    assert len(spelled) < 12
+    now += 61
+    assert repeats.overdue() == ["client 512: no (999 like it in the last minute)"]
+
+
 def test_kinds_have_an_end() -> None:
     repeats = Repeats(lambda: 1.0)
     repeats.begin()

@@ -9,8 +9,8 @@ import pytest
 
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
-from mcserver.help import is_on
-from mcserver.options import SUBOPTIONS
+from mcserver.help import KNOWN, is_on, show_default
+from mcserver.options import OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
 from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -34,6 +34,26 @@ def test_only_what_turns_on_what_is_on_is_called_the_default() -> None:
     assert found == {"maxconns_fast", "lru_crawler", "lru_maintainer", "slab_reassign"}
     for name in found:
         assert cli.parse(["-u", "root", "-o", name], {}) == cli.parse(["-u", "root"], {}), name
+
+
+SHOWN = [
+    entry
+    for entry in (*OPTIONS, *OWN_OPTIONS, *SUBOPTIONS)
+    if entry.metavar and entry.setting in KNOWN and show_default(entry, KNOWN[entry.setting][0])
+]
+
+
+@pytest.mark.parametrize("entry", SHOWN, ids=lambda entry: getattr(entry, "name", "") or entry.long)
+def test_a_default_that_is_shown_can_be_said_and_changes_nothing(entry: Option | Suboption) -> None:
+    default = show_default(entry, KNOWN[entry.setting][0])
+    words = ["-o", f"{entry.name}={default}"] if isinstance(entry, Suboption) else [written(entry), default]
+    told = cli.parse(["-u", "root", *words], {})
+    silent = cli.parse(["-u", "root"], {})
+    assert getattr(told, entry.setting) == getattr(silent, entry.setting) or entry.setting == "hashpower_init"
+
+
+def written(option: Option) -> str:
+    return f"--{option.long}" if option.long else f"-{option.short}"
 
 
 def test_the_command_prints_them(capsys: pytest.CaptureFixture[str]) -> None:

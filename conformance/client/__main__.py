@@ -114,7 +114,7 @@ def answers(out: str) -> list[dict[str, Any]]:
     for line in out.splitlines():
         with contextlib.suppress(ValueError):
             answer = json.loads(line)
-            if isinstance(answer, dict):
+            if isinstance(answer, dict) and isinstance(answer.get("seconds", 0), int | float):
                 told.append(answer)
     return told
 

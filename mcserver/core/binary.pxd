@@ -40,6 +40,9 @@ cdef extern from *:
     """
     const uint8_t* BINARY_VERBS
 
+cdef extern from "<strings.h>" nogil:
+    int strncasecmp(const char* one, const char* other, size_t n)
+
 cdef enum:
     BINARY_REQUEST = 0x80
     BINARY_REPLY = 0x81
@@ -438,7 +441,7 @@ cdef inline void bin_authenticate(Conn* c) noexcept nogil:
     # What the mechanism says is there.
     cdef Item* it = item_at(&c.store.arena, c.item)
     cdef Login login = LOGIN_WRONG
-    cdef bint plain = it.nkey == 5 and memcmp(key_of(it), b"PLAIN", 5) == 0
+    cdef bint plain = it.nkey == 5 and strncasecmp(key_of(it), b"PLAIN", 5) == 0
     c.stranger = 1
     if c.opcode == B_SASL_STEP:
         if c.sasl_started:

@@ -255,6 +255,7 @@ cdef struct Conn:
     uint8_t writing
     uint8_t seen                   # its first bytes have come, and said what is spoken
     uint8_t binary                 # ... the binary protocol
+    uint8_t protocol               # what may be spoken: PROTOCOL_*
     uint8_t wrong                  # ... nothing that is spoken here: Wrong
     uint8_t stranger               # it must log in first
     uint8_t sasl_started
@@ -459,6 +460,7 @@ cdef inline void in_capacity(Conn* c, size_t cap) noexcept nogil:
 cdef inline void conn_init(Conn* c, Store* s, Shared* shared, int fd) noexcept nogil:
     # c is all zeros.
     c.store = s
+    c.protocol = <uint8_t> s.protocol
     c.shared = shared
     c.fd = fd
     c.phase = P_LINE

@@ -47,8 +47,8 @@ cdef inline bint is_resp(const char* line, size_t n) noexcept nogil:
 cdef inline bint binary_comes(Conn* c, const char* p, size_t n) noexcept nogil:
     # Where it is switched off, a second byte that is no opcode says that it is text like any other.
     cdef Request r
-    if c.store.protocol != PROTOCOL_ASCII or (n > 1 and <uint8_t> p[1] >= BINARY_OPCODES):
-        c.binary = c.store.protocol != PROTOCOL_ASCII
+    if c.protocol != PROTOCOL_ASCII or (n > 1 and <uint8_t> p[1] >= BINARY_OPCODES):
+        c.binary = c.protocol != PROTOCOL_ASCII
         c.seen = 1
         return 1
     if n >= BINARY_HEADER:
@@ -101,7 +101,7 @@ cdef inline bint greet(Conn* c, const char* p, size_t n) noexcept nogil:
             return turn_away(c, WRONG_HTTP, WIRE_WRONG_HTTP, strlen(WIRE_WRONG_HTTP))
         if is_resp(p, length):
             return turn_away(c, WRONG_RESP, WIRE_WRONG_RESP, strlen(WIRE_WRONG_RESP))
-    if c.store.protocol == PROTOCOL_BINARY:
+    if c.protocol == PROTOCOL_BINARY:
         return turn_away(c, WRONG_TEXT, WIRE_WRONG_TEXT, strlen(WIRE_WRONG_TEXT))
     c.seen = 1
     return 1

@@ -243,12 +243,14 @@ cdef class Engine:
         engine_unlock(&self.s)
 
     def pause_clock(self):
+        """Its clock stands from now on (debugtime p)."""
         engine_lock(&self.s)
         clock_update(&self.s)
         self.s.paused = 1
         engine_unlock(&self.s)
 
     def resume_clock(self):
+        """Its clock goes on, as if it had never stood."""
         engine_lock(&self.s)
         self.s.paused = 0
         clock_update(&self.s)
@@ -322,6 +324,7 @@ cdef class Engine:
 
     @property
     def detail(self):
+        """Whether gets, hits, sets and deletes are counted by prefix (`stats detail on`, -D)."""
         return bool(self.s.detail)
 
     @detail.setter
@@ -333,6 +336,7 @@ cdef class Engine:
 
     @property
     def verbosity(self):
+        """The number of -v, from 0; above 1 every command and reply is traced."""
         return self._verbosity
 
     @verbosity.setter
@@ -382,6 +386,7 @@ cdef class Engine:
         return True
 
     def tune_lru(self, int hot_pct, int warm_pct, double hot_factor, double warm_factor):
+        """`lru tune`: hot_pct, 1 to 79, is half of what new items have; the others are only shown."""
         engine_lock(&self.s)
         self.s.hot_pct = hot_pct
         self.s.warm_pct = warm_pct
@@ -400,6 +405,7 @@ cdef class Engine:
         engine_unlock(s)
 
     def set_temporary_ttl(self, seconds):
+        """Items with at most so many seconds to live are kept apart from now on; below 0: none are."""
         cdef int64_t ttl = seconds
         engine_lock(&self.s)
         self.s.temp_ttl = ttl
@@ -417,6 +423,7 @@ cdef class Engine:
 
     @property
     def automove(self):
+        """slab_automove: 0 pages stay in their class, 1 they follow the worth of what is in them, 2 at once."""
         return self.s.automove
 
     @automove.setter
@@ -456,6 +463,7 @@ cdef class Engine:
 
     @property
     def crawler_running(self):
+        """A pass over the items has begun and has not ended."""
         return bool(self.upkeep.walk.running)
 
     @property

@@ -222,22 +222,18 @@ cdef inline bint page_give(Arena* a, int cls) noexcept nogil:
     cdef Page* page
     if a.pages_used >= a.pages_limit:
         return 0
-    if a.pool:
-        p = a.pool
-        a.pool = a.page[p].next
-        a.pooled -= 1
-    elif a.high <= a.pages_max:
-        p = a.high
-        a.high += 1
-    else:
+    p = a.pool if a.pool else a.high
+    if p > a.pages_max:
         return 0
-    page = &a.page[p]
-    memset(page, 0, sizeof(Page))
     if a.fd >= 0 and fallocate(a.fd, 0, file_offset(a, p), a.page_size) != 0:
-        page.next = a.pool              # the file's system is full: better no memory than a SIGBUS
-        a.pool = p
-        a.pooled += 1
-        return 0
+        return 0                        # the file's system is full: better no memory than a SIGBUS
+    page = &a.page[p]
+    if a.pool:
+        a.pool = page.next
+        a.pooled -= 1
+    else:
+        a.high += 1
+    memset(page, 0, sizeof(Page))
     MEMORY_SHOW(a.base + (<size_t> p << a.page_bits), a.page_size)
     page.cls = <uint8_t> cls
     a.pages_used += 1

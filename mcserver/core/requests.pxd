@@ -82,8 +82,8 @@ cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, s
         return 0
     if w.waits and get64(&door.store.in_kept) >= door.store.in_most:
         return 0
-    binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.store.protocol != PROTOCOL_ASCII
-    if not binary and door.store.protocol == PROTOCOL_BINARY:
+    binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.protocol != PROTOCOL_ASCII
+    if not binary and door.protocol == PROTOCOL_BINARY:
         return 0
     c = fresh_conn(w, door)
     if c == NULL:
@@ -191,7 +191,7 @@ cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
         free(c)
 
 
-cdef inline bint door_open(Worker* w, int fd, uint16_t port, bint unbounded) noexcept nogil:
+cdef inline bint door_open(Worker* w, int fd, uint16_t port, bint unbounded, uint8_t protocol) noexcept nogil:
     # A UDP socket (port: its own, as it is sent), the worker's from now on; before its thread starts. False: it is not.
     cdef Conn* c
     if w.datagram == NULL:
@@ -202,6 +202,7 @@ cdef inline bint door_open(Worker* w, int fd, uint16_t port, bint unbounded) noe
         return 0
     conn_init(c, w.pool.store, &w.shared, fd)
     c.door = 1
+    c.protocol = protocol
     engine_lock(c.store)
     c.last = c.store.sec
     engine_unlock(c.store)

@@ -96,6 +96,7 @@ cdef class Session:
 
     @property
     def closed(self):
+        """Nothing more will be read, run or sent."""
         return self.c == NULL or self.gone_told or (self.made != NULL and self.c.phase == P_CLOSED)
 
     @property
@@ -116,6 +117,7 @@ cdef class Session:
 
     @property
     def resps_waiting(self):
+        """Replies that wait to be sent (`stats conns`)."""
         return shown_of(self.c) >> 10 if self.c != NULL else 0
 
     # What the loop calls, when it is driven by hand

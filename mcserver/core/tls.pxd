@@ -232,8 +232,6 @@ cdef inline bint tls_begin(Tls* t, int fd) noexcept nogil:
         SSL_set_verify(t.ssl, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL)
     # A session that began without a certificate must not be resumed where one is wanted.
     SSL_set_session_id_context(t.ssl, &t.security, 1)
-    SSL_set_msg_callback(t.ssl, tls_hears)
-    SSL_set_msg_callback_arg(t.ssl, t)
     if t.kernel_in:
         return SSL_set_fd(t.ssl, fd) == 1
     b = tls_bio(t)
@@ -361,6 +359,8 @@ cdef inline bint tls_shake(Tls* t, int fd) noexcept nogil:
     r = SSL_accept(t.ssl)
     if r == 1:
         t.shaking = 0
+        SSL_set_msg_callback(t.ssl, tls_hears)
+        SSL_set_msg_callback_arg(t.ssl, t)
         if not SSL_session_reused(t.ssl):
             add64(&t.counts.new_sessions, 1)
         if t.kernel_in and not tls_settle_kernel(t):

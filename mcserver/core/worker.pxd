@@ -375,14 +375,15 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w)
 
 
-cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls) noexcept nogil:
-    # A new connection, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
+cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexcept nogil:
+    # A new connection that may speak so, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
     # `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
     cdef bint taken
     if c == NULL:
         return NULL
     conn_init(c, w.pool.store, &w.shared, fd)
+    c.protocol = protocol
     c.worker = w
     c.tls = tls
     if tls != NULL:

@@ -88,6 +88,11 @@ def _sockets(Workers self, int budget):
         free(all.at)
 
 
+cdef int spoken(Engine engine, protocol) except -1:
+    # What a socket's connections may speak. Raises KeyError for a name that is none.
+    return engine.s.protocol if protocol is None else PROTOCOLS[protocol]
+
+
 @cython.no_gc_clear      # it needs its engine to the end
 cdef class Workers:
     """N threads that serve connections to an engine without the GIL; see the architecture page.
@@ -149,6 +154,7 @@ cdef class Workers:
 
     @property
     def threads(self):
+        """How many there are, 1 to 64."""
         return self.pool.count
 
     @property
@@ -197,11 +203,12 @@ cdef class Workers:
 
     # Accepting
 
-    def accept(self, int listener, uint32_t most, list opened=None, int security=TLS_OFF):
+    def accept(self, int listener, uint32_t most, list opened=None, int security=TLS_OFF, protocol=None):
         """Accepts what waits, up to 64, while fewer than `most` are open.
 
         Returns why it ended: 0 nobody waits, EAGAIN there may be more, -1 there are as many as `most`, else the errno of what is
-        missing. `opened` gets the descriptors. security: 0 plain, 1 TLS, 2 TLS without client certificates, 3 TLS with them."""
+        missing. `opened` gets the descriptors. security: 0 plain, 1 TLS, 2 TLS without client certificates, 3 TLS with them.
+        protocol: what is spoken there, by the engine's names; None: what the engine was told."""
         cdef int i, fd, error
         for i in range(ACCEPTS_A_TURN):
             if get32(&self.pool.clients) >= most:
@@ -213,30 +220,31 @@ cdef class Workers:
                 if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                     return errno
                 continue                # the client has gone again
-            self.accepted += self.open(fd, security)
+            self.accepted += self.open(fd, security, protocol)
             if get32(&self.pool.clients) > self.most_clients:
                 self.most_clients = get32(&self.pool.clients)
             if opened is not None:
                 opened.append(fd)
         return EAGAIN
 
-    def admit(self, int listener, uint32_t most, int security=TLS_OFF):
+    def admit(self, int listener, uint32_t most, int security=TLS_OFF, protocol=None):
         """`accept`, for an event loop to call. Python code runs only where the owner has to do with it: it wants to hear of every end,
         or of everything (-vv), or there is no room. Then it hears `accepted`, with what `accept` answers and the descriptors."""
         told = get32(&self.pool.tell_closed) or self.engine.verbosity > 1
         opened = [] if told else None
-        reason = self.accept(listener, most, opened, security)
+        reason = self.accept(listener, most, opened, security, protocol)
         if told or reason != 0 and reason != EAGAIN:
             self.owner.accepted(listener, reason, opened or [])
 
-    def open(self, int fd, int security=TLS_OFF):
+    def open(self, int fd, int security=TLS_OFF, protocol=None):
         """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed."""
         cdef Worker* w = self.pool.worker[self.next]
         cdef Tls* tls = NULL
+        cdef int speaks = spoken(self.engine, protocol)
         self.next = (self.next + 1) % self.pool.count
         if security:
             tls = tls_new(self.tls.ctx, self.tls.kernel, tls_way, &w.shared.tls, &self.pool.tls, security)
-        if security and tls == NULL or conn_open(w, fd, tls) == NULL:
+        if security and tls == NULL or conn_open(w, fd, tls, <uint8_t> speaks) == NULL:
             if tls != NULL:
                 tls_free(tls)
             close_fd(fd)
@@ -244,16 +252,17 @@ cdef class Workers:
             return False
         return True
 
-    def answer_datagrams(self, int fd, int port, bint unbounded):
+    def answer_datagrams(self, int fd, int port, bint unbounded, protocol=None):
         """Serves a bound, non-blocking UDP socket, whose descriptor stays the caller's; before `start`.
 
-        port: its own. unbounded: it is reached from this machine alone, so that answers may be of any length.
+        port: its own. unbounded: it is reached from this machine alone, so that answers may be of any length. protocol: as in `accept`.
         Returns the descriptors, one a worker. Raises OSError."""
-        cdef int i, own
+        cdef int i, own, speaks = spoken(self.engine, protocol)
         opened = []
         for i in range(self.pool.count):
             own = os.dup(fd)
-            if not door_open(self.pool.worker[i], own, <uint16_t> ((port & 0xFF) << 8 | port >> 8), unbounded):
+            if not door_open(self.pool.worker[i], own, <uint16_t> ((port & 0xFF) << 8 | port >> 8), unbounded,
+                             <uint8_t> speaks):
                 os.close(own)
                 raise OSError(ENOMEM, os.strerror(ENOMEM))
             opened.append(own)
@@ -280,7 +289,7 @@ cdef class Workers:
         if self.left == NULL:
             taken = 1
             self.left = box_take(&self.pool.outbox)
-            if not spell(self.engine, self.owner, None, 1, RECORDS_A_TURN):     # what was written before these letters
+            if not spell(self.engine, self.owner, None, 1, RECORDS_A_TURN):      # what was written before these letters
                 come_back(&self.pool.outbox)
                 return
         while self.left != NULL and n < LETTERS_A_TURN and boot_clock() - began < LETTERS_NS:

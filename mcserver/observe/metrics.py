@@ -25,6 +25,11 @@ class Figure(NamedTuple):
     name: str
     meaning: str
     is_counter: bool = False
+    parts: int = 1
+    """How many of the figure's units are one of the metric's: 1,000,000 for microseconds that are told in seconds."""
+
+    def of(self, values: Mapping[str, Any]) -> float:
+        return number(values[self.key]) / self.parts
 
 
 def gauge(key: str, name: str, meaning: str) -> Figure:
@@ -32,9 +37,9 @@ def gauge(key: str, name: str, meaning: str) -> Figure:
     return Figure(key, name, meaning)
 
 
-def counter(key: str, name: str, meaning: str) -> Figure:
+def counter(key: str, name: str, meaning: str, parts: int = 1) -> Figure:
     """A figure that only rises, until `stats reset`."""
-    return Figure(key, name, meaning, True)
+    return Figure(key, name, meaning, True, parts)
 
 
 # The exporter's few counters without `_total` are gauges here: the library would give them one.
@@ -82,7 +87,25 @@ GENERAL = (
     counter("log_worker_dropped", "mcserver_log_lines_dropped", "Lines of the log that were not written"),
     counter("log_watcher_skipped", "mcserver_watch_lines_skipped", "Lines that slow watchers lost"),
     gauge("log_watchers", "mcserver_watchers", "Clients that watch"),
+    gauge("threads", "mcserver_threads", "Worker threads (-t)"),
+    counter("lock_waits", "mcserver_lock_waits", "Times that a thread waited for the engine's lock"),
+    counter("lock_wait_us", "mcserver_lock_wait_seconds", "How long threads waited for it, together", 1_000_000),
+    counter("get_expired", "mcserver_gets_expired", "Misses of items that had expired"),
+    counter("get_flushed", "mcserver_gets_flushed", "Misses of items that were flushed"),
+    counter("auth_cmds", "mcserver_logins", "Logins (-Y, -S)"),
+    counter("auth_errors", "mcserver_logins_failed", "Logins that failed"),
+    counter("wrong_protocol", "mcserver_wrong_protocol", "Connections that spoke what is not spoken there"),
+    counter("udp_requests", "mcserver_udp_requests", "Datagrams that came"),
+    counter("udp_dropped", "mcserver_udp_dropped", "Datagrams that were not answered"),
 )  # fmt: skip
+
+TLS = (
+    counter("ssl_new_sessions", "mcserver_tls_sessions", "New sessions of TLS"),
+    counter("ssl_handshake_errors", "mcserver_tls_handshakes_failed", "Handshakes that failed"),
+    counter("ssl_proto_errors", "mcserver_tls_broken", "Connections that broke TLS afterwards"),
+    gauge("time_since_server_cert_refresh", "mcserver_tls_certificate_read_seconds", "Since the certificates were read"),
+)  # fmt: skip
+"""With -Z alone."""
 
 SETTINGS = (
     gauge("lru_crawler", "memcached_lru_crawler_enabled", "1 if expired items are freed in the background"),
@@ -173,6 +196,8 @@ class ServerCollector:
         own = {"version": __version__, "memcached_version": MEMCACHED_VERSION, "loop": context.loop}
         yield _labelled("mcserver_info", "Versions", own, 1)
         yield from _plain(GENERAL, values)
+        if context.config.ssl_enabled:
+            yield from _plain(TLS, values)
         yield from _plain(SETTINGS, context.settings.in_force(0, False))
         yield _commands(values)
         yield from self._classes()
@@ -241,7 +266,7 @@ def _plain(figures: tuple[Figure, ...], values: Mapping[str, Any]) -> Iterator[M
     for each in figures:
         if each.key in values:
             kind = CounterMetricFamily if each.is_counter else GaugeMetricFamily
-            yield kind(each.name, each.meaning, value=number(values[each.key]))
+            yield kind(each.name, each.meaning, value=each.of(values))
 
 
 def _by_class(figures: tuple[Figure, ...], classes: Mapping[int, Mapping[str, Any]]) -> Iterator[Metric]:
@@ -251,7 +276,7 @@ def _by_class(figures: tuple[Figure, ...], classes: Mapping[int, Mapping[str, An
         )
         for cls, values in classes.items():
             if each.key in values:
-                family.add_metric([str(cls)], number(values[each.key]))
+                family.add_metric([str(cls)], each.of(values))
         yield family
 
 
@@ -286,7 +311,7 @@ def pieces(context: Context) -> Iterator[bytes]:
 
 def names() -> dict[str, str]:
     """Every name that can be scraped without a fleet, with its type; counters with their `_total`."""
-    figures = (*GENERAL, *SETTINGS, *SLABS, *ITEMS)
+    figures = (*GENERAL, *TLS, *SETTINGS, *SLABS, *ITEMS)
     known = {each.name + "_total" * each.is_counter: "counter" if each.is_counter else "gauge" for each in figures}
     for name in (
         "memcached_up",

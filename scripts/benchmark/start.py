@@ -29,7 +29,7 @@ def measure(contest: Contest) -> list[Table]:
     whole = Cell(contest.fresh(lambda program: median(ready(program, whole=True)[0] for _ in range(starts))))
     table.add("`stats` is answered, too", whole, ".1f")
     for page in ("-h", "-V"):
-        cell = Cell(contest.fresh(lambda program, page=page: median(shown(program, page) for _ in range(starts))))  # type: ignore[misc]
+        cell = Cell(contest.fresh(lambda program, page=page: median(shown(program, page) for _ in range(starts))))  # type: ignore[misc]  # a default, for the loop
         table.add(f"`{page}`", cell, ".1f")
     bare, loops = ([python(code) for _ in range(starts)] for code in ("pass", "import asyncio, uvloop"))
     table.remarks.append(

@@ -22,7 +22,7 @@ import trustme
 from mcserver.core import Engine, TlsRules
 from scripts.sanitized.fuzz import HANG, FindingError, Inputs, check_known
 from tests.core.harness import MIB, crawl
-from tests.core.test_workers import Owner
+from tests.core.threaded import Owner
 from tests.stateful.invariants import check_figures
 
 WORKERS, CLIENTS, ROUND = 4, 8, 3.0

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, crawl
-from tests.core.test_workers import Owner, Peer
+from tests.core.threaded import Owner, Peer
 from tests.stateful.invariants import check_figures
 
 SIZES = (0, 1, 40, 1000, 5000, 20_000, 70_000, 300_000, 900_000)

@@ -12,8 +12,7 @@ import bmemcached
 import pytest
 
 from tests.conftest import Start
-from tests.peer import memcached
-from tests.test_server_login import sasl_memcached_settings
+from tests.peer import memcached, sasl_memcached_settings
 
 
 @pytest.fixture(params=["memcached", "mcserver"])

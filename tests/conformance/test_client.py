@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from conformance.__main__ import main
-from conformance.client.__main__ import FAULTY, GOOD, USAGE
+from conformance.client.__main__ import FAULTY, GOOD, USAGE, answers
 from conformance.client.cases import CASES, judge
 from conformance.client.certificate import Authority
 from conformance.client.doors import Doors
@@ -88,6 +88,20 @@ def test_nodes_clients_are_asked_as_pythons_are(capsys: pytest.CaptureFixture[st
     assert "memjs: 4 of 5 well" in out
     assert "npm memcached: 3 of 5 well" in out
     assert out.count("call 1, get: never came back") == 3
+
+
+def test_other_lines_of_a_driver_are_its_own_business() -> None:
+    lines = [
+        "hello",
+        "[1]",
+        "7",
+        "{",
+        '{"value": "v", "seconds": "long"}',
+        '{"value": "w"}',
+        '{"error": "e", "seconds": 0.5}',
+    ]
+    assert answers("\n".join(lines)) == [{"value": "w"}, {"error": "e", "seconds": 0.5}]
+    assert answers("") == []
 
 
 # TLS, and clients of one's own -------------------------------------------------------------------------------------------

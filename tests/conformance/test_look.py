@@ -122,6 +122,21 @@ def test_a_server_that_drips_is_no_use_at_once() -> None:
         look(where, patience=0.6)
 
 
+@pytest.mark.slow
+def test_a_second_connection_that_is_answered_late_is_one_all_the_same() -> None:
+    """On a busy machine that happens."""
+    connections = itertools.count()
+    quick = in_drops(0, 100)
+
+    def behave(client: socket.socket) -> None:
+        if next(connections) == 1 and client.recv(1, socket.MSG_PEEK):
+            time.sleep(0.9)
+        quick(client)
+
+    with rogue.rogue(behave) as where:
+        assert look(where, patience=0.5).says == "1.6.18"
+
+
 def test_an_answer_in_pieces_is_read_whole() -> None:
     with rogue.rogue(in_drops(0.002, 7)) as where:
         assert look(where).says == "1.6.18"

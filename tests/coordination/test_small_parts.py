@@ -181,6 +181,16 @@ FIGURES = {
 }
 
 
+def test_the_page_says_what_each_figure_of_stats_is() -> None:
+    page = (Path(__file__).parents[2] / "docs/coherence.md").read_text()
+    stats = Quiet(1).hosts[0].node.stats()
+    drivers = {"server", "session_id", "outstanding", "reconnects", "client_rebuilds", "loop_lag_ms"}
+    named = {
+        name if not name.startswith("writes_") else "writes_*" for name in stats.keys() | drivers | {"held_replies"}
+    }
+    assert {name for name in named if f"`{name}`" not in page} == set()
+
+
 def test_all_figures_of_stats_are_there_and_true() -> None:
     fleet = Quiet(2)
     one, two = fleet.hosts

@@ -125,3 +125,23 @@ def settle(engine: Engine, slices: int = 20_000) -> None:
         if engine.maintain() > 0.01:
             return
     raise AssertionError("background work does not end")
+
+
+def fill(client: Client, prefix: bytes, size: int, count: int) -> None:
+    """Stores count values of that size, in batches, without replies."""
+    value = b"v" * size
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        lines = b"".join(b"set %b%d 0 0 %d noreply\r\n%b\r\n" % (prefix, i, size, value) for i in numbers)
+        assert client.send(lines + b"mn\r\n") == b"MN\r\n"
+        if start % 20_000 == 0:
+            client.engine.advance(0.1)
+
+
+def held(client: Client, prefix: bytes, count: int) -> int:
+    """How many of the keys prefix0, prefix1, ... are there, without using them."""
+    found = 0
+    for start in range(0, count, 500):
+        numbers = range(start, min(start + 500, count))
+        found += client.send(b"".join(b"mg %b%d u\r\n" % (prefix, i) for i in numbers)).count(b"HD")
+    return found

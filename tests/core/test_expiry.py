@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from tests.core.harness import MIB, crawl, fresh, settle
-from tests.core.test_memory import fill
+from tests.core.harness import MIB, crawl, fill, fresh, settle
 
 MONTH = 30 * 24 * 3600
 

@@ -5,8 +5,7 @@ from itertools import accumulate
 
 import pytest
 
-from tests.core.harness import MIB, Client, fresh, settle
-from tests.core.test_memory import fill, held
+from tests.core.harness import MIB, Client, fill, fresh, held, settle
 
 COUNTED = 48 + 1 + 2 + 8  # bytes of an item besides key and value, as memcached counts them
 

@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from tests.core.harness import MIB, Client, fresh, settle
-from tests.core.test_memory import fill, held
+from tests.core.harness import MIB, Client, fill, fresh, held, settle
 from tests.stateful.invariants import check_figures, check_lists
 
 SMALL = [(2, MIB), (4, MIB), (8, MIB), (4, 1024)]

@@ -297,6 +297,12 @@ def test_a_full_file_system_is_no_crash() -> None:
             assert client.send(b"set k%d 0 0 100000\r\n%s\r\n" % (n, b"x" * 100000)) == b"STORED\r\n"
         assert client.send(b"mg k99 s\r\n") == b"HD s100000\r\n"
         assert engine.stats()["evictions"] > 50
+        values = {key: value_of(client, key) for key in [b"k%d" % n for n in range(100)]}
+        client.session.close()
+        later = Engine(memory_limit=64 * MIB, memory_fd=os.dup(fd))
+        later.resume(engine.keep(), 0)
+        assert {key: value_of(Client(later), key) for key in values} == values
+        assert later.stats()["curr_items"] > 20
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)

@@ -13,7 +13,7 @@ import pytest
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, Client
-from tests.core.test_workers import Owner, Peer
+from tests.core.threaded import Owner, Peer
 
 HELD = 0.002
 PASSED = 0.004

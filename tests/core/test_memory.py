@@ -8,31 +8,11 @@ import pytest
 
 from mcserver.core import Engine
 from mcserver.core.engine import MEMORY_LIMIT_MOST
-from tests.core.harness import MIB, Client, crawl, fresh, settle
+from tests.core.harness import MIB, Client, crawl, fill, fresh, held, settle
 from tests.stateful.invariants import check_figures, check_lists, check_nothing_leaks
 
 TOO_LARGE = b"SERVER_ERROR object too large for cache\r\n"
 NO_MEMORY = b"SERVER_ERROR out of memory storing object\r\n"
-
-
-def fill(client: Client, prefix: bytes, size: int, count: int) -> None:
-    """Stores count values of that size, in batches, without replies."""
-    value = b"v" * size
-    for start in range(0, count, 500):
-        numbers = range(start, min(start + 500, count))
-        lines = b"".join(b"set %b%d 0 0 %d noreply\r\n%b\r\n" % (prefix, i, size, value) for i in numbers)
-        assert client.send(lines + b"mn\r\n") == b"MN\r\n"
-        if start % 20_000 == 0:
-            client.engine.advance(0.1)
-
-
-def held(client: Client, prefix: bytes, count: int) -> int:
-    """How many of the keys prefix0, prefix1, ... are there, without using them."""
-    found = 0
-    for start in range(0, count, 500):
-        numbers = range(start, min(start + 500, count))
-        found += client.send(b"".join(b"mg %b%d u\r\n" % (prefix, i) for i in numbers)).count(b"HD")
-    return found
 
 
 @pytest.mark.parametrize("segmented", [True, False])

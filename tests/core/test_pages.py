@@ -2,8 +2,7 @@
 
 import pytest
 
-from tests.core.harness import MIB, Client, fresh, settle
-from tests.core.test_memory import fill, held
+from tests.core.harness import MIB, Client, fill, fresh, held, settle
 from tests.stateful.invariants import check_figures, check_lists
 
 

@@ -80,7 +80,7 @@ def test_the_figures_are_those_of_stats(used: Server) -> None:
     for figure in metrics.GENERAL:
         if figure.key in stats and figure.key not in CHANGING and "crawler" not in figure.key:
             name = figure.name + "_total" * figure.is_counter
-            assert found[name][()] == float(stats[figure.key]), figure.key
+            assert found[name][()] == float(stats[figure.key]) / figure.parts, figure.key
     commands = {tuple(value for _, value in labels): each for labels, each in found["memcached_commands_total"].items()}
     assert commands["get", "hit"] == float(stats["get_hits"]) >= 1
     assert commands["set", "hit"] == int(stats["cmd_set"]) - sum(int(stats[each]) for each in metrics.CAS)
@@ -95,7 +95,21 @@ def test_the_list_of_names_is_what_is_scraped(used: Server) -> None:
     found = {name for name in scraped(used) if not name.endswith("_created")}
     known = set(metrics.names())
     assert found - known == set()
-    assert known - found <= {"mcserver_memory_curve_hit_ratio"}  # too little traffic
+    tls = {each.name + "_total" * each.is_counter for each in metrics.TLS}
+    assert known - found == tls | {"mcserver_memory_curve_hit_ratio"}  # too little traffic
+
+
+def test_what_a_server_does_beside_its_items_is_shown(used: Server) -> None:
+    """Waits for the engine's lock in seconds, datagrams, logins, wrong doors; with -Z what TLS does."""
+    context = used.admin.context
+    figures = context.network.figures
+    figures.wrong_protocol, figures.ssl_handshake_errors = 3, 2
+    found = scraped(used)
+    assert found["mcserver_wrong_protocol_total"][()] == 3
+    assert found["mcserver_lock_wait_seconds_total"][()] == float(used.stats()["lock_wait_us"]) / 1e6
+    assert "mcserver_tls_handshakes_failed_total" not in found
+    context.config = context.config.but(ssl_enabled=True, ssl_chain_cert="cert.pem", ssl_key="key.pem")
+    assert scraped(used)["mcserver_tls_handshakes_failed_total"][()] == 2
 
 
 def test_a_fleets_figures(memcached_fleet: Any) -> None:

@@ -216,3 +216,8 @@ class Uniques:
         if ours:
             self.pairs.setdefault(key, []).append((ours, theirs))
         return True
+
+
+def plain(data: bytes, opcode: int = SASL_AUTH, mechanism: bytes = b"PLAIN") -> bytes:
+    """A login by SASL: data is NUL name NUL password."""
+    return request(opcode, mechanism, b"", data, opaque=3)

@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from tests.conftest import Start
+from tests.datagrams import Datagrams, shown, udp_address
 from tests.peer import memcached
 from tests.ports import free_ports
 from tests.stateful.packets import DECREMENT, DECREMENTQ, INCREMENT, INCREMENTQ, any_header
 from tests.stateful.test_binary_against_memcached import Other
-from tests.test_server_udp import Datagrams, shown, udp_address
 
 BATCHES, DATAGRAMS = 200, 200
 COUNTING = {INCREMENT, INCREMENTQ, DECREMENT, DECREMENTQ}

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from mcserver.core import Engine
-from tests.core.test_workers import Owner, Peer
+from tests.core.threaded import Owner, Peer
 
 from .linearizable import Operation, Register, fits, step
 

@@ -1,14 +1,16 @@
 """What a server costs a test run: medians of starting, emptying and stopping one, beside its peers where they are installed.
 
-    python tests/testing/measure.py [--rounds N]
+    python tests/testing/measure.py [--rounds N] [--container 'podman run --rm --network host IMAGE']
 
-memcached (as a process), redis-server (as pytest-redis starts it) and fakeredis are measured when they are there.
+memcached (as a process), redis-server (as pytest-redis starts it) and fakeredis are measured when they are there; memcached in a
+container when there is a command for it.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+import shlex
 import shutil
 import socket
 import statistics
@@ -43,7 +45,11 @@ def process(command: Callable[[int], list[str]], empty: bytes) -> tuple[float, f
     emptied = time.perf_counter()
     connection.close()
     running.terminate()
-    running.wait()
+    try:
+        running.wait(10)
+    except subprocess.TimeoutExpired:  # a container's command may miss it
+        running.kill()
+        running.wait()
     return up - began, emptied - up, time.perf_counter() - emptied
 
 
@@ -81,7 +87,9 @@ def fakeredis() -> tuple[float, float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=200)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--container", default="", metavar="COMMAND", help="runs what stands behind it in a container")
+    given = parser.parse_args()
+    rounds = given.rounds
     kinds: dict[str, tuple[Callable[[], tuple[float, float, float]], int]] = {
         "mcserver.testing.Server": (lambda: in_process(Server, Server.reset), rounds),
         "mcserver.testing.Fleet(3)": (lambda: in_process(lambda: Fleet(3), lambda fleet: [each.reset() for each in fleet]), 20),
@@ -92,6 +100,14 @@ def main() -> None:
         kinds["memcached, a process"] = (
             lambda: process(
                 lambda port: [memcached, "-u", "root", "-l", "127.0.0.1", "-p", str(port)], b"flush_all\r\n"
+            ),
+            20,
+        )
+    if container := shlex.split(given.container):
+        kinds["memcached, in a container"] = (
+            lambda: process(
+                lambda port: [*container, "memcached", "-u", "root", "-l", "127.0.0.1", "-p", str(port)],
+                b"flush_all\r\n",
             ),
             20,
         )

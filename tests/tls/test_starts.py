@@ -59,6 +59,13 @@ def test_a_key_that_needs_a_password_is_refused_without_asking(own: Folder) -> N
     assert (ended.returncode, "Error loading the key" in ended.stderr) == (64, True)
 
 
+def test_a_certificate_without_a_key_names_the_option(shared: Folder) -> None:
+    ended = run_to_end(
+        "-u", "root", "-l", "127.0.0.1", "-p", "-1", "-Z", "-o", f"ssl_chain_cert={shared / 'server.pem'}"
+    )
+    assert (ended.returncode, "name its file with -o ssl_key" in ended.stderr) == (64, True), ended.stderr
+
+
 @pytest.mark.slow
 def test_what_is_asked_for_in_vain_is_said(start: Start, shared: Folder, tmp_path: Path) -> None:
     assert "-o ssl_key has no effect without -Z" in start("-o", f"ssl_key={shared / 'server.key'}").log()

@@ -1,19 +1,13 @@
 # Ruby's dalli before 5: the binary protocol, as Rails had it, with Rack's sessions.
-# Arguments and report are those of child.py.
 
 require "dalli"
-require "json"
 require "logger"
-require "timeout"
+require_relative "../harness"
 
 Dalli.logger = Logger.new(File::NULL)
 
-HOST, PORT, SECOND, MUTE, *ONLY = ARGV
 LIMIT = 1024 * 1024
-SECONDS_A_SCENARIO = 120
 EVERYTHING = ((0..255).to_a.pack("C*") + "\r\nEND\r\nSTORED\r\nVALUE x 0 1\r\n\r\n".b).freeze
-STAMP = Process.clock_gettime(Process::CLOCK_REALTIME, :nanosecond).to_s(16)
-CALLS = Hash.new(0)
 
 # A client whose calls are counted by method.
 class Counted < BasicObject
@@ -272,30 +266,7 @@ SCENARIOS = {
   }
 }.freeze
 
-report = $stdout.dup
-report.sync = true
-$stdout.reopen($stderr)
-covered = {}
-SCENARIOS.each do |name, scenario|
-  next unless ONLY.empty? || ONLY.include?(name)
-
-  CALLS.clear
-  $prefix = "#{STAMP}:#{name.gsub(/[ ']/, "_")}"
-  started = Process.clock_gettime(Process::CLOCK_MONOTONIC)
-  error = nil
-  begin
-    Timeout.timeout(SECONDS_A_SCENARIO, SystemExit, "no end after #{SECONDS_A_SCENARIO} s") { scenario.call }
-  rescue StandardError, LoadError, SystemExit => e
-    error = "#{e.class}: #{e.message}"
-  end
-  CALLS.each_key { |operation| covered[operation] = true }
-  report.puts JSON.generate(
-    scenario: name, operations: CALLS.values.sum, error: error,
-    seconds: (Process.clock_gettime(Process::CLOCK_MONOTONIC) - started).round(3)
-  )
-end
-surface = Dalli::Client.public_instance_methods(false).map { |name| "Client.#{name}" }
-report.puts JSON.generate(
-  title: "dalli (binary)", version: Dalli::VERSION, covered: covered.keys.sort,
-  missing: ONLY.empty? ? (surface - covered.keys).sort : []
+run(
+  SCENARIOS, title: "dalli (binary)", version: Dalli::VERSION,
+  surface: Dalli::Client.public_instance_methods(false).map { |name| "Client.#{name}" }
 )

@@ -107,7 +107,7 @@ def a_decorated_function(run: Run) -> None:
         calls: list[int] = []
         record = calls.append
 
-        @region.cache_on_arguments(namespace=run.prefix)  # type: ignore[untyped-decorator]
+        @region.cache_on_arguments(namespace=run.prefix)  # type: ignore[untyped-decorator]  # it has no types
         def double(number: int) -> int:
             record(number)  # noqa: B023 - called in this turn of the loop only
             return number * 2

@@ -1,9 +1,8 @@
 <?php
 // PHP's memcached extension (libmemcached inside), in both protocols, and PHP's sessions on it.
-// Arguments and report are those of child.py.
 
 declare(strict_types=1);
-error_reporting(E_ALL);
+require __DIR__ . "/../harness.php";
 ini_set("memory_limit", "256M");
 set_error_handler(function (int $kind, string $text): bool {
     throw new ErrorException($text, 0, $kind);
@@ -15,26 +14,6 @@ const NOT_OPERATIONS = [ // they talk to no server
     "getLastDisconnectedServer", "addServer", "addServers", "getServerList", "getServerByKey", "resetServerList", "getOption",
     "setOption", "setOptions", "setBucket", "setSaslAuthData", "setEncodingKey", "isPersistent", "isPristine", "checkKey",
 ];
-[, $host, $port, $second, $mute] = $argv;
-$only = array_slice($argv, 5);
-$calls = [];
-$prefix = "";
-$stamp = dechex((int) (microtime(true) * 1e6));
-
-// A client whose calls are counted by method.
-class Counted
-{
-    public function __construct(public Memcached $target)
-    {
-    }
-
-    public function __call(string $name, array $arguments): mixed
-    {
-        global $calls;
-        $calls["Memcached.$name"] = ($calls["Memcached.$name"] ?? 0) + 1;
-        return $this->target->$name(...$arguments);
-    }
-}
 
 function connect(bool $binary, array $options = [], ?array $servers = null): Counted
 {
@@ -354,28 +333,8 @@ foreach (["text" => false, "binary" => true] as $protocol => $binary) {
     ];
 }
 
-$covered = [];
-foreach ($scenarios as $name => $scenario) {
-    if ($only && !in_array($name, $only, true)) {
-        continue;
-    }
-    $calls = [];
-    $prefix = "$stamp:" . preg_replace("/[^a-z]+/", "_", $name);
-    $started = microtime(true);
-    $error = null;
-    try {
-        $scenario();
-    } catch (Throwable $problem) {
-        $error = get_class($problem) . ": {$problem->getMessage()} [line {$problem->getLine()}]";
-    }
-    $covered += $calls;
-    echo json_encode([
-        "scenario" => $name, "operations" => array_sum($calls), "seconds" => round(microtime(true) - $started, 3), "error" => $error,
-    ], JSON_THROW_ON_ERROR | JSON_INVALID_UTF8_SUBSTITUTE), "\n";
-}
-$surface = array_map(fn ($name) => "Memcached.$name", array_diff(get_class_methods("Memcached"), NOT_OPERATIONS));
-ksort($covered);
-echo json_encode([
-    "title" => "php-memcached and PHP's sessions (text, binary)", "version" => phpversion("memcached"), "covered" => array_keys($covered),
-    "missing" => $only ? [] : array_values(array_diff($surface, array_keys($covered))),
-]), "\n";
+run(
+    $scenarios,
+    "php-memcached and PHP's sessions (text, binary)",
+    array_map(fn ($name) => "Memcached.$name", array_diff(get_class_methods("Memcached"), NOT_OPERATIONS)),
+);

@@ -13,7 +13,7 @@ from .cache import ModelCache
 from .checkers import Checkers, Violation
 from .client import SimulatedZooKeeper
 from .ensemble import Ensemble
-from .scheduler import MS, Future, Process, World
+from .scheduler import MS, Process, World
 
 WORK = 1_500 * MS  # until then there are faults
 LEVELS = (Level.ASYNC, Level.COMMITTED, Level.COMMITTED, Level.APPLIED, Level.APPLIED)
@@ -310,7 +310,3 @@ def _named(settings: Settings, node: str) -> Settings:
     from dataclasses import replace
 
     return replace(settings, node_name=node, address=f"{node}:11211")
-
-
-def result_of(future: Future) -> Any:
-    return future.error or future.result

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Start
-from tests.peer import RELEASE, memcached
+from tests.peer import RELEASE, memcached, sasl_memcached_settings
 from tests.serving import Client, Server, eventually, run_to_end
 from tests.stateful import packets as b
-from tests.stateful.packets import Reply, replies, request
+from tests.stateful.packets import Reply, plain, replies, request
 
 USERS = "alice:secret\nbob:hid den\ncolon:a:b\nempty:\n"
 RIGHT = b"set a 0 0 12\r\nalice secret\r\n"
@@ -215,16 +212,6 @@ def test_a_file_that_is_missing_stops_at_start(tmp_path: Path) -> None:
 # SASL
 
 
-def sasl_memcached_settings(folder: Path) -> dict[str, str]:
-    """A SASL library with alice in its own data base, and PLAIN alone."""
-    program = shutil.which("saslpasswd2") or "/usr/sbin/saslpasswd2"
-    make = [program, "-p", "-c", "-f", str(folder / "db"), "-u", socket.gethostname(), "alice"]
-    subprocess.run(make, input=b"secret", check=True, timeout=20)
-    lines = ["mech_list: plain", "pwcheck_method: auxprop", "auxprop_plugin: sasldb", f"sasldb_path: {folder}/db"]
-    (folder / "memcached.conf").write_text("\n".join(lines) + "\n")
-    return {"SASL_CONF_PATH": str(folder)}
-
-
 def exchange(client: Client, packets: list[bytes]) -> list[Reply]:
     """One reply to each, or fewer when it closes."""
     got: list[Reply] = []
@@ -247,10 +234,6 @@ GET = request(b.GET, b"a", opaque=1)
 LIST = request(b.SASL_LIST, opaque=2)
 
 
-def plain(data: bytes, opcode: int = b.SASL_AUTH, mechanism: bytes = b"PLAIN") -> bytes:
-    return request(opcode, mechanism, b"", data, opaque=3)
-
-
 @pytest.mark.slow
 def test_sasl_is_answered_as_by_memcached(
     start: Start, tmp_path: Path, users: Path, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +252,9 @@ def test_sasl_is_answered_as_by_memcached(
         [plain(b""), plain(b"\0alice\0secret", b.SASL_STEP), GET],
         [plain(b"\0alice\0secret", b.SASL_STEP), GET],
         [plain(b"x", mechanism=b"NONSENSE"), GET],
+        [plain(b"\0alice\0secret", mechanism=b"pLain"), GET],
+        [plain(b"", mechanism=b"plain"), plain(b"\0alice\0secret", b.SASL_STEP, b"plain"), GET],
+        [plain(b"\0alice\0secret", mechanism=b"PLAIN "), GET],
         [plain(b"x", mechanism=b"M" * 40), plain(b"\0alice\0secret"), GET],
         [plain(b"\0alice\0secret"), LIST, GET],
         [request(b.NOOP)],

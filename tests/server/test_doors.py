@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
-from tests.serving import Client, Server, eventually
+from tests.serving import REPLY_SECONDS, Client, Server, eventually, run_to_end
 from tests.stateful import packets as b
 from tests.stateful.packets import replies, request
 
@@ -125,3 +125,79 @@ def test_the_binary_protocol_on_a_unix_socket(start: Start, tmp_path: Path) -> N
     assert figures[b"cmd_set"] == b"1"
     assert figures[b"version"] == b"1.6.45"
     assert (got[-2].key, got[-2].value, got[-1].opcode) == (b"", b"", b.QUIT)
+
+
+# proto[...]: in -l -------------------------------------------------------------------------------------------------------
+
+EACH = {"": "auto", "proto[ascii]:": "ascii", "proto[binary]:": "binary", "proto[negotiating]:": "auto"}
+"""What is spoken at a listener with this prefix; without one, what -B says."""
+
+
+def speaks_what_its_prefix_says(server: Server, default: str = "auto") -> None:
+    lines = server.port_file.read_text().splitlines()
+    doors = {kind: [int(line.split()[-1]) for line in lines if line.startswith(kind)] for kind in ("TCP", "UDP")}
+    assert len(doors["TCP"]) == len(doors["UDP"]) == len(EACH)
+    for prefix, tcp, udp in zip(EACH, doors["TCP"], doors["UDP"], strict=True):
+        spoken = EACH[prefix] if prefix else default
+        for binary in (True, False):
+            data = request(b.VERSION) if binary else b"mn\r\n"
+            fits = spoken in ("auto", "binary" if binary else "ascii")
+            with socket.create_connection(("127.0.0.1", tcp), REPLY_SECONDS) as one:
+                one.sendall(data)
+                said = one.recv(1000)
+                assert (said.startswith(b"\x81\x0b\0\0\0\0\0\0") or said == b"MN\r\n") == fits, (prefix, binary)
+                assert fits or one.recv(1000) == b"", "closed"
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+                one.settimeout(REPLY_SECONDS)
+                one.connect(("127.0.0.1", udp))
+                known = request(b.VERSION) if spoken == "binary" else b"mn\r\n"
+                one.send(b"\0\1\0\0\0\1\0\0" + data)
+                one.send(b"\0\2\0\0\0\1\0\0" + known)
+                numbers = [one.recv(1000)[1]]
+                while numbers[-1] != 2:
+                    numbers.append(one.recv(1000)[1])
+                assert numbers == ([1, 2] if fits else [2]), (prefix, binary)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("default", ["auto", "ascii", "binary"])
+def test_each_listener_speaks_what_its_prefix_says(start: Start, default: str) -> None:
+    """As in memcached, where it is silence that answers the others."""
+    inter = ",".join(f"{prefix}127.0.0.1" for prefix in EACH)
+    speaks_what_its_prefix_says(start("-l", inter, "-B", default, "-U", "-1", "-t", "1"), default)
+
+
+@pytest.mark.slow
+def test_each_listener_speaks_the_same_in_the_next_process(start: Start, tmp_path: Path) -> None:
+    options = ("-U", "-1", "-t", "1", "--take-over", str(tmp_path / "door"))
+    server = start("-l", ",".join(f"{prefix}127.0.0.1" for prefix in EACH), *options)
+    for _ in range(2):
+        before, server = server, start("-l", "127.0.0.1", *options)
+        assert before.end() == 0, before.log()
+        speaks_what_its_prefix_says(server)
+
+
+@pytest.mark.slow
+def test_no_prefix_is_a_way_around_a_login(start: Start, tmp_path: Path) -> None:
+    users = tmp_path / "users"
+    users.write_text("alice:secret\n")
+    server = start("-Y", str(users), "-l", "127.0.0.1,proto[negotiating]:127.0.0.1", "-t", "1")
+    for line in server.port_file.read_text().splitlines():
+        address = ("127.0.0.1", int(line.split()[-1]))
+        for data, answer in (
+            (request(b.GET, b"a"), b"\x81\0\0\0\0\0\0\x83"),
+            (b"get a\r\n", b"CLIENT_ERROR unauthenticated"),
+        ):
+            with socket.create_connection(address, REPLY_SECONDS) as one:
+                one.sendall(data)
+                assert one.recv(1000).startswith(answer)
+    for options, inter, code in (
+        (("-Y", str(users)), "proto[binary]:127.0.0.1", 71),
+        (("-S",), "proto[ascii]:127.0.0.1", 64),
+        (("-S",), "proto[negotiating]:127.0.0.1", 64),
+    ):
+        ended = run_to_end(
+            "-u", "root", "-p", "-1", "-l", inter, *options, environment={"MEMCACHED_SASL_PWDB": str(users)}
+        )
+        assert ended.returncode == code
+        assert "You cannot allow the" in ended.stderr

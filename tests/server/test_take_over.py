@@ -24,8 +24,8 @@ from mcserver.handover import HELLO, HandOverError, Inheritance, Offer, fields_o
 from mcserver.listeners import Sockets
 from mcserver.process import StartError, is_alive, open_descriptors
 from tests.conftest import Start
+from tests.datagrams import Datagrams
 from tests.serving import Server, eventually, run_to_end
-from tests.test_server_udp import Datagrams
 
 
 @pytest.mark.slow
@@ -139,12 +139,11 @@ def test_datagrams_are_answered_by_the_new_process(start: Start, tmp_path: Path)
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-U", "-1", "-t", "2")
     port = next(int(line.split()[-1]) for line in old.port_file.read_text().splitlines() if line.startswith("UDP"))
-    client = Datagrams(("127.0.0.1", port))
-    assert client.text(b"set k 0 0 5\r\nhello\r\n") == b"STORED\r\n"
-    new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
-    assert client.text(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
-    assert f"UDP INET: {port}" in new.port_file.read_text()
-    client.close()
+    with contextlib.closing(Datagrams(("127.0.0.1", port))) as client:
+        assert client.one(b"set k 0 0 5\r\nhello\r\n") == b"STORED\r\n"
+        new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
+        assert client.one(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
+        assert f"UDP INET: {port}" in new.port_file.read_text()
 
 
 @pytest.mark.slow
@@ -307,6 +306,10 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
         b'{"kinds": ["memory"], "secure": ["ssl"], "layout": "00"}\n',
         b'{"kinds": ["memory"], "secure": [[]], "layout": "00"}\n',
         b'{"kinds": ["memory"], "secure": 7, "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": 7, "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": [], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": ["sasl"], "layout": "00"}\n',
+        b'{"kinds": ["memory"], "speaks": [[]], "layout": "00"}\n',
     ],
 )
 def test_an_offer_that_makes_no_sense(line: bytes) -> None:

@@ -3,65 +3,20 @@
 from __future__ import annotations
 
 import random
-import re
 import socket
-import struct
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
 
 from tests.conftest import Start
+from tests.datagrams import HEADER, Datagrams, shown, udp_address
 from tests.peer import memcached
 from tests.ports import free_ports
-from tests.serving import REPLY_SECONDS, Client, Server, eventually, run_to_end
+from tests.serving import Client, eventually, run_to_end
 from tests.stateful.packets import request
 
-HEADER = struct.Struct("!HHHH")
-BARRIER = 0xFFFF
 KEYS = (b"a", b"b", b"n", b"k" * 200, b"none")
-
-
-class Datagrams:
-    """A UDP client. What is asked is followed by a request whose reply tells that all of it is there."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8 << 20)
-        self.socket.connect(address)
-        self.socket.settimeout(REPLY_SECONDS)
-        self.number = 0
-
-    def close(self) -> None:
-        self.socket.close()
-
-    def ask(self, data: bytes, head: bytes | None = None) -> list[bytes]:
-        """All datagrams that answer it, whole."""
-        self.number = self.number % 60000 + 1
-        self.socket.send((HEADER.pack(self.number, 0, 1, 0) if head is None else head) + data)
-        return self.until_barrier()
-
-    def until_barrier(self) -> list[bytes]:
-        self.socket.send(HEADER.pack(BARRIER, 0, 1, 0) + b"verbosity 0\r\n")  # Python answers it, behind all before
-        found = []
-        while True:
-            received = self.socket.recv(1 << 16)
-            if received[:2] == b"\xff\xff":
-                assert received[2:] == b"\0\0\0\1\0\0OK\r\n"
-                return found
-            found.append(received)
-
-    def text(self, data: bytes) -> bytes:
-        """The replies to it, joined, when they came in one datagram each."""
-        answers = self.ask(data)
-        assert all(HEADER.unpack_from(each) == (self.number, 0, 1, 0) for each in answers), answers
-        return b"".join(each[HEADER.size :] for each in answers)
-
-
-def udp_address(server: Server) -> tuple[str, int]:
-    found = re.search(r"udp:([\d.]+):(\d+)", server.log())
-    assert found, server.log()
-    return found[1], int(found[2])
 
 
 @pytest.fixture
@@ -125,11 +80,6 @@ def test_behind_a_key_that_is_too_long_comes_an_empty_line(start: Start) -> None
         for verb in (b"get ", b"gets ", b"get a ", b"gat 0 "):
             answers = client.ask(verb + b"k" * 251 + b"\r\n")
             assert [each[HEADER.size :] for each in answers] == [b"CLIENT_ERROR bad command line format\r\n\r\n"]
-
-
-def shown(datagrams: list[bytes]) -> list[bytes]:
-    """Without the CAS unique of a binary reply: the servers count each in its own way."""
-    return [each[:24] + each[32:] if each[8:9] == b"\x81" else each for each in datagrams]
 
 
 @pytest.mark.slow
@@ -219,17 +169,18 @@ def test_administration_and_figures(start: Start) -> None:
         text = b"".join(part[8:] for part in parts)
         assert text.startswith(b"STAT pid ")
         assert text.endswith(b"END\r\n")
-        assert client.text(b"watch\r\n") == b"ERROR\r\n"
+        assert client.one(b"watch\r\n") == b"ERROR\r\n"
         before = tcp.stats()
         client.socket.send(HEADER.pack(1, 0, 2, 0) + b"get a\r\n")
-        client.text(b"set a 0 0 1\r\n1\r\n")
-        client.text(b"get a\r\n")
+        eventually(lambda: int(tcp.stats()["udp_dropped"]) == int(before["udp_dropped"]) + 1)
+        assert client.one(b"set a 0 0 1\r\n1\r\n") == b"STORED\r\n"
+        assert client.one(b"get a\r\n") == b"VALUE a 0 1\r\n1\r\nEND\r\n"
         after = tcp.stats()
         gained = {
             name: int(after[name]) - int(before[name])
             for name in ("cmd_get", "cmd_set", "get_hits", "udp_requests", "udp_dropped")
         }
-        assert gained == {"cmd_get": 1, "cmd_set": 1, "get_hits": 1, "udp_requests": 5, "udp_dropped": 1}
+        assert gained == {"cmd_get": 1, "cmd_set": 1, "get_hits": 1, "udp_requests": 3, "udp_dropped": 1}
         assert int(after["curr_connections"]) == 3, (
             "a UDP socket for each thread, this client; one listener is left out"
         )

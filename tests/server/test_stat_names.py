@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import trustme
 
+from mcserver.admin.stats import OWN
 from tests.conftest import Start
-from tests.peer import RELEASE
+from tests.peer import RELEASE, sasl_memcached_settings
+from tests.server.releases import GONE, NEW, NEW_SETTINGS, STORAGE
 from tests.serving import Client
 from tests.stateful import packets as b
-from tests.stateful.packets import Reply, replies, request
-from tests.test_server_login import plain, sasl_memcached_settings
-from tests.test_server_tools import GONE, NEW, NEW_SETTINGS, OWN, STORAGE
+from tests.stateful.packets import Reply, plain, replies, request
 
 LOGIN = b"set auth 0 0 12\r\nalice secret"
 WAYS = {

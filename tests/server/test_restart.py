@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver.memory_file import META_MAGIC, UnusableError, unpack
+from mcserver.memory_file import META_MAGIC, MemoryFile, UnusableError, unpack
 from tests.conftest import Start
 from tests.peer import memcached
 from tests.serving import Client, Server, run_to_end
@@ -199,6 +200,20 @@ def test_what_can_not_be_served_starts_empty(
     stored(server)
     leave(server)
     assert start("-e", str(memory)).connect().command(b"mg later v") == b"VA 1\r\n"
+
+
+def test_a_record_for_which_there_is_no_room_leaves_nothing(memory: Path) -> None:
+    file = MemoryFile(str(memory))
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            file.write(b"x" * 100_000, None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+        os.close(file.fd)
+    assert list(memory.parent.iterdir()) == [memory]
 
 
 @pytest.mark.parametrize("field", [{"wall_time": 10**400}, {"wall_time": "nan"}, {"name": 7}, {"fleet": [1]}, {}])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mcserver.admin.stats import OWN
-from tests.peer import RELEASE
+from tests.server.releases import GONE, NEW, NEW_SETTINGS, OLD, STORAGE
 from tests.serving import Client, Server
 
 TOOL = "/usr/share/memcached/scripts/memcached-tool"
@@ -31,14 +31,6 @@ EXPORTED_SLABS = """
 EXPORTED_SETTINGS = """
     maxconns lru_crawler_sleep lru_crawler_tocrawl hot_lru_pct warm_lru_pct hot_max_factor warm_max_factor
 """
-
-# Keys of memcached 1.6.18 that 1.6.45 no longer has, and keys that came since.
-OLD = RELEASE < (1, 6, 45)
-GONE = {"slab_reassign_evictions_nomem"} if OLD else set()
-NEW = {"slab_reassign_busy_nomem", "slab_reassign_last_busy_status"} if OLD else set()
-NEW_SETTINGS = {"client_flags_size", "mcserver_version"} if OLD else {"mcserver_version"}
-STORAGE = ("ext_", "slab_automove_freeratio", "proxy_")
-"""Debian builds with external storage and the proxy."""
 
 
 @pytest.fixture
