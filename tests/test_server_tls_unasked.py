@@ -187,7 +187,9 @@ def half(address: tuple[str, int], context: ssl.SSLContext, data: bytes, *, says
     return plain
 
 
-@pytest.mark.parametrize("data", [b"quit\r\n", b"mn\r\nquit\r\n", b"set a 0 0 1 noreply\r\n1\r\nquit\r\n", b"shutdown\r\n"])
+@pytest.mark.parametrize(
+    "data", [b"quit\r\n", b"mn\r\nquit\r\n", b"set a 0 0 1 noreply\r\n1\r\nquit\r\n", b"shutdown\r\n"]
+)
 def test_who_leaves_behind_the_handshake_has_its_session(start: Start, shared: Folder, data: bytes) -> None:
     """What OpenSSL says after a handshake goes out with the first reply, or with the goodbye."""
     context = shared.context()
