@@ -64,7 +64,8 @@ cdef inline void send_reply(Conn* c, const char* p, size_t n) noexcept nogil:
     memset(whole, 0, DATAGRAM_HEADER)
     memcpy(whole, d.id, 2)
     whole[5] = n != 0
-    memcpy(whole + DATAGRAM_HEADER, p, n)
+    if n:
+        memcpy(whole + DATAGRAM_HEADER, p, n)
     sent = sendto(c.fd, whole, DATAGRAM_HEADER + n, MSG_NOSIGNAL | MSG_DONTWAIT, <sockaddr*> &d.peer, d.peer_size)
     if sent > 0:
         add64(&c.shared.bytes_written, <int64_t> sent)
