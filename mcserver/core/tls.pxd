@@ -39,6 +39,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     int SSL_read_ex(SSL* ssl, void* buf, size_t n, size_t* done)
     int SSL_write_ex(SSL* ssl, const void* buf, size_t n, size_t* done)
     int SSL_shutdown(SSL* ssl)
+    void SSL_set_quiet_shutdown(SSL* ssl, int quiet)
     int SSL_pending(const SSL* ssl)
     int SSL_has_pending(const SSL* ssl)
     int SSL_get_error(const SSL* ssl, int result)
@@ -109,12 +110,14 @@ cdef struct Tls:
     uint8_t security
     uint8_t shaking             # the handshake isn't over
     uint8_t over                # the client has said that nothing more comes
+    uint8_t gone                # ... or has left without a word: nobody hears a goodbye
     uint8_t failed              # ... or can't be understood: nothing can be sent to it, either
     uint8_t kernel_out          # the kernel encrypts what is sent
     uint8_t kernel_in           # ... the socket is OpenSSL's to read from
     uint8_t counted             # by the engine: it holds something unfinished
     uint8_t waited              # ... by its worker: a handshake that has a time limit
     uint8_t updates             # new keys since the last recv
+    uint8_t fresh               # what is kept was not offered to the socket: it goes with what is sent next
     int error                   # errno of the last read
     const char* why             # what went wrong, in OpenSSL's words
     char* kept                  # encrypted, and not taken by the socket
@@ -261,11 +264,26 @@ cdef inline void tls_free(Tls* t) noexcept nogil:
     free(t)
 
 
+cdef inline void tls_gather(Tls* t) noexcept nogil:
+    # Begins what is to be sent.
+    cdef TlsRoom* room = t.room
+    room.out_len = 0
+    if t.fresh:
+        t.fresh = 0
+        room.out_len = t.kept_len
+        memcpy(room.out, t.kept + t.kept_at, t.kept_len)
+        free(t.kept)
+        t.kept = NULL
+        t.kept_at = 0
+        t.kept_len = 0
+
+
 cdef inline void tls_close(Tls* t, int fd) noexcept nogil:
     # Says goodbye, if the socket takes it, and forgets everything.
-    if t.ssl != NULL and not t.shaking and not t.failed and t.kept_len == 0:
+    if t.ssl != NULL and not t.shaking and not t.failed and (t.kept_len == 0 or t.fresh):
         ERR_clear_error()
-        t.room.out_len = 0
+        tls_gather(t)
+        SSL_set_quiet_shutdown(t.ssl, t.gone)
         SSL_shutdown(t.ssl)
         if t.room.out_len:
             send(fd, t.room.out, t.room.out_len, MSG_NOSIGNAL | MSG_DONTWAIT)
@@ -278,6 +296,7 @@ cdef inline void tls_close(Tls* t, int fd) noexcept nogil:
 cdef inline int tls_flush(Tls* t, int fd) noexcept nogil:
     # Sends what the socket did not take before. 1: all of it; 0: the client takes no more now; -1: it is gone.
     cdef ssize_t n
+    t.fresh = 0
     while t.kept_len:
         n = send(fd, t.kept + t.kept_at, t.kept_len, MSG_NOSIGNAL | MSG_DONTWAIT)
         if n < 0:
@@ -314,13 +333,13 @@ cdef inline ssize_t tls_transmit(Tls* t, int fd, iovec* part, int parts) noexcep
     cdef size_t at, n, done
     cdef ssize_t total = 0
     cdef int i, r
-    if t.kept_len:
+    if t.kept_len and not t.fresh:
         r = tls_flush(t, fd)
         if r <= 0:
             return r
     if t.failed:
         return -1
-    room.out_len = 0
+    tls_gather(t)
     for i in range(parts):
         at = 0
         while at < part[i].iov_len:
@@ -423,6 +442,7 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
         n = recv(fd, room.inbuf, TLS_IN if space > TLS_IN + TLS_RECORD else space - TLS_RECORD, MSG_DONTWAIT)
         if n <= 0:
             t.error = errno
+            t.gone = n < 0 and errno != EAGAIN and errno != EINTR
             return n
         room.in_at = 0
         room.in_len = <size_t> n
@@ -433,6 +453,9 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     n = 0
     if not t.shaking or tls_shake(t, fd):
         n = tls_records(t, part, parts, space)
+    if n > 0 and room.out_len and t.kept_len == 0 and keep_bytes(&t.kept, &t.kept_at, &t.kept_len, room.out, room.out_len):
+        t.fresh = 1                         # a session's ticket, mostly: the reply comes at once
+        room.out_len = 0
     if not tls_out(t, fd):
         if n == 0 and not t.failed:         # it has gone: nothing was wrong with what it sent
             t.failed = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import shutil
 import socket
@@ -178,6 +179,57 @@ def half(address: tuple[str, int], context: ssl.SSLContext, data: bytes, *, says
     except ssl.SSLError:  # memcached takes a FIN alone for an error, and says so
         assert not says
     return plain
+
+
+@pytest.mark.parametrize(
+    "data", [b"quit\r\n", b"mn\r\nquit\r\n", b"set a 0 0 1 noreply\r\n1\r\nquit\r\n", b"shutdown\r\n"]
+)
+def test_who_leaves_behind_the_handshake_has_its_session(start: Start, shared: Folder, data: bytes) -> None:
+    """What OpenSSL says after a handshake goes out with the first reply, or with the goodbye."""
+    context = shared.context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    server = start("-A", *shared.options())
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    tls = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with socket.create_connection(("127.0.0.1", server.port), REPLY_SECONDS) as one:
+        with pytest.raises(ssl.SSLWantReadError):
+            tls.do_handshake()
+        one.sendall(outgoing.read())
+        while True:
+            incoming.write(one.recv(1 << 16))
+            try:
+                tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                pass
+        tls.write(data)
+        one.sendall(outgoing.read())  # the end of the handshake and the command, at once
+        while received := one.recv(1 << 16):
+            incoming.write(received)
+    said = b""
+    with contextlib.suppress(ssl.SSLZeroReturnError):
+        while received := tls.read(100):
+            said += received
+    assert said == (b"MN\r\n" if data.startswith(b"mn") else b"")
+    assert tls.session is not None
+    assert tls.session.has_ticket
+
+
+@pytest.mark.slow
+def test_a_handshake_without_a_question_is_completed(start: Start, shared: Folder) -> None:
+    """And so is one with a question that has no answer."""
+    server = start(*shared.options())
+    context = shared.context()
+    for data in (b"", b"set a 0 0 1 noreply\r\n1\r\n", b"get"):
+        client = Client(("127.0.0.1", server.port))
+        server.clients.append(client)
+        client.socket = tls = context.wrap_socket(client.socket, server_hostname="localhost")
+        client.send(data)
+        tls.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            tls.recv(1)  # it reads what comes besides
+        assert tls.session is not None
+        assert tls.session.has_ticket
 
 
 @pytest.mark.slow
