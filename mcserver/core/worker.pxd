@@ -375,13 +375,13 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w)
 
 
-cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexcept nogil:
-    # A new connection that may speak so, which the worker serves from now on. NULL: out of memory, or (errno) epoll refuses; the descriptor and
-    # `tls` stay the caller's.
+cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexcept nogil:
+    # A new connection that may speak so, which the worker serves from now on. False: out of memory, or (errno) epoll refuses; the
+    # descriptor and `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
     cdef bint taken
     if c == NULL:
-        return NULL
+        return 0
     conn_init(c, w.pool.store, &w.shared, fd)
     c.protocol = protocol
     c.worker = w
@@ -396,7 +396,9 @@ cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexc
     add32(&w.pool.clients, 1)
     pthread_mutex_lock(&w.list_mutex)       # the worker, which walks the list, must not meet one that goes again
     conns_link(w, c)
-    taken = interest(w, c, 1, 0)
+    c.reading = 1
+    taken = watch_in(w, c, fd, EPOLL_CTL_ADD, 0)
+    c.watched = taken
     if not taken:
         conns_unlink(c)
     pthread_mutex_unlock(&w.list_mutex)
@@ -405,5 +407,15 @@ cdef inline Conn* conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexc
         if tls != NULL:
             add32(&w.shaking, -1)
         free(c)
-        return NULL
-    return c
+        return 0
+    watch_in(w, c, fd, EPOLL_CTL_MOD, EPOLLIN)
+    return 1
+
+
+cdef inline bint watch_in(Worker* w, Conn* c, int fd, int op, uint32_t events) noexcept nogil:
+    # What wakes the worker comes when nobody holds what it may need: it would have to wait for whoever it took the processor from. By
+    # then a connection that was reset may be gone, and its descriptor closed: c is not looked at.
+    cdef epoll_event e
+    e.events = events
+    e.data.ptr = c
+    return epoll_ctl(w.epfd, op, fd, &e) == 0

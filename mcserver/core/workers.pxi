@@ -244,7 +244,7 @@ cdef class Workers:
         self.next = (self.next + 1) % self.pool.count
         if security:
             tls = tls_new(self.tls.ctx, self.tls.kernel, tls_way, &w.shared.tls, &self.pool.tls, security)
-        if security and tls == NULL or conn_open(w, fd, tls, <uint8_t> speaks) == NULL:
+        if security and tls == NULL or not conn_open(w, fd, tls, <uint8_t> speaks):
             if tls != NULL:
                 tls_free(tls)
             close_fd(fd)
