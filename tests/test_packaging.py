@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.giving_way import GIVES_WAY
+
 ROOT = Path(__file__).parent.parent
 SCRAP = shutil.ignore_patterns(
     ".git", ".venv*", "build", "dist", ".*_cache", "__pycache__", "*.so", "engine.c", "*.egg-info", ".hypothesis"
@@ -42,10 +44,10 @@ def hasty_compiler(where: Path) -> str:
 
 
 def run(command: Sequence[str | Path], where: Path, timeout: float = 600) -> str:
-    """What it prints. It leaves the processor to tests that wait for something: they have time limits."""
+    """What it prints."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV_"))}
     result = subprocess.run(
-        ["nice", *command], cwd=where, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        [*GIVES_WAY, *command], cwd=where, env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result.stdout
