@@ -396,9 +396,8 @@ cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexce
     add32(&w.pool.clients, 1)
     pthread_mutex_lock(&w.list_mutex)       # the worker, which walks the list, must not meet one that goes again
     conns_link(w, c)
-    c.reading = 1
+    c.reading = c.watched = 1               # before the worker can meet it: a reset is told at once
     taken = watch_in(w, c, fd, EPOLL_CTL_ADD, 0)
-    c.watched = taken
     if not taken:
         conns_unlink(c)
     pthread_mutex_unlock(&w.list_mutex)
