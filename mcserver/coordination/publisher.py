@@ -67,7 +67,7 @@ class Publisher:
         for change in changes:
             delayed = (
                 change.kind == "flush" and change.ttl > 0
-            )  # it waits under the second of this machine at which it is due
+            )  # it waits under this machine's second at which it is due
             due = change._replace(ttl=min(TTL_MAX, now // SECOND + change.ttl)) if delayed else change
             mark, overflow = self.queue.add(due)
             if overflow:
