@@ -65,9 +65,8 @@ class Publisher:
             raise ValueError("nothing to tell")
         now = self._context.now()
         for change in changes:
-            delayed = (
-                change.kind == "flush" and change.ttl > 0
-            )  # it waits under this machine's second at which it is due
+            # A delayed flush waits under this machine's second at which it is due.
+            delayed = change.kind == "flush" and change.ttl > 0
             due = change._replace(ttl=min(TTL_MAX, now // SECOND + change.ttl)) if delayed else change
             mark, overflow = self.queue.add(due)
             if overflow:
