@@ -52,6 +52,9 @@ cdef inline bint make_room(Store* s, int cls) noexcept nogil:
     own = own_list(s, cls)
     if not s.evictions:
         return own and evict_one(s, own)
+    if s.mover.tidy and s.mover.page and s.mover.source == cls:
+        move_give_up(s)
+        return 1
     if s.mover.page:
         move_step(s, move_budget(s))
         if not a.cls[cls].room and a.pages_used >= a.pages_limit and s.mover.source != cls:
@@ -119,7 +122,7 @@ cdef inline bint compact_step(Store* s) noexcept nogil:
     for i in range(1, s.arena.classes + 1):
         c = &s.arena.cls[i]
         if c.pages > 1 and (<uint64_t> c.pages * c.per_page - c.used) * 2 > <uint64_t> c.per_page * SPARE_PAGES:
-            return move_begin(s, i, 0)
+            return move_begin(s, i, 0, 1)
     return 0
 
 

@@ -89,7 +89,7 @@ cdef inline uint32_t page_to_leave(Store* s, int cls) noexcept nogil:
     return best
 
 
-cdef inline bint move_begin(Store* s, int source, int taker) noexcept nogil:
+cdef inline bint move_begin(Store* s, int source, int taker, bint tidy = 0) noexcept nogil:
     # A page of `source` is to become one of `taker` (0: of the pool). 0 if another one is on its way, or there is none.
     cdef uint32_t p
     if s.mover.page:
@@ -105,6 +105,7 @@ cdef inline bint move_begin(Store* s, int source, int taker) noexcept nogil:
     s.mover.passes = 0
     s.mover.source = source
     s.mover.taker = taker
+    s.mover.tidy = tidy
     return 1
 
 
@@ -126,7 +127,6 @@ cdef inline void move_give_up(Store* s) noexcept nogil:
     cdef uint32_t p = s.mover.page, i, h
     cdef Page* page = &a.page[p]
     s.mover.page = 0
-    s.n.busy_pages += 1
     page.leaving = 0
     page.tried = s.attempt
     page.free = 0
@@ -194,11 +194,15 @@ cdef inline Moved move_step(Store* s, uint32_t budget) noexcept nogil:
         elif page.used == 0:
             move_ends(s)
             return MOVE_DONE
+        elif m.tidy and not s.arena.cls[m.source].room:
+            move_give_up(s)
+            return MOVE_GIVEN_UP
         elif m.index >= page.fresh:
             m.index = 0
             m.passes += 1
             cost = 1
             if m.passes == PASSES:
+                s.n.busy_pages += 1
                 move_give_up(s)
                 return MOVE_GIVEN_UP
         else:

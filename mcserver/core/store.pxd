@@ -151,6 +151,7 @@ cdef struct Mover:
     uint32_t index              # of the chunk that is next
     int source
     int taker                   # 0: the pool
+    bint tidy                   # nobody asked for it: nothing leaves the cache for it, and it stops when its class wants memory
     int passes
 
 # A value that is on its way in (uploads.pxd). Part of a connection.

@@ -171,3 +171,22 @@ def test_each_class_shows_what_decides() -> None:
         given == sum(figures["pages_taken"] for figures in slabs.values()) == client.engine.stats()["slabs_moved"] > 0
     )
     assert slabs[large]["pages_taken"] > slabs[large]["pages_given"]
+
+
+@pytest.mark.parametrize("part", [10_000, 50_000, 90_000, 200_000])
+def test_a_page_that_nobody_asked_for_costs_no_life(part: int) -> None:
+    """A large value takes the memory of the one before, which the background work was just about to give back to the pool."""
+    client = fresh(memory_limit=8 * MIB, item_size_max=4 * MIB)
+    fill(client, b"f", 900, 9_000)
+    value = filled(3_300_000)
+    for _ in range(8):
+        assert client.set(b"huge", value) == b"STORED\r\n"
+        sent = b"set huge 0 0 %d\r\n%b\r\n" % (len(value) - 1, value[:-1])
+        answer = b""
+        for at in range(0, len(sent), part):
+            answer += client.send(sent[at : at + part])
+            client.engine.maintain(50)
+        assert answer == b"STORED\r\n"
+        settle(client.engine)
+        assert client.get(b"huge") == value[:-1]
+    check_lists(client.engine)

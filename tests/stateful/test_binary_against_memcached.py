@@ -12,11 +12,11 @@ from random import Random
 import pytest
 
 from tests.core.harness import Client, fresh
-from tests.peer import memcached
+from tests.peer import RELEASE, memcached
 from tests.stateful.packets import END, NOOP, Reply, Requests, Uniques, replies, request
 
 REQUESTS = 1500
-AS_OLD = {"version": b"1.6.18"}
+AS_OLD = {"version": ".".join(map(str, RELEASE)).encode()}
 FENCE = request(NOOP, opaque=END)
 
 
