@@ -23,7 +23,7 @@ from tests.coordination.simulator.scheduler import MS, SECOND, Process, World
 
 from .stage import percentile
 
-# The lowest of five measurements (of `event`: one; `more` and `tell` of a later day, the highest and the first of three).
+# The lowest of five measurements (of `event`: one; `more` and `tell` of a later day, above what was found since).
 # ZooKeeper 3.8.0, Debian's Java, -XX:TieredStopAtLevel=1, a busy virtual machine, fsync.
 SERVICE = Service(
     read=173.3,
