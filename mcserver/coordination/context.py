@@ -67,7 +67,7 @@ class Signal:
 
 
 class Counting:
-    """ZooKeeper, with a count of the reads."""
+    """ZooKeeper, with a count of the requests that read."""
 
     def __init__(self, zk: ZooKeeper) -> None:
         self._zk = zk
@@ -76,6 +76,10 @@ class Counting:
     def get(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[bytes, Stat]]:
         self.reads += 1
         return self._zk.get(path, watch)
+
+    def gets(self, paths: Sequence[str]) -> Awaitable[list[tuple[bytes, Stat] | None]]:
+        self.reads += 1
+        return self._zk.gets(paths)
 
     def exists(self, path: str, watch: Watch | None = None) -> Awaitable[Stat | None]:
         self.reads += 1

@@ -33,6 +33,7 @@ from kazoo.protocol.states import KazooState, KeeperState
 
 from . import kazoo_terms as terms
 from . import ports, reach
+from .kazoo_reads import MultiRead
 from .kazoo_terms import Target
 from .ports import SessionState
 
@@ -168,18 +169,13 @@ class KazooDriver:
         self, path: str, data: bytes = b"", *, ephemeral: bool = False, sequence: bool = False
     ) -> asyncio.Future[tuple[str, ports.Stat]]:
         flags = (1 if ephemeral else 0) | (2 if sequence else 0)
-        request = Create2(self._root + path, data, self._acl, flags)
-
         # kazoo's create_async answers through a second result, and so behind replies that came later: ask directly.
-        def send(client: KazooClient) -> Any:
-            result = client.handler.async_result()
-            client._call(request, result)
-            return result
+        request = Create2(self._root + path, data, self._acl, flags)
 
         def convert(value: tuple[str, Any]) -> tuple[str, ports.Stat]:
             return value[0][len(self._root) :], terms.stat(value[1])
 
-        return self._send(send, convert, len(path) + len(data))
+        return self._send(_directly(request), convert, len(path) + len(data))
 
     def multi(self, operations: Sequence[ports.Operation]) -> asyncio.Future[list[str | ports.Stat | None]]:
         operations = list(operations)
@@ -200,6 +196,10 @@ class KazooDriver:
             return value[0], terms.stat(value[1])
 
         return self._send(lambda c: c.get_async(self._root + path, self._watch(watch)), convert)
+
+    def gets(self, paths: Sequence[str]) -> asyncio.Future[list[tuple[bytes, ports.Stat] | None]]:
+        request = MultiRead([self._root + path for path in paths])
+        return self._send(_directly(request), terms.found, sum(map(len, paths)))
 
     def exists(self, path: str, watch: ports.Watch | None = None) -> asyncio.Future[ports.Stat | None]:
         def convert(value: Any) -> ports.Stat | None:
@@ -486,6 +486,17 @@ def _seen(future: asyncio.Future[Any]) -> None:
     """A failure that nobody awaits is no news."""
     if not future.cancelled():
         future.exception()
+
+
+def _directly(request: Any) -> Callable[[KazooClient], Any]:
+    """Sends what kazoo has no call for."""
+
+    def send(client: KazooClient) -> Any:
+        result = client.handler.async_result()
+        client._call(request, result)
+        return result
+
+    return send
 
 
 def _peer(client: KazooClient) -> str:

@@ -104,6 +104,14 @@ def stat(answer: Any) -> ports.Stat:
     )
 
 
+def found(answers: Sequence[Any]) -> list[tuple[bytes, ports.Stat] | None]:
+    """The answer to a MultiRead; raises the first error in it."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise error(answer)
+    return [answer and (answer[0], stat(answer[1])) for answer in answers]
+
+
 def transaction(client: Any, operations: Sequence[ports.Operation], root: str, acl: list[Any]) -> Any:
     """A kazoo transaction, not committed. It can be committed once: a new try needs a new one."""
     made = client.transaction()

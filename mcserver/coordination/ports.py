@@ -184,6 +184,12 @@ class ZooKeeper(Protocol):
     def get(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[bytes, Stat]]:
         """Data and Stat. With NoNode no watch is set."""
 
+    def gets(self, paths: Sequence[str]) -> Awaitable[list[tuple[bytes, Stat] | None]]:
+        """Data and Stat of each, in that order, None for one that is not there: one request, which costs little more than a get.
+
+        They need not be of one moment.
+        """
+
     def exists(self, path: str, watch: Watch | None = None) -> Awaitable[Stat | None]:
         """The Stat, or None; the watch is set either way."""
 

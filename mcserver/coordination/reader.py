@@ -311,17 +311,16 @@ class Reader:
         zk, layout = self._context.zk, self._context.layout
         while self.log is not None and self.next <= head:
             last = min(head, self.next + self._context.settings.read_ahead - 1)
-            replies = [(n, zk.get(layout.entry(self.log, n))) for n in range(self.next, last + 1)]
-            for sequence, reply in replies:
-                try:
-                    data, stat = await reply
-                except NoNode:
+            wanted = range(self.next, last + 1)
+            entries = await zk.gets([layout.entry(self.log, sequence) for sequence in wanted])
+            for sequence, entry in zip(wanted, entries, strict=True):
+                if entry is None:
                     if zk.connection != connection:
-                        raise ConnectionLoss("a lagging server may have answered") from None
+                        raise ConnectionLoss("a lagging server may have answered")
                     self._context.figures.holes += 1
                     self._skip_to(head, f"entry {sequence} is missing")
                     return
-                await self._apply(sequence, data, stat)
+                await self._apply(sequence, *entry)
 
     async def _apply(self, sequence: int, data: bytes, stat: Stat) -> None:
         entry = decode(data)

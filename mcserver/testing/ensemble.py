@@ -239,6 +239,13 @@ class InProcessZooKeeper:
     def get(self, path: str, watch: Watch | None = None) -> Awaitable[tuple[bytes, Stat]]:
         return self._read("data", path, watch, lambda node: (node.data, node.stat()))
 
+    def gets(self, paths: Sequence[str]) -> Awaitable[list[tuple[bytes, Stat] | None]]:
+        def carry_out() -> list[tuple[bytes, Stat] | None]:
+            nodes = [self._ensemble.tree.nodes.get(path) for path in paths]
+            return [None if node is None else (node.data, node.stat()) for node in nodes]
+
+        return self._call(carry_out)
+
     def exists(self, path: str, watch: Watch | None = None) -> Awaitable[Stat | None]:
         def carry_out() -> Stat | None:
             if watch is not None:

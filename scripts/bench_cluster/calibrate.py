@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,15 +11,19 @@ from typing import Any
 
 from kazoo.client import KazooClient
 
+from mcserver.coordination.kazoo_reads import MultiRead
 from tests.cluster.ensemble import Ensemble, ZooKeeperServer
 from tests.cluster.servers import CacheServer
 from tests.coordination.simulator.costs import Service
 
+from . import deaf
+
 MANY = 3000  # requests of a kind
+SEVERAL = 32  # znodes that one request reads
 WINDOW = 100  # of them under way at once
 ROUNDS = 200  # requests one by one
 WATCHERS, FIRED = 16, 100  # sessions that watch one znode, and how often it is set
-TICK = os.sysconf("SC_CLK_TCK")
+CPUCLOCK_SCHED = 2  # as clock_getcpuclockid(3) makes the clock of another process
 
 
 def measure(ensemble: Ensemble) -> Service:
@@ -35,16 +38,19 @@ def measure(ensemble: Ensemble) -> Service:
             own = time.process_time()
             (read,) = _spent(lambda: _pipelined(lambda n: client.get_async("/calibrate")), follower)
             own = (time.process_time() - own) / MANY
+            (several,) = _spent(lambda: _pipelined(lambda n: _read_several(client)), follower)
             both, write, apply = _spent(
                 lambda: _pipelined(lambda n: client.set_async("/calibrate", b"%0100d" % n)), follower, leader, other
             )
         reads = _one_by_one(lambda: read_one(client))
         writes = _one_by_one(lambda: append(client))
         event = _event(client, follower)
+        tell = deaf.tell(follower, "/calibrate", lambda: append(client, tells=True))
     finally:
         client.stop()
         client.close()
-    parts = (read, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, own / 2, 0.0, 0.0)
+    more = max((several - read) / (SEVERAL - 1), 1e-7)
+    parts = (read, more, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, tell, own / 2, 0.0, 0.0)
     return with_waits(Service(*(round(part * 1e6, 1) for part in parts)), reads, writes)
 
 
@@ -87,10 +93,19 @@ def read_one(client: KazooClient) -> None:
     client.get("/calibrate")
 
 
-def append(client: KazooClient) -> None:
-    """As the fleet appends to its log."""
+def _read_several(client: KazooClient) -> Any:
+    result = client.handler.async_result()
+    client._call(MultiRead(["/calibrate"] * SEVERAL), result)
+    return result
+
+
+def append(client: KazooClient, *, tells: bool = False) -> None:
+    """As the fleet appends to its log; `tells` those who watch /calibrate."""
     transaction = client.transaction()
-    transaction.check("/calibrate", -1)
+    if tells:
+        transaction.set_data("/calibrate", b"x" * 100)
+    else:
+        transaction.check("/calibrate", -1)
     transaction.create("/calibrate/e-", b"y" * 100, sequence=True)
     transaction.commit()
 
@@ -131,7 +146,6 @@ def _spent(work: Callable[[], None], *servers: ZooKeeperServer) -> tuple[float, 
 
 
 def cpu_of(server: ZooKeeperServer | CacheServer) -> float:
+    """Seconds of a processor so far, by the process's own clock: /proc counts in hundredths, which is too coarse."""
     assert server.process is not None
-    with open(f"/proc/{server.process.pid}/stat", encoding="ascii") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICK
+    return time.clock_gettime((~server.process.pid << 3) | CPUCLOCK_SCHED)

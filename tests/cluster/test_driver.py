@@ -94,6 +94,19 @@ async def test_requests_and_their_errors(ensemble: Ensemble, name: str) -> None:
         assert isinstance(third, ports.Stat)
 
 
+async def test_several_znodes_in_one_request(ensemble: Ensemble, name: str) -> None:
+    async with driver(f"{ensemble.hosts}/{name}") as zk:
+        await until(lambda: connected(zk))
+        for n in range(3):
+            await zk.create(f"/e{n}", b"%d" % n * 60_000)
+        found = await zk.gets([f"/e{n}" for n in (2, 0, 7, 1)])
+        assert [each and each[0][:1] for each in found] == [b"2", b"0", None, b"1"]
+        assert found == [await zk.get("/e2"), await zk.get("/e0"), None, await zk.get("/e1")]
+        assert await zk.gets([]) == []
+        last = zk.gets(["/e0"] * 32)  # two megabytes: what is sent to ZooKeeper is bounded, not what it answers
+        assert sum(len(each[0]) for each in await last if each) == 32 * 60_000
+
+
 async def test_replies_and_watches_in_the_order_of_the_wire(ensemble: Ensemble, name: str) -> None:
     order: list[str] = []
 

@@ -7,7 +7,7 @@ import pytest
 from .quiet import Quiet, tell
 from .simulator.costs import CostedEnsemble, Service
 
-SERVICE = Service(read=20, forward=20, write=30, apply=10, event=20, call=50, hop=200, commit=1000)
+SERVICE = Service(read=20, more=1, forward=20, write=30, apply=10, event=20, tell=5, call=50, hop=200, commit=1000)
 
 
 def counted(hosts: int) -> tuple[Quiet, CostedEnsemble]:

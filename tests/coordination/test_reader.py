@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 
 from mcserver.coordination import ports
@@ -417,3 +420,24 @@ def test_who_flushes_for_a_gap_acknowledges_what_the_flush_stands_for(direct_max
     if direct_max:
         assert answer.done()
         assert answer.error is None
+
+
+def test_what_was_missed_is_read_in_one_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = Quiet(2, max_stale=4.0)
+    one, two = fleet.hosts
+    two.zk.cut()
+    for n in range(5):
+        tell(one, b"k%d" % n)
+        fleet.run(50)
+    asked: list[int] = []
+    read = two.zk.gets
+
+    def gets(paths: Sequence[str]) -> Any:
+        asked.append(len(paths))
+        return read(paths)
+
+    monkeypatch.setattr(two.zk, "gets", gets)
+    two.zk.heal()
+    fleet.run(1000)
+    assert asked == [5]
+    assert applied(two) == applied(one) == (1, 4)

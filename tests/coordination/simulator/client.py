@@ -58,9 +58,12 @@ class SimulatedZooKeeper:
         return sum(request.kind == "write" for request in self._pending)
 
     def waits_only_for(self, start: str) -> bool:
-        """Whether one answer is outstanding, to a read of a path that begins so."""
-        pending = self._pending
-        return len(pending) == 1 and isinstance(pending[0].args, str) and pending[0].args.startswith(start)
+        """Whether one answer is outstanding, to a read of a path, or several, that begin so."""
+        if len(self._pending) != 1:
+            return False
+        asked = self._pending[0]
+        path = asked.args[0] if asked.kind == "gets" else asked.args
+        return isinstance(path, str) and path.startswith(start)
 
     # Calls ---------------------------------------------------------------------------------------------------------------
 
@@ -79,6 +82,9 @@ class SimulatedZooKeeper:
 
     def get(self, path: str, watch: Callable[[], None] | None = None) -> Future:
         return self._call("get", path, watch)
+
+    def gets(self, paths: Sequence[str]) -> Future:
+        return self._call("gets", list(paths))
 
     def exists(self, path: str, watch: Callable[[], None] | None = None) -> Future:
         return self._call("exists", path, watch)

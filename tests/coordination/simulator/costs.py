@@ -23,13 +23,15 @@ REPLY, STAT, EVENT = 24, 68, 36  # bytes around what a reply, a Stat and an even
 
 @dataclass(frozen=True)
 class Service:
-    """Microseconds of a processor; `hop` and `commit` are microseconds of waiting: on the wire, and for a majority's disks."""
+    """Microseconds of a processor, or, `hop` (on the wire) and `commit` (for a majority's disks), of waiting."""
 
     read: float
+    more: float  # for each further znode that one request reads; at the member, too
     forward: float  # a write at the server that its client is connected to
     write: float  # at the one that leads
     apply: float  # at every server
-    event: float
+    event: float  # a watch that fires
+    tell: float  # that part of it for which the answer to the write waits
     call: float  # at a member, for what it asks or is told
     hop: float
     commit: float
@@ -94,7 +96,10 @@ class CostedConnection(Connection):
     def send(self, request: Request) -> None:
         if self.blackholed or not self.alive:
             return
-        sent = self._ensemble.host(self.client.process).work(self.world.now, self._ensemble.service.call)
+        service = self._ensemble.service
+        sent = self._ensemble.host(self.client.process).work(
+            self.world.now, service.call + service.more * _more(request)
+        )
         self._to_server = max(self._to_server, sent + self._hop())
         self.world.at(self._to_server, None, self._arrive, request)
 
@@ -104,7 +109,7 @@ class CostedConnection(Connection):
             request = self._queue.popleft()
             if request.kind != "write":
                 self.server.count.reads += 1
-                self.server.count.received += REPLY + len(request.args)
+                self.server.count.received += REPLY + _asked(request)
                 self._read(request)
                 continue
             self.server.count.writes += 1
@@ -128,16 +133,18 @@ class CostedConnection(Connection):
             return
         service = self._ensemble.service
         self.server.count.sent += REPLY + _size(result)
-        cost = 0.0 if request.kind == "write" else service.read
-        self._tell(self.server.cpu.work(self.world.now, cost), self.client.receive, request, result, self.server.zxid)
+        if request.kind == "write":
+            ready = self.server.answers_at()
+        else:
+            ready = self.server.cpu.work(self.world.now, service.read + service.more * _more(request))
+        self._tell(ready, self.client.receive, request, result, self.server.zxid)
 
     def event(self, kind: str, path: str) -> None:
         if self.blackholed or not self.alive:
             return
         self.server.count.events += 1
         self.server.count.sent += EVENT + len(path)
-        done = self.server.cpu.work(self.world.now, self._ensemble.service.event)
-        self._tell(done, self.client.watch_event, kind, path)
+        self._tell(self.server.tell(self._ensemble.service), self.client.watch_event, kind, path)
 
     def _tell(self, ready: int, call: Callable[..., None], *args: Any) -> None:
         self._to_client = max(self._to_client, ready + self._hop())
@@ -154,16 +161,38 @@ def _written(operation: Operation) -> int:
     return 8 + len(operation.path) + (len(operation.data) if isinstance(operation, Create | Set) else 0)
 
 
+def _more(request: Request) -> int:
+    """How many znodes it reads but the first."""
+    return len(request.args) - 1 if request.kind == "gets" else 0
+
+
+def _asked(request: Request) -> int:
+    return sum(13 + len(path) for path in request.args) if request.kind == "gets" else len(request.args)
+
+
 class CostedServer(Server):
     def __init__(self, ensemble: Ensemble, number: int, cpu: Processors) -> None:
         super().__init__(ensemble, number)
         self.count = Count()
         self.cpu = cpu
+        self._teller = Processors(
+            1
+        )  # the thread that finds who is to be told, and answers whoever wrote; not what sends it
+        self._backlog = 0  # ns; when the processors were free before anybody was told of what was applied last
+
+    def tell(self, service: Service) -> int:
+        """When an event is on its way (ns)."""
+        self._teller.work(self.ensemble.world.now, service.tell)
+        return self.cpu.work(self.ensemble.world.now, service.event)
+
+    def answers_at(self) -> int:
+        """When a write is answered (ns): behind what was to be done before, and when all are found who are to be told."""
+        return max(self._backlog, self._teller.work(self.ensemble.world.now, 0.0))
 
     def catch_up(self, index: int) -> None:
         behind = min(index, len(self.ensemble.log)) - self.tree.applied
         if behind > 0 and isinstance(self.ensemble, CostedEnsemble):
-            self.cpu.work(self.ensemble.world.now, behind * self.ensemble.service.apply)
+            self._backlog = self.cpu.work(self.ensemble.world.now, behind * self.ensemble.service.apply)
         super().catch_up(index)
 
 

@@ -161,6 +161,10 @@ class Connection:
             self._read(request)
 
     def _read(self, request: Request) -> None:
+        if request.kind == "gets":
+            nodes = [self.server.tree.nodes.get(path) for path in request.args]
+            self._reply(request, [node and (node.data, node.stat()) for node in nodes])
+            return
         path = request.args
         node = self.server.tree.nodes.get(path)
         if request.watch is not None and (node is not None or request.kind == "exists"):
