@@ -68,7 +68,7 @@ cdef inline uint32_t look_up(Conn* c, const char* key, size_t nkey, uint64_t hv,
     cdef Store* s = c.store
     cdef uint32_t h = 0
     if s.gate != GATE_MISS:
-        h = item_find(s, key, nkey, hv)
+        h = item_find_quick(s, key, nkey, hv)
     curve_get(s, hv, h, uses)
     return h
 
