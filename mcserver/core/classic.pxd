@@ -95,7 +95,11 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
     while True:
         while p < end and p[0] == c' ':
             p += 1
-        if c.shared.out_len >= OUT_SOFT or c.big or (left == 0 and p < end):
+        if p == end and not c.big:
+            puts(c, WIRE_END)
+            c.phase = P_LINE
+            break
+        if c.shared.out_len >= OUT_SOFT or c.big or left == 0:
             if not c.checked and not keys_fit(p, <size_t> (end - p)):
                 big_drop(c)
                 c.tail = NULL
@@ -109,10 +113,6 @@ cdef inline void run_keys(Conn* c) noexcept nogil:
             c.text = p
             c.text_len = <size_t> (end - p)
             return
-        if p == end:
-            puts(c, WIRE_END)
-            c.phase = P_LINE
-            break
         key = p
         p = word_end(p, end)
         if p - key > KEY_MAX:

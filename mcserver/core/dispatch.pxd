@@ -45,7 +45,7 @@ cdef inline void dispatch_meta(Conn* c, const char* line, size_t n, char which) 
 
 
 cdef inline bint is_get(const char* line, size_t n) noexcept nogil:
-    return n >= 4 and line[0] == c'g' and line[1] == c'e' and line[2] == c't' and line[3] == c' '
+    return n >= 4 and memcmp(line, b"get ", 4) == 0
 
 
 cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:

@@ -93,6 +93,16 @@ cdef inline void command_done(Conn* c) noexcept nogil:
         c.mail = NULL
 
 
+cdef inline void line_done(Conn* c) noexcept nogil:
+    # The same; most commands have none of that but a reply.
+    if c.noreply or c.event_pending or c.store.trace or c.datagram != NULL or c.mail != NULL:
+        command_done(c)
+        return
+    c.replies += c.shared.out_len > c.start
+    c.granted = 0
+    c.refusal_len = 0
+
+
 cdef inline void answer(Conn* c) noexcept nogil:
     # The reply to a cold command is there.
     cdef Mail* m = c.mail
@@ -132,13 +142,11 @@ cdef inline void command(Conn* c, const char* line, size_t n, size_t raw) noexce
     if raw < 4:
         puts(c, WIRE_BAD_FORMAT)
     else:
-        if n and line[n - 1] == c'y' or n and line[n - 1] == c' ':
+        if line[n - 1] == c'y' or line[n - 1] == c' ':      # of `raw` bytes at most two are the line's end
             c.noreply = last_is_noreply(line, n)
         dispatch(c, line, n)
-    if c.phase == P_LINE:
-        command_done(c)
-    elif c.phase == P_SWALLOW:
-        command_done(c)
+    if c.phase == P_LINE or c.phase == P_SWALLOW:
+        line_done(c)
 
 
 cdef inline void data_done(Conn* c, bint good) noexcept nogil:

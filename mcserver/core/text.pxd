@@ -96,13 +96,22 @@ cdef inline bint read_u32(const char* p, size_t n, uint32_t* out) noexcept nogil
 
 
 cdef inline bint read_i32(const char* p, size_t n, int32_t* out) noexcept nogil:
-    cdef uint64_t value
+    cdef int64_t value = 0
+    cdef uint8_t digit
+    cdef size_t i
     cdef bint minus = n > 0 and p[0] == c'-'
-    if n > 11 or not read_u64(p + minus, n - minus, &value):
+    i = minus
+    if i == n or n > 11:                # fewer than 19 digits: no sum is beyond 64 bits
         return 0
-    if value > <uint64_t> 0x7FFFFFFF + minus:
+    while i < n:
+        digit = <uint8_t> (p[i] - c'0')
+        if digit > 9:
+            return 0
+        value = value * 10 + digit
+        i += 1
+    if value > <int64_t> 0x7FFFFFFF + minus:
         return 0
-    out[0] = <int32_t> (-<int64_t> value if minus else <int64_t> value)
+    out[0] = <int32_t> (-value if minus else value)
     return 1
 
 

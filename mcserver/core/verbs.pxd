@@ -77,14 +77,16 @@ cdef inline Result fetch(Conn* c, const char* key, size_t nkey, Use use, uint32_
     # get, gat, touch: V_OK, V_NOT_FOUND, V_PINNED or V_STALE.
     cdef Store* s = c.store
     cdef uint64_t hv
-    cdef uint32_t h
+    cdef uint32_t h = 0
     cdef Item* it
     if s.gate == GATE_ERROR:
         return V_STALE
     hv = index_hash(&s.index, key, nkey)
     if s.detail and use != F_TOUCH:
         s.prefix(s.owner, OP_GET, key, nkey)
-    h = look_up(c, key, nkey, hv, 1)
+    if s.gate != GATE_MISS:             # as look_up
+        h = item_find_quick(s, key, nkey, hv)
+    curve_get(s, hv, h, 1)
     if use == F_GET:
         s.n.cmd_get += 1
     else:
