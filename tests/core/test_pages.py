@@ -173,20 +173,27 @@ def test_each_class_shows_what_decides() -> None:
     assert slabs[large]["pages_taken"] > slabs[large]["pages_given"]
 
 
-@pytest.mark.parametrize("part", [10_000, 50_000, 90_000, 200_000])
-def test_a_page_that_nobody_asked_for_costs_no_life(part: int) -> None:
-    """A large value takes the memory of the one before, which the background work was just about to give back to the pool."""
-    client = fresh(memory_limit=8 * MIB, item_size_max=4 * MIB)
-    fill(client, b"f", 900, 9_000)
-    value = filled(3_300_000)
-    for _ in range(8):
-        assert client.set(b"huge", value) == b"STORED\r\n"
-        sent = b"set huge 0 0 %d\r\n%b\r\n" % (len(value) - 1, value[:-1])
-        answer = b""
-        for at in range(0, len(sent), part):
-            answer += client.send(sent[at : at + part])
-            client.engine.maintain(50)
-        assert answer == b"STORED\r\n"
+@pytest.mark.parametrize("steps", range(6))
+def test_a_page_that_nobody_asked_for_costs_no_life(steps: int) -> None:
+    """What a class has free goes back to the pool; a value that comes meanwhile takes that memory, and then nobody leaves for the page."""
+    moving = 0
+    for size in range(150_000, 200_000, 4_000):
+        client = fresh(memory_limit=4 * MIB, item_size_max=2 * MIB)
+        client.engine.crawler_enabled = False
+        for i in range(90):
+            client.set(b"k%d" % i, filled(50_000))
         settle(client.engine)
-        assert client.get(b"huge") == value[:-1]
-    check_lists(client.engine)
+        here = [b"k%d" % i for i in range(90) if client.send(b"mg k%d\r\n" % i) == b"HD\r\n"]
+        gone = here[5:26:4]
+        client.send(b"".join(b"delete %b noreply\r\n" % key for key in gone))
+        for _ in range(steps):
+            client.engine.maintain(0)
+        before = client.engine.stats()["evictions"]
+        assert client.set(b"new", filled(size)) == b"STORED\r\n"
+        assert client.engine.stats()["evictions"] == before
+        moving += client.engine.stats()["slab_reassign_running"]
+        settle(client.engine)
+        assert client.engine.stats()["evictions"] == before
+        assert all(client.send(b"mg %b\r\n" % key) == b"HD\r\n" for key in {*here, b"new"} - {*gone})
+        check_lists(client.engine)
+    assert steps != 3 or moving  # else nothing was shown
