@@ -175,7 +175,7 @@ def test_each_class_shows_what_decides() -> None:
 
 @pytest.mark.parametrize("steps", range(6))
 def test_a_page_that_nobody_asked_for_costs_no_life(steps: int) -> None:
-    """What a class has free goes back to the pool; a value that comes meanwhile takes that memory, and then nobody leaves for the page."""
+    """What a class has free goes to the pool. A value that comes meanwhile takes that memory, and nobody leaves for the page."""
     moving = 0
     for size in range(150_000, 200_000, 4_000):
         client = fresh(memory_limit=4 * MIB, item_size_max=2 * MIB)
