@@ -179,13 +179,19 @@ class Memory:
             return None
         from mcserver.handover import open_door
 
+        if self._inheritance is not None:  # that process may be dying, its door not yet closed
+            self._unlink_door(self._config.take_over)
         return open_door(self._config.take_over)
+
+    @staticmethod
+    def _unlink_door(path: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108  # pathlib takes its time to load
 
     def open_door_again(self) -> socket.socket | None:
         """In the place of one that a process has opened which took over, and then did not serve. None: another one is there."""
         if self._config.take_over is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(self._config.take_over)  # noqa: PTH108  # pathlib takes its time to load
+            self._unlink_door(self._config.take_over)
         try:
             return self.open_door()
         except StartError as error:

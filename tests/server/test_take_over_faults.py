@@ -328,7 +328,7 @@ def test_who_serves_again_is_what_it_was(start: Start, tmp_path: Path) -> None:
             eventually(lambda: answer(old)[0] == old.pid)
         assert pid_file.read_text() == f"{old.pid}\n"
         client = old.connect()
-        eventually(lambda: client.command(b"mg short v") == b"EN\r\n")
+        eventually(lambda: client.command(b"mg short") == b"EN\r\n")
         assert client.command(b"mg big s") == b"HD s900000\r\n"
         for each in old.clients:
             each.close()

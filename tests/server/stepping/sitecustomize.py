@@ -9,14 +9,14 @@ import time
 from mcserver import handover
 from mcserver.lives import Memory
 
-STEP = os.environ.get("MCSERVER_TEST_STEP", "")
+steps = {os.environ.get("MCSERVER_TEST_STEP", "")}
 SIGNAL = int(os.environ.get("MCSERVER_TEST_SIGNAL", "0"))
 
 
 def reach(step):
-    """Ends this process here, or stops it, if this is the step."""
-    if step == STEP:
-        os.environ["MCSERVER_TEST_STEP"] = ""
+    """Ends this process here, or stops it, if this is the step; once."""
+    if step in steps:
+        steps.remove(step)
         os.kill(os.getpid(), SIGNAL)
         time.sleep(0.05)  # a signal to a process is some thread's, soon
 
