@@ -51,7 +51,7 @@ def make_engine(
 
 
 class Regained(NamedTuple):
-    """What a process that was to end has of its memory: the record (None: another may have changed it), since when, and its place."""
+    """What a process that was to end has of its memory: the record (None: another may have changed it), its time, the place."""
 
     record: bytes | None
     since: float

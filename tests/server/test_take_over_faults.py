@@ -1,4 +1,4 @@
-"""--take-over: either process dies or stops at each step of the exchange, under load. Somebody serves, and nobody serves beside him."""
+"""--take-over: either process dies or stops at each step of the exchange, under load. One of them serves, and never both."""
 
 from __future__ import annotations
 
@@ -178,7 +178,8 @@ def test_the_new_process_is_killed(start: Start, options: list[str], step: str) 
         assert not load.wrong
         pid, items = answer(old)
         assert pid == old.pid
-        assert (items >= ITEMS) is (step not in SPOILT), old.log()
+        if step != "after ready":  # then it depends on whether the old one could still say so
+            assert (items >= ITEMS) is (step not in SPOILT), old.log()
         third = start(*options, "-p", str(old.port), environment=stepping("", 0))
         assert old.end() == 0, old.log()
         gets_on(load)
@@ -266,18 +267,19 @@ def asked(path: str) -> socket.socket:
     one.connect(path)
     one.sendall(HELLO)
     offer = receive_offer(one)
-    for each in (*offer.sockets.listeners, *offer.sockets.datagrams):
-        each.close()
+    for each in (*offer.sockets.listeners, *offer.sockets.datagrams, offer.sockets.metrics):
+        if each is not None:
+            each.close()
     os.close(offer.memory)
     return one
 
 
 def legacy(one: socket.socket) -> None:
     """Reads the record."""
-    stream = one.makefile("rb", buffering=0)
-    length = fields_of(stream.readline())["length"]
-    while length:
-        length -= len(stream.read(min(length, 1 << 16)) or b"")
+    with one.makefile("rb", buffering=0) as stream:
+        length = fields_of(stream.readline())["length"]
+        while length:
+            length -= len(stream.read(min(length, 1 << 16)) or b"")
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Loaded by each Python process that has this directory in its path: kills or stops itself at a step of a hand-over.
 
-MCSERVER_TEST_STEP is the step's name, MCSERVER_TEST_SIGNAL the signal's number, MCSERVER_TEST_SECONDS how long the other is waited for.
+MCSERVER_TEST_STEP is the step's name, MCSERVER_TEST_SIGNAL the signal's number, MCSERVER_TEST_SECONDS how long each waits for
+the other.
 """
 
 import os
