@@ -405,7 +405,7 @@ async def expect(connection: socket.socket, word: bytes) -> None:
 
 
 def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None, seconds: float) -> Outcome:
-    """The last words: the record, and when the other process has looked at it, within so many seconds, that it is the one to serve."""
+    """The last words: the record, and when the other process has looked at it, in so many seconds, that it may serve."""
     with heir:
         words = {"length": len(record), "place": place, "time": time.clock_gettime(time.CLOCK_BOOTTIME)}
         try:
