@@ -100,6 +100,8 @@ class Connections:
         self._security = {listener.fileno(): security(config, listener) for listener in listeners}
         self._spoken = {listener.fileno(): self._spoken_at(listener) for listener in listeners}
         self._tls_before = (0, 0, 0)
+        self.tls_rules: TlsRules | None = None
+        """What new connections get."""
         self._tls_loaded = 0.0
         self._datagrams = datagrams or []
         self._datagrams_seen = 0, 0
@@ -143,6 +145,7 @@ class Connections:
 
     def set_tls(self, rules: TlsRules) -> None:
         """From now on new connections are made with these certificates."""
+        self.tls_rules = rules
         self.workers.set_tls(rules, self._config.ssl_handshake_timeout)
         self._tls_loaded = self._engine.now()
 
@@ -207,15 +210,17 @@ class Connections:
         for fd in self._listeners:
             self._loop.add_reader(fd, self.workers.admit, fd, self._config.maxconns, *self._asked(fd))
 
-    def close_listeners(self) -> None:
-        """For good."""
+    def close_listeners(self, *, keep: bool = False) -> None:
+        """For good. keep: they stay open, for another to accept."""
         self._accepting = False
         for fd, listener in self._listeners.items():
             self._loop.remove_reader(fd)
-            listener.close()
+            if not keep:
+                listener.close()
         self._listeners.clear()
-        for each in self._datagrams:
-            each.close()
+        if not keep:
+            for each in self._datagrams:
+                each.close()
 
     def _pause(self) -> None:
         if self._accepting:

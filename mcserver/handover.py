@@ -1,11 +1,15 @@
 """--take-over: a new process gets the sockets and the memory of the one that serves, by way of a Unix socket between the two.
 
 Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves
-goes on until the new one says that it is ready; then it ends as on SIGUSR1, and its record goes over the same connection.
+goes on until the new one says `go`; then it ends its clients' connections, and its record goes over the same connection. It keeps
+sockets and memory until the new one serves, and decides alone who does: until it has said `yours` the new one must not change an
+item, and if it hears nothing of it, or it has gone, the old one serves again.
 
-    new: mcserver hand-over 1         old: a line of JSON (which descriptors, each listener's prefix in -l, the memory's
+    new: mcserver hand-over 2         old: a line of JSON (which descriptors, each listener's prefix in -l, the memory's
                                            layout), and the descriptors
-    new: go                           old: a line of JSON (length of the record, place in the fleet), and the record
+    new: go                           old: a line of JSON (length of the record, place in the fleet, time), and the record
+    new: ready                        old: yours, or no: it serves again
+    new: serving                      old: ends
 """
 
 from __future__ import annotations
@@ -13,13 +17,17 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
+import enum
 import fcntl
 import json
 import logging
+import math
 import os
+import signal
 import socket
 import stat
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +38,8 @@ from mcserver.process import StartError
 
 log = logging.getLogger("mcserver")
 
-HELLO, GO = b"mcserver hand-over 1\n", b"go\n"
+HELLO, GO, READY, SERVING = b"mcserver hand-over 2\n", b"go\n", b"ready\n", b"serving\n"
+YOURS, NO = b"yours\n", b"no\n"
 LINE_MOST = 1 << 20
 RECORD_MOST = 8 << 30
 DESCRIPTORS_MOST = 200
@@ -40,6 +49,10 @@ REST_SECONDS = 0.5
 """Before the door is tried again, when the system has no room for who asks."""
 END_SECONDS = 120.0
 """How long the one that served may take to end: its clients have some seconds for their last replies."""
+READY_SECONDS, READY_SECONDS_A_GIB = 10.0, 5.0
+"""How long the new process may take to look at what it was handed; it needs about one second for 1 GiB."""
+SLICE_SECONDS = 0.05
+"""How often who waits for a word looks whether it is to end."""
 KINDS = {"listener": socket.SOCK_STREAM, "datagram": socket.SOCK_DGRAM, "metrics": socket.SOCK_STREAM}
 """What can be handed over beside the memory."""
 FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
@@ -47,6 +60,14 @@ FAMILIES = {socket.AF_INET, socket.AF_INET6, socket.AF_UNIX}
 
 class HandOverError(Exception):
     """The other side said what makes no sense, or nothing."""
+
+
+class Outcome(enum.Enum):
+    """What became of a hand-over, for the process that served."""
+
+    TAKEN = "the other process serves, or this one was told to end"
+    UNTOUCHED = "the other process has gone, and has changed nothing that the record does not tell"
+    SPOILT = "the other process may have changed the memory, or may yet"
 
 
 class Offer(NamedTuple):
@@ -57,39 +78,102 @@ class Offer(NamedTuple):
     layout: bytes
 
 
+class Legacy(NamedTuple):
+    """What the process that served says of its memory: the record, its place in the fleet, for how many seconds nobody serves."""
+
+    record: bytes
+    place: dict[str, Any] | None
+    away: float
+
+
 class Inheritance:
-    """The new side: what is offered, and the word with which the other ends."""
+    """The new side: what is offered, and the words with which it goes over."""
 
     def __init__(self, connection: socket.socket, offer: Offer) -> None:
         self.offer = offer
         self.pid = peer_of(connection)[0]
         """Who offers it."""
         self._connection = connection
+        self._ours = False
 
-    def take(self) -> tuple[bytes, dict[str, Any] | None]:
-        """Ends the other process; its record, and its place in the fleet. Raises HandOverError when it ended without.
+    def take(self) -> Legacy:
+        """Has the other process stop. Raises HandOverError when it ended, or what it says can't be used.
 
-        Raises StartError when it does not end: two processes must not change the same memory.
+        Raises StartError when it does not answer: two processes must not change the same memory.
         """
-        with self._connection as connection:
-            try:
-                connection.settimeout(END_SECONDS)
-                connection.sendall(GO)
-                with connection.makefile("rb") as stream:
-                    fields = fields_of(stream.readline(LINE_MOST))
-                    length, place = fields.get("length"), fields.get("place")
-                    if type(length) is not int or not 0 <= length <= RECORD_MOST or not isinstance(place, dict | None):
-                        raise HandOverError("its last line makes no sense")
-                    record = stream.read(length)
-            except TimeoutError as error:
-                raise StartError(
-                    "--take-over: the server doesn't end: end it (kill -9), then start this one"
-                ) from error
-            except OSError as error:
-                raise HandOverError(error.strerror or str(error)) from error
+        connection = self._connection
+        try:
+            connection.settimeout(END_SECONDS)
+            connection.sendall(GO)
+            with connection.makefile("rb") as stream:
+                fields = fields_of(stream.readline(LINE_MOST))
+                length, place, since = fields.get("length"), fields.get("place"), fields.get("time")
+                if (
+                    type(length) is not int
+                    or not 0 <= length <= RECORD_MOST
+                    or not isinstance(place, dict | None)
+                    or not isinstance(since, float)
+                ):
+                    raise HandOverError("its last line makes no sense")
+                record = stream.read(length)
+        except TimeoutError as error:
+            connection.close()
+            raise StartError("--take-over: the server doesn't end: end it (kill -9), then start this one") from error
+        except OSError as error:
+            raise HandOverError(error.strerror or str(error)) from error
         if len(record) != length:
             raise HandOverError("it ended before its record was there")
-        return record, place
+        return Legacy(record, place, max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - since))
+
+    def claim(self) -> None:
+        """From here on the memory and the sockets are this process'. Raises StartError when the other one keeps them.
+
+        Who has gone without a word has died: nobody else serves then.
+        """
+        if self._ours:
+            return
+        tell(self._connection, READY)  # who is not there to hear it may have said no
+        try:
+            answer = hear(self._connection, len(NO), END_SECONDS)
+        except GoneError:
+            answer = YOURS
+        except (TimeoutError, InterruptedError) as error:
+            self._connection.close()
+            raise StartError(f"--take-over: nothing was handed over: {str(error) or 'no answer'}") from error
+        if answer == NO:
+            self._connection.close()
+            raise StartError("--take-over: the server went on, since this process took too long; try again")
+        self._ours = True
+
+    def serving(self) -> None:
+        """The other process may end."""
+        with self._connection, contextlib.suppress(OSError):
+            self._connection.sendall(SERVING)
+
+
+class GoneError(HandOverError):
+    """The other side has closed the connection."""
+
+
+def hear(connection: socket.socket, length: int, seconds: float) -> bytes:
+    """So many bytes. Raises GoneError, TimeoutError, and InterruptedError when a signal waits that is to end this process."""
+    heard, until = b"", time.monotonic() + seconds
+    connection.settimeout(SLICE_SECONDS)
+    while len(heard) < length:
+        if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:
+            raise InterruptedError("this process was told to end")
+        try:
+            data = connection.recv(length - len(heard))
+        except TimeoutError:
+            if time.monotonic() > until:
+                raise
+        except OSError as error:
+            raise GoneError(error.strerror or str(error)) from error
+        else:
+            if not data:
+                raise GoneError("the other side left")
+            heard += data
+    return heard
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
@@ -320,9 +404,38 @@ async def expect(connection: socket.socket, word: bytes) -> None:
         heard += data
 
 
-def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None) -> None:
-    """The last word: the record. Raises OSError."""
+def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None, seconds: float) -> Outcome:
+    """The last words: the record, and when the other process has looked at it, in so many seconds, that it may serve."""
     with heir:
-        heir.settimeout(END_SECONDS)
-        heir.sendall(json.dumps({"length": len(record), "place": place}).encode() + b"\n")
-        heir.sendall(record)
+        words = {"length": len(record), "place": place, "time": time.clock_gettime(time.CLOCK_BOOTTIME)}
+        try:
+            heir.settimeout(seconds)
+            heir.sendall(json.dumps(words).encode() + b"\n" + record)
+            heard = hear(heir, len(READY), seconds)
+        except InterruptedError:
+            return Outcome.TAKEN  # it goes on as if this process had died
+        except TimeoutError:
+            tell(heir, NO)
+            return Outcome.SPOILT
+        except (OSError, GoneError):
+            return Outcome.UNTOUCHED
+        if heard != READY:
+            tell(heir, NO)
+            return Outcome.SPOILT
+        if not tell(heir, YOURS):
+            return Outcome.UNTOUCHED
+        with contextlib.suppress(InterruptedError):
+            try:
+                hear(heir, len(SERVING), math.inf)
+            except GoneError:
+                return Outcome.SPOILT
+        return Outcome.TAKEN
+
+
+def tell(other: socket.socket, word: bytes) -> bool:
+    """Whether the other side was there to hear it. It never waits."""
+    try:
+        other.setblocking(False)
+        return other.send(word) == len(word)
+    except OSError:
+        return False

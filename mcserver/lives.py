@@ -5,8 +5,10 @@ Knows when the two rooms that do it are needed (memory_file.py, handover.py), an
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING, Any
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.core import Engine
@@ -46,6 +48,14 @@ def make_engine(
     engine.crawler_enabled = config.lru_crawler
     engine.automove = config.slab_automove if config.slab_reassign else 0
     return engine
+
+
+class Regained(NamedTuple):
+    """What a process that was to end has of its memory: the record (None: another may have changed it), its time, the place."""
+
+    record: bytes | None
+    since: float
+    place: dict[str, Any] | None
 
 
 class Memory:
@@ -89,7 +99,7 @@ class Memory:
             self._fd = os.memfd_create("mcserver")
 
     def engine(self) -> Engine:
-        """With all that can be served. A process that hands over has ended then. Raises StartError."""
+        """With all that can be served. A process that hands over has stopped then. Raises StartError."""
         if self._inheritance is not None:
             return self._handed_over(self._inheritance)
         if self._file is not None:
@@ -115,17 +125,22 @@ class Memory:
             os.close(offer.memory)  # it would stay as large as it is for as long as this process lives
             reason = reason or "-e names another file"
         try:
-            record, place = inheritance.take()
+            legacy = inheritance.take()
             if not reason:
-                engine.resume(record, 0)
+                engine.resume(legacy.record, legacy.away)
         except (HandOverError, ValueError) as error:
-            reason = str(error)
+            reason = str(error) or "no answer"
         for each in offer.sockets.listeners:
             each.listen(self._config.tcp_backlog)  # the other may have had no room for clients when it ended
         if reason:
             log.warning("--take-over: starting empty: %s", reason)
-            return self._emptied()
-        self.resumed, self.place = True, place
+            if self._file is not None:
+                self.claim()  # what the other has under this name is emptied
+                return self._emptied()
+            os.close(self._fd)  # the other's, who may yet serve it
+            self._fd = os.memfd_create("mcserver")
+            return self._new()
+        self.resumed, self.place = True, legacy.place
         log.info("--take-over: %d items go on", engine.stats()["curr_items"])
         return engine
 
@@ -145,6 +160,17 @@ class Memory:
         log.info("-e %s: %d items go on, after %.1f s", file.path, engine.stats()["curr_items"], kept.away)
         return engine
 
+    def claim(self) -> None:
+        """From here on the items may be changed. Raises StartError when another process keeps them."""
+        if self._inheritance is not None:
+            self._inheritance.claim()
+
+    def serving(self) -> None:
+        """Whoever handed over may end."""
+        if self._inheritance is not None:
+            self._inheritance.serving()
+            self._inheritance = None
+
     # The end ---------------------------------------------------------------------------------------------------------
 
     def open_door(self) -> socket.socket | None:
@@ -153,7 +179,24 @@ class Memory:
             return None
         from mcserver.handover import open_door
 
+        if self._inheritance is not None:  # that process may be dying, its door not yet closed
+            self._unlink_door(self._config.take_over)
         return open_door(self._config.take_over)
+
+    @staticmethod
+    def _unlink_door(path: str) -> None:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108  # pathlib takes its time to load
+
+    def open_door_again(self) -> socket.socket | None:
+        """In the place of one that a process has opened which took over, and then did not serve. None: another one is there."""
+        if self._config.take_over is not None:
+            self._unlink_door(self._config.take_over)
+        try:
+            return self.open_door()
+        except StartError as error:
+            log.error("%s", error)
+            return None
 
     def offer(self, sockets: Sockets, engine: Engine) -> Offer:
         """What the next process is told and given."""
@@ -161,14 +204,40 @@ class Memory:
 
         return Offer(sockets, self._fd, engine.layout())
 
-    def hand_over(self, heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> None:
-        """The last word of a process whose sockets and memory another one has."""
-        from mcserver.handover import bequeath
+    def hand_over(self, heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> Regained | None:
+        """The last words of a process whose sockets and memory another one has; what it needs to serve again if that one died."""
+        from mcserver.handover import READY_SECONDS, READY_SECONDS_A_GIB, Outcome, bequeath
 
-        try:
-            bequeath(heir, engine.keep(sums=False), place)
-        except OSError as error:
-            log.error("--take-over: the other process has gone: %s", error.strerror or error)
+        record, since = engine.keep(sums=False), time.clock_gettime(time.CLOCK_BOOTTIME)
+        size = os.fstat(self._fd).st_blocks * 512
+        outcome = bequeath(heir, record, place, READY_SECONDS + READY_SECONDS_A_GIB * size / (1 << 30))
+        if outcome is Outcome.TAKEN:
+            return None
+        log.error("--take-over: the other process has gone, or hangs: this one serves again")
+        return Regained(record if outcome is Outcome.UNTOUCHED else None, since, place)
+
+    def regain(self, config: Config, regained: Regained) -> Engine:
+        """The engine of a process that serves again. Raises StartError."""
+        self._config, self.resumed, self.place = config, False, None
+        if regained.record is not None:
+            engine = self._new()
+            try:
+                engine.resume(regained.record, time.clock_gettime(time.CLOCK_BOOTTIME) - regained.since)
+            except ValueError as error:
+                log.warning("--take-over: starting empty: %s", error)
+            else:
+                self.resumed, self.place = True, regained.place
+                log.info("--take-over: %d items go on", engine.stats()["curr_items"])
+                return engine
+        else:
+            log.warning("--take-over: starting empty: the other process had the memory")
+        os.close(self._fd)  # the other may yet have it
+        if self._file is None:
+            self._fd = os.memfd_create("mcserver")
+        else:
+            self._file = self._file.anew()
+            self._fd = self._file.fd
+        return self._new()
 
     def keep(self, engine: Engine, place: dict[str, Any] | None) -> None:
         """Leaves everything to the next process, with -e."""

@@ -129,6 +129,16 @@ class MemoryFile:
                 f"can't start anew in {self.path}: {error.strerror}; remove {self.meta}, or name another file with -e"
             ) from error
 
+    def anew(self) -> MemoryFile:
+        """Another file under this name, for who can't be sure that nobody else writes to this one. Raises StartError."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise StartError(
+                f"can't start anew in {self.path}: {error.strerror}; remove it, or name another file with -e"
+            ) from error
+        return MemoryFile(str(self.path))
+
     def write(self, record: bytes, fleet: dict[str, Any] | None) -> None:
         """Leaves a record behind; the last thing that is done with the memory. Raises OSError."""
         name = os.urandom(NAME_BYTES)

@@ -22,7 +22,7 @@ from mcserver.lives import Memory
 from mcserver.process import Daemon, StartError
 from mcserver.rules import ConfigError
 from mcserver.systemd import Manager
-from mcserver.users import read_logins
+from mcserver.users import Logins, read_logins
 
 if TYPE_CHECKING:
     import socket
@@ -69,8 +69,9 @@ class Server:
         reread: Callable[[], Config] | None = None,
         door: socket.socket | None = None,
         daemon: Daemon | None = None,
+        logins: Logins | None = None,
     ) -> None:
-        """early: who accepts until the loop does.
+        """early: who accepts until the loop does. logins: who may come in, as it was told to the engine.
 
         door: where the next process asks for everything (--take-over). daemon: who waits to hear that it serves (-d).
         """
@@ -86,7 +87,10 @@ class Server:
         self._hand_over: HandOver | None = None
         self._sockets = sockets
         self._listeners = sockets.listeners
-        self._config = config
+        self.config = config
+        """As the last SIGHUP left it."""
+        self.logins = logins
+        """Likewise."""
         self._manager = manager
         self._reread = reread
         self._observer: Observer | None = None
@@ -108,22 +112,25 @@ class Server:
         self._cluster = self._open_cluster()
         self._connections.cluster = self._cluster
         self._context = Context(
-            config=self._config,
+            config=self.config,
             engine=self._engine,
             network=self._connections,
             watchers=self._connections.watchers,
-            settings=Settings(self._config, tcp_port(self._config, self._listeners)),
+            settings=Settings(self.config, tcp_port(self.config, self._listeners)),
             loop=self._loop_name,
             cluster=self._cluster,
         )
         self._connections.admin = Admin(self._context)
         if self._sockets.metrics is not None:
-            await self._observe(self._sockets.metrics)
+            metrics = self._sockets.metrics
+            await self._observe(metrics if self._door is None else metrics.dup())  # who serves again needs it anew
         self._handle_signals()
+        self._memory.claim()
         if self._cluster is not None:
             self._cluster.start()
         self._early.stop()
         self._connections.listen()
+        self._memory.serving()
         if self._daemon is not None:
             logs.finish()
             self._daemon.ready()
@@ -133,7 +140,7 @@ class Server:
         self._announce()
         logs.serving()
         files.never_wait()
-        if self._config.ephemeral:
+        if self.config.ephemeral:
             from mcserver import ephemeral
 
             ephemeral.tell(self._listeners)
@@ -154,11 +161,11 @@ class Server:
         )
 
     def _open_cluster(self) -> Cluster | None:
-        if self._config.cluster is None:
+        if self.config.cluster is None:
             return None
         from mcserver.coordination import open_cluster
 
-        cluster: Cluster = open_cluster(self._config, self._engine, self._listeners)
+        cluster: Cluster = open_cluster(self.config, self._engine, self._listeners)
         if self._memory.resumed:
             cluster.resume(self._memory.place)
         return cluster
@@ -166,11 +173,11 @@ class Server:
     async def _observe(self, listener: socket.socket) -> None:
         from mcserver.observe import open_observer
 
-        host = self._config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
-        names = (*([host] if host else []), *self._config.metrics_names)
+        host = self.config.metrics.rpartition(":")[0]  # "" when the service manager opened the socket
+        names = (*([host] if host else []), *self.config.metrics_names)
         self._observer = open_observer(listener, names, self._context)
         await self._observer.start(
-            own_address([each for each in self._listeners if not tls.security(self._config, each)])
+            own_address([each for each in self._listeners if not tls.security(self.config, each)])
         )
 
     def _announce(self) -> None:
@@ -179,15 +186,15 @@ class Server:
             __version__,
             MEMCACHED_VERSION,
             ", ".join(address_text(each.fileno()) for each in self._listeners + self._sockets.datagrams) or "nothing",
-            self._config.maxbytes >> 20,
-            self._config.maxconns,
+            self.config.maxbytes >> 20,
+            self.config.maxconns,
             self._loop_name,
             PYTHON,
             os.getpid(),
         )
         if self._engine.verbosity > 1:
             for each in self._listeners:
-                logs.trace(f"<{each.fileno()} server listening ({self._config.binding_protocol})".encode())
+                logs.trace(f"<{each.fileno()} server listening ({self.config.binding_protocol})".encode())
 
     # Background ------------------------------------------------------------------------------------------------------
 
@@ -219,21 +226,22 @@ class Server:
 
     def _reload(self) -> None:
         """What can change in a running server does, and the rest is named; an error changes nothing."""
-        users = self._config.auth_file is not None or self._config.sasl
+        users = self.config.auth_file is not None or self.config.sasl
         if users:
             self._reread_users()
-        if self._config.ssl_enabled:
+        if self.config.ssl_enabled:
             self._connections.refresh_certificates()
-        if self._config.config_file is not None and self._reread is not None:
+        if self.config.config_file is not None and self._reread is not None:
             self._reread_file(self._reread)
-        elif not users and not self._config.ssl_enabled:
+        elif not users and not self.config.ssl_enabled:
             log.info("SIGHUP: there is no file to read again")
 
     def _reread_users(self) -> None:
         try:
-            users = read_logins(self._config)
+            users = read_logins(self.config)
             if users is not None:
                 self._engine.require_login(*users)
+                self.logins = users
         except StartError as error:
             log.error("SIGHUP: %s; the users stay as they were", error)
         else:
@@ -243,19 +251,19 @@ class Server:
         from mcserver.config_file import check_whole
         from mcserver.reload import change
 
-        assert self._config.config_file is not None
+        assert self.config.config_file is not None
         self._manager.reloading()
         try:
-            check_whole(self._config.config_file)
+            check_whole(self.config.config_file)
             wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
             self._manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
             return
-        new = change(self._config, wanted, self._engine, self._context.settings)
-        self._config = self._context.config = new.config
+        new = change(self.config, wanted, self._engine, self._context.settings)
+        self.config = self._context.config = new.config
         self._connections.reconfigure(new.config)
-        log.info("SIGHUP: read %s again; %s", self._config.config_file, "; ".join(new.done) or "nothing to change")
+        log.info("SIGHUP: read %s again; %s", self.config.config_file, "; ".join(new.done) or "nothing to change")
         for line in new.not_done:
             log.warning("SIGHUP: %s", line)
         self._manager.reloaded("; ".join(new.not_done) or "serving")
@@ -271,7 +279,7 @@ class Server:
         if self._observer is not None:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS
-        connections.close_listeners()
+        connections.close_listeners(keep=self.heir is not None)
         if self._signal:  # who reads this finds the doors closed
             log.info("%s: ending", self._signal)
         if self.graceful:

@@ -6,6 +6,7 @@ that is imported here may import them.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -44,7 +45,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcserver.config import Config
-    from mcserver.core import TlsRules
+    from mcserver.core import Engine, TlsRules
+    from mcserver.lives import Regained
+    from mcserver.users import Logins
 
 PYTHON = sys.version.split()[0]
 
@@ -74,6 +77,8 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         sockets = open_sockets(config, given, memory.sockets)
         memory.open()
         write_ports(config, sockets)
+        if memory.sockets is not None:  # before the other process stops: nobody serves meanwhile
+            load_server(config)
         engine = memory.engine()
         if ready.users is not None:
             engine.require_login(*ready.users)
@@ -88,19 +93,77 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
+    life = Life(config, engine, memory, sockets, manager, reread, door, daemon, ready.users, ready.rules)
+    ended = live(life)
+    while isinstance(ended, Ended):
+        del life, engine  # with the memory's mapping
+        try:
+            life = again(ended)
+        except StartError as error:
+            return failed(error, None)
+        except OSError as error:
+            return failed(StartError(f"can't serve again: {error.strerror or error}"), None)
+        engine, ended = life.engine, live(life)
+    return ended
+
+
+class Life(NamedTuple):
+    """What a server is made of. A process has one, and another if it has ended for one that then died (--take-over)."""
+
+    config: Config
+    engine: Engine
+    memory: Memory
+    sockets: Sockets
+    manager: Manager
+    reread: Callable[[], Config] | None
+    door: socket.socket | None
+    daemon: Daemon | None
+    logins: Logins | None
+    rules: TlsRules | None
+
+
+class Ended(NamedTuple):
+    """What is left of a life that is to go on."""
+
+    config: Config
+    memory: Memory
+    sockets: Sockets
+    manager: Manager
+    reread: Callable[[], Config] | None
+    logins: Logins | None
+    rules: TlsRules | None
+    regained: Regained
+
+
+def live(life: Life) -> int | Ended:
+    """Serves until the end. The exit code, or what is to go on."""
+    config, engine, memory, sockets, manager, reread, door, daemon, logins, rules = life
     signals.block()
     connections = Connections(config, engine, sockets.listeners, sockets.datagrams)
-    if ready.rules is not None:
-        connections.set_tls(ready.rules)
+    if rules is not None:
+        connections.set_tls(rules)
     early = Early(connections)
     try:
-        if config.cluster is None and config.verbosity < 2:  # a member has to know first what it missed
+        # A member has to know first what it missed, and who takes over whether it may.
+        if config.cluster is None and config.verbosity < 2 and memory.sockets is None:
             early.start()
-        early_log.load()
-        loop_factory, loop_name = choose_loop(config.loop)
+        loop_factory, loop_name = load_server(config)
         from mcserver.server import Server, serve
 
-        server = Server(config, engine, memory, sockets, connections, early, loop_name, manager, reread, door, daemon)
+        server = Server(
+            config,
+            engine,
+            memory,
+            sockets,
+            connections,
+            early,
+            loop_name,
+            manager,
+            reread,
+            door,
+            daemon,
+            logins,
+        )
         serve(server, loop_factory)
     except StartError as error:
         return failed(error, daemon)
@@ -111,11 +174,30 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         early.stop()
     if server.heir is None and server.graceful:
         memory.keep(engine, server.place)
-    if daemon is not None and config.pid_file is not None:
+    if config.daemonize and config.pid_file is not None:
         remove_pid_file(path_of(config.pid_file))
-    if server.heir is not None:  # who writes its own pid file then
-        memory.hand_over(server.heir, engine, server.place)
-    return 0
+    if server.heir is None:
+        return 0
+    regained = memory.hand_over(server.heir, engine, server.place)  # who writes its own pid file then
+    if regained is None:
+        return 0
+    return Ended(server.config, memory, sockets, manager, reread, server.logins, connections.tls_rules, regained)
+
+
+def again(ended: Ended) -> Life:
+    """The next life of a process whose heir did not serve. Raises StartError."""
+    config, memory, sockets, manager, reread, logins, rules, regained = ended
+    gc.unfreeze()
+    gc.collect()
+    engine = memory.regain(config, regained)
+    if logins is not None:
+        engine.require_login(*logins)
+    for each in sockets.listeners:
+        each.listen(config.tcp_backlog)  # this one may have had no room for clients when it ended
+    warning = write_pid(config, 0)  # the other may have written its own
+    if warning:
+        log.warning("%s", warning)
+    return Life(config, engine, memory, sockets, manager, reread, memory.open_door_again(), None, logins, rules)
 
 
 def failed(error: StartError, daemon: Daemon | None) -> int:
@@ -142,7 +224,7 @@ class Prepared(NamedTuple):
     """What a start finds out before it opens anything, as the user who started it."""
 
     user: pwd.struct_passwd | None
-    users: tuple[str, list[tuple[bytes, bytes]]] | None
+    users: Logins | None
     rules: TlsRules | None
 
 
@@ -232,6 +314,13 @@ def load_rest(config: Config) -> None:
         wanted += ["mcserver.ephemeral"]
     for name in wanted:
         import_module(name)
+
+
+def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
+    """All that a server needs on its loop, and that takes its time to load. As choose_loop."""
+    early_log.load()
+    import_module("mcserver.server")
+    return choose_loop(config.loop)
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

@@ -14,6 +14,8 @@ from mcserver.rules import EX_FAILURE
 if TYPE_CHECKING:
     from mcserver.config import Config
 
+Logins = tuple[str, list[tuple[bytes, bytes]]]
+"""Which protocol asks for a login ("ascii", "sasl"), and names and passwords."""
 USERS_MOST = 8
 """Of -Y's file; further lines are left out, as by memcached."""
 LINE_MOST = 255
@@ -44,7 +46,7 @@ def read_users(file: str, ascii_login: bool) -> list[tuple[bytes, bytes]]:
     return users[:USERS_MOST] if ascii_login else users
 
 
-def read_logins(config: Config) -> tuple[str, list[tuple[bytes, bytes]]] | None:
+def read_logins(config: Config) -> Logins | None:
     """Who may log in, and how, from the file of -Y or of -S; None: everybody may do everything. Raises StartError."""
     file = config.auth_file if config.auth_file is not None else config.sasl_file if config.sasl else None
     if file is None:

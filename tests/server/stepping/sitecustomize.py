@@ -1,0 +1,55 @@
+"""Loaded by each Python process that has this directory in its path: kills or stops itself at a step of a hand-over.
+
+MCSERVER_TEST_STEP is the step's name, MCSERVER_TEST_SIGNAL the signal's number, MCSERVER_TEST_SECONDS how long each waits for
+the other.
+"""
+
+import os
+import time
+
+from mcserver import handover
+from mcserver.lives import Memory
+
+steps = {os.environ.get("MCSERVER_TEST_STEP", "")}
+SIGNAL = int(os.environ.get("MCSERVER_TEST_SIGNAL", "0"))
+
+
+def reach(step):
+    """Ends this process here, or stops it, if this is the step; once."""
+    if step in steps:
+        steps.remove(step)
+        os.kill(os.getpid(), SIGNAL)
+        time.sleep(0.05)  # a signal to a process is some thread's, soon
+
+
+def around(owner, name, before, after):
+    """The function, with a step before it and one behind it."""
+    function = getattr(owner, name)
+
+    def stepping(*args, **named):
+        reach(before)
+        result = function(*args, **named)
+        reach(after)
+        return result
+
+    setattr(owner, name, stepping)
+
+
+def tell(other, word, function=handover.tell):
+    """Every word that is told has a step before it and one behind it."""
+    name = word.decode().strip()
+    reach(f"before {name}")
+    result = function(other, word)
+    reach(f"after {name}")
+    return result
+
+
+handover.tell = tell
+handover.READY_SECONDS = handover.END_SECONDS = float(os.environ["MCSERVER_TEST_SECONDS"])
+around(Memory, "offer", "before offer", "after offer")
+around(handover.HandOver, "close", "before end", "after end")
+around(handover, "bequeath", "before record", "after all")
+around(handover, "receive_offer", "before receiving", "after receiving")
+around(handover.Inheritance, "take", "before go", "after record")
+around(handover.Inheritance, "claim", "before claim", "after claim")
+around(handover.Inheritance, "serving", "before serving", "after serving")
