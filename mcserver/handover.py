@@ -29,11 +29,10 @@ import stat
 import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mcserver.config import SPOKEN, Secure
-from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way, spoken_at
+from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way, remove_socket, spoken_at
 from mcserver.process import StartError
 
 log = logging.getLogger("mcserver")
@@ -339,6 +338,9 @@ class HandOver:
         self._door, self._offer, self._end = door, offer, end
         self.heir: socket.socket | None = None
         """Who gets the record, when the server has ended."""
+        self._file: os.stat_result | None = None
+        with contextlib.suppress(OSError):
+            self._file = os.lstat(door.getsockname())
         self._task = asyncio.get_running_loop().create_task(self._wait())
 
     def close(self) -> None:
@@ -347,8 +349,8 @@ class HandOver:
         if self._door.fileno() >= 0:
             path = self._door.getsockname()
             self._door.close()
-            with contextlib.suppress(OSError):
-                Path(path).unlink()
+            if self._file is not None:
+                remove_socket(path, self._file)
 
     async def _wait(self) -> None:
         loop = asyncio.get_running_loop()

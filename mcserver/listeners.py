@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mcserver.config import Config, Listener, Secure
-from mcserver.process import StartError, others_may_replace, write_atomically
+from mcserver.folders import Folder
+from mcserver.process import StartError, write_atomically
 
 METRICS_BACKLOG = 16
 SEND_BUFFER = 16 << 20
@@ -224,10 +225,8 @@ def clear_the_way(path: str) -> None:
 
     Raises StartError when there is a socket that must not be taken away, OSError for what the system refuses.
     """
-    from pathlib import Path
-
     try:
-        found = Path(path).lstat()
+        found = os.lstat(path)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
@@ -241,12 +240,32 @@ def clear_the_way(path: str) -> None:
         raise StartError(f"the Unix socket {path} is another user's: remove it, or choose another path with -s")
     if answer != errno.ECONNREFUSED:  # a datagram's, such as /dev/log, is of another type while it lives
         raise StartError(f"the Unix socket {path} is in use ({os.strerror(answer)}): choose another path with -s")
-    if others_may_replace(Path(path)):
+    if (why := _remove(path, found)) is not None:
         raise StartError(
-            f"an old Unix socket is at {path}, in a directory that other users may write: remove it, "
+            f"an old Unix socket is at {path}, and {why}: remove it, "
             "or choose a path with -s in a directory of the server's own"
         )
-    Path(path).unlink()
+
+
+def remove_socket(path: str, ours: os.stat_result) -> None:
+    """At the end: removes the socket of `ours` if it is still there, where nobody else can put something there."""
+    with contextlib.suppress(OSError):
+        _remove(path, ours)
+
+
+def _remove(path: str, ours: os.stat_result) -> str | None:
+    """Why it was not done, or None. Raises OSError for what the system refuses."""
+    try:
+        folder = Folder(path)
+    except PermissionError as error:
+        return error.strerror
+    with folder:
+        if folder.others_may_write:
+            return "other users may write its directory"
+        if not os.path.samestat(folder.stat(), ours):
+            return "something else was put there just now"
+        folder.remove()
+    return None
 
 
 def own_address(listeners: list[socket.socket]) -> tuple[str, int] | str | None:
@@ -262,8 +281,6 @@ def own_address(listeners: list[socket.socket]) -> tuple[str, int] | str | None:
 
 def write_port_file(path: str, listeners: list[socket.socket]) -> None:
     """MEMCACHED_PORT_FILENAME: `TCP INET: 11211`, a line a socket, as memcached writes it. Raises StartError."""
-    from pathlib import Path
-
     names = {socket.AF_INET: "INET", socket.AF_INET6: "INET6"}
     kinds = {socket.SOCK_STREAM: "TCP", socket.SOCK_DGRAM: "UDP"}
     lines = [
@@ -272,7 +289,7 @@ def write_port_file(path: str, listeners: list[socket.socket]) -> None:
         if each.family in names
     ]
     try:
-        write_atomically(Path(path), "".join(lines))
+        write_atomically(path, "".join(lines))
     except OSError as error:
         raise StartError(
             f"could not write the port file {path}: {error.strerror}; see MEMCACHED_PORT_FILENAME"

@@ -249,4 +249,6 @@ class Memory:
             meta = self._file.meta
             log.error("-e %s: nothing is kept: can't write %s: %s", self._file.path, meta, error.strerror)
             return
+        finally:
+            self._file.close()
         log.info("-e %s: %d items are kept", self._file.path, engine.stats()["curr_items"])

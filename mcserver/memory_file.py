@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mcserver.folders import Folder
 from mcserver.process import StartError
 
 MAGIC = b"mcserver memory 1\n"
@@ -27,8 +28,6 @@ META_MAGIC = b"mcserver kept 1\n"
 META_MOST = 8 << 30
 """Bytes: far more than the record of the largest memory has."""
 JSON_MOST = 1 << 20
-OPEN = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-"""Neither file is a link, or a pipe that somebody put there for us to wait at."""
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -54,12 +53,16 @@ class MemoryFile:
         """
         self.path = Path(path)
         self.meta = self.path.with_name(self.path.name + ".meta")
+        try:
+            self._folder = Folder(path)
+        except OSError as error:
+            raise StartError(f"can't open {self.path} for -e: {error.strerror}; name a file on a tmpfs") from error
         with contextlib.suppress(OSError):
-            if inherited >= 0 and os.path.samestat(os.fstat(inherited), self.path.lstat()):
+            if inherited >= 0 and os.path.samestat(os.fstat(inherited), self._folder.stat()):
                 self.fd = inherited
                 return
         try:
-            self.fd = os.open(self.path, OPEN | os.O_RDWR | os.O_CREAT, 0o600)
+            self.fd = self._folder.open(os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise StartError(f"can't open {self.path} for -e: {error.strerror}; name a file on a tmpfs") from error
         try:
@@ -67,6 +70,10 @@ class MemoryFile:
         except StartError:
             os.close(self.fd)
             raise
+
+    def close(self) -> None:
+        """Gives up its directory; the file's descriptor is whoever's it was given to."""
+        self._folder.close()
 
     def _check(self) -> None:
         found = os.fstat(self.fd)
@@ -76,7 +83,7 @@ class MemoryFile:
             raise StartError(f"{self.path} is another user's: name another file with -e, or remove it")
         if found.st_nlink > 1:  # somebody may have given a name here to a file that is to stay as it is
             raise StartError(f"{self.path} has another name, too: name another file with -e, or remove it")
-        if not os.access(self.path.parent, os.W_OK):
+        if not os.access(".", os.W_OK, dir_fd=self._folder.fd):
             raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -99,9 +106,9 @@ class MemoryFile:
     def read(self) -> Kept | None:
         """What was kept; None for a new file. The record is gone then. Raises UnusableError."""
         try:
-            with open(self.meta, "rb", opener=lambda path, flags: os.open(path, OPEN | flags)) as file:
+            with open(self.meta.name, "rb", opener=lambda name, flags: self._folder.open(flags, name)) as file:
                 found = os.fstat(file.fileno())
-                self.meta.unlink()
+                self._folder.remove(self.meta.name)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > META_MOST:
                     raise UnusableError(f"{self.meta} is no record of this server")
                 data = file.read()
@@ -122,7 +129,8 @@ class MemoryFile:
     def clear(self) -> None:
         """Gives all its memory back, for an empty start. Raises StartError."""
         try:
-            self.meta.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                self._folder.remove(self.meta.name)
             os.ftruncate(self.fd, 0)
         except OSError as error:
             raise StartError(
@@ -143,14 +151,16 @@ class MemoryFile:
         """Leaves a record behind; the last thing that is done with the memory. Raises OSError."""
         name = os.urandom(NAME_BYTES)
         os.pwrite(self.fd, MAGIC + name, 0)
-        draft = self.meta.with_name(self.meta.name + ".new")
-        draft.unlink(missing_ok=True)
+        draft = self.meta.name + ".new"
+        with contextlib.suppress(FileNotFoundError):
+            self._folder.remove(draft)
         try:
-            with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            with open(self._folder.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, draft), "wb") as file:
                 file.writelines(pack(name, record, fleet))
-            draft.replace(self.meta)
+            self._folder.replace(draft, self.meta.name)
         except OSError:
-            draft.unlink(missing_ok=True)  # a full disk keeps nothing of it
+            with contextlib.suppress(OSError):
+                self._folder.remove(draft)  # a full disk keeps nothing of it
             raise
 
 

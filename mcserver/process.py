@@ -8,10 +8,8 @@ import os
 import pwd
 import resource
 import stat
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from pathlib import Path  # loading it takes its time; who calls brings one
+from mcserver.folders import Folder
 
 EX_NOUSER = 67
 EX_SOFTWARE = 70
@@ -160,45 +158,37 @@ def open_descriptors(most: int = 256) -> int:
     return count
 
 
-def others_may_replace(path: Path) -> bool:
-    """Whether another user (but for root) could put something else at this name: the directory's rights say so."""
-    directory = path.parent.stat()
-    if directory.st_uid not in {0, os.geteuid()}:
-        return True
-    return bool(directory.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) and not directory.st_mode & stat.S_ISVTX
-
-
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: str | os.PathLike[str], text: str) -> None:
     """Writes the file so that a reader finds it whole or not at all, by way of a new file with a name of its own.
 
-    A file or a link there is replaced; a pipe, a socket or a device (/dev/null!) stays, and is an OSError.
+    A file or a link there is replaced; a pipe, a socket or a device (/dev/null!) stays, and is an OSError. So is a stranger's
+    directory.
     """
-    with contextlib.suppress(FileNotFoundError):
-        found = path.lstat().st_mode
-        if not (stat.S_ISREG(found) or stat.S_ISLNK(found)):
-            raise OSError(errno.EEXIST, "something that is no file is there", str(path))
-    draft = path.with_name(
-        f"{path.name}.{os.urandom(8).hex()}.lck"
-    )  # tempfile, with what it brings, takes long to load
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        with open(descriptor, "w") as file:
-            os.fchmod(descriptor, 0o644)
-            file.write(text)
-        draft.replace(path)
-    except OSError:
-        draft.unlink(missing_ok=True)
-        raise
+    with Folder(path) as folder:
+        found = folder.mode()
+        if found and not (stat.S_ISREG(found) or stat.S_ISLNK(found)):
+            raise OSError(errno.EEXIST, "something that is no file is there", os.fspath(path))
+        draft = f"{folder.name}.{os.urandom(8).hex()}.lck"  # tempfile, with what it brings, takes long to load
+        descriptor = folder.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, draft)
+        try:
+            with open(descriptor, "w") as file:
+                os.fchmod(descriptor, 0o644)
+                file.write(text)
+            folder.replace(draft)
+        except OSError:
+            with contextlib.suppress(OSError):
+                folder.remove(draft)
+            raise
 
 
-def write_pid_file(path: Path, predecessor: int = 0) -> str:
+def write_pid_file(path: str | os.PathLike[str], predecessor: int = 0) -> str:
     """Writes -P's file. Returns what to warn of, or "": a file that can't be written, or that names a living process.
 
     Neither stops the start, as in memcached. predecessor: a process that is ending, whose place this one takes.
     """
     warning = ""
-    with contextlib.suppress(OSError, ValueError, OverflowError):
-        pid = int(_content(path))
+    with contextlib.suppress(OSError, ValueError, OverflowError), Folder(path) as folder:
+        pid = int(_content(folder))
         if pid > 0 and pid not in {os.getpid(), predecessor} and is_alive(pid):
             warning = f"the pid file {path} named the running process {pid}; it was replaced"
     try:
@@ -208,22 +198,24 @@ def write_pid_file(path: Path, predecessor: int = 0) -> str:
     return warning
 
 
-def remove_pid_file(path: Path) -> None:
+def remove_pid_file(path: str | os.PathLike[str]) -> None:
     """Removes -P's file if it still names this process."""
-    with contextlib.suppress(OSError):
-        if _content(path) == b"%d\n" % os.getpid():
-            path.unlink()
+    with contextlib.suppress(OSError), Folder(path) as folder:
+        if _content(folder) == b"%d\n" % os.getpid():
+            folder.remove()
 
 
-def _content(path: Path) -> bytes:
+def _content(folder: Folder) -> bytes:
     """What a pid file can have. Its directory may be another user's: a pipe there must not hold us, nor a device fill memory.
 
     Raises OSError.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    if not stat.S_ISREG(folder.mode()):
+        raise OSError(errno.EINVAL, "no file", folder.name)
+    descriptor = folder.open(os.O_RDONLY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "no file", str(path))
+            raise OSError(errno.EINVAL, "no file", folder.name)
         return os.read(descriptor, 32)
     finally:
         os.close(descriptor)

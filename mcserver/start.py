@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     import asyncio
     import pwd
     import socket
-    from pathlib import Path
 
     from mcserver.config import Config
     from mcserver.core import Engine, TlsRules
@@ -175,7 +174,7 @@ def live(life: Life) -> int | Ended:
     if server.heir is None and server.graceful:
         memory.keep(engine, server.place)
     if config.daemonize and config.pid_file is not None:
-        remove_pid_file(path_of(config.pid_file))
+        remove_pid_file(config.pid_file)
     if server.heir is None:
         return 0
     regained = memory.hand_over(server.heir, engine, server.place)  # who writes its own pid file then
@@ -279,14 +278,7 @@ def write_ports(config: Config, sockets: Sockets) -> None:
 
 def write_pid(config: Config, predecessor: int) -> str:
     """The file of the pid, if it is wanted. Returns what to warn of, or ""."""
-    return write_pid_file(path_of(config.pid_file), predecessor) if config.pid_file is not None else ""
-
-
-def path_of(name: str) -> Path:
-    """For the few starts that have a file to write or to read: loading pathlib takes its time."""
-    from pathlib import Path
-
-    return Path(name)
+    return write_pid_file(config.pid_file, predecessor) if config.pid_file is not None else ""
 
 
 def become(user: pwd.struct_passwd | None, config: Config) -> None:
