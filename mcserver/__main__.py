@@ -2,7 +2,7 @@
 
 import sys
 
-from mcserver import signals
+from mcserver.system import signals
 
 
 def main() -> int:

@@ -11,10 +11,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from . import signals
-from .cluster_config import ClusterConfig, check_tls
-from .config import Config
-from .options import (
+from mcserver.settings.cluster import ClusterConfig, check_tls
+from mcserver.settings.config import Config
+from mcserver.settings.options import (
     CLUSTER_OPTIONS,
     OPTIONS,
     OWN_OPTIONS,
@@ -25,8 +24,9 @@ from .options import (
     note_effect,
     refuse_suboption,
 )
-from .rules import EX_FAILURE, ConfigError
-from .subcommands import SUBCOMMANDS
+from mcserver.settings.rules import EX_FAILURE, ConfigError
+from mcserver.subcommands import SUBCOMMANDS
+from mcserver.system import signals
 
 ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.status
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
-        from .start import run
+        from mcserver.server.start import run
 
         return run(chosen, lambda: configured(arguments))
     finally:
@@ -95,7 +95,7 @@ def subcommand(name: str, arguments: Sequence[str]) -> int:
 
 def show_config(arguments: Sequence[str]) -> int:
     """`mcserver config OPTIONS...`: what a start with these options would go by, and where each setting comes from."""
-    from .config_file import effective
+    from mcserver.settings.file import effective
 
     chosen = read(arguments)
     if isinstance(chosen, str):
@@ -118,7 +118,7 @@ def open_standard_streams() -> None:
 
 def show(page: str) -> int:
     """Prints one of the pages that need no server: help, license or version."""
-    from .help import help_page, licence_page, version_page
+    from mcserver.settings.help import help_page, licence_page, version_page
 
     pages = {"help": help_page, "license": licence_page, "version": version_page}
     try:
@@ -142,7 +142,7 @@ def read(arguments: Sequence[str]) -> Draft | str:
     """What the file of --config and then the arguments name, or the page to show. Raises ConfigError."""
     draft = Draft()
     if path := config_file_of(arguments):
-        from .config_file import read_file
+        from mcserver.settings.file import read_file
 
         read_file(draft, path)
     for option, written, value in read_options(arguments, draft):

@@ -9,14 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 
-from . import MEMCACHED_VERSION, __version__
-from .cli import ALL_OPTIONS
-from .cluster_config import ClusterConfig
-from .config import Config
-from .help import describe, is_on, show_default
-from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
-from .rules import EX_USAGE, ConfigError, rules
-from .subcommands import SUBCOMMANDS
+from mcserver import MEMCACHED_VERSION, __version__
+from mcserver.cli import ALL_OPTIONS
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config
+from mcserver.settings.help import describe, is_on, show_default
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
+from mcserver.settings.rules import EX_USAGE, ConfigError, rules
+from mcserver.subcommands import SUBCOMMANDS
 
 FILES = ("file", "path")
 """Units of options whose value is the path of a file."""

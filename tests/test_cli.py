@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from mcserver import MEMCACHED_VERSION, __version__, cli
-from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config, ConfigError
-from mcserver.help import help_page, licence_page
-from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Suboption, effect_of
-from mcserver.rules import Effect, rules
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.help import help_page, licence_page
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Suboption, effect_of
+from mcserver.settings.rules import Effect, rules
 from tests.peer import RELEASE
 
 ROOT = Path(__file__).parent.parent
@@ -439,13 +439,22 @@ def test_help_and_version_load_nothing_heavy(page: str) -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
     loaded = set(result.stderr.split())
-    assert "mcserver.options" in loaded
-    for heavy in ("asyncio", "uvloop", "kazoo", "mcserver.core", "mcserver.server", "mcserver.admin", "logging", "ssl"):
+    assert "mcserver.settings.options" in loaded
+    for heavy in (
+        "asyncio",
+        "uvloop",
+        "kazoo",
+        "mcserver.core",
+        "mcserver.server.loop",
+        "mcserver.admin",
+        "logging",
+        "ssl",
+    ):
         assert heavy not in loaded
 
 
 def test_a_start_loads_little_before_it_answers() -> None:
-    code = "import sys; before = {*sys.modules}; import mcserver.cli, mcserver.start; print(*{*sys.modules} - before)"
+    code = "import sys; before = {*sys.modules}; import mcserver.cli, mcserver.server.start; print(*{*sys.modules} - before)"
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
@@ -455,9 +464,9 @@ def test_a_start_loads_little_before_it_answers() -> None:
         *("asyncio", "uvloop", "concurrent.futures", "subprocess", "ssl", "ctypes", "inspect", "pathlib", "json"),
         *("tomllib", "argparse", "kazoo", "prometheus_client", "rich", "logging", "traceback", "textwrap"),
         *(
-            "mcserver.server",
+            "mcserver.server.loop",
             "mcserver.coordination",
-            "mcserver.logs",
+            "mcserver.system.logs",
             "mcserver.admin.commands",
             "mcserver.admin.stats",
         ),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from mcserver.cluster_config import ClusterConfig
-from mcserver.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, Secure, parse_listeners
 from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
-from mcserver.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, Secure, parse_listeners
+from mcserver.settings.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
 
 MEBIBYTE = 1 << 20
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mcserver import cli
-from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config, ConfigError
-from mcserver.config_file import effective, file_options
-from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
-from mcserver.rules import rules
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.file import effective, file_options
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
+from mcserver.settings.rules import rules
 from tests.conftest import Start
 from tests.serving import eventually, run_to_end
 

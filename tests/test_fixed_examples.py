@@ -36,4 +36,4 @@ def examples(*modules: str) -> list[str]:
 def test_other_modules_change_no_example() -> None:
     alone = examples()
     assert len(alone) == 100
-    assert examples("tests.stateful.policy", "conformance.library", "mcserver.logs") == alone
+    assert examples("tests.stateful.policy", "conformance.library", "mcserver.system.logs") == alone

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from mcserver import handover
-from mcserver.config import Config
-from mcserver.folders import Folder
-from mcserver.listeners import clear_the_way, open_listeners, remove_socket, write_port_file
-from mcserver.memory_file import MemoryFile
-from mcserver.process import StartError, remove_pid_file, write_pid_file
+from mcserver.server import handover
+from mcserver.server.listeners import clear_the_way, open_listeners, remove_socket, write_port_file
+from mcserver.server.memory_file import MemoryFile
+from mcserver.settings.config import Config
+from mcserver.system.folders import Folder
+from mcserver.system.process import StartError, remove_pid_file, write_pid_file
 from tests.conftest import Start
 from tests.serving import eventually
 

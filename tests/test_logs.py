@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.logs import KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
+from mcserver.system.logs import KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Client, eventually
@@ -144,7 +144,7 @@ def test_lines_that_a_full_disk_refused_are_told_when_there_is_room(tmp_path: Pa
         tmp_path / "log",
         """
 import os, resource, signal, sys
-from mcserver.logs import TextFormatter, Writer
+from mcserver.system.logs import TextFormatter, Writer
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, -1))
 writer = Writer(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT | os.O_APPEND))

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from mcserver import cli
-from mcserver.config import Config, ConfigError
 from mcserver.core.engine import Engine
-from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
-from mcserver.process import StartError, raise_descriptor_limit
-from mcserver.rules import rules
+from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
+from mcserver.settings.rules import rules
+from mcserver.system.process import StartError, raise_descriptor_limit
 
 EDGES = [str(number + more) for number in (0, 1 << 31, 1 << 32, 1 << 63, 1 << 64) for more in (-1, 0, 1)]
 ODD = ["-2147483648", "-2147483649", "-9223372036854775809", "5k", "5m", "5g", "1e3", "1_000", "nan", "inf", "0x10"]

@@ -9,8 +9,8 @@ import pytest
 
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
-from mcserver.help import KNOWN, is_on, show_default
-from mcserver.options import OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
+from mcserver.settings.help import KNOWN, is_on, show_default
+from mcserver.settings.options import OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
 from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent

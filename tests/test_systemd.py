@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.process import StartError
-from mcserver.systemd import Manager, inherited
+from mcserver.system.process import StartError
+from mcserver.system.systemd import Manager, inherited
 from tests.ports import free_port
 from tests.serving import Client
 
@@ -146,7 +146,7 @@ def test_a_socket_that_cannot_be_served_stops_the_start(
         found = socket.socket()
     descriptor = os.dup(found.fileno())
     found.close()
-    monkeypatch.setattr("mcserver.systemd.FIRST_DESCRIPTOR", descriptor)
+    monkeypatch.setattr("mcserver.system.systemd.FIRST_DESCRIPTOR", descriptor)
     with pytest.raises(StartError, match="can't be served") as caught:
         inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
     assert caught.value.code == 71

@@ -15,9 +15,9 @@ from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
     from mcserver.admin.ports import Cluster
-    from mcserver.config import Config
     from mcserver.coordination.ports import Member
     from mcserver.core import Session
+    from mcserver.settings.config import Config
 
 USAGE = b"CLIENT_ERROR usage: cluster members|figures|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
 MAX_TTL = (1 << 31) - 1

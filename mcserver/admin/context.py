@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from mcserver.admin.ports import Cluster, Network
     from mcserver.admin.settings import Settings
     from mcserver.admin.watchers import Watchers
-    from mcserver.config import Config
     from mcserver.core import Engine, Session
+    from mcserver.settings.config import Config
 
 Reply = bytes | Iterator[bytes] | None
 """All of a reply (b"" for none); or its pieces, of at most 64 KiB each; or None: this is no command."""

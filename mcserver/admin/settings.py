@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mcserver import __version__
 
 if TYPE_CHECKING:
-    from mcserver.config import Config
+    from mcserver.settings.config import Config
 
 CLIENT_FLAGS_BYTES = 4
 VERIFY_BITS = (0, 1, 3, 7)

@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from mcserver.config import Config
     from mcserver.coordination.fleet import Fleet
     from mcserver.core import Engine
+    from mcserver.settings.config import Config
 
 
 def open_cluster(config: Config, engine: Engine, listeners: Sequence[socket.socket]) -> Fleet:

@@ -19,9 +19,9 @@ from .runtime import AsyncioRuntime
 from .settings import Settings
 
 if TYPE_CHECKING:
-    from mcserver.cluster_config import ClusterConfig
-    from mcserver.config import Config
     from mcserver.core import Engine
+    from mcserver.settings.cluster import ClusterConfig
+    from mcserver.settings.config import Config
 
 log = logging.getLogger("mcserver.coordination")
 

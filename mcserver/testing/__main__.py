@@ -6,8 +6,8 @@ For clients' own test suites; for tests in other languages `mcserver --ephemeral
 import signal
 import sys
 
-from mcserver.process import StartError
-from mcserver.rules import EX_FAILURE, ConfigError
+from mcserver.settings.rules import EX_FAILURE, ConfigError
+from mcserver.system.process import StartError
 from mcserver.testing.server import Server
 
 USAGE = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 
 from mcserver.cli import parse
-from mcserver.config import Config, ConfigError
+from mcserver.settings.config import Config, ConfigError
 
 NOT_WITHIN = {
     "ephemeral": "--ephemeral", "udpport": "-U", "tcpport": "-p", "inter": "-l", "domain_socket": "-s", "umask": "-a",

@@ -13,13 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, overload
 
 from mcserver.cli import configured
-from mcserver.config import ConfigError
 from mcserver.coordination.fleet import Fleet as Membership
 from mcserver.coordination.layout import head_of, version
 from mcserver.coordination.node import Node
 from mcserver.coordination.notices import Notices
 from mcserver.coordination.opening import make_settings
 from mcserver.coordination.runtime import AsyncioRuntime
+from mcserver.settings.config import ConfigError
 from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
 from mcserver.testing.host import Host
 from mcserver.testing.server import Server
@@ -27,7 +27,7 @@ from mcserver.testing.server import Server
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from mcserver.cluster_config import ClusterConfig
+    from mcserver.settings.cluster import ClusterConfig
 
 T = TypeVar("T")
 
@@ -222,7 +222,7 @@ class _Silent(Notices):
 def _without_fleet(flags: Sequence[str]) -> list[str]:
     """The flags of a single server among these."""
     from mcserver.cli import read_options
-    from mcserver.options import CLUSTER_OPTIONS, Draft
+    from mcserver.settings.options import CLUSTER_OPTIONS, Draft
 
     rest: list[str] = []
     for option, written, value in read_options(flags, Draft()):

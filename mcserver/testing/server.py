@@ -22,7 +22,7 @@ from mcserver.admin.context import Context
 from mcserver.admin.figures import Figures
 from mcserver.admin.settings import Settings
 from mcserver.admin.watchers import Watchers
-from mcserver.lives import make_engine
+from mcserver.server.lives import make_engine
 from mcserver.testing.clock import Clock
 from mcserver.testing.commands import Commands
 from mcserver.testing.faults import Faults
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from mcserver.admin.ports import Cluster
-    from mcserver.cluster_config import ClusterConfig
     from mcserver.core import Engine
+    from mcserver.settings.cluster import ClusterConfig
     from mcserver.testing.sockets import SocketModule
 
 HOST = "127.0.0.1"

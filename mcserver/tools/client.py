@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import ssl
 
 from mcserver.keys import printable_text
-from mcserver.rules import is_port
+from mcserver.settings.rules import is_port
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
 SECONDS = 5.0

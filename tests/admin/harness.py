@@ -10,9 +10,9 @@ from mcserver.admin.context import Context
 from mcserver.admin.figures import Figures, Socket
 from mcserver.admin.settings import Settings
 from mcserver.admin.watchers import Watchers
-from mcserver.config import Config
 from mcserver.core import Engine, Session
-from mcserver.lives import make_engine
+from mcserver.server.lives import make_engine
+from mcserver.settings.config import Config
 from tests.core.harness import Client, RecordingOwner
 
 

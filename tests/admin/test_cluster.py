@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import pytest
 
 from mcserver.admin import cluster
-from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config
 from mcserver.coordination.ports import Member, MemberFigures
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config
 
 V = (1 << 32) | 7  # the entry after 1:6
 

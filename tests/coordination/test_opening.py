@@ -7,9 +7,9 @@ import socket
 
 import pytest
 
-from mcserver.cluster_config import ClusterConfig
 from mcserver.coordination.opening import first_address, make_settings, make_target
 from mcserver.coordination.ports import Level
+from mcserver.settings.cluster import ClusterConfig
 
 
 def test_settings_arrive() -> None:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from mcserver.connections import address_text, event_address, is_open
+from mcserver.server.connections import address_text, event_address, is_open
 from tests.conftest import Start
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from mcserver.process import Daemon
+from mcserver.system.process import Daemon
 
 
 def test_nobody_hears_of_the_start() -> None:

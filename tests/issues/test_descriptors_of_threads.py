@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.logs import Writer
+from mcserver.system.logs import Writer
 from tests.conftest import Start
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +30,7 @@ def test_as_many_clients_as_asked_for_with_64_threads(start: Start) -> None:
 
 def test_room_for_the_threads_is_asked_for() -> None:
     code = (
-        "import resource; from mcserver.process import raise_descriptor_limit as ask; n = resource.RLIMIT_NOFILE;"
+        "import resource; from mcserver.system.process import raise_descriptor_limit as ask; n = resource.RLIMIT_NOFILE;"
         "resource.setrlimit(n, (50, resource.getrlimit(n)[1])); ask(100, 64); print(resource.getrlimit(n)[0])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, timeout=20)

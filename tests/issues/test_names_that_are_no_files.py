@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 import trustme
 
-from mcserver import cli, files, tls, users
-from mcserver.cluster_config import ClusterConfig, check_tls, read_credentials
-from mcserver.config import Config
-from mcserver.process import StartError
-from mcserver.rules import ConfigError
+from mcserver import cli
+from mcserver.server import tls, users
+from mcserver.settings.cluster import ClusterConfig, check_tls, read_credentials
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
+from mcserver.system import files
+from mcserver.system.process import StartError
 from tests.conftest import Start
 from tests.serving import eventually
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.process import remove_pid_file, write_atomically, write_pid_file
+from mcserver.system.process import remove_pid_file, write_atomically, write_pid_file
 
 pytestmark = pytest.mark.timeout(20)
 

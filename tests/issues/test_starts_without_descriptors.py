@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.process import inherited_descriptors
+from mcserver.system.process import inherited_descriptors
 
 ROOT = Path(__file__).parent.parent.parent
 CONNECTIONS = 10
@@ -50,7 +50,7 @@ def test_they_are_counted() -> None:
 @pytest.mark.slow
 def test_a_loop_that_cannot_run_ends_the_process() -> None:
     """Its threads serve already, and the signals are blocked."""
-    done = start("import mcserver.server; mcserver.server.serve = lambda *_: 1 / 0")
+    done = start("import mcserver.server.loop; mcserver.server.loop.serve = lambda *_: 1 / 0")
     assert done.returncode == 70
     assert "internal error: the server ends" in done.stderr
 
@@ -58,7 +58,7 @@ def test_a_loop_that_cannot_run_ends_the_process() -> None:
 @pytest.mark.slow
 def test_a_step_that_the_system_refuses_is_named() -> None:
     done = start(
-        "import mcserver.lives; mcserver.lives.Memory.open = lambda _: (_ for _ in ()).throw(OSError(24, 'none left'))"
+        "import mcserver.server.lives; mcserver.server.lives.Memory.open = lambda _: (_ for _ in ()).throw(OSError(24, 'none left'))"
     )
     assert done.returncode == 71
     assert "can't start: none left" in done.stderr

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from mcserver import cli
-from mcserver.config import Config, ConfigError
 from mcserver.observe.http import REST_SECONDS
+from mcserver.settings.config import Config, ConfigError
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Server, eventually, run_to_end
@@ -289,6 +289,6 @@ def test_a_port_that_is_taken_stops_the_start() -> None:
 def test_without_it_nothing_of_it_is_loaded(start: Start) -> None:
     server = start()
     assert "/healthz" not in server.log()
-    code = "import sys; import mcserver.server; print(*sys.modules)"
+    code = "import sys; import mcserver.server.loop; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True).stdout
     assert not {"prometheus_client", "mcserver.observe.http", "http.client"} & set(loaded.split())

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.config import Config
-from mcserver.connections import Connections
 from mcserver.core import Engine
+from mcserver.server.connections import Connections
+from mcserver.settings.config import Config
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
 

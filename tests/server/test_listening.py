@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from mcserver.cli import parse
-from mcserver.config import Config
-from mcserver.listeners import clear_the_way
-from mcserver.process import StartError
-from mcserver.rules import ConfigError
+from mcserver.server.listeners import clear_the_way
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
+from mcserver.system.process import StartError
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Client, Server, eventually, run_to_end

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver.memory_file import META_MAGIC, MemoryFile, UnusableError, unpack
+from mcserver.server.memory_file import META_MAGIC, MemoryFile, UnusableError, unpack
 from tests.conftest import Start
 from tests.peer import memcached
 from tests.serving import Client, Server, run_to_end

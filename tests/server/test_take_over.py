@@ -19,10 +19,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver import handover
-from mcserver.handover import HELLO, HandOverError, Inheritance, Offer, fields_of, receive_offer
-from mcserver.listeners import Sockets
-from mcserver.process import StartError, is_alive, open_descriptors
+from mcserver.server import handover
+from mcserver.server.handover import HELLO, HandOverError, Inheritance, Offer, fields_of, receive_offer
+from mcserver.server.listeners import Sockets
+from mcserver.system.process import StartError, is_alive, open_descriptors
 from tests.conftest import Start
 from tests.datagrams import Datagrams
 from tests.serving import Server, eventually, run_to_end

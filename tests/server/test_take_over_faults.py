@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver.handover import GO, HELLO, NO, READY, YOURS, fields_of, receive_offer
-from mcserver.process import is_alive
+from mcserver.server.handover import GO, HELLO, NO, READY, YOURS, fields_of, receive_offer
+from mcserver.system.process import is_alive
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcserver import cli
-from mcserver.config import Config
+from mcserver.settings.config import Config
 from tests.testing.clients import Plain as Client
 
 

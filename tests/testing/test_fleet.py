@@ -9,9 +9,9 @@ from collections.abc import Callable
 import pytest
 from pymemcache.exceptions import MemcacheServerError
 
-from mcserver.config import ConfigError
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Create, Delete, SessionState, Set
+from mcserver.settings.config import ConfigError
 from mcserver.testing import FakeSocket, Fleet
 from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
 from tests.testing.clients import Client, Plain

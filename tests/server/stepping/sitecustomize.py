@@ -7,8 +7,8 @@ the other.
 import os
 import time
 
-from mcserver import handover
-from mcserver.lives import Memory
+from mcserver.server import handover
+from mcserver.server.lives import Memory
 
 steps = {os.environ.get("MCSERVER_TEST_STEP", "")}
 SIGNAL = int(os.environ.get("MCSERVER_TEST_SIGNAL", "0"))

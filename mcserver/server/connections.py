@@ -19,10 +19,10 @@ from mcserver.admin.figures import Figures
 from mcserver.admin.figures import Socket as SocketStatus
 from mcserver.admin.watchers import Watchers
 from mcserver.core import Engine, Session, TlsRules, Workers
-from mcserver.early_log import early_log, log
-from mcserver.listeners import is_loopback, spoken_at
-from mcserver.process import StartError, open_descriptors
-from mcserver.tls import load, security
+from mcserver.server.listeners import is_loopback, spoken_at
+from mcserver.server.tls import load, security
+from mcserver.system.early_log import early_log, log
+from mcserver.system.process import StartError, open_descriptors
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mcserver.admin.commands import Admin
     from mcserver.admin.context import Reply
     from mcserver.admin.ports import Cluster
-    from mcserver.config import Config
+    from mcserver.settings.config import Config
 
 REFUSALS_A_TURN = 64
 """Connections refused before the loop's other work gets its turn."""

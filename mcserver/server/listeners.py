@@ -10,9 +10,9 @@ import stat
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mcserver.config import Config, Listener, Secure
-from mcserver.folders import Folder
-from mcserver.process import StartError, write_atomically
+from mcserver.settings.config import Config, Listener, Secure
+from mcserver.system.folders import Folder
+from mcserver.system.process import StartError, write_atomically
 
 METRICS_BACKLOG = 16
 SEND_BUFFER = 16 << 20

@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-from mcserver import files
-from mcserver.config import Config, Secure
 from mcserver.core import TlsRules
-from mcserver.listeners import asked_by
-from mcserver.process import StartError
-from mcserver.rules import EX_USAGE, rules
+from mcserver.server.listeners import asked_by
+from mcserver.settings.config import Config, Secure
+from mcserver.settings.rules import EX_USAGE, rules
+from mcserver.system import files
+from mcserver.system.process import StartError
 
 TCP_ULP = 31
 """Linux's option for what stands above TCP, which Python's socket module doesn't name."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from . import MEMCACHED_VERSION, __version__
-from .cluster_config import ClusterConfig
-from .config import Config
-from .options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
-from .rules import rules
-from .subcommands import SUBCOMMANDS
+from mcserver import MEMCACHED_VERSION, __version__
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
+from mcserver.settings.rules import rules
+from mcserver.subcommands import SUBCOMMANDS
 
 WIDTH = 100
 COLUMN = 32

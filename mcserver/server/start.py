@@ -13,14 +13,16 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from mcserver import signals, tls
-from mcserver.connections import Connections
 from mcserver.core import forbid_new_privileges
-from mcserver.early import Early
-from mcserver.early_log import early_log, log
-from mcserver.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
-from mcserver.lives import Memory
-from mcserver.process import (
+from mcserver.server import tls
+from mcserver.server.connections import Connections
+from mcserver.server.early import Early
+from mcserver.server.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
+from mcserver.server.lives import Memory
+from mcserver.server.users import read_logins
+from mcserver.system import signals
+from mcserver.system.early_log import early_log, log
+from mcserver.system.process import (
     EX_SOFTWARE,
     Daemon,
     StartError,
@@ -35,18 +37,17 @@ from mcserver.process import (
     switch_user,
     write_pid_file,
 )
-from mcserver.systemd import Manager, inherited
-from mcserver.users import read_logins
+from mcserver.system.systemd import Manager, inherited
 
 if TYPE_CHECKING:
     import asyncio
     import pwd
     import socket
 
-    from mcserver.config import Config
     from mcserver.core import Engine, TlsRules
-    from mcserver.lives import Regained
-    from mcserver.users import Logins
+    from mcserver.server.lives import Regained
+    from mcserver.server.users import Logins
+    from mcserver.settings.config import Config
 
 PYTHON = sys.version.split()[0]
 
@@ -147,7 +148,7 @@ def live(life: Life) -> int | Ended:
         if config.cluster is None and config.verbosity < 2 and memory.sockets is None:
             early.start()
         loop_factory, loop_name = load_server(config)
-        from mcserver.server import Server, serve
+        from mcserver.server.loop import Server, serve
 
         server = Server(
             config,
@@ -291,19 +292,19 @@ def become(user: pwd.struct_passwd | None, config: Config) -> None:
 
 def load_rest(config: Config) -> None:
     """Everything that is else loaded when it is needed: the user to come may not be able to read it."""
-    wanted = ["concurrent.futures.thread", "ipaddress", "json", "mcserver.logs", "pathlib"]
-    wanted += ["mcserver.handover", "mcserver.server"]
+    wanted = ["concurrent.futures.thread", "ipaddress", "json", "mcserver.system.logs", "pathlib"]
+    wanted += ["mcserver.server.handover", "mcserver.server.loop"]
     wanted += ["uvloop"] if config.loop == "uvloop" else []
     if config.cluster is not None:
         wanted += ["mcserver.coordination.opening"]
     if config.memory_file is not None:
-        wanted += ["mcserver.memory_file"]
+        wanted += ["mcserver.server.memory_file"]
     if config.metrics:
         wanted += ["mcserver.observe.answers", "mcserver.observe.http"]
     if config.config_file is not None:
-        wanted += ["mcserver.config_file", "mcserver.reload"]
+        wanted += ["mcserver.settings.file", "mcserver.server.reload"]
     if config.ephemeral:
-        wanted += ["mcserver.ephemeral"]
+        wanted += ["mcserver.system.ephemeral"]
     for name in wanted:
         import_module(name)
 
@@ -311,7 +312,7 @@ def load_rest(config: Config) -> None:
 def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
     """All that a server needs on its loop, and that takes its time to load. As choose_loop."""
     early_log.load()
-    import_module("mcserver.server")
+    import_module("mcserver.server.loop")
     return choose_loop(config.loop)
 
 

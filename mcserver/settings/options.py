@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from .cluster_config import ClusterConfig, is_level, read_credentials
-from .config import MEBIBYTE, PAGE, Config
-from .rules import EX_FAILURE, ConfigError, Effect, check_value, rules
+from mcserver.settings.cluster import ClusterConfig, is_level, read_credentials
+from mcserver.settings.config import MEBIBYTE, PAGE, Config
+from mcserver.settings.rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
 
 class Named(dict[str, Any]):

@@ -12,27 +12,29 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mcserver import MEMCACHED_VERSION, __version__, files, logs, signals, tls
+from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.admin.commands import Admin
 from mcserver.admin.context import Context
 from mcserver.admin.settings import Settings
-from mcserver.connections import Connections, address_text
-from mcserver.listeners import Sockets, own_address, tcp_port
-from mcserver.lives import Memory
-from mcserver.process import Daemon, StartError
-from mcserver.rules import ConfigError
-from mcserver.systemd import Manager
-from mcserver.users import Logins, read_logins
+from mcserver.server import tls
+from mcserver.server.connections import Connections, address_text
+from mcserver.server.listeners import Sockets, own_address, tcp_port
+from mcserver.server.lives import Memory
+from mcserver.server.users import Logins, read_logins
+from mcserver.settings.rules import ConfigError
+from mcserver.system import files, logs, signals
+from mcserver.system.process import Daemon, StartError
+from mcserver.system.systemd import Manager
 
 if TYPE_CHECKING:
     import socket
 
     from mcserver.admin.ports import Cluster
-    from mcserver.config import Config
     from mcserver.core import Engine
-    from mcserver.early import Early
-    from mcserver.handover import HandOver
     from mcserver.observe.http import Observer
+    from mcserver.server.early import Early
+    from mcserver.server.handover import HandOver
+    from mcserver.settings.config import Config
 
 log = logging.getLogger("mcserver")
 
@@ -141,7 +143,7 @@ class Server:
         logs.serving()
         files.never_wait()
         if self.config.ephemeral:
-            from mcserver import ephemeral
+            from mcserver.system import ephemeral
 
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
@@ -154,7 +156,7 @@ class Server:
         await self._end()
 
     def _wait_at(self, door: socket.socket) -> None:
-        from mcserver.handover import HandOver
+        from mcserver.server.handover import HandOver
 
         self._hand_over = HandOver(
             door, lambda: self._memory.offer(self._sockets, self._engine), lambda: self._stop(True)
@@ -248,8 +250,8 @@ class Server:
             log.info("SIGHUP: the users are read again")
 
     def _reread_file(self, reread: Callable[[], Config]) -> None:
-        from mcserver.config_file import check_whole
-        from mcserver.reload import change
+        from mcserver.server.reload import change
+        from mcserver.settings.file import check_whole
 
         assert self.config.config_file is not None
         self._manager.reloading()

@@ -31,9 +31,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mcserver.config import SPOKEN, Secure
-from mcserver.listeners import Listening, Sockets, asked_by, clear_the_way, remove_socket, spoken_at
-from mcserver.process import StartError
+from mcserver.server.listeners import Listening, Sockets, asked_by, clear_the_way, remove_socket, spoken_at
+from mcserver.settings.config import SPOKEN, Secure
+from mcserver.system.process import StartError
 
 log = logging.getLogger("mcserver")
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver.admin.settings import Settings
-from mcserver.cluster_config import ClusterConfig
-from mcserver.config import Config
-from mcserver.config_file import name_of, toml
-from mcserver.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
-from mcserver.process import StartError, raise_descriptor_limit
-from mcserver.rules import rules
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.config import Config
+from mcserver.settings.file import name_of, toml
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
+from mcserver.settings.rules import rules
+from mcserver.system.process import StartError, raise_descriptor_limit
 
 if TYPE_CHECKING:
     from mcserver.core import Engine

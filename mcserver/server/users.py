@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcserver import files
-from mcserver.process import StartError
-from mcserver.rules import EX_FAILURE
+from mcserver.settings.rules import EX_FAILURE
+from mcserver.system import files
+from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
-    from mcserver.config import Config
+    from mcserver.settings.config import Config
 
 Logins = tuple[str, list[tuple[bytes, bytes]]]
 """Which protocol asks for a login ("ascii", "sasl"), and names and passwords."""

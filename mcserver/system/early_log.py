@@ -28,7 +28,7 @@ class EarlyLog:
     def load(self) -> ModuleType:
         """The module logs, loaded and configured."""
         with self._lock:
-            from mcserver import logs
+            from mcserver.system import logs
 
             if self._as_json is not None:
                 logs.configure(as_json=self._as_json)

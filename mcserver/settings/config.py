@@ -8,8 +8,18 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
-from .cluster_config import ClusterConfig
-from .rules import EX_OSERR, EX_USAGE, ConfigError, Effect, Settings, check_rules, is_port, rules, setting
+from mcserver.settings.cluster import ClusterConfig
+from mcserver.settings.rules import (
+    EX_OSERR,
+    EX_USAGE,
+    ConfigError,
+    Effect,
+    Settings,
+    check_rules,
+    is_port,
+    rules,
+    setting,
+)
 
 __all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 

@@ -18,9 +18,8 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from . import files
-from .config import Config
-from .options import (
+from mcserver.settings.config import Config
+from mcserver.settings.options import (
     CLUSTER_OPTIONS,
     COMMAND_LINE,
     OPTIONS,
@@ -33,7 +32,8 @@ from .options import (
     note_effect,
     refuse_suboption,
 )
-from .rules import ConfigError, rules
+from mcserver.settings.rules import ConfigError, rules
+from mcserver.system import files
 
 FILE_BYTES = 1 << 20
 EXTENDED = "extended"

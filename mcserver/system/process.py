@@ -9,7 +9,7 @@ import pwd
 import resource
 import stat
 
-from mcserver.folders import Folder
+from mcserver.system.folders import Folder
 
 EX_NOUSER = 67
 EX_SOFTWARE = 70

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 
-from . import files
-from .rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
+from mcserver.settings.rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
+from mcserver.system import files
 
 CREDENTIALS_MAX = 4096  # bytes
 LEVELS = ("async", "committed", "applied")

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mcserver.folders import Folder
-from mcserver.process import StartError
+from mcserver.system.folders import Folder
+from mcserver.system.process import StartError
 
 MAGIC = b"mcserver memory 1\n"
 """How the file begins; the name of its content follows. The items lie behind the first 2 MiB."""

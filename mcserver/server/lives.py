@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.core import Engine
-from mcserver.early_log import log
-from mcserver.process import StartError
-from mcserver.rules import EX_USAGE
+from mcserver.settings.rules import EX_USAGE
+from mcserver.system.early_log import log
+from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
     import socket
 
-    from mcserver.config import Config
-    from mcserver.handover import Inheritance, Offer
-    from mcserver.listeners import Sockets
-    from mcserver.memory_file import MemoryFile
+    from mcserver.server.handover import Inheritance, Offer
+    from mcserver.server.listeners import Sockets
+    from mcserver.server.memory_file import MemoryFile
+    from mcserver.settings.config import Config
 
 
 def make_engine(
@@ -71,7 +71,7 @@ class Memory:
         """Whether the engine has another process' items; `place` is their place in the fleet's log, if it was in one."""
         self.place: dict[str, Any] | None = None
         if config.take_over is not None:
-            from mcserver.handover import inherit
+            from mcserver.server.handover import inherit
 
             self._inheritance = inherit(config.take_over)
 
@@ -89,7 +89,7 @@ class Memory:
         """The file of -e, or what the other process hands over, or memory to be handed over. Raises StartError."""
         offered = -1 if self._inheritance is None else self._inheritance.offer.memory
         if self._config.memory_file is not None:
-            from mcserver.memory_file import MemoryFile
+            from mcserver.server.memory_file import MemoryFile
 
             self._file = MemoryFile(self._config.memory_file, offered)
             self._fd = self._file.fd
@@ -117,7 +117,7 @@ class Memory:
         return self._new()
 
     def _handed_over(self, inheritance: Inheritance) -> Engine:
-        from mcserver.handover import HandOverError
+        from mcserver.server.handover import HandOverError
 
         offer, engine = inheritance.offer, self._new()
         reason = engine.differs(offer.layout)
@@ -145,7 +145,7 @@ class Memory:
         return engine
 
     def _kept(self, file: MemoryFile) -> Engine:
-        from mcserver.memory_file import UnusableError
+        from mcserver.server.memory_file import UnusableError
 
         try:
             kept = file.read()
@@ -177,7 +177,7 @@ class Memory:
         """Where the next process asks (--take-over). Raises StartError."""
         if self._config.take_over is None:
             return None
-        from mcserver.handover import open_door
+        from mcserver.server.handover import open_door
 
         if self._inheritance is not None:  # that process may be dying, its door not yet closed
             self._unlink_door(self._config.take_over)
@@ -200,13 +200,13 @@ class Memory:
 
     def offer(self, sockets: Sockets, engine: Engine) -> Offer:
         """What the next process is told and given."""
-        from mcserver.handover import Offer
+        from mcserver.server.handover import Offer
 
         return Offer(sockets, self._fd, engine.layout())
 
     def hand_over(self, heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> Regained | None:
         """The last words of a process whose sockets and memory another one has; what it needs to serve again if that one died."""
-        from mcserver.handover import READY_SECONDS, READY_SECONDS_A_GIB, Outcome, bequeath
+        from mcserver.server.handover import READY_SECONDS, READY_SECONDS_A_GIB, Outcome, bequeath
 
         record, since = engine.keep(sums=False), time.clock_gettime(time.CLOCK_BOOTTIME)
         size = os.fstat(self._fd).st_blocks * 512

@@ -9,7 +9,7 @@ import os
 import select
 import threading
 
-from mcserver.connections import Connections
+from mcserver.server.connections import Connections
 
 
 class Early:

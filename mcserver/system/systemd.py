@@ -12,8 +12,8 @@ import time
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING
 
-from mcserver.early_log import log
-from mcserver.process import StartError
+from mcserver.system.early_log import log
+from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
     import asyncio
