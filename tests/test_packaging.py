@@ -32,7 +32,7 @@ QUICK = (
     "tests/admin",
     "tests/transcripts/test_in_process.py",
     "tests/test_cli.py",
-    "tests/test_config.py",
+    "tests/settings/test_config.py",
 )
 
 

@@ -1,4 +1,4 @@
-"""Signals: what they do from the first moment until the server has handlers (server.py), and that no other thread gets them.
+"""Signals: what they do from the first moment until the server has handlers (server/loop.py), and that no other thread gets them.
 
 It must load nothing that takes its time, and knows nothing of servers. SIGINT first ends the process without a traceback, as
 SIGTERM does; SIGHUP and SIGUSR1 wait for their handlers.

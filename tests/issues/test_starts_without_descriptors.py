@@ -58,7 +58,7 @@ def test_a_loop_that_cannot_run_ends_the_process() -> None:
 @pytest.mark.slow
 def test_a_step_that_the_system_refuses_is_named() -> None:
     done = start(
-        "import mcserver.server.lives; mcserver.server.lives.Memory.open = lambda _: (_ for _ in ()).throw(OSError(24, 'none left'))"
+        "from mcserver.server.lives import Memory; Memory.open = lambda _: (_ for _ in ()).throw(OSError(24, 'none left'))"
     )
     assert done.returncode == 71
     assert "can't start: none left" in done.stderr

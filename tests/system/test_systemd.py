@@ -21,7 +21,7 @@ from mcserver.system.systemd import Manager, inherited
 from tests.ports import free_port
 from tests.serving import Client
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "packaging/systemd"
 PASS_SOCKETS = """
 import os, sys
