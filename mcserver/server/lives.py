@@ -18,11 +18,16 @@ from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
+    from mcserver.core import TlsRules
     from mcserver.server.handover import Inheritance, Offer
     from mcserver.server.listeners import Sockets
     from mcserver.server.memory_file import MemoryFile
+    from mcserver.server.users import Logins
     from mcserver.settings.config import Config
+    from mcserver.system.process import Daemon
+    from mcserver.system.systemd import Manager
 
 
 def make_engine(
@@ -48,6 +53,25 @@ def make_engine(
     engine.crawler_enabled = config.lru_crawler
     engine.automove = config.slab_automove if config.slab_reassign else 0
     return engine
+
+
+class Life(NamedTuple):
+    """What a server is made of. A process has one, and another if it has ended for one that then died (--take-over)."""
+
+    config: Config
+    engine: Engine
+    memory: Memory
+    sockets: Sockets
+    manager: Manager
+    reread: Callable[[], Config] | None
+    """Gives the configuration anew, for SIGHUP, or raises ConfigError."""
+    door: socket.socket | None
+    """Where the next process asks for everything (--take-over)."""
+    daemon: Daemon | None
+    """Who waits to hear that it serves (-d)."""
+    logins: Logins | None
+    """Who may come in, as it was told to the engine."""
+    rules: TlsRules | None
 
 
 class Regained(NamedTuple):

@@ -18,22 +18,20 @@ from mcserver.admin.context import Context
 from mcserver.admin.settings import Settings
 from mcserver.server import tls
 from mcserver.server.connections import Connections, address_text
-from mcserver.server.listeners import Sockets, own_address, tcp_port
-from mcserver.server.lives import Memory
-from mcserver.server.users import Logins, read_logins
+from mcserver.server.listeners import own_address, tcp_port
+from mcserver.server.users import read_logins
 from mcserver.settings.rules import ConfigError
 from mcserver.system import files, logs, signals
-from mcserver.system.process import Daemon, StartError
-from mcserver.system.systemd import Manager
+from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
     import socket
 
     from mcserver.admin.ports import Cluster
-    from mcserver.core import Engine
     from mcserver.observe.http import Observer
     from mcserver.server.early import Early
     from mcserver.server.handover import HandOver
+    from mcserver.server.lives import Life
     from mcserver.settings.config import Config
 
 log = logging.getLogger("mcserver")
@@ -58,50 +56,28 @@ def serve(server: Server, loop_factory: Callable[[], asyncio.AbstractEventLoop])
 class Server:
     """One run of a server on the running loop."""
 
-    def __init__(
-        self,
-        config: Config,
-        engine: Engine,
-        memory: Memory,
-        sockets: Sockets,
-        connections: Connections,
-        early: Early,
-        loop_name: str,
-        manager: Manager,
-        reread: Callable[[], Config] | None = None,
-        door: socket.socket | None = None,
-        daemon: Daemon | None = None,
-        logins: Logins | None = None,
-    ) -> None:
-        """early: who accepts until the loop does. logins: who may come in, as it was told to the engine.
-
-        door: where the next process asks for everything (--take-over). daemon: who waits to hear that it serves (-d).
-        """
+    def __init__(self, life: Life, connections: Connections, early: Early, loop_name: str) -> None:
+        """early: who accepts until the loop does."""
         self.graceful = False
         """Whether the next process is to serve what is there (SIGUSR1, `shutdown graceful`)."""
         self.place: dict[str, Any] | None = None
         """At the end: the memory's place in the fleet's log."""
         self.heir: socket.socket | None = None
         """The next process, when it has asked."""
-        self._memory = memory
-        self._door = door
-        self._daemon = daemon
-        self._hand_over: HandOver | None = None
-        self._sockets = sockets
-        self._listeners = sockets.listeners
-        self.config = config
+        self.config = life.config
         """As the last SIGHUP left it."""
-        self.logins = logins
+        self.logins = life.logins
         """Likewise."""
-        self._manager = manager
-        self._reread = reread
-        self._observer: Observer | None = None
-        self._context: Context
-        self._engine = engine
-        self._loop_name = loop_name
-        self._loop: asyncio.AbstractEventLoop
+        self._life = life
+        self._engine = life.engine
+        self._listeners = life.sockets.listeners
         self._connections = connections
         self._early = early
+        self._loop_name = loop_name
+        self._hand_over: HandOver | None = None
+        self._observer: Observer | None = None
+        self._context: Context
+        self._loop: asyncio.AbstractEventLoop
         self._cluster: Cluster | None = None
         self._stopping: asyncio.Future[bool]
         self._signal = ""
@@ -123,19 +99,19 @@ class Server:
             cluster=self._cluster,
         )
         self._connections.admin = Admin(self._context)
-        if self._sockets.metrics is not None:
-            metrics = self._sockets.metrics
-            await self._observe(metrics if self._door is None else metrics.dup())  # who serves again needs it anew
+        if self._life.sockets.metrics is not None:
+            metrics = self._life.sockets.metrics
+            await self._observe(metrics if self._life.door is None else metrics.dup())  # who serves again needs it anew
         self._handle_signals()
-        self._memory.claim()
+        self._life.memory.claim()
         if self._cluster is not None:
             self._cluster.start()
         self._early.stop()
         self._connections.listen()
-        self._memory.serving()
-        if self._daemon is not None:
+        self._life.memory.serving()
+        if self._life.daemon is not None:
             logs.finish()
-            self._daemon.ready()
+            self._life.daemon.ready()
         self._maintain()
         gc.freeze()
         gc.enable()
@@ -148,10 +124,10 @@ class Server:
             ephemeral.tell(self._listeners)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
-        if self._door is not None:
-            self._wait_at(self._door)
+        if self._life.door is not None:
+            self._wait_at(self._life.door)
         signals.unblock()
-        self._manager.ready(self._loop, f"serving {len(self._listeners + self._sockets.datagrams)} sockets")
+        self._life.manager.ready(self._loop, f"serving {len(self._listeners + self._life.sockets.datagrams)} sockets")
         self.graceful = await self._stopping
         await self._end()
 
@@ -159,7 +135,7 @@ class Server:
         from mcserver.server.handover import HandOver
 
         self._hand_over = HandOver(
-            door, lambda: self._memory.offer(self._sockets, self._engine), lambda: self._stop(True)
+            door, lambda: self._life.memory.offer(self._life.sockets, self._engine), lambda: self._stop(True)
         )
 
     def _open_cluster(self) -> Cluster | None:
@@ -168,8 +144,8 @@ class Server:
         from mcserver.coordination import open_cluster
 
         cluster: Cluster = open_cluster(self.config, self._engine, self._listeners)
-        if self._memory.resumed:
-            cluster.resume(self._memory.place)
+        if self._life.memory.resumed:
+            cluster.resume(self._life.memory.place)
         return cluster
 
     async def _observe(self, listener: socket.socket) -> None:
@@ -187,7 +163,8 @@ class Server:
             "mcserver %s (memcached %s) listens on %s; memory %d MiB, %d connections; %s, Python %s; pid %d",
             __version__,
             MEMCACHED_VERSION,
-            ", ".join(address_text(each.fileno()) for each in self._listeners + self._sockets.datagrams) or "nothing",
+            ", ".join(address_text(each.fileno()) for each in self._listeners + self._life.sockets.datagrams)
+            or "nothing",
             self.config.maxbytes >> 20,
             self.config.maxconns,
             self._loop_name,
@@ -233,8 +210,8 @@ class Server:
             self._reread_users()
         if self.config.ssl_enabled:
             self._connections.refresh_certificates()
-        if self.config.config_file is not None and self._reread is not None:
-            self._reread_file(self._reread)
+        if self.config.config_file is not None and self._life.reread is not None:
+            self._reread_file(self._life.reread)
         elif not users and not self.config.ssl_enabled:
             log.info("SIGHUP: there is no file to read again")
 
@@ -254,13 +231,13 @@ class Server:
         from mcserver.settings.file import check_whole
 
         assert self.config.config_file is not None
-        self._manager.reloading()
+        self._life.manager.reloading()
         try:
             check_whole(self.config.config_file)
             wanted = reread()
         except ConfigError as error:
             log.error("SIGHUP: nothing has changed: %s", error)
-            self._manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
+            self._life.manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
             return
         new = change(self.config, wanted, self._engine, self._context.settings)
         self.config = self._context.config = new.config
@@ -268,7 +245,7 @@ class Server:
         log.info("SIGHUP: read %s again; %s", self.config.config_file, "; ".join(new.done) or "nothing to change")
         for line in new.not_done:
             log.warning("SIGHUP: %s", line)
-        self._manager.reloaded("; ".join(new.not_done) or "serving")
+        self._life.manager.reloaded("; ".join(new.not_done) or "serving")
 
     async def _end(self) -> None:
         """No new connection, no new command; replies drain until the deadline, then whatever is left is closed."""
@@ -277,7 +254,7 @@ class Server:
             self.heir = self._hand_over.heir
             self._hand_over.close()
         if self.heir is None:
-            self._manager.stopping()
+            self._life.manager.stopping()
         if self._observer is not None:
             self._observer.end_soon()
         deadline = self._loop.time() + DRAIN_SECONDS

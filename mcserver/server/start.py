@@ -18,7 +18,7 @@ from mcserver.server import tls
 from mcserver.server.connections import Connections
 from mcserver.server.early import Early
 from mcserver.server.listeners import Sockets, need_root, open_datagrams, open_listeners, open_metrics, write_port_file
-from mcserver.server.lives import Memory
+from mcserver.server.lives import Life, Memory
 from mcserver.server.users import read_logins
 from mcserver.system import signals
 from mcserver.system.early_log import early_log, log
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     import pwd
     import socket
 
-    from mcserver.core import Engine, TlsRules
+    from mcserver.core import TlsRules
     from mcserver.server.lives import Regained
     from mcserver.server.users import Logins
     from mcserver.settings.config import Config
@@ -107,21 +107,6 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     return ended
 
 
-class Life(NamedTuple):
-    """What a server is made of. A process has one, and another if it has ended for one that then died (--take-over)."""
-
-    config: Config
-    engine: Engine
-    memory: Memory
-    sockets: Sockets
-    manager: Manager
-    reread: Callable[[], Config] | None
-    door: socket.socket | None
-    daemon: Daemon | None
-    logins: Logins | None
-    rules: TlsRules | None
-
-
 class Ended(NamedTuple):
     """What is left of a life that is to go on."""
 
@@ -137,11 +122,11 @@ class Ended(NamedTuple):
 
 def live(life: Life) -> int | Ended:
     """Serves until the end. The exit code, or what is to go on."""
-    config, engine, memory, sockets, manager, reread, door, daemon, logins, rules = life
+    config, memory, sockets = life.config, life.memory, life.sockets
     signals.block()
-    connections = Connections(config, engine, sockets.listeners, sockets.datagrams)
-    if rules is not None:
-        connections.set_tls(rules)
+    connections = Connections(config, life.engine, sockets.listeners, sockets.datagrams)
+    if life.rules is not None:
+        connections.set_tls(life.rules)
     early = Early(connections)
     try:
         # A member has to know first what it missed, and who takes over whether it may.
@@ -150,38 +135,27 @@ def live(life: Life) -> int | Ended:
         loop_factory, loop_name = load_server(config)
         from mcserver.server.loop import Server, serve
 
-        server = Server(
-            config,
-            engine,
-            memory,
-            sockets,
-            connections,
-            early,
-            loop_name,
-            manager,
-            reread,
-            door,
-            daemon,
-            logins,
-        )
+        server = Server(life, connections, early, loop_name)
         serve(server, loop_factory)
     except StartError as error:
-        return failed(error, daemon)
+        return failed(error, life.daemon)
     except Exception:  # noqa: BLE001  # its log tells all of it
         log.exception("internal error: the server ends")
-        give_up(daemon)
+        give_up(life.daemon)
     finally:
         early.stop()
     if server.heir is None and server.graceful:
-        memory.keep(engine, server.place)
+        memory.keep(life.engine, server.place)
     if config.daemonize and config.pid_file is not None:
         remove_pid_file(config.pid_file)
     if server.heir is None:
         return 0
-    regained = memory.hand_over(server.heir, engine, server.place)  # who writes its own pid file then
+    regained = memory.hand_over(server.heir, life.engine, server.place)  # who writes its own pid file then
     if regained is None:
         return 0
-    return Ended(server.config, memory, sockets, manager, reread, server.logins, connections.tls_rules, regained)
+    return Ended(
+        server.config, memory, sockets, life.manager, life.reread, server.logins, connections.tls_rules, regained
+    )
 
 
 def again(ended: Ended) -> Life:
