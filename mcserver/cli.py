@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mcserver.keys import printable_text
 from mcserver.settings.cluster import ClusterConfig, check_tls
 from mcserver.settings.config import Config
 from mcserver.settings.options import (
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return show(chosen)
         check_start(chosen)
     except ConfigError as error:
-        print(error, file=sys.stderr)
+        print(*map(printable_text, str(error).split("\n")), sep="\n", file=sys.stderr)
         return error.status
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
@@ -108,12 +109,17 @@ def show_config(arguments: Sequence[str]) -> int:
 
 
 def open_standard_streams() -> None:
-    """A closed stdin, stdout or stderr becomes /dev/null: else the next socket would get its number, and the log's lines."""
-    for descriptor in (0, 1, 2):
+    """A closed stdin, stdout or stderr becomes /dev/null: else the next socket would get its number, and the log's lines.
+
+    Python has none of its own for it then; what prints there must not print elsewhere, or fail.
+    """
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(descriptor, mode, encoding="utf-8", errors="replace", closefd=False))  # noqa: SIM115  # for as long as the process lives
 
 
 def show(page: str) -> int:

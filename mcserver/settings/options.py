@@ -312,9 +312,10 @@ def path(name: str, what: str = "name of a file") -> Apply:
     """What is opened later, maybe by a daemon, which goes elsewhere."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
-        if not value:
+        whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+        if not value or whole.strip("/") == "":
             raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
-        draft.settings[name] = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+        draft.settings[name] = whole
 
     return apply
 

@@ -138,6 +138,8 @@ def check_rules(settings: Settings) -> None:
     for name, rule in settings.rules.items():
         value = getattr(settings, name)
         if value != settings.defaults[name]:
+            if isinstance(value, str) and "\0" in value:  # a file can have one; what is asked of the system can't
+                raise ConfigError(f"{name.replace('_', '-')} can't have a NUL byte in it")
             check_value(rule, value)
 
 
