@@ -192,10 +192,7 @@ class KazooDriver:
         return self._send(lambda c: c.set_async(self._root + path, data, version), terms.stat, len(path) + len(data))
 
     def get(self, path: str, watch: ports.Watch | None = None) -> asyncio.Future[tuple[bytes, ports.Stat]]:
-        def convert(value: tuple[bytes, Any]) -> tuple[bytes, ports.Stat]:
-            return value[0], terms.stat(value[1])
-
-        return self._send(lambda c: c.get_async(self._root + path, self._watch(watch)), convert)
+        return self._send(lambda c: c.get_async(self._root + path, self._watch(watch)), terms.content)
 
     def gets(self, paths: Sequence[str]) -> asyncio.Future[list[tuple[bytes, ports.Stat] | None]]:
         request = MultiRead([self._root + path for path in paths])

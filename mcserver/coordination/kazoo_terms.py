@@ -109,7 +109,12 @@ def found(answers: Sequence[Any]) -> list[tuple[bytes, ports.Stat] | None]:
     for answer in answers:
         if isinstance(answer, Exception):
             raise error(answer)
-    return [answer and (answer[0], stat(answer[1])) for answer in answers]
+    return [answer and content(answer) for answer in answers]
+
+
+def content(answer: tuple[bytes | None, Any]) -> tuple[bytes, ports.Stat]:
+    """A znode's. One that was made without data, as strangers' tools do, has none rather than none at all."""
+    return answer[0] or b"", stat(answer[1])
 
 
 def transaction(client: Any, operations: Sequence[ports.Operation], root: str, acl: list[Any]) -> Any:

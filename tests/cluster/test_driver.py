@@ -103,6 +103,11 @@ async def test_several_znodes_in_one_request(ensemble: Ensemble, name: str) -> N
         assert [each and each[0][:1] for each in found] == [b"2", b"0", None, b"1"]
         assert found == [await zk.get("/e2"), await zk.get("/e0"), None, await zk.get("/e1")]
         assert await zk.gets([]) == []
+        with ensemble.client() as stranger:
+            stranger.create(f"/{name}/null", None)
+        await zk.create("/after")  # its server has seen then what another one told the stranger
+        found = [await zk.get("/null"), *await zk.gets(["/null"])]
+        assert [each and each[0] for each in found] == [b"", b""]
         last = zk.gets(["/e0"] * 32)  # two megabytes: what is sent to ZooKeeper is bounded, not what it answers
         assert sum(len(each[0]) for each in await last if each) == 32 * 60_000
 

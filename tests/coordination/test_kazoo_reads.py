@@ -15,8 +15,14 @@ STAT = (7, 8, 1000, 2000, 3, 4, 0, 0, 5, 6, 9)
 END = struct.pack("!iBi", -1, True, -1)
 
 
-def answer(data: bytes) -> bytes:
-    return struct.pack("!iBi", 4, False, 0) + struct.pack("!i", len(data)) + data + struct.pack("!qqqqiiiqiiq", *STAT)
+def answer(data: bytes | None) -> bytes:
+    length = -1 if data is None else len(data)
+    return (
+        struct.pack("!iBi", 4, False, 0)
+        + struct.pack("!i", length)
+        + (data or b"")
+        + struct.pack("!qqqqiiiqiiq", *STAT)
+    )
 
 
 def failed(code: int) -> bytes:
@@ -33,6 +39,15 @@ def test_what_is_not_there_is_none() -> None:
     found = terms.found(MultiRead.deserialize(b"head" + answer(b"x") + failed(-101) + answer(b"") + END, 4))
     stat = ports.Stat(7, 8, 3, 4, 6, 0, 1000, 2000)
     assert found == [(b"x", stat), None, (b"", stat)]
+
+
+def test_a_znode_that_was_made_without_data_is_empty() -> None:
+    """zkCli's `create /path`: its data is null, which no decoder expects."""
+    answers = MultiRead.deserialize(answer(None) + END, 0)
+    assert answers[0][0] is None
+    found = terms.found(answers)
+    assert found[0] is not None
+    assert found[0][0] == b""
 
 
 @pytest.mark.parametrize(("code", "kind"), [(-102, NoAuthError), (-9999, ZookeeperError)])
