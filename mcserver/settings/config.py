@@ -458,6 +458,11 @@ class Config(Settings):
     """What the command line asked for in vain; the server logs it at start."""
 
     def __post_init__(self) -> None:
+        for option, path in (("-s", self.domain_socket), ("--take-over", self.take_over)):
+            if path is not None and (
+                not path or "\0" in path
+            ):  # the system would take a name that no file's rights guard
+                raise ConfigError(f"{option} takes the path of a Unix socket, not {path!r}")
         check_rules(self)
         self.check_sizes()
         if self.hot_lru_pct + self.warm_lru_pct > 80:
@@ -468,11 +473,6 @@ class Config(Settings):
             )
         if self.num_threads > 64:
             raise ConfigError("Number of threads can be at most 64: lower -t.")
-        for option, path in (("-s", self.domain_socket), ("--take-over", self.take_over)):
-            if path is not None and (
-                not path or "\0" in path
-            ):  # the system would take a name that no file's rights guard
-                raise ConfigError(f"{option} takes the path of a Unix socket, not {path!r}")
         if self.metrics_names and not self.metrics:
             raise ConfigError("--metrics-name needs --metrics HOST:PORT")
         if self.num_napi_ids > self.num_threads:
