@@ -117,9 +117,10 @@ cdef inline bint tls_counted(Conn* c) noexcept nogil:
     cdef bint holds = t.ssl != NULL and (t.shaking or SSL_has_pending(t.ssl))
     if holds == t.counted:
         return 1
-    t.counted = holds
     if add64(&c.store.in_kept, <int64_t> TLS_KEPT if holds else -<int64_t> TLS_KEPT) <= c.store.in_most or not holds:
+        t.counted = holds
         return 1
+    add64(&c.store.in_kept, -<int64_t> TLS_KEPT)        # it is closed now
     add64(&c.store.in_refused, 1)
     return 0
 
