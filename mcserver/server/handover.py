@@ -311,11 +311,19 @@ def check_socket(kind: str, one: socket.socket) -> None:
 # The process that serves ---------------------------------------------------------------------------------------------
 
 
-def open_door(path: str) -> socket.socket:
-    """The Unix socket at which the next process will ask, for this user alone. Raises StartError."""
+def open_door(path: str, *, instead: bool = False) -> socket.socket:
+    """The Unix socket at which the next process will ask, for this user alone. Raises StartError.
+
+    instead: of one at which this user's other process, which is ending, may still listen.
+    """
     door = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)
     try:
+        if instead:
+            with contextlib.suppress(OSError):
+                found = os.lstat(path)
+                if stat.S_ISSOCK(found.st_mode) and found.st_uid == os.geteuid():
+                    remove_socket(path, found)
         clear_the_way(path)
         door.bind(path)
         door.listen(1)

@@ -1,11 +1,10 @@
-"""The engine, and its memory from one process to the next: new, of a file (-e), or of the process that serves (--take-over).
+"""What a server is made of (Life), and its memory from one process to the next: new, in a file (-e), handed over (--take-over).
 
 Knows when the two rooms that do it are needed (memory_file.py, handover.py), and loads none before: most starts need neither.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -197,27 +196,18 @@ class Memory:
 
     # The end ---------------------------------------------------------------------------------------------------------
 
-    def open_door(self) -> socket.socket | None:
-        """Where the next process asks (--take-over). Raises StartError."""
+    def open_door(self, *, again: bool = False) -> socket.socket | None:
+        """Where the next process asks (--take-over). Raises StartError. again: a process that took over had one there."""
         if self._config.take_over is None:
             return None
         from mcserver.server.handover import open_door
 
-        if self._inheritance is not None:  # that process may be dying, its door not yet closed
-            self._unlink_door(self._config.take_over)
-        return open_door(self._config.take_over)
-
-    @staticmethod
-    def _unlink_door(path: str) -> None:
-        with contextlib.suppress(OSError):
-            os.unlink(path)  # noqa: PTH108  # pathlib takes its time to load
+        return open_door(self._config.take_over, instead=again or self._inheritance is not None)
 
     def open_door_again(self) -> socket.socket | None:
-        """In the place of one that a process has opened which took over, and then did not serve. None: another one is there."""
-        if self._config.take_over is not None:
-            self._unlink_door(self._config.take_over)
+        """For a process that serves again. None: there is something else, which the log names."""
         try:
-            return self.open_door()
+            return self.open_door(again=True)
         except StartError as error:
             log.error("%s", error)
             return None
