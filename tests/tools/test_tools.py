@@ -367,4 +367,4 @@ def test_the_tools_load_nothing_of_the_server() -> None:
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
     ).stdout.split()
-    assert not {"asyncio", "kazoo", "rich", "mcserver.core", "mcserver.server.loop"} & set(loaded)
+    assert not {"asyncio", "kazoo", "rich", "mcserver.core", "mcserver.server"} & set(loaded)
