@@ -4,6 +4,7 @@
 
 from libc.stdint cimport uint32_t, uint64_t
 from .mail cimport *
+from .pulse cimport *
 from .store cimport Store
 from .tls cimport TlsCounts
 from .conn cimport *
@@ -77,6 +78,7 @@ cdef struct Worker:
     Pool* pool
     Box box
     int epfd
+    Pulse pulse
     pthread_t thread
     bint started
     bint draining

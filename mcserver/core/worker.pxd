@@ -18,6 +18,7 @@ from .session cimport *
 from .reading cimport *
 from .letters cimport *
 from .pool cimport *
+from .pulse cimport *
 from .requests cimport *
 
 cdef enum:
@@ -279,6 +280,8 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
     while not w.exiting:
         timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if must_sweep(w) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
+        if pulse_turn(&w.pulse):
+            pulse_look(&w.pulse, boot_clock())
         rung = 0
         for i in range(n):
             if w.ready[i].data.ptr == w:
@@ -336,6 +339,7 @@ cdef inline Worker* worker_new(Pool* pool) noexcept nogil:
     w.waiting.prev = &w.waiting
     pthread_mutex_init(&w.list_mutex, NULL)
     w.epfd = epoll_create1(EPOLL_CLOEXEC)
+    pulse_open(&w.pulse)
     e.events = EPOLLIN | EPOLLET        # it need not be read
     e.data.ptr = w
     if w.epfd < 0 or box_open(&w.box, 1) != 0 or shared_open(&w.shared, &pool.outbox, &w.box) != 0 \
@@ -369,6 +373,7 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w.datagram)
     if w.epfd >= 0:
         close_fd(w.epfd)
+    pulse_close(&w.pulse)
     box_close(&w.box)
     shared_close(&w.shared)
     pthread_mutex_destroy(&w.list_mutex)

@@ -16,6 +16,7 @@ EX_SOFTWARE = 70
 EX_OSERR = 71
 STANDARD_STREAMS = 3
 SPARE_DESCRIPTORS = 64
+DESCRIPTORS_OF_A_THREAD = 3
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
 
@@ -28,11 +29,11 @@ class StartError(Exception):
 
 
 def raise_descriptor_limit(connections: int, threads: int, inherited: int = 0) -> None:
-    """Makes room for so many connections, the two descriptors of each thread, and those that whoever started us left open.
+    """Makes room for so many connections, the three descriptors of each thread, and those that whoever started us left open.
 
     Raises StartError when the hard limit forbids it, as memcached does (71).
     """
-    wanted = connections + 2 * threads + SPARE_DESCRIPTORS + inherited
+    wanted = connections + DESCRIPTORS_OF_A_THREAD * threads + SPARE_DESCRIPTORS + inherited
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft >= wanted:
         return
