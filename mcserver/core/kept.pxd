@@ -348,7 +348,7 @@ cdef inline const char* kept_page(Store* s, KeptHead* k, Found* f, uint32_t p) n
         a.pool = p
         a.pooled += 1
         return NULL
-    if k.summed and sum_of(a.base + (<size_t> p << a.page_bits), used_of(a, was), k.k0 + p) != was.sum:
+    if k.summed and was.fresh and sum_of(a.base + (<size_t> p << a.page_bits), used_of(a, was), k.k0 + p) != was.sum:
         return b"the memory is not what was kept"
     page.cls = <uint8_t> was.cls
     page.fresh = was.fresh

@@ -210,6 +210,23 @@ def test_a_page_on_its_way_and_the_rest_of_a_large_value(memory: int) -> None:
     assert later.stats()["slab_reassign_running"] == 0
 
 
+def test_a_page_that_has_come_to_its_class_and_was_not_used_yet(memory: int) -> None:
+    engine = engine_on(memory)
+    client = Client(engine)
+    client.send(b"".join(b"set k%d 0 0 100\r\n%s\r\n" % (n, b"y" * 100) for n in range(5000)))
+    client.send(b"set large 0 0 1000\r\n%s\r\n" % (b"z" * 1000))
+    pages = {cls: figures["total_pages"] for cls, figures in engine.slab_stats()[0].items()}
+    source, taker = max(pages, key=lambda cls: pages[cls]), max(cls for cls in pages if pages[cls])
+    assert engine.reassign_page(source, taker) == "OK"
+    settled(engine)
+    client.session.close()
+    assert engine.slab_stats()[0][taker]["total_pages"] == 2
+    later = engine_on(memory)
+    later.resume(engine.keep(), 0)
+    assert later.slab_stats()[0][taker]["total_pages"] == 2
+    assert value_of(Client(later), b"large").endswith(b"z" * 1000 + b"\r\n")
+
+
 def test_more_memory_and_less(memory: int) -> None:
     settings = {"item_size_max": MIB, "memory_limit": 128 * MIB}
     engine = engine_on(memory, **settings)
