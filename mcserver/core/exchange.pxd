@@ -1,12 +1,13 @@
 # Exchange: which class's memory is worth least.
 #
 # Owns the comparison of classes. Must never free or move anything. The items that would leave if a class gave one page are
-# looked at, in the order in which they would leave: an item's worth is 1 / (requests since its last use), less if it is new
+# looked at, in the order in which they would leave: an item's worth is (requests since its last use) ^ -FADES, less if it is new
 # and was never used; theirs on average, for each byte, is the class's. The class with the least gives (the size-adjusted LRU
-# of Aggarwal, Wolf and Yu, 1999, by pages). Not all of them are looked at but the first SAMPLE of each list; that the others
-# are younger is reckoned with. Ages are counted in traffic: the same replay, slower, ends the same.
+# of Aggarwal, Wolf and Yu, 1999, by pages; FADES is the beta of GreedyDual*, Jin and Bestavros, 2000). Not all of them are looked at
+# but the first SAMPLE of each list; that the others are younger is reckoned with, and those that were used, which don't leave yet,
+# are passed over. Ages are counted in traffic: the same replay, slower, ends the same.
 
-from libc.math cimport log
+from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
 from .memory cimport *
 from .store cimport *
@@ -14,6 +15,7 @@ from .lists cimport *
 
 cdef enum:
     SAMPLE = 16
+    LOOKED = 64                 # items that are looked at to find so many that would leave
     JUDGED = 16                 # times while the memory's size is stored once
     JUDGED_LEAST = 64           # hits and stores without which nothing is judged
     IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
@@ -25,39 +27,66 @@ cdef enum:
 
 cdef extern from *:
     """
+    #define FADES 0.875         /* as faded() has it. 1: twice the age is half the worth */
     #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be, */
     #define WANTED 0.05         /* if so many of the class's new items are used, or come back; of fewer less, */
     #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
     #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
     #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
     """
-    const double NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
+    const double FADES, NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
+
+
+cdef inline double faded(double x) noexcept nogil:
+    # x ^ -FADES
+    cdef double half = sqrt(x), quarter = sqrt(half)
+    return 1 / (half * quarter * sqrt(quarter))
 
 
 cdef inline double worth_of(Store* s, Item* it) noexcept nogil:
-    return 1.0 / ((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
+    return faded((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
 
 
-cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has) noexcept nogil:
-    # The mean worth of the `want` items at the end of a list of `has`, from h on. Ages fall evenly towards the head.
-    cdef int n = 0
-    cdef double worth = 0, share, sampled
+cdef inline double age_for(double worth) noexcept nogil:
+    # Requests since the last use of an item that is worth so much.
+    return pow(worth, -1 / FADES)
+
+
+cdef inline double above_the_oldest(double share) noexcept nogil:
+    # What `share` of a list, from its end on, is worth on average beside its oldest item, if ages fall evenly towards the head.
+    return (1 - (1 - share) * faded(1 - share)) / (share * (1 - FADES))
+
+
+cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, bint* used) noexcept nogil:
+    # The mean worth of the `want` items of a list of `has` that leave first, from h on: of those that were not used, unless all
+    # were, which `used` tells.
+    cdef int n = 0, passed = 0
+    cdef double worth = 0, of_passed = 0, share, sampled
     cdef Item* it
-    while h and n < SAMPLE and n < want:
+    while h and n < SAMPLE and n < want and n + passed < LOOKED:
         it = item_at(&s.arena, h)
-        worth += worth_of(s, it)
+        if uses_of(it):
+            of_passed += worth_of(s, it)
+            passed += 1
+        else:
+            worth += worth_of(s, it)
+            n += 1
         h = it.prev
-        n += 1
+    used[0] = n == 0
     if n == 0:
-        return 0
+        if passed == 0:
+            return 0
+        worth = of_passed
+        n = passed
+        passed = 0
     worth /= n
-    if want > n and has > n:
-        sampled = n / has
-        share = want / has
+    sampled = (n + passed) / has
+    share = want / n * sampled          # of the list, until so many have left
+    if want > n and sampled < 1:
         if share > YOUNGEST:
             share = YOUNGEST
         if share > sampled:
-            worth *= (-log(1 - share) / share) / (-log(1 - sampled) / sampled)
+            worth *= above_the_oldest(share) / above_the_oldest(sampled)
     return worth
 
 
@@ -92,17 +121,18 @@ cdef inline void worth_of_both_ends(Store* s, Lru* l, double* used, double* unus
 
 cdef inline double readiness_now(Store* s, int cls, double* age) noexcept nogil:
     # The inverse of the worth of a byte of the class's next page of victims; 0 if it has no items that could leave. `age`: theirs,
-    # in requests, one of HOT counting as if it were 1 / NEW_WORTH as old.
+    # in requests, one of HOT counting NEW_WORTH of one in the ring.
     cdef Lru* l = s.lru[cls]
     cdef double hot = l[HOT].count, ring = <double> l[COLD].count + l[WARM].count, items = hot + ring
-    cdef double page, from_hot, newest = 0, worth = 0, size = s.arena.cls[cls].size
+    cdef double page, from_hot, of_hot, newest = 0, worth = 0, size = s.arena.cls[cls].size
+    cdef bint used
     age[0] = 0
     if items == 0:
         items = l[TEMP].count
         if items == 0:
             return 0
-        worth = worth_at_end(s, l[TEMP].tail, items, items)
-        age[0] = 1 / worth
+        worth = worth_at_end(s, l[TEMP].tail, items, items, &used)
+        age[0] = age_for(worth)
         return (1 if s.room_for_bytes else size) / worth
     page = s.arena.page_size / size
     page = 1 if page < 1 else items if page > items else page
@@ -118,12 +148,16 @@ cdef inline double readiness_now(Store* s, int cls, double* age) noexcept nogil:
     if from_hot > 0 and page == items:
         worth_of_both_ends(s, &l[HOT], &worth, &newest)
     elif from_hot > 0:
-        newest = from_hot * worth_at_end(s, l[HOT].tail, from_hot, hot)
+        of_hot = from_hot * worth_at_end(s, l[HOT].tail, from_hot, hot, &used)
+        if used:
+            worth = of_hot
+        else:
+            newest = of_hot
     if page > from_hot:
-        worth += (page - from_hot) * worth_at_end(s, l[COLD].tail, page - from_hot, ring)
+        worth += (page - from_hot) * worth_at_end(s, l[COLD].tail, page - from_hot, ring, &used)
     if worth + newest <= 0:
         return 0
-    age[0] = page / (worth + NEW_WORTH * newest)
+    age[0] = age_for((worth + NEW_WORTH * newest) / page)
     worth += new_worth(&s.recent[cls]) * newest
     return page * (1 if s.room_for_bytes else size) / worth
 

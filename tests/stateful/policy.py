@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import log
 
 HOT, WARM, COLD, TEMP = "hot", "warm", "cold", "temp"
 USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
 GRAIN = 16  # requests while the clock of traffic moves once
-SAMPLE, NEW_WORTH, YOUNGEST = 16, 0.3, 0.95
+SAMPLE, LOOKED, FADES, NEW_WORTH, YOUNGEST = 16, 64, 0.875, 0.3, 0.95
 WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 8192  # what new items are worth by what others have shown
 
 
@@ -354,20 +353,32 @@ class Policy:
     # What a page is worth
 
     def worth_of(self, item: Item) -> float:
-        return 1 / ((self.requests // GRAIN - item.used + 0.5) * GRAIN + 1)
+        return ((self.requests // GRAIN - item.used + 0.5) * GRAIN + 1) ** -FADES
 
-    def worth_at_end(self, items: list[Item], want: float) -> float:
-        """The mean worth of the ``want`` items that leave first; from the first of them, for ages fall evenly."""
-        if not items:
-            return 0.0
-        looked = [item for n, item in enumerate(items[:SAMPLE]) if n < want]
+    def age_for(self, worth: float) -> float:
+        return worth ** (-1 / FADES)
+
+    def above_the_oldest(self, share: float) -> float:
+        """What that share of a list is worth on average beside its oldest item, for ages fall evenly."""
+        return (1 - (1 - share) ** (1 - FADES)) / (share * (1 - FADES))
+
+    def worth_at_end(self, items: list[Item], want: float) -> tuple[float, bool]:
+        """The mean worth of the ``want`` items that leave first: of the first unused ones, or of used ones (True) if there are none."""
+        unused, used = list[Item](), list[Item]()
+        for item in items[:LOOKED]:
+            if len(unused) == SAMPLE or len(unused) >= want:
+                break
+            (used if item.uses else unused).append(item)
+        passed = len(used) if unused else 0
+        looked = unused or used
         if not looked:
-            return 0.0
+            return 0.0, True
         worth = sum(self.worth_of(item) for item in looked) / len(looked)
-        sampled, share = len(looked) / len(items), min(want / len(items), YOUNGEST)
-        if want > len(looked) < len(items) and share > sampled:
-            worth *= (-log(1 - share) / share) / (-log(1 - sampled) / sampled)
-        return worth
+        sampled = (len(looked) + passed) / len(items)
+        share = min(want / len(looked) * sampled, YOUNGEST)
+        if want > len(looked) and sampled < 1 and share > sampled:
+            worth *= self.above_the_oldest(share) / self.above_the_oldest(sampled)
+        return worth, not unused
 
     def new_worth(self, c: SlabClass) -> float:
         """What an item that was not used counts: by how many of the class's were used while they were new, or came back."""
@@ -379,20 +390,21 @@ class Policy:
         hot, ring = c.lists[HOT], c.lists[COLD]
         items = len(hot) + len(ring)
         if not items:
-            worth = self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP]))
-            return (c.chunk / worth, 1 / worth) if worth else (0.0, 0.0)
+            worth, _ = self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP]))
+            return (c.chunk / worth, self.age_for(worth)) if worth else (0.0, 0.0)
         page = min(max(c.page / c.chunk, 1), items)
         from_hot = min(max(len(hot) - (items - page) * self.hot_pct / 200, page - len(ring), 0), page, len(hot))
-        used, new = 0.0, from_hot * self.worth_at_end(hot, from_hot)
+        worth, all_used = self.worth_at_end(hot, from_hot)
+        used, new = (from_hot * worth, 0.0) if all_used else (0.0, from_hot * worth)
         if page == items and hot:  # its last page: the youngest leave, too
             looked = hot if len(hot) <= 2 * SAMPLE else hot[:SAMPLE] + hot[-SAMPLE:]
             used = sum(self.worth_of(item) for item in looked if item.uses) * len(hot) / len(looked)
             new = sum(self.worth_of(item) for item in looked if not item.uses) * len(hot) / len(looked)
-        used += (page - from_hot) * self.worth_at_end(ring, page - from_hot)
+        used += (page - from_hot) * self.worth_at_end(ring, page - from_hot)[0]
         if used + new <= 0:
             return 0.0, 0.0
         worth = used + new * self.new_worth(c)
-        return page * c.chunk / worth, page / (used + NEW_WORTH * new)
+        return page * c.chunk / worth, self.age_for((used + NEW_WORTH * new) / page)
 
     def readiness(self, c: SlabClass) -> float:
         """The same; not computed again before an eighth of a page has left, or its items are an eighth older."""
