@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from mcserver.keys import printable, printable_text
+from mcserver.keys import bounded, printable, said
 
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
@@ -44,7 +44,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.name == trace_log.name:
             return record.getMessage()
-        line = f"{timestamp(record.created)} {record.levelname} {printable_text(record.getMessage())}"
+        line = f"{timestamp(record.created)} {record.levelname} {said(record.getMessage())}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -60,7 +60,7 @@ class JsonFormatter(logging.Formatter):
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": bounded(record.getMessage()),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
