@@ -27,7 +27,7 @@ from mcserver.settings.options import (
 )
 from mcserver.settings.rules import EX_FAILURE, ConfigError
 from mcserver.subcommands import SUBCOMMANDS
-from mcserver.system import signals
+from mcserver.system import files, signals
 
 ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
@@ -91,7 +91,7 @@ def subcommand(name: str, arguments: Sequence[str]) -> int:
         code = int(getattr(import_module(module), function)(arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(files.nowhere(), sys.stdout.fileno())
         return 0
     return code
 
@@ -119,7 +119,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            files.nowhere()  # the lowest that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="replace", closefd=False))
 
@@ -132,7 +132,7 @@ def show(page: str) -> int:
     try:
         print(pages[page](), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(files.nowhere(), sys.stdout.fileno())
     return 0
 
 

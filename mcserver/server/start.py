@@ -89,6 +89,10 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return failed(error, daemon)
     except OSError as error:  # the system has no descriptor or memory left for one of the steps
         return failed(StartError(f"can't start: {error.strerror or error}"), daemon)
+    except (MemoryError, ImportError) as error:  # of a module that can't be mapped
+        return failed(
+            StartError(f"can't start: {str(error) or 'the system has no memory left for this process'}"), daemon
+        )
     for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
