@@ -49,8 +49,14 @@ DRAIN_SECONDS = 3.0
 
 def serve(server: Server, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Runs it on a loop until it has ended. Raises StartError."""
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    runner = asyncio.Runner(loop_factory=loop_factory)
+    try:
         runner.run(server.serve())
+    finally:
+        try:
+            runner.close()
+        except (OSError, RuntimeError) as error:  # uvloop opens descriptors to end; what there was to do is done
+            log.warning("the loop is left as it is: %s", error)
 
 
 class Server:

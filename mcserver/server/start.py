@@ -288,10 +288,13 @@ def load_rest(config: Config) -> None:
 
 
 def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
-    """All that a server needs on its loop, and that takes its time to load. As choose_loop."""
+    """All that a server needs on its loop, and that takes its time to load. As choose_loop. Raises StartError."""
     early_log.load()
-    import_module("mcserver.server.loop")
-    return choose_loop(config.loop)
+    try:
+        import_module("mcserver.server.loop")
+        return choose_loop(config.loop)
+    except (OSError, MemoryError, ImportError) as error:  # no descriptor, no memory for a file of it
+        raise StartError(f"can't load the event loop: {error!r}") from error
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

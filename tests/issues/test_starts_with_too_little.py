@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import resource
+import signal
 import threading
 from typing import Any, NoReturn
 
@@ -13,10 +16,12 @@ from mcserver import __main__, cli
 from mcserver.coordination import kazoo_driver
 from mcserver.coordination.ports import SessionState
 from mcserver.coordination.reach import look
-from mcserver.server import start
+from mcserver.server import start as starting
 from mcserver.settings.rules import ConfigError
 from mcserver.system import files
 from mcserver.system.early_log import early_log
+from mcserver.system.process import StartError
+from tests.conftest import Start
 from tests.ports import free_port
 
 
@@ -46,12 +51,12 @@ def test_no_memory_for_a_step(monkeypatch: pytest.MonkeyPatch, error: Exception)
     def refused(_config: object) -> NoReturn:
         raise error
 
-    monkeypatch.setattr(start, "prepare", refused)
-    monkeypatch.setattr(start, "failed", lambda failure, _daemon: said.append(str(failure)) or failure.code)
+    monkeypatch.setattr(starting, "prepare", refused)
+    monkeypatch.setattr(starting, "failed", lambda failure, _daemon: said.append(str(failure)) or failure.code)
     monkeypatch.setattr(early_log, "prepare", lambda **_: None)
     config = cli.parse(["-u", "root"], {})
     assert not isinstance(config, str)
-    assert start._run(config, None) == 71
+    assert starting._run(config, None) == 71
     assert said == [f"can't start: {str(error) or 'the system has no memory left for this process'}"]
 
 
@@ -117,3 +122,26 @@ def test_the_driver_asks_again_when_there_is_a_thread(monkeypatch: pytest.Monkey
         await asyncio.wait_for(driver.close(), 30)
 
     asyncio.run(asyncio.wait_for(use(), 30))
+
+
+def test_an_end_without_descriptors(start: Start) -> None:
+    """uvloop opens some to close itself, when all is done: that ended with a traceback, 70, and nothing kept."""
+    server = start()
+    assert server.connect().command(b"mn") == b"MN\r\n"
+    _, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (0, hard))
+    server.signal(signal.SIGTERM)
+    assert server.end() == 0
+    assert "the loop is left as it is" in server.log()
+    assert "Traceback" not in server.log()
+
+
+def test_no_descriptor_for_what_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_name: str) -> NoReturn:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(starting, "choose_loop", refused)
+    config = cli.parse(["-u", "root"], {})
+    assert not isinstance(config, str)
+    with pytest.raises(StartError, match="can't load the event loop"):
+        starting.load_server(config)
