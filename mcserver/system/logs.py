@@ -186,19 +186,35 @@ class Writer(logging.Handler):
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
-        while True:
+        batch: list[bytes | int] = []
+        try:
+            while True:
+                size = self._take(batch)
+                self._account(batch, size)
+                batch.clear()
+        except (
+            MemoryError,
+            RuntimeError,
+        ):  # no memory for a step, or for the lock of a wait: the next line begins anew
             with self._changed:
+                self._lost(sum(isinstance(each, bytes) for each in batch))
+                self._waiting = sum(len(each) for each in self._lines if isinstance(each, bytes))
                 self._writing = False
-                self._changed.notify_all()
-                while not self._lines:
-                    self._changed.wait()
-                batch: list[bytes | int] = []
-                size = 0
-                while self._lines and size < WRITE_BYTES:
-                    batch.append(self._lines.popleft())
-                    size += len(batch[-1]) if isinstance(batch[-1], bytes) else 0
-                self._writing = True
-            self._account(batch, size)
+                self._thread = None
+
+    def _take(self, batch: list[bytes | int]) -> int:
+        """Waits for lines and moves some into the batch; the bytes they have."""
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+            while not self._lines:
+                self._changed.wait()
+            size = 0
+            while self._lines and size < WRITE_BYTES:
+                batch.append(self._lines.popleft())
+                size += len(batch[-1]) if isinstance(batch[-1], bytes) else 0
+            self._writing = True
+        return size
 
     def _account(self, batch: list[bytes | int], size: int) -> None:
         """Writes a batch; what the descriptor refused, a full disk for one, is told with the next line that gets through."""

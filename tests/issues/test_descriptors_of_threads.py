@@ -8,11 +8,13 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from mcserver.system.logs import Writer
 from tests.conftest import Start
+from tests.serving import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -80,4 +82,29 @@ def test_a_log_that_gets_its_thread_late(monkeypatch: pytest.MonkeyPatch) -> Non
     writer.put(b"two\n")
     writer.finish()
     assert os.read(reader, 100) == b"one\ntwo\n"
+    os.close(reader)
+
+
+@pytest.mark.parametrize("step", ["_take", "_spelled"])
+def test_a_log_whose_thread_had_no_memory_goes_on(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """It fell silent for ever, and what it held counted against the queue."""
+    reader, descriptor = os.pipe()
+    writer = Writer(descriptor)
+
+    def refuse(*_: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, step, refuse)
+        writer.put(b"one\n")
+        eventually(lambda: writer._thread is None)
+    writer.put(b"two\n")
+    writer.finish()
+    lost = step == "_spelled"  # by then it has taken the line
+    assert writer.dropped == lost
+    said = os.read(reader, 1000)
+    assert said.endswith(b"two\n")
+    assert (b"1 lines of the log were dropped" in said) == lost
+    assert (b"one\n" in said) != lost
+    eventually(lambda: writer._waiting == 0)
     os.close(reader)
