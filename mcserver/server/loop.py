@@ -184,12 +184,17 @@ class Server:
     # Background ------------------------------------------------------------------------------------------------------
 
     def _maintain(self) -> None:
-        rest = self._engine.maintain(SLICE_MICROSECONDS)
-        self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
+        rest = SHORTEST_REST
+        try:
+            rest = self._engine.maintain(SLICE_MICROSECONDS)
+        finally:  # whatever there was no memory for is tried again
+            self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
 
     def _tell_counts(self) -> None:
-        logs.tell_counts()
-        self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
+        try:
+            logs.tell_counts()
+        finally:
+            self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
 
     # The end ---------------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,8 @@ REPEAT_SECONDS = 60.0
 """A message of one kind is said once in this time; then how many there were since."""
 KINDS_MOST = 256
 """Kinds of messages that are told apart; further ones share one count."""
+LOCK_SECONDS = 1.0
+"""How long a line waits for the queue, which nobody holds for longer than some instructions take."""
 LAST_WORDS_SECONDS = 0.5
 """How long the end of the process waits for stderr."""
 
@@ -149,6 +151,7 @@ class Writer(logging.Handler):
         self._changed = threading.Condition(threading.Lock())
         self._thread: threading.Thread | None = None
         self._writing = False
+        self._stuck = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -157,8 +160,17 @@ class Writer(logging.Handler):
             line = f"a message that can't be spelled: {record.msg!r}"
         self.put(line.encode("utf-8", "backslashreplace") + b"\n")
 
+    def createLock(self) -> None:  # noqa: N802  # logging's name for it
+        """None: what is shared has its own."""
+        self.lock = None
+
     def put(self, line: bytes) -> None:
-        with self._changed:
+        if not self._changed.acquire(timeout=0 if self._stuck else LOCK_SECONDS):
+            self._stuck = True  # its holder had no memory to let it go: nobody waits for that twice
+            self._lost(1)
+            return
+        try:
+            self._stuck = False
             if self._waiting + len(line) > QUEUE_BYTES:
                 self._lost(1)
                 return
@@ -173,6 +185,8 @@ class Writer(logging.Handler):
                     thread.start()
                     self._thread = thread
             self._changed.notify_all()
+        finally:
+            self._changed.release()
 
     def _lost(self, count: int) -> None:
         self.dropped += count
@@ -247,12 +261,16 @@ class Writer(logging.Handler):
 
     def finish(self, seconds: float = LAST_WORDS_SECONDS) -> None:
         """Waits until everything is written, but no longer than that."""
-        with self._changed:
+        if not self._changed.acquire(timeout=seconds):
+            return
+        try:
             self._changed.wait_for(lambda: self._thread is None or not (self._lines or self._writing), seconds)
             while self._thread is None and self._lines and select.select([], [self._descriptor], [], 0)[1]:
                 self._write(
                     self._spelled(self._lines.popleft())[: select.PIPE_BUF]
                 )  # so many bytes a pipe takes without a wait
+        finally:
+            self._changed.release()
 
 
 class Log:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 import pytest
 
+from mcserver.system import logs
 from mcserver.system.logs import Writer
 from tests.conftest import Start
 from tests.serving import eventually
@@ -108,3 +109,16 @@ def test_a_log_whose_thread_had_no_memory_goes_on(monkeypatch: pytest.MonkeyPatc
     assert (b"one\n" in said) != lost
     eventually(lambda: writer._waiting == 0)
     os.close(reader)
+
+
+def test_a_log_whose_lock_is_never_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread had no memory for the end of a `with`: everybody who had something to say waited for ever."""
+    monkeypatch.setattr(logs, "LOCK_SECONDS", 0.01)
+    writer = Writer(1)
+    writer._changed.acquire()
+    for _ in range(1000):
+        writer.put(b"a line\n")
+    writer.finish(0.01)
+    assert writer.dropped == 1000
+    writer._changed.release()
+    assert writer.lock is None
