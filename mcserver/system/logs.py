@@ -7,6 +7,7 @@ worth a line, only how often: whatever a client or a peer can cause is said at o
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import select
@@ -149,7 +150,7 @@ class Writer(logging.Handler):
         self._untold = 0
         self._cut = False  # what was written last ends within a line
         self._changed = threading.Condition(threading.Lock())
-        self._thread: threading.Thread | None = None
+        self._thread: int | None = None
         self._writing = False
         self._stuck = False
 
@@ -180,10 +181,9 @@ class Writer(logging.Handler):
             self._lines.append(line)
             self._waiting += len(line)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="log", daemon=True)
-                with suppress(RuntimeError):  # the system has no thread for us: the next line tries again
-                    thread.start()
-                    self._thread = thread
+                with suppress(RuntimeError, MemoryError):  # the system has no thread for us: the next line tries again
+                    # Thread.start would wait for the thread, for ever if that has no memory for its first steps.
+                    self._thread = _thread.start_new_thread(self._run, ())
             self._changed.notify_all()
         finally:
             self._changed.release()
@@ -199,9 +199,9 @@ class Writer(logging.Handler):
         return self.format(logging.LogRecord(log.name, logging.WARNING, "", 0, text, (line,), None)).encode() + b"\n"
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
         batch: list[bytes | int] = []
         try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
             while True:
                 size = self._take(batch)
                 self._account(batch, size)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import resource
 import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import NoReturn
 
@@ -74,11 +74,11 @@ def test_a_log_that_gets_its_thread_late(monkeypatch: pytest.MonkeyPatch) -> Non
     reader, descriptor = os.pipe()
     writer = Writer(descriptor)
 
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_: object) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(_thread, "start_new_thread", refuse)
         writer.put(b"one\n")
     writer.put(b"two\n")
     writer.finish()
@@ -122,3 +122,10 @@ def test_a_log_whose_lock_is_never_let_go(monkeypatch: pytest.MonkeyPatch) -> No
     assert writer.dropped == 1000
     writer._changed.release()
     assert writer.lock is None
+
+
+def test_a_thread_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have no memory for its first steps. Whoever logged the first line waited for it, deaf to SIGTERM."""
+    writer = Writer(1)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda _function, _arguments: 1)
+    writer.put(b"a line\n")
