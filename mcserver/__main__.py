@@ -1,16 +1,23 @@
 """The `mcserver` command, and `python -m mcserver`: sees to the signals before it loads what takes its time."""
 
+import os
 import sys
 
 from mcserver.system import signals
+
+EX_OSERR = 71
 
 
 def main() -> int:
     """The process's exit code."""
     signals.hold()
-    from mcserver import cli
+    try:
+        from mcserver import cli
 
-    return cli.main()
+        return cli.main()
+    except MemoryError:  # what says so elsewhere may need more than there is
+        os.write(2, b"can't start: the system has no memory left for this process\n")
+        return EX_OSERR
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mcserver.keys import printable_text
+from mcserver.keys import said
 from mcserver.settings.cluster import ClusterConfig, check_tls
 from mcserver.settings.config import Config
 from mcserver.settings.options import (
@@ -27,10 +27,12 @@ from mcserver.settings.options import (
 )
 from mcserver.settings.rules import EX_FAILURE, ConfigError
 from mcserver.subcommands import SUBCOMMANDS
-from mcserver.system import signals
+from mcserver.system import files, signals
 
 ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
+SENTENCES_MOST = 2
+"""Lines of an error. memcached's for -B has two; a value may hold any number of line ends."""
 AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 """The environment's `user:password` for ZooKeeper."""
 
@@ -53,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return show(chosen)
         check_start(chosen)
     except ConfigError as error:
-        print(*map(printable_text, str(error).split("\n")), sep="\n", file=sys.stderr)
+        print(*map(said, str(error).split("\n", SENTENCES_MOST - 1)), sep="\n", file=sys.stderr)
         return error.status
     gc.disable()  # until it serves: what is loaded and made from here on stays, and need not be searched for garbage
     try:
@@ -89,7 +91,7 @@ def subcommand(name: str, arguments: Sequence[str]) -> int:
         code = int(getattr(import_module(module), function)(arguments))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(files.nowhere(), sys.stdout.fileno())
         return 0
     return code
 
@@ -103,7 +105,7 @@ def show_config(arguments: Sequence[str]) -> int:
         return show(chosen)
     config = configure(chosen, os.environ)
     for warning in config.warnings:
-        print(f"# warning: {warning}")
+        print(f"# warning: {said(warning)}")
     print(effective(config, chosen))
     return 0
 
@@ -117,7 +119,7 @@ def open_standard_streams() -> None:
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free: this one
+            files.nowhere()  # the lowest that is free: this one
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(descriptor, mode, encoding="utf-8", errors="replace", closefd=False))
 
@@ -130,7 +132,7 @@ def show(page: str) -> int:
     try:
         print(pages[page](), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(files.nowhere(), sys.stdout.fileno())
     return 0
 
 

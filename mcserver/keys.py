@@ -1,7 +1,7 @@
 """How keys and other bytes of clients are written where a line, or a terminal, reads them. Nobody else writes them there.
 
 A key that came base64-encoded may hold any byte. In a reply that is made of lines it must neither end a line nor begin
-another field; in a log it must not command a terminal.
+another field; in a log it must not command a terminal, and a value that somebody gave an option must not fill it.
 """
 
 from __future__ import annotations
@@ -40,3 +40,19 @@ def printable_text(line: str) -> str:
     if line.isprintable():
         return line
     return "".join([each if each.isprintable() else ascii(each)[1:-1] for each in line])
+
+
+SAID_MOST = 2000
+"""Characters of a sentence to a person. Longer is only one that repeats what it was given."""
+
+
+def bounded(sentence: str) -> str:
+    """A sentence as it is; of one that is too long the middle is left out."""
+    if len(sentence) <= SAID_MOST:
+        return sentence
+    return f"{sentence[: SAID_MOST // 2]} [...] {sentence[-SAID_MOST // 2 :]}"
+
+
+def said(sentence: str) -> str:
+    """For a log or a terminal: printable, in one line, and bounded."""
+    return bounded(printable_text(bounded(sentence)))

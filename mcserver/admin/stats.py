@@ -16,7 +16,7 @@ from mcserver import MEMCACHED_VERSION
 from mcserver.admin import cluster
 from mcserver.admin.conns import conns
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import is_word, pieces, stat_lines, stat_pieces, unsigned
+from mcserver.admin.words import INT32_MAX, is_word, pieces, stat_lines, stat_pieces, unsigned
 from mcserver.core import BAD_FORMAT, END, ERROR, OK
 from mcserver.keys import plain, plain_or_escaped
 
@@ -252,7 +252,7 @@ def _cachedump(context: Context, words: list[bytes]) -> Reply:
         return BAD_FORMAT
     if number >= SLAB_CLASSES:
         return b"CLIENT_ERROR Illegal slab id\r\n"
-    return _item_lines(context.engine.cachedump(number, limit))
+    return _item_lines(context.engine.cachedump(number, min(limit, INT32_MAX)))
 
 
 def _item_lines(slices: Iterator[list[tuple[bytes, int, int]]]) -> Iterator[bytes]:

@@ -46,6 +46,7 @@ MAX_OUTSTANDING = 128  # well below the 278 one-byte messages that kazoo's wake-
 MAX_PACKET = 1_000_000  # ZooKeeper's jute.maxbuffer is 0xfffff; more than that is answered by a closed connection
 SLICE = 128  # callbacks run in one turn of the loop
 TICK = 0.5  # s between two looks at the client's health
+PUT_AWAY_AGAIN = 1.0  # s until a client is ended for which there was no thread
 DROPS = 3  # times a connection is ended in vain until the client is taken for stuck
 UNREACHABLE_AFTER = 2.0  # s without a connection until it is worth a line in the log
 
@@ -425,7 +426,12 @@ class KazooDriver:
             self._notify()
         else:
             self._build()
-        _in_thread(self._loop, functools.partial(_dispose, old))
+        self._put_away(old)
+
+    def _put_away(self, old: KazooClient | None) -> None:
+        """Ends a client that was given up, as soon as there is a thread for it: its session must not live on."""
+        if not _in_thread(self._loop, functools.partial(_dispose, old)):
+            self._loop.call_later(PUT_AWAY_AGAIN, self._put_away, old)
 
     # -- health
 
@@ -462,7 +468,8 @@ class KazooDriver:
             if client is self._client and self.state is not SessionState.CONNECTED:
                 self._looked(found)
 
-        _in_thread(self._loop, ask, done)
+        if not _in_thread(self._loop, ask, done):
+            self._probing = False
 
     def _looked(self, found: list[reach.Seen]) -> None:
         self.why = reach.describe(found)
@@ -518,12 +525,17 @@ def _dispose(client: KazooClient | None) -> None:
 
 def _in_thread(
     loop: asyncio.AbstractEventLoop, function: Callable[[], object], done: Callable[[], None] | None = None
-) -> None:
-    """Runs what may block on a thread that the end of the process does not wait for; then `done` on the loop."""
+) -> bool:
+    """Runs what may block on a thread that the end of the process does not wait for; then `done` on the loop.
+
+    False: the system has no thread for it, and neither is called.
+    """
 
     def run() -> None:
         try:
             function()
+        except RuntimeError as error:  # kazoo's own thread: what ended or never began is built anew
+            log.warning("ZooKeeper: %s", error)
         except Exception:
             log.exception("ZooKeeper")
         if done is not None:
@@ -532,4 +544,9 @@ def _in_thread(
             except RuntimeError:
                 pass  # the loop is closed
 
-    threading.Thread(target=run, name="zookeeper-aside", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="zookeeper-aside", daemon=True).start()
+    except RuntimeError as error:
+        log.warning("ZooKeeper: %s", error)
+        return False
+    return True

@@ -38,11 +38,17 @@ def look(hosts: str, timeout: float, tls: ssl.SSLContext | None = None) -> list[
 
     for server in servers:
         if server not in _asking or not _asking[server].is_alive():
-            _asking[server] = threading.Thread(target=ask, args=(server,), name="zookeeper-reach", daemon=True)
-            _asking[server].start()
+            thread = threading.Thread(target=ask, args=(server,), name="zookeeper-reach", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                found[server] = Seen(server, False, False, "is not asked: the system has no thread for it")
+            else:
+                _asking[server] = thread
     until = time.monotonic() + LONGEST * timeout
     for server in servers:
-        _asking[server].join(max(0.0, until - time.monotonic()))
+        if server not in found:
+            _asking[server].join(max(0.0, until - time.monotonic()))
     late = "does not answer in time, or its name is not resolved"
     return [found.get(server) or Seen(server, False, False, late) for server in servers]
 

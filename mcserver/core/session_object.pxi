@@ -22,8 +22,11 @@ cdef bytes INTERNAL = b"SERVER_ERROR internal error\r\n"
 
 
 cdef report(what):
-    import logging
-    logging.getLogger("mcserver").exception("internal error: %s", what)
+    try:
+        import logging
+        logging.getLogger("mcserver").exception("internal error: %s", what)
+    except MemoryError:
+        pass    # what is to be done then is more than the line of a log
 
 
 @cython.no_gc_clear      # it needs its engine to the end
@@ -420,9 +423,11 @@ cdef class Session:
             return
         try:
             piece = next(self.stream, None)
-        except Exception:
+        except Exception:       # half a reply can't be mended: what follows would be taken for the rest of it
             report("stream")
-            piece = None
+            self.stream = None
+            self.close("error")
+            return
         if piece is None:
             self.stream = None
             self.write(W_REPLY, A_DONE, b"")

@@ -280,7 +280,7 @@ cdef class Workers:
         cdef uint64_t rung
         cdef Mail* m
         cdef int n = 0
-        cdef bint taken = 0
+        cdef bint taken = 0, failed, unheard = 0
         cdef uint64_t began = boot_clock()
         read_fd(self.pool.outbox.fd, &rung, 8)
         if not spell(self.engine, self.owner, None, 0, RECORDS_A_TURN):
@@ -296,20 +296,25 @@ cdef class Workers:
             m = self.left
             self.left = m.next
             n += 1
+            failed = 0
             try:
                 self.take(m)
             except Exception:
+                failed = 1
                 report("letter")
             finally:
                 if m.kind == M_CLOSED:
                     self.forgotten(m)
+                elif failed:
+                    unheard |= m.kind == M_EVENTS
+                    self.dismissed(m)
                 else:
                     free(m)
         if self.left != NULL or not taken:      # who wrote to a box that wasn't looked into has rung, and does not ring again
             come_back(&self.pool.outbox)
         if swap32(&self.pool.gone, 0):
             self.owner.gone()
-        if box_has_lost(&self.pool.outbox):
+        if box_has_lost(&self.pool.outbox) or unheard:
             self.owner.unknown_change()
 
     cdef take(self, Mail* m):
@@ -331,6 +336,13 @@ cdef class Workers:
     cdef forgotten(self, Mail* m):
         # The connection's memory is its worker's. The letter goes back, so that this needs none.
         m.kind = W_FREE
+        m.next = NULL
+        box_post(&(<Worker*> (<Conn*> m.about).worker).box, m)
+
+    cdef dismissed(self, Mail* m):
+        # Its connection waits for an answer that it won't get. The letter goes back as the connection's end: this needs no memory.
+        m.kind = W_CLOSE
+        m.a = REASONS.index("error")
         m.next = NULL
         box_post(&(<Worker*> (<Conn*> m.about).worker).box, m)
 

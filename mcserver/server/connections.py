@@ -36,6 +36,8 @@ REFUSALS_A_TURN = 64
 """Connections refused before the loop's other work gets its turn."""
 FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 """How long the listeners rest when the system has no descriptor or memory left; each rest that was of no use doubles the next."""
+GIVE_UP_AGAIN = 0.1
+"""Seconds until a connection is closed for which there was no memory."""
 PROCEED_SECONDS = 0.0005
 """How long long replies may go on before those get their turn for which something came."""
 FULL = -1
@@ -369,12 +371,23 @@ class Connections:
         until = time.monotonic() + PROCEED_SECONDS
         try:
             for _ in range(len(self._waiting)):
-                self._waiting.popleft().proceed()  # it may ask for another turn: then it stands at the end
+                session = self._waiting.popleft()
+                try:
+                    session.proceed()  # it may ask for another turn: then it stands at the end
+                except MemoryError:
+                    self._give_up(session)
                 if time.monotonic() > until:
                     break
         finally:
             self._proceeding = False
             self._proceed_soon()
+
+    def _give_up(self, session: Session) -> None:
+        """Closes a connection whose reply can't go on for want of memory, as soon as there is some for that."""
+        try:
+            session.close("error")
+        except MemoryError:
+            self._loop.call_later(GIVE_UP_AGAIN, self._give_up, session)
 
     def events(self, session: Session | None, events: list[tuple[str, bytes, int, int]]) -> bool:
         failed = [event for event in events if event[0] == "login_failed"]

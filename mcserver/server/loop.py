@@ -49,8 +49,14 @@ DRAIN_SECONDS = 3.0
 
 def serve(server: Server, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> None:
     """Runs it on a loop until it has ended. Raises StartError."""
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
+    runner = asyncio.Runner(loop_factory=loop_factory)
+    try:
         runner.run(server.serve())
+    finally:
+        try:
+            runner.close()
+        except (OSError, RuntimeError) as error:  # uvloop opens descriptors to end; what there was to do is done
+            log.warning("the loop is left as it is: %s", error)
 
 
 class Server:
@@ -178,12 +184,17 @@ class Server:
     # Background ------------------------------------------------------------------------------------------------------
 
     def _maintain(self) -> None:
-        rest = self._engine.maintain(SLICE_MICROSECONDS)
-        self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
+        rest = SHORTEST_REST
+        try:
+            rest = self._engine.maintain(SLICE_MICROSECONDS)
+        finally:  # whatever there was no memory for is tried again
+            self._loop.call_later(max(rest, SHORTEST_REST), self._maintain)
 
     def _tell_counts(self) -> None:
-        logs.tell_counts()
-        self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
+        try:
+            logs.tell_counts()
+        finally:
+            self._loop.call_later(TELL_COUNTS_SECONDS, self._tell_counts)
 
     # The end ---------------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,10 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return failed(error, daemon)
     except OSError as error:  # the system has no descriptor or memory left for one of the steps
         return failed(StartError(f"can't start: {error.strerror or error}"), daemon)
+    except (MemoryError, ImportError) as error:  # of a module that can't be mapped
+        return failed(
+            StartError(f"can't start: {str(error) or 'the system has no memory left for this process'}"), daemon
+        )
     for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
@@ -284,10 +288,13 @@ def load_rest(config: Config) -> None:
 
 
 def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:
-    """All that a server needs on its loop, and that takes its time to load. As choose_loop."""
+    """All that a server needs on its loop, and that takes its time to load. As choose_loop. Raises StartError."""
     early_log.load()
-    import_module("mcserver.server.loop")
-    return choose_loop(config.loop)
+    try:
+        import_module("mcserver.server.loop")
+        return choose_loop(config.loop)
+    except (OSError, MemoryError, ImportError) as error:  # no descriptor, no memory for a file of it
+        raise StartError(f"can't load the event loop: {error!r}") from error
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

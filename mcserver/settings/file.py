@@ -15,9 +15,11 @@ config.py. A file is checked as strictly as the command line, which goes before 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from mcserver.keys import said
 from mcserver.settings.config import Config
 from mcserver.settings.options import (
     CLUSTER_OPTIONS,
@@ -36,6 +38,11 @@ from mcserver.settings.rules import ConfigError, rules
 from mcserver.system import files
 
 FILE_BYTES = 1 << 20
+PARTS_MOST = 20
+LONG_NAME = re.compile(
+    rb"""(^|[\[{,])[ \t]*(([\w-]+|"[^"\n]*"|'[^'\n]*')[ \t]*\.[ \t]*){%d}""" % PARTS_MOST, re.MULTILINE
+)
+"""`a.a.a...`: to read it takes tomllib a time that grows with the square of its parts, half an hour for a file of them."""
 EXTENDED = "extended"
 NOT_IN_A_FILE = ("help", "license", "version", "config", EXTENDED)
 REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes", "metrics-name")
@@ -73,6 +80,8 @@ def read_file(draft: Draft, path: str) -> None:
         raise ConfigError(f"can't read {path}: {error.strerror}; see --config") from None
     if len(data) > FILE_BYTES:
         raise ConfigError(f"{path} has more than {FILE_BYTES} bytes: it is no configuration file")
+    if LONG_NAME.search(data):
+        raise ConfigError(f"{path} has a name of more than {PARTS_MOST} parts: no setting has one")
     try:
         table = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no TOMLDecodeError
@@ -131,11 +140,11 @@ def _texts(entry: Entry, value: Any, known: dict[str, Any]) -> Iterator[tuple[En
     name = name_of(entry)
     if name in COUNTED and isinstance(value, int):
         if not 0 <= value <= 9:
-            raise ConfigError(f"{name} must be from 0 to 9, not {value}")
+            raise ConfigError(f"{name} must be from 0 to 9, not {_shown(value)}")
         yield from ((entry, "") for _ in range(value))
     elif not entry.metavar:
         if not isinstance(value, bool):
-            raise ConfigError(f"{name} takes true or false, not {value!r}")
+            raise ConfigError(f"{name} takes true or false, not {_shown(value)}")
         if value:
             yield entry, ""
         elif f"no_{name}" in known:
@@ -157,7 +166,14 @@ def _text(entry: Entry, value: Any) -> str:
         text = str(value)
         if "\0" not in text:
             return text
-    raise ConfigError(f"{name_of(entry)} takes one {entry.metavar}, not {value!r}")
+    raise ConfigError(f"{name_of(entry)} takes one {entry.metavar}, not {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """For an error. What has no end as Python reads it is only named: a number of any length, tables in tables."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    return "such a number" if isinstance(value, int) and value.bit_length() > 64 else repr(value)
 
 
 # Writing ----------------------------------------------------------------------------------------------------------------
@@ -204,7 +220,7 @@ SHOWN_UNITS = ("MiB", "KiB", "s", "us", "ms", "bytes", "pct")
 def _origin(origins: dict[str, str], setting: str) -> str:
     if setting == "ack" and setting not in origins:
         setting = "ack_prefixes"
-    return origins.get(setting, "default")
+    return said(origins.get(setting, "default"))
 
 
 def toml(entry: Entry, config: Any) -> str:

@@ -312,7 +312,11 @@ def path(name: str, what: str = "name of a file") -> Apply:
     """What is opened later, maybe by a daemon, which goes elsewhere."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
-        whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+        try:
+            whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+        except OSError:
+            gone = f"{option} {value}: this was started in a directory that is gone; give the whole path"
+            raise ConfigError(gone, EX_FAILURE) from None
         if not value or whole.strip("/") == "":
             raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
         draft.settings[name] = whole

@@ -54,6 +54,18 @@ def read_with_mode(path: str, most: int) -> tuple[bytes, int]:
         os.close(descriptor)
 
 
+def nowhere() -> int:
+    """A descriptor, the lowest that is free, where nothing is read and what is written is lost: /dev/null's, if there is one."""
+    try:
+        return os.open(os.devnull, os.O_RDWR)
+    except OSError:
+        import socket  # which is hardly ever needed this early
+
+        ours, theirs = socket.socketpair()
+        theirs.close()
+        return ours.detach()
+
+
 def check(path: str) -> None:
     """Raises OSError for what is there and is no file: for who lets others open it, who would wait. A pipe is none."""
     try:

@@ -7,6 +7,7 @@ worth a line, only how often: whatever a client or a peer can cause is said at o
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import select
@@ -18,7 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from mcserver.keys import printable, printable_text
+from mcserver.keys import bounded, printable, said
 
 log = logging.getLogger("mcserver")
 trace_log = logging.getLogger("mcserver.trace")
@@ -34,6 +35,8 @@ REPEAT_SECONDS = 60.0
 """A message of one kind is said once in this time; then how many there were since."""
 KINDS_MOST = 256
 """Kinds of messages that are told apart; further ones share one count."""
+LOCK_SECONDS = 1.0
+"""How long a line waits for the queue, which nobody holds for longer than some instructions take."""
 LAST_WORDS_SECONDS = 0.5
 """How long the end of the process waits for stderr."""
 
@@ -44,7 +47,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         if record.name == trace_log.name:
             return record.getMessage()
-        line = f"{timestamp(record.created)} {record.levelname} {printable_text(record.getMessage())}"
+        line = f"{timestamp(record.created)} {record.levelname} {said(record.getMessage())}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
         return line
@@ -60,7 +63,7 @@ class JsonFormatter(logging.Formatter):
             "time": timestamp(record.created),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": bounded(record.getMessage()),
         }
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
@@ -147,8 +150,9 @@ class Writer(logging.Handler):
         self._untold = 0
         self._cut = False  # what was written last ends within a line
         self._changed = threading.Condition(threading.Lock())
-        self._thread: threading.Thread | None = None
+        self._thread: int | None = None
         self._writing = False
+        self._stuck = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -157,8 +161,17 @@ class Writer(logging.Handler):
             line = f"a message that can't be spelled: {record.msg!r}"
         self.put(line.encode("utf-8", "backslashreplace") + b"\n")
 
+    def createLock(self) -> None:  # noqa: N802  # logging's name for it
+        """None: what is shared has its own."""
+        self.lock = None
+
     def put(self, line: bytes) -> None:
-        with self._changed:
+        if not self._changed.acquire(timeout=0 if self._stuck else LOCK_SECONDS):
+            self._stuck = True  # its holder had no memory to let it go: nobody waits for that twice
+            self._lost(1)
+            return
+        try:
+            self._stuck = False
             if self._waiting + len(line) > QUEUE_BYTES:
                 self._lost(1)
                 return
@@ -168,11 +181,12 @@ class Writer(logging.Handler):
             self._lines.append(line)
             self._waiting += len(line)
             if self._thread is None:
-                thread = threading.Thread(target=self._run, name="log", daemon=True)
-                with suppress(RuntimeError):  # the system has no thread for us: the next line tries again
-                    thread.start()
-                    self._thread = thread
+                with suppress(RuntimeError, MemoryError):  # the system has no thread for us: the next line tries again
+                    # Thread.start would wait for the thread, for ever if that has no memory for its first steps.
+                    self._thread = _thread.start_new_thread(self._run, ())
             self._changed.notify_all()
+        finally:
+            self._changed.release()
 
     def _lost(self, count: int) -> None:
         self.dropped += count
@@ -185,20 +199,36 @@ class Writer(logging.Handler):
         return self.format(logging.LogRecord(log.name, logging.WARNING, "", 0, text, (line,), None)).encode() + b"\n"
 
     def _run(self) -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
-        while True:
+        batch: list[bytes | int] = []
+        try:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+            while True:
+                size = self._take(batch)
+                self._account(batch, size)
+                batch.clear()
+        except (
+            MemoryError,
+            RuntimeError,
+        ):  # no memory for a step, or for the lock of a wait: the next line begins anew
             with self._changed:
+                self._lost(sum(isinstance(each, bytes) for each in batch))
+                self._waiting = sum(len(each) for each in self._lines if isinstance(each, bytes))
                 self._writing = False
-                self._changed.notify_all()
-                while not self._lines:
-                    self._changed.wait()
-                batch: list[bytes | int] = []
-                size = 0
-                while self._lines and size < WRITE_BYTES:
-                    batch.append(self._lines.popleft())
-                    size += len(batch[-1]) if isinstance(batch[-1], bytes) else 0
-                self._writing = True
-            self._account(batch, size)
+                self._thread = None
+
+    def _take(self, batch: list[bytes | int]) -> int:
+        """Waits for lines and moves some into the batch; the bytes they have."""
+        with self._changed:
+            self._writing = False
+            self._changed.notify_all()
+            while not self._lines:
+                self._changed.wait()
+            size = 0
+            while self._lines and size < WRITE_BYTES:
+                batch.append(self._lines.popleft())
+                size += len(batch[-1]) if isinstance(batch[-1], bytes) else 0
+            self._writing = True
+        return size
 
     def _account(self, batch: list[bytes | int], size: int) -> None:
         """Writes a batch; what the descriptor refused, a full disk for one, is told with the next line that gets through."""
@@ -231,12 +261,16 @@ class Writer(logging.Handler):
 
     def finish(self, seconds: float = LAST_WORDS_SECONDS) -> None:
         """Waits until everything is written, but no longer than that."""
-        with self._changed:
+        if not self._changed.acquire(timeout=seconds):
+            return
+        try:
             self._changed.wait_for(lambda: self._thread is None or not (self._lines or self._writing), seconds)
             while self._thread is None and self._lines and select.select([], [self._descriptor], [], 0)[1]:
                 self._write(
                     self._spelled(self._lines.popleft())[: select.PIPE_BUF]
                 )  # so many bytes a pipe takes without a wait
+        finally:
+            self._changed.release()
 
 
 class Log:

@@ -9,6 +9,7 @@ import pwd
 import resource
 import stat
 
+from mcserver.system.files import nowhere
 from mcserver.system.folders import Folder
 
 EX_NOUSER = 67
@@ -116,7 +117,7 @@ class Daemon:
 
     def ready(self) -> None:
         """The start succeeded: the waiting process ends with 0, and the terminal is let go."""
-        null = os.open(os.devnull, os.O_RDWR)
+        null = nowhere()
         for descriptor in (0,) if self._keep_output else (0, 1, 2):
             os.dup2(null, descriptor)
         os.close(null)

@@ -1,6 +1,6 @@
 """A small blocking client of the text protocol for the tools. It knows no server but by what it answers.
 
-What a server says is shown only as `printable_text`: on a terminal it must command nothing.
+What a server says is shown only as `said` or `printable_text`: on a terminal it must command nothing.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
     import ssl
 
-from mcserver.keys import printable_text
+from mcserver.keys import bounded, said
 from mcserver.settings.rules import is_port
 
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 11211
@@ -82,7 +82,11 @@ class Client:
             if isinstance(where, str):
                 self.socket = socket.socket(socket.AF_UNIX)
                 self.socket.settimeout(way.seconds)
-                self.socket.connect(where)
+                try:
+                    self.socket.connect(where)
+                except OSError:
+                    self.socket.close()
+                    raise
             else:
                 self.socket = socket.create_connection(where, way.seconds)
                 self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -232,9 +236,16 @@ def way_of(options: argparse.Namespace) -> Way:
     return Way(options.timeout, tls, user)
 
 
+class Parser(argparse.ArgumentParser):
+    """Its errors repeat what was given."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(bounded(message))
+
+
 def parser(name: str, meaning: str) -> argparse.ArgumentParser:
     """The parser of `mcserver NAME`."""
-    made = argparse.ArgumentParser(prog=f"mcserver {name}", description=meaning)
+    made = Parser(prog=f"mcserver {name}", description=meaning)
     made.add_argument(
         "--timeout", type=positive, default=SECONDS, metavar="S", help="seconds to wait for an answer (5)"
     )
@@ -270,7 +281,7 @@ def run(tool: Callable[[argparse.Namespace], int], known: argparse.ArgumentParse
         options.way = way_of(options)
         return tool(options)
     except ToolError as error:
-        print(printable_text(str(error)), file=sys.stderr)
+        print(said(str(error)), file=sys.stderr)
         return 1
     except BrokenPipeError:
         return 0

@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Sequence
 
-from mcserver.keys import printable_text
+from mcserver.keys import printable_text, said
 from mcserver.tools.client import ADDRESS, Client, ToolError, Way, parser, positive, run
 
 
@@ -32,7 +32,7 @@ def ping(options: argparse.Namespace) -> int:
         try:
             print(printable_text(answer(server, max(1, options.count), options.interval, options.way)), flush=True)
         except ToolError as error:
-            print(printable_text(str(error)), flush=True)
+            print(said(str(error)), flush=True)
             failed += 1
     return 1 if failed else 0
 

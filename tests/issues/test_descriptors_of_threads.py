@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import resource
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
+from mcserver.system import logs
 from mcserver.system.logs import Writer
 from tests.conftest import Start
+from tests.serving import eventually
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -71,13 +74,58 @@ def test_a_log_that_gets_its_thread_late(monkeypatch: pytest.MonkeyPatch) -> Non
     reader, descriptor = os.pipe()
     writer = Writer(descriptor)
 
-    def refuse(_thread: threading.Thread) -> None:
+    def refuse(*_: object) -> NoReturn:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as patch:
-        patch.setattr(threading.Thread, "start", refuse)
+        patch.setattr(_thread, "start_new_thread", refuse)
         writer.put(b"one\n")
     writer.put(b"two\n")
     writer.finish()
     assert os.read(reader, 100) == b"one\ntwo\n"
     os.close(reader)
+
+
+@pytest.mark.parametrize("step", ["_take", "_spelled"])
+def test_a_log_whose_thread_had_no_memory_goes_on(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """It fell silent for ever, and what it held counted against the queue."""
+    reader, descriptor = os.pipe()
+    writer = Writer(descriptor)
+
+    def refuse(*_: object) -> NoReturn:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, step, refuse)
+        writer.put(b"one\n")
+        eventually(lambda: writer._thread is None)
+    writer.put(b"two\n")
+    writer.finish()
+    lost = step == "_spelled"  # by then it has taken the line
+    assert writer.dropped == lost
+    said = os.read(reader, 1000)
+    assert said.endswith(b"two\n")
+    assert (b"1 lines of the log were dropped" in said) == lost
+    assert (b"one\n" in said) != lost
+    eventually(lambda: writer._waiting == 0)
+    os.close(reader)
+
+
+def test_a_log_whose_lock_is_never_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread had no memory for the end of a `with`: everybody who had something to say waited for ever."""
+    monkeypatch.setattr(logs, "LOCK_SECONDS", 0.01)
+    writer = Writer(1)
+    writer._changed.acquire()
+    for _ in range(1000):
+        writer.put(b"a line\n")
+    writer.finish(0.01)
+    assert writer.dropped == 1000
+    writer._changed.release()
+    assert writer.lock is None
+
+
+def test_a_thread_that_does_not_begin_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have no memory for its first steps. Whoever logged the first line waited for it, deaf to SIGTERM."""
+    writer = Writer(1)
+    monkeypatch.setattr(_thread, "start_new_thread", lambda _function, _arguments: 1)
+    writer.put(b"a line\n")
