@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcserver.coordination import ports
-from mcserver.coordination.layout import version
+from mcserver.coordination.layout import Floor, version
 from mcserver.coordination.ports import Change, Level
 
 from .quiet import META, Quiet, tell
@@ -181,6 +181,64 @@ def test_below_the_floor_is_a_gap() -> None:
     assert (two.node.context.figures.gaps, two.node.context.figures.holes) == (1, 0)
     assert two.cache.get(b"k") is None
     assert applied(two) == (1, 11)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["the same log", "sealed, and another one behind it"])
+def test_a_log_that_went_back_and_was_trimmed_up_to_the_next_entry_is_a_gap(moved: bool) -> None:
+    """Nothing is left of what was seen last: whether these are the entries that follow it can't be known."""
+    fleet = Quiet(2, keep_seconds=0.1, keep_entries=4, rotate_at=8)
+    one, two = fleet.hosts
+    lengths = []
+    for n in range(3):
+        tell(one, b"%d" % n)
+        fleet.run(60)
+        lengths.append(len(fleet.ensemble.log))
+    assert applied(two) == (1, 2)
+    two.cache.put(b"k")
+    two.zk.cut()
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(lengths[0])
+    fleet.run(1000)
+    for n in range(6):
+        tell(one, b"k" if n == 0 else b"%d" % n)
+        fleet.run(60)
+    fleet.run(1000)
+    path = f"/cache/invalidation/{fleet.meta()['log']}"
+    assert Floor.decode(fleet.ensemble.tree.nodes[path].data).floor == 3, "exactly what the other needs next"
+    for n in range(3 * moved):
+        tell(one, b"%d" % n)
+        fleet.run(60)
+    assert (fleet.meta()["gen"] > 1) is moved
+    two.zk.heal()
+    fleet.run(1200)
+    assert not two.cache.is_closed
+    assert two.cache.get(b"k") is None
+    assert two.node.context.figures.gaps == 1
+
+
+def test_who_has_flushed_and_not_yet_seen_the_last_entry_flushes_again_on_a_new_connection() -> None:
+    """The log may be another one by then: what stands before the next entry is not known."""
+    fleet = Quiet(2, max_stale=4.0)
+    one, two = fleet.hosts
+    lengths = [len(fleet.ensemble.log)]
+    for n in range(4):
+        tell(one, b"%d" % n)
+        fleet.run(100)
+        lengths.append(len(fleet.ensemble.log))
+    two.node.reader._skip_to(3, "a gap")
+    two.zk.cut()
+    two.cache.put(b"k")
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(lengths[1])
+    fleet.run(1000)
+    for key in (b"k", b"1", b"2", b"3"):
+        tell(one, key)
+        fleet.run(100)
+    two.zk.heal()
+    fleet.run(1500)
+    assert not two.cache.is_closed
+    assert applied(two) == (1, 4)
+    assert two.cache.get(b"k") is None
 
 
 def test_a_missing_entry_is_a_gap() -> None:
