@@ -31,6 +31,7 @@ class Transaction(NamedTuple):
     ends: int  # the session that it ends, or 0
     time: int
     stamp: int
+    dated: int  # by the clock of ZooKeeper's leader
 
 
 class Session:
@@ -65,6 +66,7 @@ class Server:
         self.tree = Tree()
         self.up = True
         self.isolated = False
+        self.behind = 0  # ns by which it applies later what was committed
         self.slow = 1.0
         self.connections: list[Connection] = []
         self.watches: dict[tuple[str, str], list[Connection]] = {}
@@ -82,7 +84,7 @@ class Server:
         index = min(index, len(log))
         while tree.applied < index:
             transaction = log[tree.applied]
-            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.dated)
             tree.applied += 1
             if self.watches:
                 for delta in transaction.deltas:
@@ -198,7 +200,7 @@ class Connection:
                 self.world.note(f"the reply to {self.client.process.name} is lost")
             self.break_off()
             return
-        self.world.after(self._latency(), None, self._committed, request, result, index)
+        self.world.after(self._latency() + self.server.behind, None, self._committed, request, result, index)
 
     def _committed(self, request: Request, result: Any, index: int) -> None:
         self.server.catch_up(index)
@@ -259,6 +261,7 @@ class Ensemble:
         self.writable = True
         self.lose_replies = 0.0
         self.lag = 1.0  # how much followers lag, times some milliseconds
+        self.clock = 0  # ns by which the leader's is ahead
         self.refuse_entries = False
         self.packet_limit = 1 << 20
         self.on_commit: Callable[[Transaction], None] = lambda transaction: None
@@ -340,15 +343,17 @@ class Ensemble:
 
     def _append(self, deltas: list[Delta], operations: list[Operation], session: int, ends: int) -> None:
         zxid = self.log[-1].zxid + 1 if self.log and self.log[-1].zxid >= self.epoch * EPOCH else self.epoch * EPOCH + 1
-        transaction = Transaction(zxid, deltas, operations, session, ends, self.world.now, self.world.stamp())
+        dated = self.world.now + self.clock
+        transaction = Transaction(zxid, deltas, operations, session, ends, self.world.now, self.world.stamp(), dated)
         self.log.append(transaction)
-        self.tree.apply(deltas, zxid, transaction.time)
+        self.tree.apply(deltas, zxid, transaction.dated)
         self.tree.applied += 1
         index = len(self.log)
         chance = self.world.random.random
         for server in self.servers:
             if server.connections:  # the others catch up when somebody connects
-                self.world.after(chance() ** 6 * 60 * MS * self.lag + 0.2 * MS, None, server.catch_up, index)
+                late = chance() ** 6 * 60 * MS * self.lag + 0.2 * MS + server.behind
+                self.world.after(late, None, server.catch_up, index)
         self.on_commit(transaction)
 
     # Disasters -----------------------------------------------------------------------------------------------------------
@@ -376,6 +381,6 @@ class Ensemble:
     def _replayed(self) -> Tree:
         tree = Tree()
         for transaction in self.log:
-            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.dated)
             tree.applied += 1
         return tree
