@@ -281,7 +281,7 @@ class Membership:
         for name in [name for name in self.nodes if name not in there]:
             del self.nodes[name]
         new = [name for name in members if name not in self.members]
-        for name, answer in await context.ask_each(new, lambda name: context.zk.get(layout.member(name))):
+        for name, answer in await context.get_each(new, layout.member):
             if answer is None:
                 self.absent.pop(name, None)
             else:
@@ -293,8 +293,7 @@ class Membership:
         await self._read(list(self.nodes))
 
     async def _read(self, names: list[str]) -> None:
-        context = self._context
-        for name, answer in await context.ask_each(names, lambda name: context.zk.get(context.layout.node(name))):
+        for name, answer in await self._context.get_each(names, self._context.layout.node):
             if answer is not None:
                 self.read_node(name, answer[0])
 

@@ -8,6 +8,7 @@ from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
 from .simulator.fleet import Host
+from .simulator.scheduler import MS
 
 
 def write(host: Host, key: bytes, done: list[str]) -> Any:
@@ -71,8 +72,13 @@ def test_a_lock_deleted_by_hand_is_lost() -> None:
     write(one, b"k", done)
     fleet.run(100)
     (name,) = fleet.ensemble.tree.nodes["/cache/locks/00"].children
+    for server in fleet.ensemble.servers:
+        server.behind = 50 * MS  # what it reads is from before
     fleet.by_hand(f"/cache/locks/00/{name}")
     answer = write(one, b"k", done)
+    fleet.run(40)
+    for server in fleet.ensemble.servers:
+        server.behind = 0
     fleet.run(200)
     assert isinstance(answer.error, LockLost)
     assert done == ["n1.0"], "the second had no effect"
