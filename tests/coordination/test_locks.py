@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from mcserver.coordination.ports import Level, LockLost
@@ -63,6 +64,27 @@ def test_without_zookeeper_the_lock_is_lost_and_nothing_is_written() -> None:
     one.zk.heal()
     fleet.run(600)
     assert done == []
+
+
+def test_each_lock_is_given_up_once() -> None:
+    fleet = Quiet(3, lock_buckets=2, write_rate=1000.0)
+    asked: Counter[str] = Counter()
+    for host in fleet.hosts:
+
+        def delete(path: str, version: int = -1, delete: Any = host.zk.delete) -> Any:
+            asked[path] += 1
+            return delete(path, version)
+
+        host.zk.delete = delete
+    done: list[str] = []
+    for n in range(60):
+        write(fleet.hosts[n * 7 % 3], b"k%d" % (n % 4), done)
+        fleet.run(n % 8)
+    fleet.run(400)
+    given_up = {path: times for path, times in asked.items() if "/locks/" in path}
+    assert len(done) == 60
+    assert len(given_up) > 5
+    assert set(given_up.values()) == {1}
 
 
 def test_a_lock_deleted_by_hand_is_lost() -> None:

@@ -291,7 +291,7 @@ class Fleet:
             flush_prefixes=choice(((), (b"k:",), (b"k:", b"m:"))),
             batch_keys=choice((1, 6)),
             queue_keys=choice((4, 100)),
-            write_rate=choice((200.0, 600.0)),
+            write_rate=self.settings.write_rate * choice((0.7, 2.0)),
             lock_window=choice((0.05, 0.1)),
         )
 
