@@ -58,7 +58,7 @@ class Reader:
         self._armed = ""  # the path of the next entry, while a watch is on it
         self._meta_armed = False
         self._verified = 0  # the connection on which the entry before `next` was found unchanged, or flushed for
-        self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
+        self._last: tuple[int, int, int] | None = None  # the entry before `next`: sequence, czxid, ctime (0: not known)
         self._born = (
             0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
         )
@@ -115,13 +115,14 @@ class Reader:
         if not all(isinstance(each, list) and all(is_number(due) for due in each) for each in lists):
             return False
         if last is not None and not (
-            isinstance(last, (list, tuple)) and len(last) == 2 and all(is_number(each) for each in last)
+            isinstance(last, (list, tuple)) and len(last) in (2, 3) and all(is_number(each) for each in last)
         ):
             return False
         if (last is None and place["next"] > 0) or max(place["next"], place["gen"]) > SEQUENCE_MOST:
             return False
         self.log, self.gen, self.next = log, place["gen"], place["next"]
-        self._last = None if last is None else (last[0], last[1])
+        # An earlier release hands on no time.
+        self._last = None if last is None else (last[0], last[1], last[2] if len(last) > 2 else 0)
         self._later = dict.fromkeys(place["done"])
         self._kept_later = list(place["later"])
         self.applied = self.head = version(self.gen, self.next - 1)
@@ -290,7 +291,8 @@ class Reader:
         return self._context.zk.get(self._context.layout.meta, fired)
 
     def _ask_last(self, connection: int) -> Awaitable[Stat | None] | None:
-        """On a new connection: is the entry that we saw last still the same? In an ensemble restored from a backup it is not.
+        """On a new connection: is the entry that we saw last still the same? In an ensemble restored from a backup it is not:
+        its zxid may be, since the epochs of both begin alike, but not its time as well.
 
         The leader keeps it for every live server. Where it is gone nothing tells whether the log is the one that we know.
         """
@@ -299,7 +301,10 @@ class Reader:
         return self._context.zk.exists(self._context.layout.entry(self.log, self.next - 1))
 
     def _is_unchanged(self, stat: Stat | None) -> bool:
-        return stat is not None and self._last is not None and stat.czxid == self._last[1]
+        if stat is None or self._last is None:
+            return False
+        _, czxid, ctime = self._last
+        return stat.czxid == czxid and ctime in (0, stat.ctime)
 
     def _is_remade(self, stat: Stat) -> bool:
         """Whether the log is not the znode that it was when it was looked at last."""
@@ -349,7 +354,7 @@ class Reader:
             acknowledgements = max(0, self._membership.live - 1) if direct else 0
             self._context.budget.saw(writer, acknowledgements, self._context.now(), version(self.gen, sequence))
         self.next = sequence + 1
-        self._last = (sequence, stat.czxid)
+        self._last = (sequence, stat.czxid, stat.ctime)
         self.applied = version(self.gen, sequence)
         self.head = max(self.head, self.applied)
         self.bytes += len(data)
@@ -439,7 +444,7 @@ class Reader:
             self._woken = True
         if before is not None:
             stat = await before
-            self._last = (self.next - 1, stat.czxid) if stat else None
+            self._last = (self.next - 1, stat.czxid, stat.ctime) if stat else None
 
     def _ask_next(self, path: str) -> Awaitable[Stat | None]:
         def fired() -> None:

@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from mcserver.coordination.layout import Floor, Meta
 from mcserver.coordination.ports import Change, Level, NotConfirmed, SessionState
+from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell, told
 from .simulator.scheduler import Future
@@ -35,6 +37,32 @@ def test_each_level_is_reached_at_its_time() -> None:
     assert not applied.done()
     fleet.run(400)
     assert applied.result == one.node.reader.applied
+
+
+def test_what_was_known_of_the_log_is_not_believed_on_a_new_connection() -> None:
+    """After a backup was restored the record that names the log may have the version that it had, and name another one."""
+    fleet = Quiet(2)
+    one, _ = fleet.hosts
+    length, record = len(fleet.ensemble.log), Meta.decode(fleet.ensemble.tree.nodes[META].data)
+    old = f"/cache/invalidation/{record.log}"
+    fleet.ensemble.change_by_hand([Delta("set", META, record.encode())])
+    tell(one, b"0")
+    fleet.run(100)
+    version = fleet.ensemble.tree.nodes[META].version
+    one.zk.cut()
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(length)
+    log = Delta("create", "/cache/invalidation/log-2-00", Floor(0, 0).encode())
+    sealed = record._replace(gen=2, log="log-2-00", previous=record.log)
+    fleet.ensemble.change_by_hand([log, Delta("set", META, sealed.encode())])
+    assert fleet.ensemble.tree.nodes[META].version == version
+    before = len(fleet.ensemble.tree.nodes[old].children)
+    answer = tell(one, b"k")
+    one.zk.heal()
+    fleet.run(500)
+    assert answer.done()
+    assert answer.error is None
+    assert len(fleet.ensemble.tree.nodes[old].children) == before, "nothing is written into a log that is sealed"
 
 
 def test_a_lost_answer_is_sent_again_with_the_same_changes() -> None:

@@ -123,15 +123,17 @@ def test_what_was_kept_is_flushed_when_the_log_does_not_reach_back() -> None:
 def test_a_place_that_is_none_flushes() -> None:
     fleet = Quiet(2)
     _, two = fleet.hosts
-    good = {"path": "/cache", "log": "log-1-ab", "gen": 1, "next": 5, "last": [4, 99], "later": [], "done": []}
+    good = {"path": "/cache", "log": "log-1-ab", "gen": 1, "next": 5, "last": [4, 99, 1700], "later": [], "done": []}
     for wrong in (
         None, {}, good | {"path": "/other"}, good | {"log": "../x"}, good | {"log": 5}, good | {"gen": -1}, good | {"gen": True},
-        good | {"next": "5"}, good | {"next": 1 << 60}, good | {"last": [4]}, good | {"last": ["4", 5]}, good | {"last": None},
-        good | {"later": [1.5]}, good | {"done": 7},
+        good | {"next": "5"}, good | {"next": 1 << 60}, good | {"last": [4]}, good | {"last": ["4", 5, 6]},
+        good | {"last": None}, good | {"later": [1.5]}, good | {"done": 7},
     ):  # fmt: skip
         flushes = two.cache.flush_count
         two.node.resume(wrong)
         assert two.cache.flush_count == flushes + 1, wrong
+    for right in (good, good | {"last": [4, 99]}):
+        assert two.node.reader.resume(right)
 
 
 def test_delayed_flushes_that_were_waiting_come() -> None:
@@ -214,6 +216,34 @@ def test_a_log_that_went_back_and_was_trimmed_up_to_the_next_entry_is_a_gap(move
     assert not two.cache.is_closed
     assert two.cache.get(b"k") is None
     assert two.node.context.figures.gaps == 1
+
+
+def test_an_entry_of_another_history_is_another_one_though_it_has_the_same_zxid() -> None:
+    """An ensemble goes on from a backup with the epoch that it had when it went on from it the first time."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    fleet.run(100)
+    length, path = len(fleet.ensemble.log), f"/cache/invalidation/{fleet.meta()['log']}/e-0000000001"
+    zxids = []
+    for key in (b"another", b"k"):
+        fleet.checkers.on_restore()
+        fleet.ensemble.restore(length)
+        append(fleet, b"MI1 x.y.1.0 0\nd " + key)
+        zxids.append(fleet.ensemble.tree.nodes[path].czxid)
+        if key == b"another":
+            fleet.run(1500)
+            assert applied(two) == (1, 1)
+            two.zk.cut()
+            two.cache.put(b"k")
+    assert zxids[0] == zxids[1]
+    fleet.run(100)
+    tell(one, b"2")
+    fleet.run(600)
+    two.zk.heal()
+    fleet.run(1500)
+    assert not two.cache.is_closed
+    assert two.cache.get(b"k") is None
 
 
 def test_who_has_flushed_and_not_yet_seen_the_last_entry_flushes_again_on_a_new_connection() -> None:

@@ -361,9 +361,7 @@ class Ensemble:
     def restore(self, length: int) -> None:
         """Goes back to the first `length` transactions, as from a backup; 0 is an empty ensemble."""
         self.log = self.log[:length]
-        self.epoch += 1
-        if not length:
-            self.epoch = 1
+        self.epoch = self.log[-1].zxid // EPOCH + 1 if self.log else 1  # as after an earlier election, perhaps
         self.tree = self._replayed()
         ended = {transaction.ends for transaction in self.log}
         known = {transaction.session for transaction in self.log}
