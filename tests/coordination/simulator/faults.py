@@ -427,7 +427,7 @@ def fall_behind(fleet: Fleet) -> None:
     if len(fleet.ensemble.servers) == 1:
         return
     server = fleet.world.random.choice(fleet.ensemble.servers)
-    server.behind = fleet.world.random.choice((40, 80, 80, 300, 1000)) * MS  # replies have 100
+    server.behind = fleet.world.random.choice((40, 80, 150, 200, 1000)) * MS  # replies have 100 or 250
 
     def again() -> None:
         server.behind = 0

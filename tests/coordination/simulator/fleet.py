@@ -288,6 +288,7 @@ class Fleet:
             self.settings,
             max_stale=choice((0.25, 0.4, 0.55)),
             ack_timeout=choice((0.3, 1.0)),
+            reply_deadline=choice((0.1, 0.25)),
             flush_prefixes=choice(((), (b"k:",), (b"k:", b"m:"))),
             batch_keys=choice((1, 6)),
             queue_keys=choice((4, 100)),
