@@ -412,7 +412,9 @@ class Leader:
         gone = [
             name
             for name in membership.absent
-            if name in membership.members and membership.out_at(name) + margin <= now and not membership.is_own(name)
+            if name in membership.members
+            and membership.out_at(name) + margin <= now
+            and not membership.clears_itself(name)
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))

@@ -124,6 +124,10 @@ class Membership:
             signal.set()
         self.certified.set()
 
+    def clears_itself(self, name: str) -> bool:
+        """Whether this server sees to that record of its own. One that a restored backup has brought back it has forgotten."""
+        return name in self._old_names
+
     async def clear_old_names(self) -> None:
         """Removes this boot's records of earlier sessions; to be called with a certificate of the current one.
 

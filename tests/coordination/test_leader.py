@@ -6,7 +6,7 @@ import pytest
 
 from mcserver.coordination.layout import Floor
 from mcserver.coordination.ports import ConnectionLoss, Level, Set
-from mcserver.testing.tree import ZNode
+from mcserver.testing.tree import Delta, ZNode
 
 from .quiet import META, Quiet, tell
 
@@ -33,6 +33,18 @@ def test_on_a_new_connection_a_leader_writes_nothing_until_it_has_looked_again()
     assert len(fleet.ensemble.log) == length
     fleet.run(300)
     assert fleet.leading().node.election is election
+
+
+def test_a_record_of_the_leaders_own_that_a_backup_has_brought_back_goes() -> None:
+    """It had cleared it away, and forgotten it: whoever waited for `applied` waited for that name, too."""
+    fleet = Quiet(2)
+    name = fleet.leading().node.membership.name
+    record = fleet.ensemble.tree.nodes[f"/cache/members/{name}"].data
+    back = f"/cache/members/{name.rsplit('.', 2)[0]}.1.0"
+    fleet.ensemble.change_by_hand([Delta("create", back, record)])
+    fleet.run(1200)
+    assert back not in fleet.ensemble.tree.nodes
+    assert f"/cache/members/{name}" in fleet.ensemble.tree.nodes
 
 
 def test_a_dead_leader_is_replaced_with_a_higher_token() -> None:
