@@ -131,6 +131,7 @@ class Connection:
         self._to_server = 0
         self._to_client = 0
         self._chance = client.world.random.random
+        self._history = server.ensemble.restored
         server.connections.append(self)
         session.connection = self
 
@@ -183,6 +184,8 @@ class Connection:
 
     def _commit(self, request: Request) -> None:
         ensemble = self.server.ensemble
+        if self._history != ensemble.restored:
+            return  # what was under way is gone with the servers
         if not self.alive and (self.session.connection is not self or self.world.random.random() < 0.5):
             return  # lost on its way to the leader, or refused because the session has moved
         if self.server.isolated or not ensemble.writable:
@@ -256,6 +259,7 @@ class Ensemble:
         self.log: list[Transaction] = []
         self.tree = Tree()
         self.epoch = 1
+        self.restored = 0  # how often it has gone back
         self.servers = [Server(self, number) for number in range(servers)]
         self.sessions: dict[int, Session] = {}
         self.writable = True
@@ -361,6 +365,7 @@ class Ensemble:
     def restore(self, length: int) -> None:
         """Goes back to the first `length` transactions, as from a backup; 0 is an empty ensemble."""
         self.log = self.log[:length]
+        self.restored += 1
         self.epoch = self.log[-1].zxid // EPOCH + 1 if self.log else 1  # as after an earlier election, perhaps
         self.tree = self._replayed()
         ended = {transaction.ends for transaction in self.log}
