@@ -24,6 +24,7 @@ from .ports import Malformed, NodeExists, NoNode, Stat, ZooKeeperError
 
 SHEET_MAX = 200_000  # bytes; a row has some hundred
 ASKED = 128  # records that are read at most because they are on no sheet yet
+LOOKS = 15  # in `max_stale`, for a version that is waited for: the fourth comes behind everybody's next certificate
 FIGURES = ("lag", "queue_keys", "queue_age_ms", "writes", "reads", "unlogged")
 """What a member's record says of itself: entries, keys, ms; and, each a thousandth a second, its writes, its reads, and those
 of its writes that the log does not show."""
@@ -185,7 +186,7 @@ class Cells:
             await self._write(cell, names)
             self._wanted = [each for each in self._wanted if lowest is not None and each > lowest]
         if self._wanted:
-            await context.sleep(settings.max_stale / 16)
+            await context.sleep(settings.max_stale / LOOKS)
 
     async def _look(self, names: Sequence[str], everything: bool) -> bool:
         """Reads the records of our cell: of everybody, or of those that have not yet applied what somebody waits for.
@@ -195,7 +196,7 @@ class Cells:
         upto = self._wanted[-1] if self._wanted else UNKNOWN
         asked = [name for name in names if everything or name not in self._lines or self._lines[name].proved < upto]
         session, connection = self._context.zk.session, self._context.zk.connection
-        answers = await self._context.ask_each(asked, self._ask)
+        answers = await self._context.get_each(asked, self._context.layout.node)
         if (session, connection) != (self._context.zk.session, self._context.zk.connection):
             return False
         for name, answer in answers:
@@ -208,9 +209,6 @@ class Cells:
         for name in [name for name in self._lines if name not in names]:
             del self._lines[name]
         return True
-
-    def _ask(self, name: str) -> Awaitable[tuple[bytes, Stat]]:
-        return self._context.zk.get(self._context.layout.node(name))
 
     def _lowest(self, names: Sequence[str]) -> int | None:
         """The lowest version in our cell, of those that somebody would wait for; None when there is nobody."""
@@ -278,7 +276,7 @@ class Cells:
         sure = {name: line.applied for name, line in known.items() if line.state != "joining"}
         applied = {name: sure[name] for name in names if name in sure}
         others = [name for name in names if name not in sure]
-        for name, answer in await self._context.ask_each(others, self._ask):
+        for name, answer in await self._context.get_each(others, self._context.layout.node):
             node = answer and self._membership.read_node(name, answer[0])
             if node:
                 applied[name] = node.applied
@@ -299,7 +297,7 @@ class Cells:
             lines, _ = await self.read(range(self.number()))
             names = [name for name in self._membership.nodes if name not in lines]
             if len(names) <= ASKED:  # of those that have joined since
-                for name, answer in await self._context.ask_each(names, self._ask):
+                for name, answer in await self._context.get_each(names, self._context.layout.node):
                     node = answer and self._membership.read_node(name, answer[0])
                     if node and answer:
                         lines[name] = line_of(node, answer[1].mtime)

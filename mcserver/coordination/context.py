@@ -161,6 +161,14 @@ class Context:
                     answers.append((item, None))
         return answers
 
+    async def get_each(self, items: Sequence[T], path: Callable[[T], str]) -> list[tuple[T, tuple[bytes, Stat] | None]]:
+        """What is at the path of each item, a window of them in one request; None where there is nothing."""
+        answers: list[tuple[T, tuple[bytes, Stat] | None]] = []
+        for start in range(0, len(items), self.settings.read_ahead):
+            part = items[start : start + self.settings.read_ahead]
+            answers += zip(part, await self.zk.gets([path(item) for item in part]), strict=True)
+        return answers
+
     @property
     def is_connected(self) -> bool:
         return self.zk.state is SessionState.CONNECTED

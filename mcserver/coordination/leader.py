@@ -29,7 +29,7 @@ from .layout import (
 )
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
+from .ports import Change, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 
@@ -212,7 +212,13 @@ class Leader:
     # The work ------------------------------------------------------------------------------------------------------------
 
     async def _write(self, *operations: Operation) -> None:
-        """The only way in which a leader writes."""
+        """The only way in which a leader writes.
+
+        In an ensemble restored from a backup another candidate may stand before ours again, and ours, too: so nothing is written
+        on a connection on which nobody has looked.
+        """
+        if not self.is_leader:
+            raise ConnectionLoss("who leads is looked for anew")
         self._context.budget.wrote("leader", self._context.now())
         try:
             await self._context.zk.multi([Check(self.candidate), *operations])
@@ -406,7 +412,9 @@ class Leader:
         gone = [
             name
             for name in membership.absent
-            if name in membership.members and membership.out_at(name) + margin <= now and not membership.is_own(name)
+            if name in membership.members
+            and membership.out_at(name) + margin <= now
+            and not membership.clears_itself(name)
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))

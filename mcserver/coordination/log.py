@@ -32,6 +32,10 @@ class Log:
         if self._meta is None or version > self._version:
             self._meta, self._version = meta, version
 
+    def session_changed(self) -> None:
+        """An ensemble that was restored may have given the same version to another record."""
+        self._meta = None
+
     async def append(self, entry: Text, guard: Check | None = None, later: Sequence[int] = ()) -> int:
         """Appends one entry under the guard, in the format of the log; returns its version.
 

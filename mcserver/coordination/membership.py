@@ -124,6 +124,10 @@ class Membership:
             signal.set()
         self.certified.set()
 
+    def clears_itself(self, name: str) -> bool:
+        """Whether this server sees to that record of its own. One that a restored backup has brought back it has forgotten."""
+        return name in self._old_names
+
     async def clear_old_names(self) -> None:
         """Removes this boot's records of earlier sessions; to be called with a certificate of the current one.
 
@@ -281,7 +285,7 @@ class Membership:
         for name in [name for name in self.nodes if name not in there]:
             del self.nodes[name]
         new = [name for name in members if name not in self.members]
-        for name, answer in await context.ask_each(new, lambda name: context.zk.get(layout.member(name))):
+        for name, answer in await context.get_each(new, layout.member):
             if answer is None:
                 self.absent.pop(name, None)
             else:
@@ -293,8 +297,7 @@ class Membership:
         await self._read(list(self.nodes))
 
     async def _read(self, names: list[str]) -> None:
-        context = self._context
-        for name, answer in await context.ask_each(names, lambda name: context.zk.get(context.layout.node(name))):
+        for name, answer in await self._context.get_each(names, self._context.layout.node):
             if answer is not None:
                 self.read_node(name, answer[0])
 

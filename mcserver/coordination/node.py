@@ -110,7 +110,7 @@ class Node:
 
     def _session_changed(self, state: SessionState) -> None:
         self.context.session_changed()
-        for machine in (self.membership, self.cells, self.acks, self.election, self.locks, self.reader):
+        for machine in (self._log, self.membership, self.cells, self.acks, self.election, self.locks, self.reader):
             machine.session_changed()
         self._changed("state")
 

@@ -57,8 +57,8 @@ class Reader:
         self._looked = 0  # when it was looked for, or a watch was followed, last
         self._armed = ""  # the path of the next entry, while a watch is on it
         self._meta_armed = False
-        self._verified = 0  # the connection on which `_last` was found unchanged
-        self._last: tuple[int, int] | None = None  # sequence and czxid of the entry before `next`
+        self._verified = 0  # the connection on which the entry before `next` was found unchanged, or flushed for
+        self._last: tuple[int, int, int] | None = None  # the entry before `next`: sequence, czxid, ctime (0: not known)
         self._born = (
             0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
         )
@@ -115,13 +115,14 @@ class Reader:
         if not all(isinstance(each, list) and all(is_number(due) for due in each) for each in lists):
             return False
         if last is not None and not (
-            isinstance(last, (list, tuple)) and len(last) == 2 and all(is_number(each) for each in last)
+            isinstance(last, (list, tuple)) and len(last) in (2, 3) and all(is_number(each) for each in last)
         ):
             return False
         if (last is None and place["next"] > 0) or max(place["next"], place["gen"]) > SEQUENCE_MOST:
             return False
         self.log, self.gen, self.next = log, place["gen"], place["next"]
-        self._last = None if last is None else (last[0], last[1])
+        # An earlier release hands on no time.
+        self._last = None if last is None else (last[0], last[1], last[2] if len(last) > 2 else 0)
         self._later = dict.fromkeys(place["done"])
         self._kept_later = list(place["later"])
         self.applied = self.head = version(self.gen, self.next - 1)
@@ -238,14 +239,16 @@ class Reader:
         self._context.budget.unlogged = float(kept.unlogged)
         for due in kept.later:
             self._flush_later(due)
-        unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
+        unchanged = last_reply is None or self._is_unchanged(await last_reply)
         if self._is_remade(stat):
             self.on_remade(str(self.log))
             self._skip_to(head, f"the log {self.log} was deleted and made again")
-        elif floor <= self.next <= head + 1 and unchanged:
-            await self._apply_to(head, connection)
-        else:
+        elif not floor <= self.next <= head + 1:
             self._skip_to(head, f"the log holds {floor} to {head}, this server needs {self.next}")
+        elif not unchanged:
+            self._skip_to(head, f"entry {self.next - 1}, the last one seen, is gone, or another one")
+        else:
+            await self._apply_to(head, connection)
         if zk.connection != connection:
             return False
         self._verified = connection
@@ -288,16 +291,20 @@ class Reader:
         return self._context.zk.get(self._context.layout.meta, fired)
 
     def _ask_last(self, connection: int) -> Awaitable[Stat | None] | None:
-        """On a new connection: is the entry that we saw last still the same? An ensemble restored from a backup is not."""
-        if self.log is None or self._last is None or self._verified == connection:
-            return None
-        return self._context.zk.exists(self._context.layout.entry(self.log, self._last[0]))
+        """On a new connection: is the entry that we saw last still the same? In an ensemble restored from a backup it is not:
+        its zxid may be, since the epochs of both begin alike, but not its time as well.
 
-    def _is_unchanged(self, stat: Stat | None, floor: int) -> bool:
-        if self._last is None:
-            return True
-        sequence, czxid = self._last
-        return sequence < floor if stat is None else stat.czxid == czxid
+        The leader keeps it for every live server. Where it is gone nothing tells whether the log is the one that we know.
+        """
+        if self.log is None or self.next == 0 or self._verified == connection:
+            return None
+        return self._context.zk.exists(self._context.layout.entry(self.log, self.next - 1))
+
+    def _is_unchanged(self, stat: Stat | None) -> bool:
+        if stat is None or self._last is None:
+            return False
+        _, czxid, ctime = self._last
+        return stat.czxid == czxid and ctime in (0, stat.ctime)
 
     def _is_remade(self, stat: Stat) -> bool:
         """Whether the log is not the znode that it was when it was looked at last."""
@@ -347,7 +354,7 @@ class Reader:
             acknowledgements = max(0, self._membership.live - 1) if direct else 0
             self._context.budget.saw(writer, acknowledgements, self._context.now(), version(self.gen, sequence))
         self.next = sequence + 1
-        self._last = (sequence, stat.czxid)
+        self._last = (sequence, stat.czxid, stat.ctime)
         self.applied = version(self.gen, sequence)
         self.head = max(self.head, self.applied)
         self.bytes += len(data)
@@ -437,7 +444,7 @@ class Reader:
             self._woken = True
         if before is not None:
             stat = await before
-            self._last = (self.next - 1, stat.czxid) if stat else None
+            self._last = (self.next - 1, stat.czxid, stat.ctime) if stat else None
 
     def _ask_next(self, path: str) -> Awaitable[Stat | None]:
         def fired() -> None:
@@ -468,6 +475,7 @@ class Reader:
             self._flush_later(due)
         self.log, self.gen, self._born = meta.log, meta.gen, stat.czxid
         self._stand_at(head_of(stat))
+        self._verified = connection
 
     async def _finish(self, connection: int) -> bool:
         """Applies the rest of our log, which is sealed; False when it does not reach back to us."""
@@ -483,7 +491,7 @@ class Reader:
             head, floor = head_of(stat), Floor.decode(record).floor
         except Malformed:
             return False
-        unchanged = last_reply is None or self._is_unchanged(await last_reply, floor)
+        unchanged = last_reply is None or self._is_unchanged(await last_reply)
         if self._is_remade(stat) or not (unchanged and floor <= self.next <= head + 1):
             return False
         await self._apply_to(head, connection)

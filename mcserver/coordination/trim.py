@@ -34,12 +34,13 @@ class History:
         """The lowest sequence to keep in log `gen`, and whether a hard cap forced it.
 
         `lowest` is the version that every live member has applied (None: no member knows any). Kept are the last
-        `keep_seconds`, the last `keep_entries`, and what a live member still needs; but never more than the caps.
+        `keep_seconds`, the last `keep_entries`, and what a live member still needs: that version, too, by which it knows
+        the log again; but never more than the caps.
         """
         settings = self._settings
         wanted = min(head + 1 - settings.keep_entries, self._old(now, gen))
         if lowest is not None:
-            wanted = min(wanted, self._behind(lowest, gen))
+            wanted = min(wanted, self._behind(lowest - 1, gen))
         cap = max(head + 1 - settings.cap_entries, self._over_size(gen))
         return max(wanted, cap, 0), cap > max(wanted, 0)
 

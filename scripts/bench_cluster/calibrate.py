@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,7 +21,6 @@ MANY = 3000  # requests of a kind
 SEVERAL = 32  # znodes that one request reads
 WINDOW = 100  # of them under way at once
 ROUNDS = 200  # requests one by one
-WATCHERS, FIRED = 16, 100  # sessions that watch one znode, and how often it is set
 CPUCLOCK_SCHED = 2  # as clock_getcpuclockid(3) makes the clock of another process
 
 
@@ -44,49 +42,13 @@ def measure(ensemble: Ensemble) -> Service:
             )
         reads = _one_by_one(lambda: read_one(client))
         writes = _one_by_one(lambda: append(client))
-        event = _event(client, follower)
-        tell = deaf.tell(follower, "/calibrate", lambda: append(client, tells=True))
+        event, tell = deaf.tell(follower, "/calibrate", lambda: append(client, tells=True))
     finally:
         client.stop()
         client.close()
     more = max((several - read) / (SEVERAL - 1), 1e-7)
     parts = (read, more, max(both - apply, 5e-6), max(write - apply, 5e-6), apply, event, tell, own / 2, 0.0, 0.0)
     return with_waits(Service(*(round(part * 1e6, 1) for part in parts)), reads, writes)
-
-
-def _event(client: KazooClient, server: ZooKeeperServer) -> float:
-    """Seconds of a processor that a server takes for a watch that fires; what setting watch and znode takes is taken off."""
-    watchers = [KazooClient(f"127.0.0.1:{server.client_port}") for _ in range(WATCHERS)]
-    for watcher in watchers:
-        watcher.start(10)
-    try:
-
-        def turn(sets: bool, watches: bool) -> None:
-            told = [threading.Event() for _ in watchers if watches]
-            asked = [
-                watcher.exists_async("/calibrate", watch=lambda _, each=each: each.set())
-                for watcher, each in zip(watchers, told, strict=False)
-            ]
-            for each in asked:
-                each.get(timeout=30)
-            if sets:
-                client.set("/calibrate", b"x" * 100)
-                for event in told:
-                    event.wait(30)
-
-        def spent(sets: bool, watches: bool) -> float:
-            before = cpu_of(server)
-            for _ in range(FIRED):
-                turn(sets, watches)
-            return cpu_of(server) - before
-
-        turn(True, True)
-        only_watches, only_sets, both = spent(False, True), spent(True, False), spent(True, True)
-        return max((both - only_watches - only_sets) / (FIRED * WATCHERS), 5e-6)
-    finally:
-        for watcher in watchers:
-            watcher.stop()
-            watcher.close()
 
 
 def read_one(client: KazooClient) -> None:

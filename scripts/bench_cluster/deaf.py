@@ -1,23 +1,26 @@
 """Sessions that watch a znode and don't listen: what telling many takes a server of ZooKeeper, and none of it the clients.
 
-Who writes waits for his answer while those who watch at the same server are told. Real clients would wake up meanwhile, and want
-the processors that the server needs.
+Who writes waits for his answer while those who watch at the same server are told: one thread of the server finds them, another
+wakes those that send, and the answer goes the same way behind them. So he waits for the slowest of these threads, when each has
+a processor. What he waits by the clock, on a machine of two processors, is what they wait for each other.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from statistics import median
+from pathlib import Path
 
 from tests.cluster.ensemble import ZooKeeperServer
 
 OP_EXISTS = 3
 WATCHERS = 84  # as at each of twelve servers of a thousand members
 TURNS = 80
-REST = 0.02  # s; from when all watch until the write
+REST = 0.02  # s; from when all watch until the write, and from then until all are told
 
 
 class Deaf:
@@ -58,22 +61,38 @@ class Deaf:
         self._link.close()
 
 
-def tell(server: ZooKeeperServer, path: str, write: Callable[[], object]) -> float:
-    """Seconds that a write of `path` takes longer for each session at the same server that watches it."""
+def tell(server: ZooKeeperServer, path: str, write: Callable[[], object]) -> tuple[float, float]:
+    """Seconds of a processor for each session that watches `path` there when it is written: of all the server's threads together,
+    and of the one that has most to do for it.
+    """
     watchers = [Deaf(server) for _ in range(WATCHERS)]
     try:
-        taken: dict[int, list[float]] = {0: [], WATCHERS: []}
+        taken: Counter[str] = Counter()
         for _ in range(TURNS):
-            for count, times in taken.items():
+            for count, sign in ((0, -1), (WATCHERS, 1)):
                 _watch(watchers[:count], path)
                 time.sleep(REST)
-                began = time.perf_counter()
+                before = _worked(server)
                 write()
-                times.append(time.perf_counter() - began)
-        return max((median(taken[WATCHERS]) - median(taken[0])) / WATCHERS, 1e-6)
+                time.sleep(REST)
+                for thread, worked in _worked(server).items():
+                    taken[thread] += sign * (worked - before.get(thread, 0))
+        each = TURNS * WATCHERS * 1e9
+        return max(sum(taken.values()) / each, 2e-6), max(max(taken.values()) / each, 1e-6)
     finally:
         for watcher in watchers:
             watcher.close()
+
+
+def _worked(server: ZooKeeperServer) -> dict[str, int]:
+    """ns of a processor by each of its threads so far, the compilers aside."""
+    assert server.process is not None
+    worked = {}
+    for thread in Path(f"/proc/{server.process.pid}/task").iterdir():
+        with contextlib.suppress(OSError):  # some end meanwhile
+            if "Compiler" not in (thread / "comm").read_text():
+                worked[thread.name] = int((thread / "schedstat").read_text().split()[0])
+    return worked
 
 
 def _watch(watchers: Sequence[Deaf], path: str) -> None:

@@ -88,6 +88,17 @@ def test_a_batch_costs_a_write_for_each_cell_at_most(hosts: int) -> None:
     assert wrote["sheets"] - resting <= 5 * fleet.hosts[0].node.cells.number()
 
 
+def test_the_records_of_a_cell_are_read_in_one_request() -> None:
+    fleet = large(16, cell_size=32, max_stale=4.0, ack_timeout=3.0)
+    fleet.run(4500)
+    (writer,) = writers(fleet)
+    reads = writer.node.context.reads
+    answer = tell(next(host for host in fleet.hosts if host is not writer), b"k", Level.APPLIED)
+    fleet.run(1500)
+    assert answer.done()
+    assert writer.node.context.reads - reads < 20, "a look each 250 ms, and two rounds; not a read for each member"
+
+
 def test_a_member_that_is_stopped_is_waited_for_until_its_gate_must_be_closed() -> None:
     fleet = large(9)
     stopped = next(host for host in fleet.hosts[1:] if host not in writers(fleet))
@@ -157,11 +168,11 @@ def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_
     fleet.run(4500)
     writer = next(host for host in writers(fleet) if host is not fleet.hosts[0])
     cells, context = writer.node.cells, writer.node.context
-    ask_each, changed = context.ask_each, []
+    get_each, changed = context.get_each, []
 
-    async def ask(items: Any, how: Any) -> Any:
-        answer = await ask_each(items, how)
-        if how == cells._ask and cells._wanted and not changed:
+    async def get(items: Any, path: Any) -> Any:
+        answer = await get_each(items, path)
+        if path == context.layout.node and cells._wanted and not changed:
             changed.append(list(cells._wanted))
             writer.zk.connection += 1
             writer.node._session_changed(writer.zk.state)
@@ -170,7 +181,7 @@ def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_
     sheets: list[Sheet] = []
     seen = cells._sheet
     cells._sheet = lambda names: (sheets.append(seen(names)), sheets[-1])[1]
-    context.ask_each = ask
+    context.get_each = get
     answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
     fleet.run(1500)  # half of max_stale, after which the records themselves are asked, is later
     assert changed

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mcserver.coordination.layout import Floor
-from mcserver.coordination.ports import Level
-from mcserver.testing.tree import ZNode
+from mcserver.coordination.ports import ConnectionLoss, Level, Set
+from mcserver.testing.tree import Delta, ZNode
 
 from .quiet import META, Quiet, tell
 
@@ -18,6 +20,31 @@ def test_one_leads_and_all_know_its_name() -> None:
     leader = fleet.leading()
     assert {host.node.leader() for host in fleet.hosts} == {leader.node.membership.name}
     assert fleet.meta()["token"] == leader.node.election.token
+
+
+def test_on_a_new_connection_a_leader_writes_nothing_until_it_has_looked_again() -> None:
+    """In an ensemble restored from a backup the candidate before it may stand again, beside its own."""
+    fleet = Quiet(2)
+    election, record = fleet.leading().node.election, fleet.ensemble.tree.nodes[META]
+    length = len(fleet.ensemble.log)
+    election.session_changed()
+    with pytest.raises(ConnectionLoss):
+        election._write(Set(META, record.data)).send(None)
+    assert len(fleet.ensemble.log) == length
+    fleet.run(300)
+    assert fleet.leading().node.election is election
+
+
+def test_a_record_of_the_leaders_own_that_a_backup_has_brought_back_goes() -> None:
+    """It had cleared it away, and forgotten it: whoever waited for `applied` waited for that name, too."""
+    fleet = Quiet(2)
+    name = fleet.leading().node.membership.name
+    record = fleet.ensemble.tree.nodes[f"/cache/members/{name}"].data
+    back = f"/cache/members/{name.rsplit('.', 2)[0]}.1.0"
+    fleet.ensemble.change_by_hand([Delta("create", back, record)])
+    fleet.run(1200)
+    assert back not in fleet.ensemble.tree.nodes
+    assert f"/cache/members/{name}" in fleet.ensemble.tree.nodes
 
 
 def test_a_dead_leader_is_replaced_with_a_higher_token() -> None:

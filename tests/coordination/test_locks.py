@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
 from .simulator.fleet import Host
+from .simulator.scheduler import MS
 
 
 def write(host: Host, key: bytes, done: list[str]) -> Any:
@@ -64,6 +66,27 @@ def test_without_zookeeper_the_lock_is_lost_and_nothing_is_written() -> None:
     assert done == []
 
 
+def test_each_lock_is_given_up_once() -> None:
+    fleet = Quiet(3, lock_buckets=2, write_rate=1000.0)
+    asked: Counter[str] = Counter()
+    for host in fleet.hosts:
+
+        def delete(path: str, version: int = -1, delete: Any = host.zk.delete) -> Any:
+            asked[path] += 1
+            return delete(path, version)
+
+        host.zk.delete = delete
+    done: list[str] = []
+    for n in range(60):
+        write(fleet.hosts[n * 7 % 3], b"k%d" % (n % 4), done)
+        fleet.run(n % 8)
+    fleet.run(400)
+    given_up = {path: times for path, times in asked.items() if "/locks/" in path}
+    assert len(done) == 60
+    assert len(given_up) > 5
+    assert set(given_up.values()) == {1}
+
+
 def test_a_lock_deleted_by_hand_is_lost() -> None:
     fleet = Quiet(2, lock_buckets=1)
     one, _ = fleet.hosts
@@ -71,8 +94,13 @@ def test_a_lock_deleted_by_hand_is_lost() -> None:
     write(one, b"k", done)
     fleet.run(100)
     (name,) = fleet.ensemble.tree.nodes["/cache/locks/00"].children
+    for server in fleet.ensemble.servers:
+        server.behind = 50 * MS  # what it reads is from before
     fleet.by_hand(f"/cache/locks/00/{name}")
     answer = write(one, b"k", done)
+    fleet.run(40)
+    for server in fleet.ensemble.servers:
+        server.behind = 0
     fleet.run(200)
     assert isinstance(answer.error, LockLost)
     assert done == ["n1.0"], "the second had no effect"

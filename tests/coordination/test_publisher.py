@@ -6,7 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from mcserver.coordination.layout import Floor, Meta
 from mcserver.coordination.ports import Change, Level, NotConfirmed, SessionState
+from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell, told
 from .simulator.scheduler import Future
@@ -35,6 +37,32 @@ def test_each_level_is_reached_at_its_time() -> None:
     assert not applied.done()
     fleet.run(400)
     assert applied.result == one.node.reader.applied
+
+
+def test_what_was_known_of_the_log_is_not_believed_on_a_new_connection() -> None:
+    """After a backup was restored the record that names the log may have the version that it had, and name another one."""
+    fleet = Quiet(2)
+    one, _ = fleet.hosts
+    length, record = len(fleet.ensemble.log), Meta.decode(fleet.ensemble.tree.nodes[META].data)
+    old = f"/cache/invalidation/{record.log}"
+    fleet.ensemble.change_by_hand([Delta("set", META, record.encode())])
+    tell(one, b"0")
+    fleet.run(100)
+    version = fleet.ensemble.tree.nodes[META].version
+    one.zk.cut()
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(length)
+    log = Delta("create", "/cache/invalidation/log-2-00", Floor(0, 0).encode())
+    sealed = record._replace(gen=2, log="log-2-00", previous=record.log)
+    fleet.ensemble.change_by_hand([log, Delta("set", META, sealed.encode())])
+    assert fleet.ensemble.tree.nodes[META].version == version
+    before = len(fleet.ensemble.tree.nodes[old].children)
+    answer = tell(one, b"k")
+    one.zk.heal()
+    fleet.run(500)
+    assert answer.done()
+    assert answer.error is None
+    assert len(fleet.ensemble.tree.nodes[old].children) == before, "nothing is written into a log that is sealed"
 
 
 def test_a_lost_answer_is_sent_again_with_the_same_changes() -> None:
@@ -176,8 +204,8 @@ def test_every_kind_of_write_is_counted() -> None:
     assert all(int(stat["fleet_writes"]) >= 2 * 4 / 0.4 for stat in stats), "the certificates alone"
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(2.0, 10), (0.02, 4)])
-def test_leaving_drains_the_queue_or_flushes(seconds: float, told: int) -> None:
+@pytest.mark.parametrize(("seconds", "least", "most"), [(2.0, 10, 10), (0.02, 1, 9)])
+def test_leaving_drains_the_queue_or_flushes(seconds: float, least: int, most: int) -> None:
     """A short time is enough for some of the queue; the rest becomes a flush."""
     fleet = Quiet(2, batch_keys=1)
     one, two = fleet.hosts
@@ -186,6 +214,8 @@ def test_leaving_drains_the_queue_or_flushes(seconds: float, told: int) -> None:
     one.process.spawn(one.node.leave(seconds), "leave")
     fleet.run(1500)
     lines = fleet.lines()
+    told = lines.index(b"F") if b"F" in lines else len(lines)
+    assert least <= told <= most
     assert lines == [b"d %d" % n for n in range(told)] + [b"F"] * (told < 10)
     assert one.cache.is_closed
     assert list(fleet.ensemble.tree.nodes["/cache/members"].children) == [two.node.membership.name]

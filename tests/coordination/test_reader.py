@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mcserver.coordination import ports
-from mcserver.coordination.layout import version
+from mcserver.coordination.layout import Floor, version
 from mcserver.coordination.ports import Change, Level
 
 from .quiet import META, Quiet, tell
@@ -123,15 +123,17 @@ def test_what_was_kept_is_flushed_when_the_log_does_not_reach_back() -> None:
 def test_a_place_that_is_none_flushes() -> None:
     fleet = Quiet(2)
     _, two = fleet.hosts
-    good = {"path": "/cache", "log": "log-1-ab", "gen": 1, "next": 5, "last": [4, 99], "later": [], "done": []}
+    good = {"path": "/cache", "log": "log-1-ab", "gen": 1, "next": 5, "last": [4, 99, 1700], "later": [], "done": []}
     for wrong in (
         None, {}, good | {"path": "/other"}, good | {"log": "../x"}, good | {"log": 5}, good | {"gen": -1}, good | {"gen": True},
-        good | {"next": "5"}, good | {"next": 1 << 60}, good | {"last": [4]}, good | {"last": ["4", 5]}, good | {"last": None},
-        good | {"later": [1.5]}, good | {"done": 7},
+        good | {"next": "5"}, good | {"next": 1 << 60}, good | {"last": [4]}, good | {"last": ["4", 5, 6]},
+        good | {"last": None}, good | {"later": [1.5]}, good | {"done": 7},
     ):  # fmt: skip
         flushes = two.cache.flush_count
         two.node.resume(wrong)
         assert two.cache.flush_count == flushes + 1, wrong
+    for right in (good, good | {"last": [4, 99]}):
+        assert two.node.reader.resume(right)
 
 
 def test_delayed_flushes_that_were_waiting_come() -> None:
@@ -181,6 +183,92 @@ def test_below_the_floor_is_a_gap() -> None:
     assert (two.node.context.figures.gaps, two.node.context.figures.holes) == (1, 0)
     assert two.cache.get(b"k") is None
     assert applied(two) == (1, 11)
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["the same log", "sealed, and another one behind it"])
+def test_a_log_that_went_back_and_was_trimmed_up_to_the_next_entry_is_a_gap(moved: bool) -> None:
+    """Nothing is left of what was seen last: whether these are the entries that follow it can't be known."""
+    fleet = Quiet(2, keep_seconds=0.1, keep_entries=4, rotate_at=8)
+    one, two = fleet.hosts
+    lengths = []
+    for n in range(3):
+        tell(one, b"%d" % n)
+        fleet.run(60)
+        lengths.append(len(fleet.ensemble.log))
+    assert applied(two) == (1, 2)
+    two.cache.put(b"k")
+    two.zk.cut()
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(lengths[0])
+    fleet.run(1000)
+    for n in range(6):
+        tell(one, b"k" if n == 0 else b"%d" % n)
+        fleet.run(60)
+    fleet.run(1000)
+    path = f"/cache/invalidation/{fleet.meta()['log']}"
+    assert Floor.decode(fleet.ensemble.tree.nodes[path].data).floor == 3, "exactly what the other needs next"
+    for n in range(3 * moved):
+        tell(one, b"%d" % n)
+        fleet.run(60)
+    assert (fleet.meta()["gen"] > 1) is moved
+    two.zk.heal()
+    fleet.run(1200)
+    assert not two.cache.is_closed
+    assert two.cache.get(b"k") is None
+    assert two.node.context.figures.gaps == 1
+
+
+def test_an_entry_of_another_history_is_another_one_though_it_has_the_same_zxid() -> None:
+    """An ensemble goes on from a backup with the epoch that it had when it went on from it the first time."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    fleet.run(100)
+    length, path = len(fleet.ensemble.log), f"/cache/invalidation/{fleet.meta()['log']}/e-0000000001"
+    zxids = []
+    for key in (b"another", b"k"):
+        fleet.checkers.on_restore()
+        fleet.ensemble.restore(length)
+        append(fleet, b"MI1 x.y.1.0 0\nd " + key)
+        zxids.append(fleet.ensemble.tree.nodes[path].czxid)
+        if key == b"another":
+            fleet.run(1500)
+            assert applied(two) == (1, 1)
+            two.zk.cut()
+            two.cache.put(b"k")
+    assert zxids[0] == zxids[1]
+    fleet.run(100)
+    tell(one, b"2")
+    fleet.run(600)
+    two.zk.heal()
+    fleet.run(1500)
+    assert not two.cache.is_closed
+    assert two.cache.get(b"k") is None
+
+
+def test_who_has_flushed_and_not_yet_seen_the_last_entry_flushes_again_on_a_new_connection() -> None:
+    """The log may be another one by then: what stands before the next entry is not known."""
+    fleet = Quiet(2, max_stale=4.0)
+    one, two = fleet.hosts
+    lengths = [len(fleet.ensemble.log)]
+    for n in range(4):
+        tell(one, b"%d" % n)
+        fleet.run(100)
+        lengths.append(len(fleet.ensemble.log))
+    two.node.reader._skip_to(3, "a gap")
+    two.zk.cut()
+    two.cache.put(b"k")
+    fleet.checkers.on_restore()
+    fleet.ensemble.restore(lengths[1])
+    fleet.run(1000)
+    for key in (b"k", b"1", b"2", b"3"):
+        tell(one, key)
+        fleet.run(100)
+    two.zk.heal()
+    fleet.run(1500)
+    assert not two.cache.is_closed
+    assert applied(two) == (1, 4)
+    assert two.cache.get(b"k") is None
 
 
 def test_a_missing_entry_is_a_gap() -> None:

@@ -80,6 +80,15 @@ def test_every_property_holds_while_somebody_else_deletes_and_overwrites() -> No
         assert simulate(seed, strange=True).violation is None, replay
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", [30_000, 30_100])
+def test_every_property_holds_with_servers_of_one_name_of_other_options_and_at_late_servers(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        replay = f"python -m tests.coordination.simulator {seed} --uneven"
+        assert simulate(seed, uneven=True).violation is None, replay
+
+
 def test_a_few_seeds_for_everyday() -> None:
     for seed in range(50_000, 50_020):
         assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"

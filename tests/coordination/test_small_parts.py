@@ -107,7 +107,7 @@ def history(*samples: tuple[float, int, int], **settings: Any) -> History:
     [
         (31, 49, (41, False)),  # what was there ten seconds ago, at least
         (40, 49, (45, False)),  # all is old: the last five stay
-        (31, 30, (31, False)),  # a member needs 31
+        (31, 30, (30, False)),  # a member needs 31, and 30 to know the log again
         (31, -1, (0, False)),  # a member has applied nothing of this log
         (31, None, (41, False)),  # nobody knows any version
     ],

@@ -29,8 +29,16 @@ def main() -> int:
     )
     parser.add_argument("--members", type=int, default=0, metavar="N", help="so many servers, instead of two or three")
     parser.add_argument("--strange", action="store_true", help="somebody else deletes and overwrites znodes")
+    parser.add_argument(
+        "--uneven", action="store_true", help="servers of one name, of several options, at late servers"
+    )
     options = parser.parse_args()
-    chosen = {"upgrade": options.upgrade, "members": options.members, "strange": options.strange}
+    chosen = {
+        "upgrade": options.upgrade,
+        "members": options.members,
+        "strange": options.strange,
+        "uneven": options.uneven,
+    }
     if not options.seeds:
         outcome = simulate(options.seed, options.mutation, print, **chosen)
         print(outcome.violation or "every property held", f"({outcome.events} events)")

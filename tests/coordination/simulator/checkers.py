@@ -262,7 +262,8 @@ class Checkers:
         self.entries.clear()
         for host in self.fleet.hosts:
             host.trace_applied.clear()
-        self.doubtful_until = self.fleet.world.now + int(2 * self.fleet.settings.max_stale * self.slack * SECOND)
+        longest = max((host.node.context.settings.max_stale for host in self.fleet.hosts), default=0.0)
+        self.doubtful_until = self.fleet.world.now + int(2 * longest * self.slack * SECOND)
 
     def at_the_end(self) -> None:
         """Every server is up and connected, and has had time."""

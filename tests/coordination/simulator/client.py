@@ -211,7 +211,9 @@ class SimulatedZooKeeper:
         if self.unreachable or not server.up or server.isolated or not self.ensemble.writable:
             self._later()
             return
-        server.catch_up(len(self.ensemble.log) - int(self.world.random.random() ** 4 * 12))
+        back = int(self.world.random.random() ** 4 * 12)
+        if not server.behind:
+            server.catch_up(len(self.ensemble.log) - back)
         if server.zxid < self._seen and self._session is not None:
             self._refused += 1  # the server is behind what we have seen; after some tries a new client is made
             if self._refused < 8:

@@ -31,6 +31,7 @@ class Transaction(NamedTuple):
     ends: int  # the session that it ends, or 0
     time: int
     stamp: int
+    dated: int  # by the clock of ZooKeeper's leader
 
 
 class Session:
@@ -65,6 +66,7 @@ class Server:
         self.tree = Tree()
         self.up = True
         self.isolated = False
+        self.behind = 0  # ns by which it applies later what was committed
         self.slow = 1.0
         self.connections: list[Connection] = []
         self.watches: dict[tuple[str, str], list[Connection]] = {}
@@ -82,7 +84,7 @@ class Server:
         index = min(index, len(log))
         while tree.applied < index:
             transaction = log[tree.applied]
-            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.dated)
             tree.applied += 1
             if self.watches:
                 for delta in transaction.deltas:
@@ -129,6 +131,7 @@ class Connection:
         self._to_server = 0
         self._to_client = 0
         self._chance = client.world.random.random
+        self._history = server.ensemble.restored
         server.connections.append(self)
         session.connection = self
 
@@ -181,6 +184,8 @@ class Connection:
 
     def _commit(self, request: Request) -> None:
         ensemble = self.server.ensemble
+        if self._history != ensemble.restored:
+            return  # what was under way is gone with the servers
         if not self.alive and (self.session.connection is not self or self.world.random.random() < 0.5):
             return  # lost on its way to the leader, or refused because the session has moved
         if self.server.isolated or not ensemble.writable:
@@ -198,7 +203,7 @@ class Connection:
                 self.world.note(f"the reply to {self.client.process.name} is lost")
             self.break_off()
             return
-        self.world.after(self._latency(), None, self._committed, request, result, index)
+        self.world.after(self._latency() + self.server.behind, None, self._committed, request, result, index)
 
     def _committed(self, request: Request, result: Any, index: int) -> None:
         self.server.catch_up(index)
@@ -254,11 +259,13 @@ class Ensemble:
         self.log: list[Transaction] = []
         self.tree = Tree()
         self.epoch = 1
+        self.restored = 0  # how often it has gone back
         self.servers = [Server(self, number) for number in range(servers)]
         self.sessions: dict[int, Session] = {}
         self.writable = True
         self.lose_replies = 0.0
         self.lag = 1.0  # how much followers lag, times some milliseconds
+        self.clock = 0  # ns by which the leader's is ahead
         self.refuse_entries = False
         self.packet_limit = 1 << 20
         self.on_commit: Callable[[Transaction], None] = lambda transaction: None
@@ -340,15 +347,17 @@ class Ensemble:
 
     def _append(self, deltas: list[Delta], operations: list[Operation], session: int, ends: int) -> None:
         zxid = self.log[-1].zxid + 1 if self.log and self.log[-1].zxid >= self.epoch * EPOCH else self.epoch * EPOCH + 1
-        transaction = Transaction(zxid, deltas, operations, session, ends, self.world.now, self.world.stamp())
+        dated = self.world.now + self.clock
+        transaction = Transaction(zxid, deltas, operations, session, ends, self.world.now, self.world.stamp(), dated)
         self.log.append(transaction)
-        self.tree.apply(deltas, zxid, transaction.time)
+        self.tree.apply(deltas, zxid, transaction.dated)
         self.tree.applied += 1
         index = len(self.log)
         chance = self.world.random.random
         for server in self.servers:
             if server.connections:  # the others catch up when somebody connects
-                self.world.after(chance() ** 6 * 60 * MS * self.lag + 0.2 * MS, None, server.catch_up, index)
+                late = chance() ** 6 * 60 * MS * self.lag + 0.2 * MS + server.behind
+                self.world.after(late, None, server.catch_up, index)
         self.on_commit(transaction)
 
     # Disasters -----------------------------------------------------------------------------------------------------------
@@ -356,9 +365,8 @@ class Ensemble:
     def restore(self, length: int) -> None:
         """Goes back to the first `length` transactions, as from a backup; 0 is an empty ensemble."""
         self.log = self.log[:length]
-        self.epoch += 1
-        if not length:
-            self.epoch = 1
+        self.restored += 1
+        self.epoch = self.log[-1].zxid // EPOCH + 1 if self.log else 1  # as after an earlier election, perhaps
         self.tree = self._replayed()
         ended = {transaction.ends for transaction in self.log}
         known = {transaction.session for transaction in self.log}
@@ -376,6 +384,6 @@ class Ensemble:
     def _replayed(self) -> Tree:
         tree = Tree()
         for transaction in self.log:
-            tree.apply(transaction.deltas, transaction.zxid, transaction.time)
+            tree.apply(transaction.deltas, transaction.zxid, transaction.dated)
             tree.applied += 1
         return tree

@@ -9,7 +9,7 @@ from mcserver.coordination.layout import Floor, Meta
 from mcserver.coordination.ports import Change, Level
 from mcserver.testing.tree import Delta
 
-from .ensemble import Session
+from .ensemble import Server, Session
 from .fleet import WORK, Fleet, Host
 from .scheduler import MS, SECOND
 
@@ -138,11 +138,11 @@ def elect(fleet: Fleet) -> None:
     fleet.world.after(_span(fleet, 0.05, 0.6), None, elected)
 
 
-def isolate(fleet: Fleet) -> None:
+def isolate(fleet: Fleet, server: Server | None = None) -> None:
     """A follower without its leader: it answers reads, with what it has, until it gives up."""
     if len(fleet.ensemble.servers) == 1:
         return
-    server = fleet.world.random.choice(fleet.ensemble.servers)
+    server = server or fleet.world.random.choice(fleet.ensemble.servers)
     server.isolated = True
     for connection in server.connections:
         fleet.ensemble.contact_ends(connection.session)
@@ -406,6 +406,50 @@ def roll_back(fleet: Fleet) -> None:
     fleet.ensemble.restore(max(0, length - int(fleet.world.random.random() ** 2 * 60) - 1))
 
 
+# What goes on beside each other ---------------------------------------------------------------------------------------------
+
+
+def twin(fleet: Fleet) -> None:
+    """A second server of the same name and address while the first lives; now and then the first sleeps, and comes back."""
+    host = _host(fleet)
+    if host is None:
+        return
+    if fleet.world.random.random() < 0.6:
+        host.process.pause(_span(fleet, 0.1, 1.6))
+    fleet.start(host.node.context.settings.node_name)
+
+
+def fall_behind(fleet: Fleet) -> None:
+    """One of ZooKeeper's servers applies everything late, as an observer far away does; reads it answers at once.
+
+    In the end it may lose its leader.
+    """
+    if len(fleet.ensemble.servers) == 1:
+        return
+    server = fleet.world.random.choice(fleet.ensemble.servers)
+    server.behind = fleet.world.random.choice((40, 80, 150, 200, 1000)) * MS  # replies have 100 or 250
+
+    def again() -> None:
+        server.behind = 0
+
+    span = _span(fleet, 0.4, 1.8)
+    if fleet.world.random.random() < 0.5:
+        fleet.world.after(0.6 * span, None, isolate, fleet, server)
+    fleet.world.after(span, None, again)
+
+
+def elect_another_clock(fleet: Fleet) -> None:
+    """ZooKeeper's next leader has a clock that is some seconds ahead, or behind."""
+    fleet.ensemble.clock = int((fleet.world.random.random() - 0.5) * 20 * SECOND)
+    elect(fleet)
+
+
+def roll_back_with_the_clock(fleet: Fleet) -> None:
+    """The ensemble comes back from an old backup, and what it says of the time is old, too."""
+    fleet.ensemble.clock -= int(fleet.world.random.random() * 10 * SECOND)
+    roll_back(fleet)
+
+
 COMMON: list[Fault] = [
     cut_off, cut_off, pause, pause, pause_leader, restart, restart, die, leave, join, drop_connection, flap, stop_server,
     stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
@@ -418,4 +462,8 @@ STRANGE: list[Fault] = [
     delete_invalidation, delete_invalidation, delete_path, delete_candidates, delete_member, delete_member, delete_roll, scribble,
     scribble, scribble, replace_log, remake_log, delete_log, delete_node, hole, depose, end_session, restart, join, pause,
     cut_off, elect,
+]  # fmt: skip
+UNEVEN: list[Fault] = [
+    twin, twin, twin, twin, fall_behind, fall_behind, fall_behind, elect_another_clock, elect_another_clock,
+    roll_back_with_the_clock, cut_off, pause, pause_leader, restart, leave, join, isolate, end_session, lose_replies, lag,
 ]  # fmt: skip

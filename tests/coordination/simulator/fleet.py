@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 from mcserver.coordination.node import Node
@@ -236,6 +237,8 @@ def _show(detail: Any) -> str:
 class Fleet:
     """Everything in one world."""
 
+    is_uneven = False  # each server has options of its own
+
     def __init__(self, world: World) -> None:
         random = world.random
         self.world = world
@@ -276,6 +279,23 @@ class Fleet:
             lock_window=0.1,
         )
 
+    def _options(self) -> Settings:
+        """Those of the next server."""
+        if not self.is_uneven:
+            return self.settings
+        choice = self.world.random.choice
+        return replace(
+            self.settings,
+            max_stale=choice((0.25, 0.4, 0.55)),
+            ack_timeout=choice((0.3, 1.0)),
+            reply_deadline=choice((0.1, 0.25)),
+            flush_prefixes=choice(((), (b"k:",), (b"k:", b"m:"))),
+            batch_keys=choice((1, 6)),
+            queue_keys=choice((4, 100)),
+            write_rate=self.settings.write_rate * choice((0.7, 2.0)),
+            lock_window=choice((0.05, 0.1)),
+        )
+
     def live(self) -> list[Host]:
         return [host for host in self.hosts if host.is_live and not host.is_leaving]
 
@@ -285,7 +305,7 @@ class Fleet:
         host = Host(
             self,
             f"{node}.{boots}",
-            _named(self.settings, node),
+            _named(self._options(), node),
             old,
             self.release if released else "",
             None if released else left,
@@ -298,8 +318,6 @@ class Fleet:
 
 def _released_node(host: Host, settings: Settings) -> Node:
     """A node of an earlier release, which may know fewer settings."""
-    from dataclasses import fields
-
     earlier = machines(host.released)
     known = {field.name: getattr(settings, field.name) for field in fields(earlier.Settings)}
     node: Node = earlier.Node(host.zk, host.process, host.cache, earlier.Settings(**known))
@@ -307,6 +325,4 @@ def _released_node(host: Host, settings: Settings) -> Node:
 
 
 def _named(settings: Settings, node: str) -> Settings:
-    from dataclasses import replace
-
     return replace(settings, node_name=node, address=f"{node}:11211")

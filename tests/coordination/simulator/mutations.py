@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from mcserver.coordination import acks, cells, entry, leader, log, membership, node, queue, reader, trim
+from mcserver.coordination import acks, cells, entry, gate, leader, log, membership, node, queue, reader, trim
 from mcserver.coordination.layout import Meta, head_of, version
 from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
 
-from . import cache, faults
+from . import cache, faults, fleet
 
 MUTATIONS: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 BREAKS: dict[str, str] = {}
@@ -83,6 +83,17 @@ def round_without_the_write() -> dict[tuple[type, str], Any]:
     return {(reader.Reader, "_pass"): one_pass}
 
 
+@breaks("P1", faults.fall_behind)
+def certificate_as_of_its_answer() -> dict[tuple[type, str], Any]:
+    """The cache counts as fresh from when the answers came, not from when the round began."""
+    certify = gate.Gate.certify
+
+    def late(self: gate.Gate, began: int) -> None:
+        certify(self, max(began, self._context.now()))
+
+    return {(gate.Gate, "certify"): late, (fleet.Fleet, "is_uneven"): True}
+
+
 # P2: applied ----------------------------------------------------------------------------------------------------------------
 
 
@@ -101,6 +112,16 @@ def list_of_ephemerals_alone() -> dict[tuple[type, str], Any]:
 def absence_is_enough() -> dict[tuple[type, str], Any]:
     """Whoever is absent is out, without waiting for its gate to close."""
     return {(membership.Membership, "out_at"): lambda self, name: self.absent[name]}
+
+
+@breaks("P2", faults.end_session)
+def everybody_waits_as_long_as_oneself() -> dict[tuple[type, str], Any]:
+    """An absent server is waited for by the `max_stale` of whoever waits, not by its own."""
+
+    def out_at(self: membership.Membership, name: str) -> int:
+        return self.absent[name] + int(self._context.settings.max_stale * 1.05e9)
+
+    return {(membership.Membership, "out_at"): out_at, (fleet.Fleet, "is_uneven"): True}
 
 
 @breaks("P2")
@@ -245,6 +266,7 @@ def jump_flushes_before_the_head() -> dict[tuple[type, str], Any]:
         self._context.trace("flushed", self.applied)
         _, stat = await self._context.zk.get(self._context.layout.log(meta.log))
         self.log, self.gen, self.next, self._last = meta.log, meta.gen, head_of(stat) + 1, None
+        self._verified = connection
         self.applied = version(meta.gen, head_of(stat))
 
     return {(reader.Reader, "_move"): move}

@@ -53,11 +53,13 @@ def simulate(
     upgrade: str = "",
     members: int = 0,
     strange: bool = False,
+    uneven: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
     `upgrade`: from that release; `members`: so many servers instead of two or three; `strange`: somebody who may write
-    to ZooKeeper deletes and overwrites what is the fleet's.
+    to ZooKeeper deletes and overwrites what is the fleet's; `uneven`: servers of one name, and of different options, at
+    servers of ZooKeeper that are behind, or whose clock jumps.
     """
     world = World(seed)
     if note is not None:
@@ -65,7 +67,9 @@ def simulate(
     with MUTATIONS[mutation]() if mutation else nullcontext():
         fleet = Fleet(world)
         try:
-            _run(fleet, FAULTS.get(mutation) or (faults.STRANGE if strange else []), upgrade, members)
+            fleet.is_uneven |= uneven
+            chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else []
+            _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:
             return Outcome(seed, violation, world.events)
         finally:
@@ -89,9 +93,12 @@ def _run(fleet: Fleet, chosen: list[faults.Fault], upgrade: str, members: int) -
         world.at(int((0.25 + 0.65 * random.random()) * WORK), None, _suffer, fleet, fault)
     world.run(WORK)
     _heal(fleet)
-    world.run(WORK + HEAL)
+    whole = (
+        WORK + HEAL + fleet.is_uneven * HEAL // 2
+    )  # the records of the dead stay for as long as the longest max_stale
+    world.run(whole)
     fleet.busy = False
-    world.run(WORK + HEAL + 200 * MS)
+    world.run(whole + 200 * MS)
     fleet.checkers.at_the_end()
 
 
@@ -146,7 +153,7 @@ def _heal(fleet: Fleet) -> None:
     ensemble.writable, ensemble.lose_replies, ensemble.lag = True, 0.0, 1.0
     ensemble.refuse_entries, ensemble.packet_limit = False, 1 << 20
     for server in ensemble.servers:
-        server.isolated, server.slow = False, 1.0
+        server.isolated, server.behind, server.slow = False, 0, 1.0
         server.start()
     for host in fleet.hosts:
         host.zk.heal()
