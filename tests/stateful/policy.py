@@ -363,7 +363,7 @@ class Policy:
         return (1 - (1 - share) ** (1 - FADES)) / (share * (1 - FADES))
 
     def worth_at_end(self, items: list[Item], want: float) -> tuple[float, bool]:
-        """The mean worth of the ``want`` items that leave first: of the first unused ones, or of used ones (True) if there are none."""
+        """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""
         unused, used = list[Item](), list[Item]()
         for item in items[:LOOKED]:
             if len(unused) == SAMPLE or len(unused) >= want:
