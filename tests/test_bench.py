@@ -166,6 +166,15 @@ def test_a_login_that_is_refused_is_noticed(loadgen: Path) -> None:
     assert "refuses the login" in report.stderr
 
 
+def test_a_login_by_sasl_that_is_refused_is_noticed(loadgen: Path) -> None:
+    with rogue(
+        lambda _: bytes.fromhex("8121 0000 00 00 0020 0000000d 00000000 0000000000000000") + b"Auth failure."
+    ) as port:
+        report = run(loadgen, "open", f"--port={port}", "--sasl=bench secret")
+    assert report.returncode == 1
+    assert "refuses the login" in report.stderr
+
+
 def test_a_closed_connection_is_noticed(loadgen: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
