@@ -6,7 +6,6 @@ Lifetimes go on as if it had not been.
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -17,8 +16,8 @@ import pytest
 
 from mcserver.server.memory_file import away_since
 from tests.conftest import Start
-from tests.peer import memcached
-from tests.serving import Client, eventually
+from tests.peer import end_gracefully, memcached
+from tests.serving import Client
 
 HOUR, DAY = 3600, 86400
 STEPS = (-5400, 5400, -200_000, 200_000)
@@ -142,8 +141,7 @@ def test_what_memcached_makes_of_it(
         store(client, clock)
         pid = int(client.stats()["pid"])
         client.close()
-        os.kill(pid, signal.SIGUSR1)
-        eventually((folder / "memory.meta").exists)
+        end_gracefully(pid)
     clock.step(step)
     with memcached(*options) as address:
         client = Client(address)

@@ -29,9 +29,8 @@ from mcserver.server.memory_file import MAGIC, META_MAGIC, NAME_BYTES
 from mcserver.settings.config import Config
 from mcserver.system.process import StartError
 from tests.core.harness import MIB, Client
-from tests.peer import memcached
+from tests.peer import end_gracefully, memcached
 from tests.serving import Client as Remote
-from tests.serving import eventually
 
 HEAD, PAGE, SECTOR = 2 * MIB, 64 << 10, 4096
 """Where the items begin in the file; bytes of a page of theirs at this -m; bytes of one of the system's."""
@@ -499,7 +498,9 @@ def test_memcacheds_memory_is_emptied(place: Place, ended: signal.Signals, store
                 client.command(b"set key-%d-%d 0 0 %d\r\n%s" % (n, size, size, b"x" * size))
         pid = int(client.stats()["pid"])
         client.close()
-        os.kill(pid, ended)
         if ended == signal.SIGUSR1:
-            eventually(place.record.exists)
+            end_gracefully(pid)
+            assert place.record.exists()
+        else:
+            os.kill(pid, ended)
     assert place.outcome({}).startswith(EMPTY)
