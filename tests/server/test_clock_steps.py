@@ -16,7 +16,7 @@ import pytest
 
 from mcserver.server.memory_file import away_since
 from tests.conftest import Start
-from tests.peer import end_gracefully, memcached
+from tests.peer import memcached
 from tests.serving import Client
 
 HOUR, DAY = 3600, 86400
@@ -126,31 +126,6 @@ def stepped(client: Client, clock: Clock, step: int) -> None:
     go_on(client, clock)
     assert client.command(b"ms later 1 T%d\r\nx" % (clock.now - step + 2 * HOUR)) == b"HD\r\n"
     assert left(client, b"later") in clock.left_of(2 * HOUR)
-
-
-@pytest.mark.parametrize(("step", "remains"), [(-5400, []), (5400, [b"day", b"until", b"ever"])])
-def test_what_memcached_makes_of_it(
-    monkeypatch: pytest.MonkeyPatch, folder: Path, clock: Clock, step: int, remains: list[bytes]
-) -> None:
-    """It counts by the wall clock: all is lost when that went back, and lifetimes are shorter by what it went on."""
-    for name, value in clock.environment.items():
-        monkeypatch.setenv(name, value)
-    options = ("-e", str(folder / "memory"))
-    with memcached(*options) as address:
-        client = Client(address)
-        store(client, clock)
-        pid = int(client.stats()["pid"])
-        client.close()
-        end_gracefully(pid)
-    clock.step(step)
-    with memcached(*options) as address:
-        client = Client(address)
-        assert [
-            key for key in (b"hour", b"day", b"until", b"ever") if client.command(b"mg " + key) == b"HD\r\n"
-        ] == remains
-        if remains:
-            assert left(client, b"day") in clock.left_of(DAY - step)
-        client.close()
 
 
 @pytest.mark.parametrize(("step", "away"), [(-5400.0, 0.0), (5400.0, 5400.0)])
