@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -37,6 +38,15 @@ def memcached(*args: str, stderr: Path = Path(os.devnull)) -> Iterator[tuple[str
         finally:
             process.kill()
             process.wait(60)
+
+
+def end_gracefully(pid: int) -> None:
+    """By SIGUSR1, of one with -e. Returns when it has ended: its record is there before it is whole."""
+    os.kill(pid, signal.SIGUSR1)
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() < deadline, "memcached did not end"
+        time.sleep(0.005)
 
 
 def sasl_memcached_settings(folder: Path) -> dict[str, str]:

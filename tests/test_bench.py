@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from bench_cluster import simulate
+from benchmark import disturb, programs
 from benchmark.generator import build, load
 from benchmark.programs import BenchError, peer
 from benchmark.report import Cell, Table, interleave
@@ -164,6 +165,28 @@ def test_a_login_that_is_refused_is_noticed(loadgen: Path) -> None:
         report = run(loadgen, "closed", f"--port={port}", "--login=bench secret")
     assert report.returncode == 1
     assert "refuses the login" in report.stderr
+
+
+def test_a_login_by_sasl_that_is_refused_is_noticed(loadgen: Path) -> None:
+    with rogue(
+        lambda _: bytes.fromhex("8121 0000 00 00 0020 0000000d 00000000 0000000000000000") + b"Auth failure."
+    ) as port:
+        report = run(loadgen, "open", f"--port={port}", "--sasl=bench secret")
+    assert report.returncode == 1
+    assert "refuses the login" in report.stderr
+
+
+@pytest.mark.slow
+def test_requests_and_a_flood_where_logins_are_by_sasl(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text(disturb.LOGIN.decode().replace(" ", ":") + "\n")
+    told = {"MEMCACHED_SASL_PWDB": str(tmp_path / "users")}
+    with programs.subject().running(more=["-S"], sasl=disturb.LOGIN, environment=told) as server:
+        how = {"sasl": disturb.LOGIN.decode(), "keys": 500, "value": 100}
+        assert load(server, "fill", depth=50, **how)["sets"] == 500
+        disturb.log_in_by_sasl(server.port)
+        assert load(server, "open", rate=1000, seconds=0.2, connections=3, **how)["requests"] > 100
+        with pytest.raises(BenchError, match="refuses the login"):
+            programs.log_in_by_sasl(server.port, b"bench wrong")
 
 
 def test_a_closed_connection_is_noticed(loadgen: Path) -> None:

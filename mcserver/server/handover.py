@@ -154,11 +154,19 @@ class GoneError(HandOverError):
     """The other side has closed the connection."""
 
 
-def hear(connection: socket.socket, length: int, seconds: float) -> bytes:
-    """So many bytes. Raises GoneError, TimeoutError, and InterruptedError when a signal waits that is to end this process."""
+def nothing() -> None:
+    """Is done meanwhile."""
+
+
+def hear(connection: socket.socket, length: int, seconds: float, meanwhile: Callable[[], None] = nothing) -> bytes:
+    """So many bytes. meanwhile: called in each slice of the time that it takes.
+
+    Raises GoneError, TimeoutError, and InterruptedError when a signal waits that is to end this process.
+    """
     heard, until = b"", time.monotonic() + seconds
     connection.settimeout(SLICE_SECONDS)
     while len(heard) < length:
+        meanwhile()
         if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:
             raise InterruptedError("this process was told to end")
         try:
@@ -414,14 +422,22 @@ async def expect(connection: socket.socket, word: bytes) -> None:
         heard += data
 
 
-def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None, seconds: float) -> Outcome:
-    """The last words: the record, and when the other process has looked at it, in so many seconds, that it may serve."""
+def bequeath(
+    heir: socket.socket,
+    record: bytes,
+    place: dict[str, Any] | None,
+    seconds: float,
+    meanwhile: Callable[[], None] = nothing,
+) -> Outcome:
+    """The last words: the record, and when the other process has looked at it, in so many seconds, that it may serve.
+
+    meanwhile: called in each slice of the time that it takes.
+    """
     with heir:
         words = {"length": len(record), "place": place, "time": time.clock_gettime(time.CLOCK_BOOTTIME)}
         try:
-            heir.settimeout(seconds)
-            heir.sendall(json.dumps(words).encode() + b"\n" + record)
-            heard = hear(heir, len(READY), seconds)
+            say(heir, json.dumps(words).encode() + b"\n" + record, seconds, meanwhile)
+            heard = hear(heir, len(READY), seconds, meanwhile)
         except InterruptedError:
             return Outcome.TAKEN  # it goes on as if this process had died
         except TimeoutError:
@@ -436,10 +452,23 @@ def bequeath(heir: socket.socket, record: bytes, place: dict[str, Any] | None, s
             return Outcome.UNTOUCHED
         with contextlib.suppress(InterruptedError):
             try:
-                hear(heir, len(SERVING), math.inf)
+                hear(heir, len(SERVING), math.inf, meanwhile)
             except GoneError:
                 return Outcome.SPOILT
         return Outcome.TAKEN
+
+
+def say(other: socket.socket, data: bytes, seconds: float, meanwhile: Callable[[], None]) -> None:
+    """All of it. Raises OSError, and TimeoutError when it is not taken in this time."""
+    left, until = memoryview(data), time.monotonic() + seconds
+    other.settimeout(SLICE_SECONDS)
+    while left:
+        meanwhile()
+        try:
+            left = left[other.send(left) :]
+        except TimeoutError:
+            if time.monotonic() > until:
+                raise
 
 
 def tell(other: socket.socket, word: bytes) -> bool:

@@ -218,13 +218,18 @@ class Memory:
 
         return Offer(sockets, self._fd, engine.layout())
 
-    def hand_over(self, heir: socket.socket, engine: Engine, place: dict[str, Any] | None) -> Regained | None:
-        """The last words of a process whose sockets and memory another one has; what it needs to serve again if that one died."""
+    def hand_over(
+        self, heir: socket.socket, engine: Engine, place: dict[str, Any] | None, meanwhile: Callable[[], None]
+    ) -> Regained | None:
+        """The last words of a process whose sockets and memory another one has; what it needs to serve again if that one died.
+
+        meanwhile: called often while it waits.
+        """
         from mcserver.server.handover import READY_SECONDS, READY_SECONDS_A_GIB, Outcome, bequeath
 
         record, since = engine.keep(sums=False), time.clock_gettime(time.CLOCK_BOOTTIME)
         size = os.fstat(self._fd).st_blocks * 512
-        outcome = bequeath(heir, record, place, READY_SECONDS + READY_SECONDS_A_GIB * size / (1 << 30))
+        outcome = bequeath(heir, record, place, READY_SECONDS + READY_SECONDS_A_GIB * size / (1 << 30), meanwhile)
         if outcome is Outcome.TAKEN:
             return None
         log.error("--take-over: the other process has gone, or hangs: this one serves again")

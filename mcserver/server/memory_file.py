@@ -15,18 +15,22 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from mcserver.server.memory_kind import THEIR_RECORD, is_memory
 from mcserver.system.folders import Folder
 from mcserver.system.process import StartError
 
-MAGIC = b"mcserver memory 1\n"
-"""How the file begins; the name of its content follows. The items lie behind the first 2 MiB."""
+KIND = b"mcserver memory "
+MAGIC = KIND + b"1\n"
+"""How the file begins, in each version, and in this one; the name of its content follows."""
 NAME_BYTES = 16
+HEAD = 2 << 20
+"""Bytes in front of the items."""
 META_MAGIC = b"mcserver kept 1\n"
 """How the record begins; a line with the checksum of the rest, a line of JSON, and the engine's record follow."""
-META_MOST = 8 << 30
-"""Bytes: far more than the record of the largest memory has."""
+META_MOST = 64 << 20
+"""Bytes: more than a record has besides what grows with the memory, of which that is less than half."""
 JSON_MOST = 1 << 20
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -87,6 +91,11 @@ class MemoryFile:
             raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (is_memory(self.fd, KIND, HEAD) or self._has_record()):
+                raise StartError(
+                    f"{self.path} has something else in it than a cache's memory, which would be lost: "
+                    "name another file with -e, or remove it"
+                )
             os.fchmod(self.fd, 0o600)
             os.posix_fallocate(self.fd, 0, len(MAGIC))
         except BlockingIOError:
@@ -98,6 +107,16 @@ class MemoryFile:
                 ) from error
             raise StartError(f"can't write to {self.path}: {error.strerror}; name another file with -e") from error
 
+    def _has_record(self) -> bool:
+        """Whether there is a record beside it, ours or memcached's: then the file is a memory, whatever became of it."""
+        with contextlib.suppress(OSError), self._open_record() as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file.read(len(META_MAGIC)).startswith((META_MAGIC, THEIR_RECORD))
+        return False
+
+    def _open_record(self) -> BinaryIO:
+        return open(self.meta.name, "rb", opener=lambda name, flags: self._folder.open(flags, name))
+
     @property
     def is_new(self) -> bool:
         """Whether nothing was ever in it."""
@@ -106,10 +125,10 @@ class MemoryFile:
     def read(self) -> Kept | None:
         """What was kept; None for a new file. The record is gone then. Raises UnusableError."""
         try:
-            with open(self.meta.name, "rb", opener=lambda name, flags: self._folder.open(flags, name)) as file:
-                found = os.fstat(file.fileno())
+            with self._open_record() as file:
+                found, most = os.fstat(file.fileno()), META_MOST + os.fstat(self.fd).st_size
                 self._folder.remove(self.meta.name)
-                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > META_MOST:
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > most:
                     raise UnusableError(f"{self.meta} is no record of this server")
                 data = file.read()
         except FileNotFoundError:
@@ -203,13 +222,18 @@ def unpack(data: bytes) -> tuple[bytes, Kept]:
 
 def away_since(fields: dict[str, Any]) -> float:
     """Seconds since the record was written: by the clock that nobody sets, unless the machine was started meanwhile."""
-    if fields["boot"] and fields["boot"] == boot_id():
-        since = time.clock_gettime(time.CLOCK_BOOTTIME) - float(fields["boot_time"])
+    boot, boot_time, wall_time = fields["boot"], fields["boot_time"], fields["wall_time"]
+    if not (isinstance(boot, str) and isinstance(boot_time, float) and isinstance(wall_time, float)):
+        raise TypeError("no times")
+    if boot and boot == boot_id():
+        since = time.clock_gettime(time.CLOCK_BOOTTIME) - boot_time
+        if since < 0:
+            raise ValueError("the record is of a time to come")
     else:
-        since = time.time() - float(fields["wall_time"])
+        since = max(0.0, time.time() - wall_time)
     if not since < 1e9:
         raise ValueError("the record is too old")
-    return max(0.0, since)
+    return since
 
 
 def boot_id() -> str:

@@ -154,7 +154,8 @@ def live(life: Life) -> int | Ended:
         remove_pid_file(config.pid_file)
     if server.heir is None:
         return 0
-    regained = memory.hand_over(server.heir, life.engine, server.place)  # who writes its own pid file then
+    # Who takes over writes its own pid file.
+    regained = memory.hand_over(server.heir, life.engine, server.place, life.manager.waiting)
     if regained is None:
         return 0
     return Ended(

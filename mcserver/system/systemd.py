@@ -5,6 +5,7 @@ Without its variables in the environment nothing here does anything. See sd_list
 
 from __future__ import annotations
 
+import math
 import os
 import socket
 import stat
@@ -80,18 +81,29 @@ class Manager:
         ours = pid in {"", str(os.getpid())} and is_number(interval)
         self._interval = int(interval) / 1e6 if ours else 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._heard = -math.inf
+        """When the watchdog was last told, on the monotonic clock."""
 
     def ready(self, loop: asyncio.AbstractEventLoop, status: str) -> None:
         """The server serves; from now on the loop says that it turns, twice within the manager's time."""
         self._tell(f"READY=1\nSTATUS={status}\nMAINPID={os.getpid()}")
-        if self._interval and self._address and self._loop is None:
+        if self._interval and self._address and self._loop is not loop:  # another: it serves again (--take-over)
             self._loop = loop
-            self._alive()
+            self._turn()
+
+    def _turn(self) -> None:
+        assert self._loop is not None
+        self._alive()
+        self._loop.call_later(self._interval / 2, self._turn)
 
     def _alive(self) -> None:
-        assert self._loop is not None
+        self._heard = time.monotonic()
         self._tell("WATCHDOG=1")
-        self._loop.call_later(self._interval / 2, self._alive)
+
+    def waiting(self) -> None:
+        """Of who has no loop, and waits in slices: he is alive, too. To be called often; most calls do nothing."""
+        if self._interval and self._address and time.monotonic() > self._heard + self._interval / 4:
+            self._alive()
 
     def reloading(self) -> None:
         """`ready` or `status` follows."""

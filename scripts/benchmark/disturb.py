@@ -18,6 +18,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from . import programs
+
 HOST = "127.0.0.1"
 PAUSE = 0.05  # s between two page moves: each is answered at once and done in the background
 
@@ -134,6 +136,13 @@ def log_in(port: int) -> None:
         connection.sendall(b"set auth 0 0 %d\r\n%b\r\n" % (len(LOGIN), LOGIN[::-1]))
 
 
+def log_in_by_sasl(port: int) -> None:
+    """As log_in, where -S is."""
+    programs.log_in_by_sasl(port, LOGIN)
+    with connect(port) as connection:
+        connection.sendall(programs.sasl_request(LOGIN[::-1]))
+
+
 def datagrams(port: int) -> None:
     """As many gets as the socket takes; no answer is read."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
@@ -143,7 +152,7 @@ def datagrams(port: int) -> None:
 
 
 LOGIN = b"bench secret"
-"""What the file of -Y has, with a colon."""
+"""What the files of -Y and -S have, with a colon."""
 kept: list[socket.socket] = []
 DISTURBANCES: dict[str, Callable[[int], None]] = {
     "50 metadumps, read": asking(50, [b"lru_crawler metadump all\r\n"], b"\n"),
@@ -158,6 +167,7 @@ DISTURBANCES: dict[str, Callable[[int], None]] = {
 FLOODS: dict[str, Callable[[int], None]] = {
     "TLS handshakes": visiting(4, shake_hands),
     "logins, right and wrong (-Y)": visiting(4, log_in),
+    "logins, right and wrong (-S)": visiting(4, log_in_by_sasl),
     "datagrams": visiting(1, datagrams),
 }
 """Which need servers of their own (undisturbed.py)."""

@@ -6,11 +6,12 @@ import os
 import re
 import socket
 import ssl
+import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,13 +49,16 @@ class Program:
         stderr: int | None = None,
         tls: ssl.SSLContext | None = None,
         login: bytes = b"",
+        sasl: bytes = b"",
+        environment: Mapping[str, str] | None = None,
         whole: bool = True,
     ) -> Iterator[Server]:
         """Starts it with `-m` MEMORY (MiB) and `-c` CONNECTIONS, waits until it answers, stops it at the end.
 
         `core`: the servers' if None; with more than one of the `threads` it may use all cores. `more`: options. `stderr`: a
         descriptor; where its last words are looked for if None. `tls`: how it is spoken to, if `more` has -Z; `login`: what -Y
-        wants. `whole`: waits until everything is answered, so that everything is loaded.
+        wants, and `sasl` what -S does, which then answers nothing else here. `environment`: beside this process'. `whole`: waits
+        until everything is answered, so that everything is loaded.
         """
         flags = [f"-m{memory}", f"-c{connections}", "-p-1", "-U0", f"-t{threads}", "-l127.0.0.1"]  # -1: a free port
         if os.geteuid() == 0:
@@ -63,11 +67,11 @@ class Program:
         command = ["taskset", "-c", own if core is None else str(core), *self.command, *flags, *more]
         with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log, subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stderr=log if stderr is None else stderr, cwd=ROOT,
-            env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports"},
+            env={**os.environ, "MEMCACHED_PORT_FILENAME": f"{folder}/ports", **(environment or {})},
         ) as process:  # fmt: skip
             try:
-                server = self._started(process, Path(folder, "ports"), tls, login)
-                if whole:
+                server = self._started(process, Path(folder, "ports"), tls, login, sasl)
+                if whole and not sasl:
                     server.stats()
                 yield server
             except (BenchError, OSError) as error:
@@ -81,7 +85,7 @@ class Program:
                     process.kill()
 
     def _started(
-        self, process: subprocess.Popen[bytes], ports: Path, tls: ssl.SSLContext | None, login: bytes
+        self, process: subprocess.Popen[bytes], ports: Path, tls: ssl.SSLContext | None, login: bytes, sasl: bytes
     ) -> Server:
         """Returns as soon as it has written its port there, and answers. BenchError when it ends, or START_SECONDS are over."""
         deadline = time.monotonic() + START_SECONDS
@@ -92,7 +96,10 @@ class Program:
                 udp = re.search(r"UDP INET: (\d+)", ports.read_text("ascii"))
                 opened = tuple(map(int, found))
                 server = Server(self.name, opened[0], process.pid, tls, int(udp[1]) if udp else 0, login, opened)
-                server.version()
+                if sasl:
+                    log_in_by_sasl(server.port, sasl)
+                else:
+                    server.version()
                 return server
             time.sleep(0.002)
         raise BenchError(f"{self.name} did not serve within {START_SECONDS} s")
@@ -178,6 +185,20 @@ class Server:
         if not match:
             raise BenchError(f"{self.name} has no {field}")
         return int(match[1]) * 1024
+
+
+def log_in_by_sasl(port: int, name_and_password: bytes) -> None:
+    """A connection of its own that logs in (name, a blank, password) and goes. BenchError if it may not."""
+    with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
+        connection.sendall(sasl_request(name_and_password))
+        if connection.recv(64)[6:8] != b"\0\0":
+            raise BenchError("the server refuses the login")
+
+
+def sasl_request(name_and_password: bytes) -> bytes:
+    """PLAIN's, of the binary protocol."""
+    body = b"PLAIN\0" + name_and_password.replace(b" ", b"\0", 1)
+    return struct.pack(">BBHBBHIIQ", 0x80, 0x21, len(b"PLAIN"), 0, 0, 0, len(body), 0, 0) + body
 
 
 def receive_until(connection: socket.socket, end: bytes) -> bytes:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +19,7 @@ from tempfile import TemporaryDirectory
 from .contest import Contest, progress
 from .disturb import DISTURBANCES, FLOODS, LOGIN
 from .generator import load
-from .programs import Program, Server, cores
+from .programs import BenchError, Program, Server, cores
 from .report import Cell, Table, interleave
 from .tls import certified
 
@@ -84,15 +86,17 @@ def measure(contest: Contest) -> list[Table]:
 
 def floods(contest: Contest, p50: Table, p99: Table) -> None:
     """The rows of floods. Each has servers with the option that it needs, whose own quiet is measured first."""
-    handshakes, logins, udp = FLOODS
+    handshakes, logins, sasl, udp = FLOODS
     with TemporaryDirectory() as name:
         folder = Path(name)
         users = folder / "users"
         users.write_text(LOGIN.decode().replace(" ", ":") + "\n")
+        library = sasl_library(folder)
         more, context = certified(folder, "ECDSA P-256")
         ways = {
             handshakes: (["-l", "notls:127.0.0.1", *more], {"tls": context}, {}),
             logins: (["-Y", str(users)], {"login": LOGIN}, {"login": LOGIN.decode()}),
+            sasl: (["-S"], {"sasl": LOGIN, "environment": library}, {"sasl": LOGIN.decode()}),
             udp: (["-U", "-1"], {}, {}),
         }
         for flood, (options, how, asked) in ways.items():
@@ -111,6 +115,17 @@ def floods(contest: Contest, p50: Table, p99: Table) -> None:
                     runs[what] = interleave(contest.pairs * RUNS_A_PAIR, pair, run)
                 add(p50, flood, "p50_ns", runs[flood], runs[QUIET])
                 add(p99, flood, "p99_ns", runs[flood], runs[QUIET])
+
+
+def sasl_library(folder: Path) -> dict[str, str]:
+    """Where both servers find who may come in at -S: memcached in a SASL library's own data base, mcserver in the file of -Y."""
+    name, password = LOGIN.split(b" ")
+    program = shutil.which("saslpasswd2") or "/usr/sbin/saslpasswd2"
+    make = [program, "-p", "-c", "-f", str(folder / "db"), "-u", socket.gethostname(), name.decode()]
+    subprocess.run(make, input=password, check=True)
+    lines = ["mech_list: plain", "pwcheck_method: auxprop", "auxprop_plugin: sasldb", f"sasldb_path: {folder}/db"]
+    (folder / "memcached.conf").write_text("\n".join(lines) + "\n")
+    return {"SASL_CONF_PATH": str(folder), "MEMCACHED_SASL_PWDB": str(folder / "users")}
 
 
 def plain(server: Server) -> Server:
@@ -154,7 +169,9 @@ def disturbed(contest: Contest, server: Server, name: str, **how: str) -> Run:
         ]
         others = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert others.stdout is not None
-        others.stdout.readline()  # they have begun
+        if not others.stdout.readline():  # else they have begun
+            others.communicate()
+            raise BenchError(f"{server.name}: nobody asks: {name}")
     try:
         options = {"value": VALUE, "connections": CONNECTIONS, "keys": KEYS, "may_miss": True}  # page moves may evict
         return load(plain(server), "open", rate=RATE, seconds=seconds, warm_up=warm_up, **options, **how)

@@ -13,7 +13,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from mcserver.server.handover import GO, HELLO, NO, READY, YOURS, fields_of, receive_offer
+from mcserver.server import handover
+from mcserver.server.handover import GO, HELLO, NO, READY, YOURS, Outcome, bequeath, fields_of, receive_offer
 from mcserver.system.process import is_alive
 from tests.conftest import Start
 from tests.serving import Client, Server, eventually
@@ -339,3 +340,45 @@ def test_who_serves_again_is_what_it_was(start: Start, tmp_path: Path) -> None:
         client = start("-e", f"{folder}/items").connect()
         assert client.command(b"mg big s") == b"HD s900000\r\n"
         assert 900 < int(client.command(b"mg long t").split(b"t")[1]) <= 1000
+
+
+@pytest.mark.slow
+def test_the_watchdog_is_fed_while_the_next_one_is_waited_for(start: Start, tmp_path: Path) -> None:
+    """Before its first word, before its last, and when this process serves again."""
+    path = str(tmp_path / "door")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+
+        def is_fed() -> None:
+            """What comes after all that had come."""
+            manager.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while manager.recv(4096):
+                    pass
+            manager.settimeout(60)
+            for _ in range(5):
+                while manager.recv(4096) != b"WATCHDOG=1":
+                    pass
+
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        old = start("--take-over", path, environment=told)
+        with asked(path) as one:
+            one.sendall(GO)
+            legacy(one)
+            is_fed()
+            one.sendall(READY)
+            assert one.recv(100) == YOURS
+            is_fed()
+        assert answer(old)[0] == old.pid
+        is_fed()
+
+
+def test_who_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the time that there is, and in slices."""
+    monkeypatch.setattr(handover, "SLICE_SECONDS", 0.001)
+    slices: list[None] = []
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert bequeath(ours, b"x" * (4 << 20), None, 0.02, lambda: slices.append(None)) is Outcome.SPOILT
+    assert len(slices) > 1

@@ -62,8 +62,8 @@ static void queue_any(struct closed *loop, struct connection *connection) {
     case WORKLOAD_SET: queue_set(connection, key, length, 0); break;
     case WORKLOAD_META: queue_meta_get(connection, key, length, may_miss); break;
     case WORKLOAD_MULTIGET: queue_any_multiget(loop, connection); break;
-    case WORKLOAD_BINARY_GET: queue_binary_get(connection, key, length); break;
-    case WORKLOAD_BINARY_SET: queue_binary_set(connection, key, length); break;
+    case WORKLOAD_BINARY_GET: queue_binary_get(connection, key, length, 0); break;
+    case WORKLOAD_BINARY_SET: queue_binary_set(connection, key, length, 0); break;
     case WORKLOAD_TOUCH: queue_touch(connection, key, may_miss); break;
     case WORKLOAD_DELETE: queue_delete(connection, key); break;
     case WORKLOAD_INCR: queue_incr(connection, key ^ NUMBERS); break;

@@ -19,7 +19,7 @@ enum { IN_SIZE = 2 << 20, SILENCE = 10000 /* ms */, FRAME = 8 /* bytes before a 
 
 static enum tls tls;
 static bool udp;
-static const char *login;
+static const char *login, *sasl;
 static SSL_CTX *context;
 static SSL_SESSION *session;   /* the last one that a server gave */
 static int asked;              /* the port that was sent to last */
@@ -55,12 +55,23 @@ void connection_udp(void) { udp = true; }
 
 void connection_login(const char *name_and_password) { login = name_and_password; }
 
+void connection_sasl(const char *name_and_password) { sasl = name_and_password; }
+
 /* On a socket that waits. */
 static void log_in(int fd) {
     char line[512], answer[9] = "";
     int n = snprintf(line, sizeof line, "set auth 0 0 %zu\r\n%s\r\n", strlen(login), login);
     if (n >= (int)sizeof line || send(fd, line, (size_t)n, MSG_NOSIGNAL) != n) die("can't log in");
     if (recv(fd, answer, 8, MSG_WAITALL) != 8 || strcmp(answer, "STORED\r\n")) die("the server refuses the login: %s", answer);
+}
+
+/* Likewise, in the binary protocol. */
+static void log_in_by_sasl(int fd) {
+    uint8_t request[512], answer[WIRE_SASL_ANSWER];
+    if (strlen(sasl) > sizeof request - WIRE_OVERHEAD) die("can't log in");
+    size_t n = wire_sasl(request, sasl);
+    if (send(fd, request, n, MSG_NOSIGNAL) != (ssize_t)n) die("can't log in");
+    if (recv(fd, answer, sizeof answer, MSG_WAITALL) != sizeof answer || !wire_sasl_took(answer)) die("the server refuses the login");
 }
 
 void connection_tls(enum tls how) {
@@ -86,6 +97,7 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
     c->fd = connect_to(port);
     if (tls != TLS_OFF) c->ssl = shake_hands(c->fd);
     if (login) log_in(c->fd);
+    if (sasl) log_in_by_sasl(c->fd);
     if (fcntl(c->fd, F_SETFL, O_NONBLOCK)) die("fcntl: %s", strerror(errno));
     c->epoll = epoll;
     c->port = port;
@@ -193,14 +205,14 @@ void queue_quiet_set(struct connection *c, uint32_t key, uint32_t length) {
     c->out_end += wire_set(room(c, WIRE_OVERHEAD + length), key, length, true);
 }
 
-void queue_binary_get(struct connection *c, uint32_t key, uint32_t length) {
+void queue_binary_get(struct connection *c, uint32_t key, uint32_t length, uint64_t due) {
     c->out_end += wire_binary_get(room(c, WIRE_OVERHEAD), key);
-    owe(c, (struct piece){PIECE_BINARY_VALUE, .last = true, .key = key, .length = length});
+    owe(c, (struct piece){PIECE_BINARY_VALUE, .last = true, .key = key, .length = length, .due = due});
 }
 
-void queue_binary_set(struct connection *c, uint32_t key, uint32_t length) {
+void queue_binary_set(struct connection *c, uint32_t key, uint32_t length, uint64_t due) {
     c->out_end += wire_binary_set(room(c, WIRE_OVERHEAD + length), key, length);
-    owe(c, (struct piece){PIECE_BINARY_STORED, .last = true, .key = key, .length = length});
+    owe(c, (struct piece){PIECE_BINARY_STORED, .last = true, .key = key, .length = length, .due = due});
 }
 
 void queue_nothing(struct connection *c) {

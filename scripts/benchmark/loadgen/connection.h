@@ -31,6 +31,8 @@ void connection_tls(enum tls how);
 void connection_udp(void);
 /* The line that every connection begins with, whose answer must be STORED: what -Y wants. */
 void connection_login(const char *name_and_password);
+/* The same where -S is: binary. */
+void connection_sasl(const char *name_and_password);
 
 /* Connects to 127.0.0.1 (non-blocking, Nagle off; with TLS after the handshake, which is waited for) and registers with `epoll`, the connection as the event's data. It can owe `pieces`
  * pieces and queue `out_size` bytes; more is an error. */
@@ -52,8 +54,8 @@ void queue_incr(struct connection *connection, uint32_t key);
 void queue_ask(struct connection *connection, uint32_t key);
 void queue_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
 void queue_quiet_set(struct connection *connection, uint32_t key, uint32_t length);
-void queue_binary_get(struct connection *connection, uint32_t key, uint32_t length);
-void queue_binary_set(struct connection *connection, uint32_t key, uint32_t length);
+void queue_binary_get(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
+void queue_binary_set(struct connection *connection, uint32_t key, uint32_t length, uint64_t due);
 void queue_nothing(struct connection *connection);
 
 void connection_send(struct connection *connection);

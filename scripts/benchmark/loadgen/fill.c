@@ -15,14 +15,15 @@ struct fill {
     uint64_t probes;
 };
 
-/* `depth` sets without replies, then a command that has one. */
+/* `depth` sets without replies, then a command that has one; binary: with replies. */
 static void send_batch(struct fill *fill, struct connection *connection) {
     if (fill->next == fill->end) return;
     for (uint32_t i = 0; i < fill->options->depth && fill->next < fill->end; i++) {
         uint32_t key = (uint32_t)fill->next++;
-        queue_quiet_set(connection, key, value_length(fill->options, key));
+        if (fill->options->binary) queue_binary_set(connection, key, value_length(fill->options, key), 0);
+        else queue_quiet_set(connection, key, value_length(fill->options, key));
     }
-    queue_nothing(connection);
+    if (!fill->options->binary) queue_nothing(connection);
     connection_send(connection);
 }
 
@@ -30,7 +31,7 @@ static void done(void *context, struct connection *connection, const struct piec
     struct fill *fill = context;
     (void)verdict;
     if (connection != &fill->prober) {
-        send_batch(fill, connection);
+        if (!connection->owed) send_batch(fill, connection);
         return;
     }
     if (!piece->last) return;
@@ -54,7 +55,8 @@ void run_fill(const struct options *options) {
     if (options->probe) connection_open(&fill.prober, epoll, options->port, 2, WIRE_OVERHEAD);
     uint64_t start = nanoseconds();
     for (uint32_t i = 0; i < options->connections; i++) {
-        connection_open(&connections[i], epoll, options->port, 1, (size_t)(options->depth + 1) * (WIRE_OVERHEAD + options->value_max));
+        connection_open(&connections[i], epoll, options->port, options->binary ? options->depth : 1,
+                        (size_t)(options->depth + 1) * (WIRE_OVERHEAD + options->value_max));
         send_batch(&fill, &connections[i]);
     }
     for (bool busy = true; busy;) {

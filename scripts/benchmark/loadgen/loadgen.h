@@ -34,6 +34,7 @@ struct options {
     uint64_t seed;
     bool probe;                      /* `fill` also measures the longest stall */
     bool may_miss;                   /* a get of the open loop may find nothing */
+    bool binary;                     /* `fill` and the open loop speak binary; all must be there then */
 };
 
 /* Every connection sends `depth` requests in one write, waits for all their replies, and goes on. All keys must be there; `delete` sets

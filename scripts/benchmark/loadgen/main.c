@@ -34,6 +34,7 @@ static const char usage[] =
     "  --tls HOW            full, or resumed: every handshake but the first resumes a session (plain)\n"
     "  --udp                a request a datagram; a port of UDP (closed, turns, open)\n"
     "  --login TEXT         what -Y wants of every connection: NAME PASSWORD\n"
+    "  --sasl TEXT          what -S wants of every connection: NAME PASSWORD; requests are binary (fill, open)\n"
     "  --probe              measure the longest stall (fill)\n"
     "  --may-miss           gets may find nothing (open)\n";
 
@@ -97,6 +98,7 @@ static void set_option(struct options *options, int option, const char *name, co
         break;
     case 'U': connection_udp(); break;
     case 'L': connection_login(text); break;
+    case 'A': connection_sasl(text), options->binary = true; break;
     case 'b': options->probe = true; break;
     case 'M': options->may_miss = true; break;
     default: fputs(usage, stderr); exit(2);
@@ -109,7 +111,7 @@ int main(int argc, char **argv) {
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
         {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
         {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'},
-        {"tls", 1, 0, 't'}, {"udp", 0, 0, 'U'}, {"login", 1, 0, 'L'},
+        {"tls", 1, 0, 't'}, {"udp", 0, 0, 'U'}, {"login", 1, 0, 'L'}, {"sasl", 1, 0, 'A'},
         {"rival-port", 1, 0, 'q'}, {"rival-pid", 1, 0, 'Q'}, {"turns", 1, 0, 'n'}, {0, 0, 0, 0},
     };
     struct options options = {.turns = 10, .connections = 1, .depth = 1, .keys = 10000, .value_min = 32, .value_max = 32, .stride = 1,

@@ -31,7 +31,10 @@ static void done(void *context, struct connection *connection, const struct piec
 static void send_one(struct open *loop, struct connection *connection, uint64_t due) {
     const struct options *options = loop->options;
     uint32_t key = options->first + random_below(&loop->random, options->keys), length = value_length(options, key);
-    if (random_below(&loop->random, 10)) queue_get(connection, key, length, options->may_miss, due);
+    bool get = random_below(&loop->random, 10);
+    if (options->binary && get) queue_binary_get(connection, key, length, due);
+    else if (options->binary) queue_binary_set(connection, key, length, due);
+    else if (get) queue_get(connection, key, length, options->may_miss, due);
     else queue_set(connection, key, length, due);
     connection_send(connection);
     loop->sent++;

@@ -102,7 +102,7 @@ size_t wire_incr(uint8_t *out, uint32_t key) {
 
 size_t wire_nothing(uint8_t *out) { return put(out, "mn\r\n", 4); }
 
-enum { HEADER = 24, MAGIC_REQUEST = 0x80, MAGIC_REPLY = 0x81, OPCODE_GET = 0, OPCODE_SET = 1, FLAGS = 4, FLAGS_AND_EXPTIME = 8 };
+enum { HEADER = 24, MAGIC_REQUEST = 0x80, MAGIC_REPLY = 0x81, OPCODE_GET = 0, OPCODE_SET = 1, OPCODE_SASL_AUTH = 0x21, FLAGS = 4, FLAGS_AND_EXPTIME = 8 };
 
 static size_t put_header(uint8_t *out, uint8_t magic, uint8_t opcode, uint8_t key, uint8_t extras, uint32_t body) {
     memset(out, 0, HEADER);
@@ -122,6 +122,19 @@ size_t wire_binary_set(uint8_t *out, uint32_t key, uint32_t length) {
     memset(out + HEADER, 0, FLAGS_AND_EXPTIME);
     n += key_length;
     return n + put(out + n, value_of(key), length);
+}
+
+size_t wire_sasl(uint8_t *out, const char *name_and_password) {
+    size_t blank = strcspn(name_and_password, " "), n = HEADER + put(out + HEADER, "PLAIN", 5);
+    put_header(out, MAGIC_REQUEST, OPCODE_SASL_AUTH, 5, 0, (uint32_t)(5 + 1 + strlen(name_and_password)));
+    out[n++] = 0;   /* on nobody else's behalf */
+    size_t length = put(out + n, name_and_password, strlen(name_and_password));
+    out[n + blank] = 0;
+    return n + length;
+}
+
+bool wire_sasl_took(const uint8_t *answer) {
+    return answer[0] == MAGIC_REPLY && answer[1] == OPCODE_SASL_AUTH && !answer[6] && !answer[7] && !memcmp(answer + HEADER, "Authenticated", 13);
 }
 
 /* Is `in` (n bytes, perhaps too few) a start of, or all of, these bytes? */

@@ -54,6 +54,11 @@ size_t wire_nothing(uint8_t *out);
 size_t wire_binary_get(uint8_t *out, uint32_t key);
 size_t wire_binary_set(uint8_t *out, uint32_t key, uint32_t length);
 
+/* A login by SASL's PLAIN (name, a blank, password), and whether the answer, of so many bytes, says that it was taken. */
+enum { WIRE_SASL_ANSWER = 24 + 13 /* Authenticated */ };
+size_t wire_sasl(uint8_t *out, const char *name_and_password);
+bool wire_sasl_took(const uint8_t *answer);
+
 /* Compares the start of `in` with what `piece` expects. *used: the bytes of the reply, when it is complete. */
 enum verdict wire_check(const struct piece *piece, const uint8_t *in, size_t n, size_t *used);
 
