@@ -88,6 +88,10 @@ class Client:
     def delete(self, key: bytes) -> bytes:
         return self.ask(b"delete " + key)
 
+    def delete_confirmed(self, key: bytes) -> None:
+        """Deletes, again when it is not confirmed: a busy machine may take longer than a server waits."""
+        until(lambda: self.delete(key) in {b"DELETED", b"NOT_FOUND"}, what="a delete is never confirmed")
+
     def stats(self, which: bytes = b"cluster") -> dict[str, str]:
         pairs = (line.decode().split(" ", 2)[1:] for line in self.lines((b"stats " + which).rstrip()))
         return {pair[0]: pair[1] for pair in pairs}
@@ -184,6 +188,10 @@ class CacheServer:
     def delete(self, key: bytes) -> bytes:
         with self.client() as client:
             return client.delete(key)
+
+    def delete_confirmed(self, key: bytes) -> None:
+        with self.client() as client:
+            client.delete_confirmed(key)
 
     def stats(self) -> dict[str, str]:
         with self.client() as client:

@@ -208,7 +208,7 @@ def test_08_kill_a_server_and_start_it_at_once(ensemble: Ensemble, name: str) ->
         work.restarted(killed)
         killed.start()
         assert killed.get(b"a:x") is None
-        assert other.delete(b"a:y") == b"NOT_FOUND"
+        other.delete_confirmed(b"a:y")
         time.sleep(0.5)
         fleet.verify(work)
 
@@ -295,7 +295,7 @@ def test_14_delete_the_log_by_hand(ensemble: Ensemble, name: str) -> None:
         until(lambda: fleet.servers[1].get(b"n:stays?") is None, what="no flush")
         fleet.wait_fresh()
         assert fleet.servers[1].set(b"a:x", b"old") == b"STORED"
-        assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
+        fleet.servers[0].delete_confirmed(b"a:x")
         assert fleet.servers[1].get(b"a:x") is None
         fleet.verify(work)
 
@@ -320,7 +320,7 @@ def test_14_wipe_the_ensemble(network: Network, name: str) -> None:
         own.start()
         fleet.wait_fresh()
         assert fleet.servers[1].set(b"a:x", b"old") == b"STORED"
-        assert fleet.servers[0].delete(b"a:x") == b"NOT_FOUND"
+        fleet.servers[0].delete_confirmed(b"a:x")
         assert fleet.servers[1].get(b"a:x") is None
         fleet.verify(work)
 

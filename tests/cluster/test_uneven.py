@@ -72,14 +72,14 @@ def test_an_ensemble_restored_from_a_backup_while_its_sessions_live_on(network: 
     """Its epoch is higher than all that the servers have seen, so they are not refused; and the log grows beyond where it was."""
     with Ensemble(network) as own, Fleet(own, name, *PATIENT, *LASTING) as fleet:
         teller, _, stopped = fleet.servers
-        assert teller.delete(b"c:before") == b"NOT_FOUND"
+        teller.delete_confirmed(b"c:before")
         for server in own.servers:
             server.end()
             shutil.copytree(server.directory / "version-2", server.directory / "backup")
         own.start()
         fleet.wait_fresh()
         for number in range(5):
-            assert teller.delete(b"c:lost%d" % number) == b"NOT_FOUND"
+            teller.delete_confirmed(b"c:lost%d" % number)
         fleet.wait_fresh()
         node, seen = stopped.stats()["node"], stopped.stats()["applied"]
         assert stopped.set(b"c:x", b"old") == b"STORED"
@@ -90,9 +90,9 @@ def test_an_ensemble_restored_from_a_backup_while_its_sessions_live_on(network: 
             (server.directory / "backup").rename(server.directory / "version-2")
         own.start()
         fleet.wait_fresh(*fleet.servers[:2])
-        assert teller.delete(b"c:x") == b"NOT_FOUND"
+        teller.delete_confirmed(b"c:x")
         for number in range(9):
-            assert teller.delete(b"c:after%d" % number) == b"NOT_FOUND"
+            teller.delete_confirmed(b"c:after%d" % number)
         stopped.resume()
         assert stopped.get(b"c:x") is None, "the first read after the stop"
         fleet.wait_fresh()
