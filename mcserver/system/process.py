@@ -16,8 +16,8 @@ EX_NOUSER = 67
 EX_SOFTWARE = 70
 EX_OSERR = 71
 STANDARD_STREAMS = 3
-SPARE_DESCRIPTORS = 64
 DESCRIPTORS_OF_A_THREAD = 3
+SPARE_DESCRIPTORS = 64
 """Descriptors beside the clients': listeners, the loop's own, log files, the connections to ZooKeeper."""
 
 
