@@ -13,7 +13,7 @@ from mcserver.system.process import inherited_descriptors
 
 ROOT = Path(__file__).parent.parent.parent
 CONNECTIONS = 10
-LIMIT = CONNECTIONS + 2 + 64
+LIMIT = CONNECTIONS + 3 + 64
 """What a start with one thread asks for, besides what it inherits."""
 
 
