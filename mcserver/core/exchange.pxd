@@ -3,12 +3,11 @@
 # Owns the comparison of classes. Must never free or move anything. The items that would leave if a class gave one page are
 # looked at, in the order in which they would leave: an item's worth is (requests since its last use) ^ -FADES, less if it is new
 # and was never used; theirs on average, for each byte, is the class's. The class with the least gives (the size-adjusted LRU
-# of Aggarwal, Wolf and Yu, 1999, by pages; FADES is the beta of GreedyDual*, Jin and Bestavros, 2000). Not all of them are looked at
-# but the first SAMPLE of each list; that the others are younger is reckoned with, and those that were used, which don't leave yet,
-# are passed over. Ages are counted in traffic: the same replay, slower, ends the same.
+# of Aggarwal, Wolf and Yu, 1999, by pages). Not all of them are looked at but the first SAMPLE of each list; that the others
+# are younger is reckoned with, and those that were used, which don't leave yet, are passed over. Ages are counted in traffic: the same replay, slower, ends the same.
 
-from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t, uint64_t
+from .fading cimport *
 from .memory cimport *
 from .store cimport *
 from .lists cimport *
@@ -27,34 +26,22 @@ cdef enum:
 
 cdef extern from *:
     """
-    #define FADES 0.875         /* as faded() has it. 1: twice the age is half the worth */
     #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be, */
     #define WANTED 0.05         /* if so many of the class's new items are used, or come back; of fewer less, */
     #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
     #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
     #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
     """
-    const double FADES, NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
-
-
-cdef inline double faded(double x) noexcept nogil:
-    # x ^ -FADES
-    cdef double half = sqrt(x), quarter = sqrt(half)
-    return 1 / (half * quarter * sqrt(quarter))
+    const double NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
 
 
 cdef inline double worth_of(Store* s, Item* it) noexcept nogil:
-    return faded((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
-
-
-cdef inline double age_for(double worth) noexcept nogil:
-    # Requests since the last use of an item that is worth so much.
-    return pow(worth, -1 / FADES)
+    return 1 / aged((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
 
 
 cdef inline double above_the_oldest(double share) noexcept nogil:
     # What `share` of a list, from its end on, is worth on average beside its oldest item, if ages fall evenly towards the head.
-    return (1 - (1 - share) * faded(1 - share)) / (share * (1 - FADES))
+    return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
 
 
 cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, bint* used) noexcept nogil:

@@ -4,8 +4,8 @@
 # an item: what is sampled, and when, mrc.pxd says.
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.math cimport sqrt
 from libc.stdlib cimport calloc
+from .fading cimport aged
 
 cdef extern from *:
     int first_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
@@ -249,14 +249,8 @@ cdef inline void mrc_evict(Mrc* m, int i, int b) noexcept nogil:
         mrc_push(m, i, k, RING)
 
 
-cdef inline double aged(double age) noexcept nogil:
-    # age ^ 7/8: worth fades as in exchange.pxd.
-    cdef double half = sqrt(age), quarter = sqrt(half)
-    return half * quarter * sqrt(quarter)
-
-
 cdef inline int mrc_readiest(Mrc* m, MrcMini* c) noexcept nogil:
-    # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ 7/8 x size), less if it is still new.
+    # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ FADES x size), less if it is still new.
     cdef uint64_t left = c.filled
     cdef MrcBand* q
     cdef MrcKey* e

@@ -206,11 +206,8 @@ class Writer(logging.Handler):
                 size = self._take(batch)
                 self._account(batch, size)
                 batch.clear()
-        except (
-            MemoryError,
-            RuntimeError,
-        ):  # no memory for a step, or for the lock of a wait: the next line begins anew
-            with self._changed:
+        except (MemoryError, RuntimeError):  # no memory for a step, or for the lock of a wait
+            with self._changed:  # the next line begins anew
                 self._lost(sum(isinstance(each, bytes) for each in batch))
                 self._waiting = sum(len(each) for each in self._lines if isinstance(each, bytes))
                 self._writing = False

@@ -93,9 +93,9 @@ def _run(fleet: Fleet, chosen: list[faults.Fault], upgrade: str, members: int) -
         world.at(int((0.25 + 0.65 * random.random()) * WORK), None, _suffer, fleet, fault)
     world.run(WORK)
     _heal(fleet)
-    whole = (
-        WORK + HEAL + fleet.is_uneven * HEAL // 2
-    )  # the records of the dead stay for as long as the longest max_stale
+    whole = WORK + HEAL
+    if fleet.is_uneven:
+        whole += HEAL // 2  # the records of the dead stay for as long as the longest max_stale
     world.run(whole)
     fleet.busy = False
     world.run(whole + 200 * MS)
