@@ -4,7 +4,8 @@
 # looked at, in the order in which they would leave: an item's worth is (requests since its last use) ^ -FADES, less if it is new
 # and was never used; theirs on average, for each byte, is the class's. The class with the least gives (the size-adjusted LRU
 # of Aggarwal, Wolf and Yu, 1999, by pages). Not all of them are looked at but the first SAMPLE of each list; that the others
-# are younger is reckoned with, and those that were used, which don't leave yet, are passed over. Ages are counted in traffic: the same replay, slower, ends the same.
+# are younger is reckoned with, and those that were used, which don't leave yet, are passed over. Ages are counted in traffic: the
+# same replay, slower, ends the same.
 
 from libc.stdint cimport uint32_t, uint64_t
 from .fading cimport *

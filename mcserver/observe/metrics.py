@@ -158,9 +158,7 @@ ITEMS = (
     gauge("moves_to_cold", "memcached_slab_items_moves_to_cold", "Items moved to the cold list"),
     gauge("moves_to_warm", "memcached_slab_items_moves_to_warm", "Items moved to the warm list"),
     gauge("moves_within_lru", "memcached_slab_items_moves_within_lru", "Used items moved within their list"),
-    gauge(
-        "page_worth", "mcserver_slab_page_worth", "What a further page is worth to its class, beside those of others"
-    ),
+    gauge("page_worth", "mcserver_slab_page_worth", "What a class's next page is worth, beside those of others"),
     gauge("hits_share", "mcserver_slab_hits_share", "Share of the hits, percent"),
 )
 
