@@ -69,37 +69,50 @@ def test_members_at_an_observer_that_is_behind(network: Network, name: str) -> N
 
 
 def test_an_ensemble_restored_from_a_backup_while_its_sessions_live_on(network: Network, name: str) -> None:
-    """Its epoch is higher than all that the servers have seen, so they are not refused; and the log grows beyond where it was."""
-    with Ensemble(network) as own, Fleet(own, name, *PATIENT, *LASTING) as fleet:
-        teller, _, stopped = fleet.servers
-        teller.delete_confirmed(b"c:before")
-        for server in own.servers:
-            server.end()
-            shutil.copytree(server.directory / "version-2", server.directory / "backup")
-        own.start()
-        fleet.wait_fresh()
-        for number in range(5):
-            teller.delete_confirmed(b"c:lost%d" % number)
-        fleet.wait_fresh()
-        node, seen = stopped.stats()["node"], stopped.stats()["applied"]
-        assert stopped.set(b"c:x", b"old") == b"STORED"
-        stopped.pause()
-        for server in own.servers:
-            server.end()
-            server.wipe()
-            (server.directory / "backup").rename(server.directory / "version-2")
-        own.start()
-        fleet.wait_fresh(*fleet.servers[:2])
-        teller.delete_confirmed(b"c:x")
-        for number in range(9):
-            teller.delete_confirmed(b"c:after%d" % number)
-        stopped.resume()
-        assert stopped.get(b"c:x") is None, "the first read after the stop"
-        fleet.wait_fresh()
-        assert stopped.get(b"c:x") is None
-        assert int(stopped.stats()["applied"].split(":")[1]) > int(seen.split(":")[1])
-        assert stopped.stats()["node"] == node, "the session has lived on, and the log is another one all the same"
-        assert stopped.stats()["gaps"] == "1"
+    """Its epoch is higher than all that the servers have seen, so they are not refused; and the log grows beyond where it was.
+
+    A server that was dropped by ZooKeeper's servers while those began takes another session: then all is done once more.
+    """
+    for attempt in range(3):
+        with Ensemble(network) as own, Fleet(own, f"{name}-{attempt}", *PATIENT, *LASTING) as fleet:
+            if is_restored_under_one_session(own, fleet):
+                return
+    raise AssertionError("no session has lived on")
+
+
+def is_restored_under_one_session(own: Ensemble, fleet: Fleet) -> bool:
+    """Whether the last server's session has lived on. What it must not answer it does not, either way."""
+    teller, _, stopped = fleet.servers
+    teller.delete_confirmed(b"c:before")
+    for server in own.servers:
+        server.end()
+        shutil.copytree(server.directory / "version-2", server.directory / "backup")
+    own.start()
+    fleet.wait_fresh()
+    for number in range(5):
+        teller.delete_confirmed(b"c:lost%d" % number)
+    fleet.wait_fresh()
+    node, seen = stopped.stats()["node"], stopped.stats()["applied"]
+    assert stopped.set(b"c:x", b"old") == b"STORED"
+    stopped.pause()
+    for server in own.servers:
+        server.end()
+        server.wipe()
+        (server.directory / "backup").rename(server.directory / "version-2")
+    own.start()
+    fleet.wait_fresh(*fleet.servers[:2])
+    teller.delete_confirmed(b"c:x")
+    for number in range(9):
+        teller.delete_confirmed(b"c:after%d" % number)
+    stopped.resume()
+    assert stopped.get(b"c:x") is None, "the first read after the stop"
+    fleet.wait_fresh()
+    assert stopped.get(b"c:x") is None
+    assert int(stopped.stats()["applied"].split(":")[1]) > int(seen.split(":")[1])
+    if stopped.stats()["node"] != node:
+        return False
+    assert stopped.stats()["gaps"] == "1"
+    return True
 
 
 def test_two_fleets_on_one_path_with_different_options(ensemble: Ensemble, name: str) -> None:
