@@ -2,9 +2,10 @@
 
 It prints a line when all have begun:
 
-python -m benchmark.disturb NAME PORT
+python -m benchmark.disturb NAME PORT [SECONDS | @RATE]
 
-PORT is that of UDP for the flood of datagrams.
+PORT is that of UDP for the flood of datagrams. After SECONDS it prints how often a flood's visitors came in a second, and
+ends; with RATE so many come, and not as many as can: the same for a server that is done with them sooner.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from . import programs
 
@@ -103,12 +105,19 @@ def moving(port: int) -> None:
 
 
 def visiting(count: int, visit: Callable[[int], None]) -> Callable[[int], None]:
-    """So many who make a connection, do this, and come again at once."""
+    """So many who make a connection, do this, and come again: at once, or at the pace."""
 
     def for_ever(port: int) -> None:
+        due = time.monotonic()
         while True:
+            if pace.rate:
+                due = max(
+                    due + count / pace.rate, time.monotonic() - 1
+                )  # who is late doesn't make up for more than a second
+                time.sleep(max(due - time.monotonic(), 0))
             with contextlib.suppress(OSError):
                 visit(port)
+            pace.visits += 1
 
     def start(port: int) -> None:
         visit(port)  # it can be done at all
@@ -116,6 +125,14 @@ def visiting(count: int, visit: Callable[[int], None]) -> Callable[[int], None]:
             threading.Thread(target=for_ever, args=(port,), daemon=True).start()
 
     return start
+
+
+@dataclass(slots=True)
+class Pace:
+    """How often a flood's visitors come in a second (0: as often as they can), and have come."""
+
+    rate: float = 0
+    visits: int = 0
 
 
 def shake_hands(port: int) -> None:
@@ -144,16 +161,17 @@ def log_in_by_sasl(port: int) -> None:
 
 
 def datagrams(port: int) -> None:
-    """As many gets as the socket takes; no answer is read."""
+    """Fifty gets, or as many of them as the socket takes; no answer is read."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
         one.connect((HOST, port))
-        for number in range(1000):
+        for number in range(50):
             one.send(b"%c%c\0\0\0\1\0\0get key-%012x\r\n" % (number >> 8, number & 255, number))
 
 
 LOGIN = b"bench secret"
 """What the files of -Y and -S have, with a colon."""
 kept: list[socket.socket] = []
+pace = Pace()
 DISTURBANCES: dict[str, Callable[[int], None]] = {
     "50 metadumps, read": asking(50, [b"lru_crawler metadump all\r\n"], b"\n"),
     "4 loops of cachedump": asking(4, [b"stats cachedump %d 0\r\n" % cls for cls in range(1, 12)]),
@@ -168,16 +186,22 @@ FLOODS: dict[str, Callable[[int], None]] = {
     "TLS handshakes": visiting(4, shake_hands),
     "logins, right and wrong (-Y)": visiting(4, log_in),
     "logins, right and wrong (-S)": visiting(4, log_in_by_sasl),
-    "datagrams": visiting(1, datagrams),
+    "datagrams, fifty at once": visiting(1, datagrams),
 }
 """Which need servers of their own (undisturbed.py)."""
 
 
-def main(name: str, port: str) -> None:
-    """Begins, says so, and goes on until it is killed."""
+def main(name: str, port: str, how: str = "") -> None:
+    """Begins, says so, and goes on until it is killed, or for so long."""
+    if how.startswith("@"):
+        pace.rate = float(how[1:])
     (DISTURBANCES | FLOODS)[name](int(port))
     print("begun", flush=True)
-    threading.Event().wait()
+    if how.isdecimal():
+        time.sleep(float(how))
+        print(pace.visits / float(how), flush=True)
+    else:
+        threading.Event().wait()
 
 
 if __name__ == "__main__":

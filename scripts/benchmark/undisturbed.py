@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,12 @@ sys.argv[0] = "mcserver"
 sys.exit(main())
 """
 RUNS_A_PAIR = 3
+COUNTED = 2
+"""s in which a flood's visitors are counted, before any is timed."""
+SHARE = 0.5
+"""Of the visitors that the slower server takes in a second: so many come to both in a row of its own."""
 Run = dict[str, int]
+Pair = tuple[Server, Server]
 
 
 def measure(contest: Contest) -> list[Table]:
@@ -108,13 +113,30 @@ def floods(contest: Contest, p50: Table, p99: Table) -> None:
                 for server in servers:
                     load(plain(server), "fill", keys=KEYS, value=VALUE, depth=50, **asked)
                 pair = (servers[0], servers[1])
-                runs = {}
-                for what in (QUIET, flood):
-                    progress(f"undisturbed: {flood}, {what}")
-                    run = partial(disturbed, contest, name=what, **asked)
-                    runs[what] = interleave(contest.pairs * RUNS_A_PAIR, pair, run)
-                add(p50, flood, "p50_ns", runs[flood], runs[QUIET])
-                add(p99, flood, "p99_ns", runs[flood], runs[QUIET])
+                timed = partial(flooded, contest, pair, asked)
+                quiet = timed(QUIET)
+                most = [how_often(flood, server) for server in pair]
+                pace = SHARE * min(most)
+                runs = {
+                    f"{flood}, all they can ({most[0]:,.0f}, {most[1]:,.0f} a second)": timed(flood),
+                    f"{flood}, {pace:,.0f} a second": timed(flood, pace),
+                }
+                for row, pairs in runs.items():
+                    add(p50, row, "p50_ns", pairs, quiet)
+                    add(p99, row, "p99_ns", pairs, quiet)
+
+
+def flooded(contest: Contest, pair: Pair, asked: dict[str, str], flood: str, pace: float = 0) -> list[tuple[Run, Run]]:
+    """Both, beside a flood (or QUIET), at a pace if it isn't 0."""
+    progress(f"undisturbed: {flood}" + (f", {pace:,.0f} a second" if pace else ""))
+    return interleave(contest.pairs * RUNS_A_PAIR, pair, partial(disturbed, contest, name=flood, pace=pace, **asked))
+
+
+def how_often(flood: str, server: Server) -> float:
+    """Visitors of the flood a second, if they come again at once and nobody else asks."""
+    with disturbing(flood, server, str(COUNTED)) as others:
+        assert others.stdout is not None
+        return float(others.stdout.readline())
 
 
 def sasl_library(folder: Path) -> dict[str, str]:
@@ -151,34 +173,28 @@ def running(program: Program, stderr: int | None = None) -> Iterator[Server]:
         yield server
 
 
-def disturbed(contest: Contest, server: Server, name: str, **how: str) -> Run:
+def disturbed(contest: Contest, server: Server, name: str, pace: float = 0, **how: str) -> Run:
     """The generator's report while the others are at it."""
     seconds, warm_up = (0.5, 0.2) if contest.quick else (2, 0.5)
-    others = None
-    if name != QUIET:
-        command = [
-            "nice",
-            "taskset",
-            "-c",
-            str(cores()[1]),
-            sys.executable,
-            "-m",
-            "benchmark.disturb",
-            name,
-            str(server.udp or server.port),
-        ]
-        others = subprocess.Popen(command, stdout=subprocess.PIPE)
-        assert others.stdout is not None
-        if not others.stdout.readline():  # else they have begun
-            others.communicate()
-            raise BenchError(f"{server.name}: nobody asks: {name}")
-    try:
+    others = nullcontext() if name == QUIET else disturbing(name, server, *([f"@{pace}"] if pace else []))
+    with others:
         options = {"value": VALUE, "connections": CONNECTIONS, "keys": KEYS, "may_miss": True}  # page moves may evict
         return load(plain(server), "open", rate=RATE, seconds=seconds, warm_up=warm_up, **options, **how)
-    finally:
-        if others is not None:
+
+
+@contextmanager
+def disturbing(name: str, server: Server, *how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of those that ask (disturb.py), which have begun."""
+    port = str(server.udp or server.port)
+    command = ["nice", "taskset", "-c", str(cores()[1]), sys.executable, "-m", "benchmark.disturb", name, port, *how]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as others:
+        assert others.stdout is not None
+        try:
+            if not others.stdout.readline():  # else they have begun
+                raise BenchError(f"{server.name}: nobody asks: {name}")
+            yield others
+        finally:
             others.kill()
-            others.communicate()
 
 
 @contextmanager
