@@ -250,12 +250,17 @@ class Memory:
                 return engine
         else:
             log.warning("--take-over: starting empty: the other process had the memory")
-        os.close(self._fd)  # the other may yet have it
+        before = self._fd
+        if self._file is not None:
+            try:
+                self._file = self._file.anew()
+                self._fd = self._file.fd
+            except StartError as error:
+                log.error("-e: the memory has no file until the next start: %s", error)
+                self._file = None
         if self._file is None:
             self._fd = os.memfd_create("mcserver")
-        else:
-            self._file = self._file.anew()
-            self._fd = self._file.fd
+        os.close(before)  # the other may yet have it
         return self._new()
 
     def keep(self, engine: Engine, place: dict[str, Any] | None) -> None:
