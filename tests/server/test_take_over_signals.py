@@ -95,7 +95,7 @@ def test_to_the_old_process(start: Start, options: list[str], number: signal.Sig
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "step"), cases(NEW_STEPS, FEW_NEW))
 def test_to_the_new_process(start: Start, options: list[str], number: signal.Signals, step: str) -> None:
-    """What ends it leaves the old one serving, unless that was told that it may end; SIGUSR1 and SIGHUP wait until it serves."""
+    """The old one serves when it is ended before it has all; SIGUSR1 and SIGHUP wait until it serves."""
     old = start(*options, environment=stepping("", 0))
     with loaded(old) as load:
         with upgrade(*options, "-p", str(old.port), environment=stepping(step, number)) as new:
