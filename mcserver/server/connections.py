@@ -185,8 +185,8 @@ class Connections:
             ) from error
 
     def _spoken_at(self, listener: socket.socket) -> str:
-        """What its prefix in -l says, or -B; where text has to log in (-Y), binary is never spoken."""
-        here = None if self._config.auth_file else spoken_at(listener)
+        """What its prefix in -l says, or -B; where one protocol has to log in (-Y, -S), the other is never spoken."""
+        here = None if self._config.auth_file or self._config.sasl else spoken_at(listener)
         return here or self._config.binding_protocol
 
     def _asked(self, listener: int) -> tuple[int, str]:

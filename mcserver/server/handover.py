@@ -3,11 +3,13 @@
 Owns the words that they exchange, and checks them: who is at the other end must be the same user (or root). The one that serves
 goes on until the new one says `go`; then it ends its clients' connections, and its record goes over the same connection. It keeps
 sockets and memory until the new one serves, and decides alone who does: until it has said `yours` the new one must not change an
-item, and if it hears nothing of it, or it has gone, the old one serves again.
+item, and if it hears nothing of it, or it has gone, the old one serves again. The new one has no leave from an offer
+alone: when it hears nothing more it waits for the old one's end.
 
     new: mcserver hand-over 2         old: a line of JSON (which descriptors, each listener's prefix in -l, the memory's
                                            layout), and the descriptors
-    new: go                           old: a line of JSON (length of the record, place in the fleet, time), and the record
+    new: go                           old: a line of JSON (length of the record, place in the fleet, time), and the record;
+                                           or no, when that came too late: it goes on
     new: ready                        old: yours, or no: it serves again
     new: serving                      old: ends
 """
@@ -23,6 +25,7 @@ import json
 import logging
 import math
 import os
+import select
 import signal
 import socket
 import stat
@@ -92,20 +95,36 @@ class Inheritance:
         self.offer = offer
         self.pid = peer_of(connection)[0]
         """Who offers it."""
+        self._process = process_of(self.pid)
         self._connection = connection
         self._ours = False
 
     def take(self) -> Legacy:
-        """Has the other process stop. Raises HandOverError when it ended, or what it says can't be used.
+        """Has the other process stop. Raises HandOverError when it has ended without its last words: all is ours then.
 
-        Raises StartError when it does not answer: two processes must not change the same memory.
+        Raises StartError when it does not answer, or goes on: two processes must not change the same memory.
         """
+        try:
+            return self._last_words()
+        except HandOverError:
+            self._connection.close()
+            self._await_end()
+            self._ours = True
+            raise
+
+    def _last_words(self) -> Legacy:
         connection = self._connection
         try:
             connection.settimeout(END_SECONDS)
-            connection.sendall(GO)
+            with contextlib.suppress(OSError):  # who is not there to hear it may have said no
+                connection.sendall(GO)
             with connection.makefile("rb") as stream:
-                fields = fields_of(stream.readline(LINE_MOST))
+                line = stream.readline(LINE_MOST)
+                if line == NO:
+                    raise StartError("--take-over: the server went on, since this process took too long; try again")
+                if not line:
+                    raise HandOverError("it ended without a word")
+                fields = fields_of(line)
                 length, place, since = fields.get("length"), fields.get("place"), fields.get("time")
                 if (
                     type(length) is not int
@@ -135,6 +154,7 @@ class Inheritance:
         try:
             answer = hear(self._connection, len(NO), END_SECONDS)
         except GoneError:
+            self._await_end()
             answer = YOURS
         except (TimeoutError, InterruptedError) as error:
             self._connection.close()
@@ -148,6 +168,23 @@ class Inheritance:
         """The other process may end."""
         with self._connection, contextlib.suppress(OSError):
             self._connection.sendall(SERVING)
+        if self._process >= 0:
+            os.close(self._process)
+
+    def _await_end(self) -> None:
+        """Of a process that says nothing more: it may still read what it has. Raises StartError when it goes on.
+
+        One that can't be seen, of another namespace, has ended.
+        """
+        if self._process < 0:
+            return
+        until, ended = time.monotonic() + END_SECONDS, select.poll()
+        ended.register(self._process, select.POLLIN)
+        while not ended.poll(SLICE_SECONDS * 1000):
+            if told_to_end():
+                raise StartError("--take-over: nothing was handed over: this process was told to end")
+            if time.monotonic() > until:
+                raise StartError("--take-over: the server goes on, and hands nothing over; see its log")
 
 
 class GoneError(HandOverError):
@@ -167,7 +204,7 @@ def hear(connection: socket.socket, length: int, seconds: float, meanwhile: Call
     connection.settimeout(SLICE_SECONDS)
     while len(heard) < length:
         meanwhile()
-        if signal.sigpending() & {signal.SIGINT, signal.SIGTERM}:
+        if told_to_end():
             raise InterruptedError("this process was told to end")
         try:
             data = connection.recv(length - len(heard))
@@ -181,6 +218,11 @@ def hear(connection: socket.socket, length: int, seconds: float, meanwhile: Call
                 raise GoneError("the other side left")
             heard += data
     return heard
+
+
+def told_to_end() -> bool:
+    """Whether a signal waits that is to end this process."""
+    return bool(signal.sigpending() & {signal.SIGINT, signal.SIGTERM})
 
 
 def fields_of(line: bytes) -> dict[str, Any]:
@@ -203,6 +245,14 @@ def peer_of(connection: socket.socket) -> tuple[int, int]:
     """Pid (0: of another namespace) and user of the process that listened, or connected."""
     pid, uid, _ = struct.unpack("iII", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     return pid, uid
+
+
+def process_of(pid: int) -> int:
+    """A descriptor that can be read from when this process has ended; -1 where there is none."""
+    try:
+        return os.pidfd_open(pid) if pid > 0 else -1
+    except OSError:
+        return -1
 
 
 # The new process -----------------------------------------------------------------------------------------------------
@@ -381,8 +431,9 @@ class HandOver:
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
                     await self._hear(connection)
-            except (OSError, HandOverError, TimeoutError) as error:
+            except (OSError, HandOverError) as error:
                 log.warning("--take-over: nothing was handed over: %s", str(error) or "no answer")
+                tell(connection, NO)
                 connection.close()
                 continue
             except asyncio.CancelledError:

@@ -147,14 +147,21 @@ class Memory:
         if self._fd != offer.memory:
             os.close(offer.memory)  # it would stay as large as it is for as long as this process lives
             reason = reason or "-e names another file"
+        ended = False
         try:
             legacy = inheritance.take()
             if not reason:
                 engine.resume(legacy.record, legacy.away)
-        except (HandOverError, ValueError) as error:
-            reason = str(error) or "no answer"
+        except HandOverError as error:
+            reason, ended = str(error) or "no answer", True
+        except ValueError as error:
+            reason = str(error)
         for each in offer.sockets.listeners:
             each.listen(self._config.tcp_backlog)  # the other may have had no room for clients when it ended
+        if ended and self._file is not None and self._fd == offer.memory:
+            log.warning("--take-over: nothing was handed over: %s", reason)
+            del engine  # with its mapping
+            return self._kept(self._file)  # it may have left a record
         if reason:
             log.warning("--take-over: starting empty: %s", reason)
             if self._file is not None:
@@ -225,18 +232,26 @@ class Memory:
 
         meanwhile: called often while it waits.
         """
-        from mcserver.server.handover import READY_SECONDS, READY_SECONDS_A_GIB, Outcome, bequeath
+        from mcserver.server.handover import Outcome, bequeath
 
         record, since = engine.keep(sums=False), time.clock_gettime(time.CLOCK_BOOTTIME)
-        size = os.fstat(self._fd).st_blocks * 512
-        outcome = bequeath(heir, record, place, READY_SECONDS + READY_SECONDS_A_GIB * size / (1 << 30), meanwhile)
+        outcome = bequeath(heir, record, place, self.look_seconds(), meanwhile)
         if outcome is Outcome.TAKEN:
             return None
         log.error("--take-over: the other process has gone, or hangs: this one serves again")
         return Regained(record if outcome is Outcome.UNTOUCHED else None, since, place)
 
+    def look_seconds(self) -> float:
+        """How long it may take to look at all of it."""
+        from mcserver.server.handover import READY_SECONDS, READY_SECONDS_A_GIB
+
+        return READY_SECONDS + READY_SECONDS_A_GIB * os.fstat(self._fd).st_blocks * 512 / (1 << 30)
+
     def regain(self, config: Config, regained: Regained) -> Engine:
-        """The engine of a process that serves again. Raises StartError."""
+        """The engine of a process that serves again. Raises StartError.
+
+        Where the file of -e can't be begun anew its memory has no name: that serves, though nothing of it will be kept.
+        """
         self._config, self.resumed, self.place = config, False, None
         if regained.record is not None:
             engine = self._new()
@@ -250,12 +265,17 @@ class Memory:
                 return engine
         else:
             log.warning("--take-over: starting empty: the other process had the memory")
-        os.close(self._fd)  # the other may yet have it
+        before = self._fd
+        if self._file is not None:
+            try:
+                self._file = self._file.anew()
+                self._fd = self._file.fd
+            except StartError as error:
+                log.error("-e: the memory has no file until the next start: %s", error)
+                self._file = None
         if self._file is None:
             self._fd = os.memfd_create("mcserver")
-        else:
-            self._file = self._file.anew()
-            self._fd = self._file.fd
+        os.close(before)  # the other may yet have it
         return self._new()
 
     def keep(self, engine: Engine, place: dict[str, Any] | None) -> None:

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +44,8 @@ SHORTEST_REST = 0.001
 """Seconds between two slices, however much work waits: clients have the loop for at least half of the time."""
 TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
+TURNS_OF_A_SIGNAL = 4
+"""Of the loop, until what came just now has reached its handler."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
 
@@ -87,6 +90,8 @@ class Server:
         self._cluster: Cluster | None = None
         self._stopping: asyncio.Future[bool]
         self._signal = ""
+        self._dismissed: signal.Signals | None = None
+        """The last signal that told this process to end: then it must not serve again when its heir fails."""
 
     async def serve(self) -> None:
         """Returns when the server was asked to end and has drained."""
@@ -199,7 +204,10 @@ class Server:
     # The end ---------------------------------------------------------------------------------------------------------
 
     def _handle_signals(self) -> None:
-        """From here on a signal ends the server in good order, and one more changes nothing, to the very end."""
+        """From here on a signal ends the server in good order. One more changes nothing, to the very end.
+
+        But who hands over does not serve again when it was told to end.
+        """
         for number in (signal.SIGINT, signal.SIGTERM):
             self._loop.add_signal_handler(number, self._signalled, number, False)
         self._loop.add_signal_handler(signal.SIGUSR1, self._signalled, signal.SIGUSR1, True)
@@ -208,6 +216,8 @@ class Server:
     def _signalled(self, number: signal.Signals, graceful: bool) -> None:
         if not self._stopping.done():
             self._signal = number.name
+        if not graceful:
+            self._dismissed = number
         self._stop(graceful)
 
     def _stop(self, graceful: bool) -> None:
@@ -263,6 +273,10 @@ class Server:
         connections = self._connections
         if self._hand_over is not None:
             self.heir = self._hand_over.heir
+            if self.heir is not None:
+                signals.block()  # they wait for who waits for the heir
+                for _ in range(TURNS_OF_A_SIGNAL):
+                    await asyncio.sleep(0)
             self._hand_over.close()
         if self.heir is None:
             self._life.manager.stopping()
@@ -287,3 +301,6 @@ class Server:
         if self._observer is not None:
             self._observer.close()
         signals.block()  # with the loop its handlers go
+        signals.forget()
+        if self.heir is not None and self._dismissed is not None:  # as if it came now
+            signal.pthread_kill(threading.main_thread().ident or 0, self._dismissed)

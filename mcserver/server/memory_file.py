@@ -68,11 +68,13 @@ class MemoryFile:
         try:
             self.fd = self._folder.open(os.O_RDWR | os.O_CREAT)
         except OSError as error:
+            self._folder.close()
             raise StartError(f"can't open {self.path} for -e: {error.strerror}; name a file on a tmpfs") from error
         try:
             self._check()
         except StartError:
             os.close(self.fd)
+            self._folder.close()
             raise
 
     def close(self) -> None:
@@ -91,6 +93,8 @@ class MemoryFile:
             raise StartError(f"{self.meta} can't be written later: make the directory the server's own (-e)")
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._is_named(self._folder):  # whoever had it locked until now has another one there
+                raise StartError(f"{self.path} was replaced just now: start again, or name another file with -e")
             if not (is_memory(self.fd, KIND, HEAD) or self._has_record()):
                 raise StartError(
                     f"{self.path} has something else in it than a cache's memory, which would be lost: "
@@ -106,6 +110,13 @@ class MemoryFile:
                     f"the file system of {self.path} can't hold it: name a file on a tmpfs (-e)"
                 ) from error
             raise StartError(f"can't write to {self.path}: {error.strerror}; name another file with -e") from error
+
+    def _is_named(self, folder: Folder) -> bool:
+        """Whether the name there is this file's. Raises OSError."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), folder.stat())
+        except FileNotFoundError:
+            return False
 
     def _has_record(self) -> bool:
         """Whether there is a record beside it, ours or memcached's: then the file is a memory, whatever became of it."""
@@ -127,7 +138,8 @@ class MemoryFile:
         try:
             with self._open_record() as file:
                 found, most = os.fstat(file.fileno()), META_MOST + os.fstat(self.fd).st_size
-                self._folder.remove(self.meta.name)
+                if found.st_uid == os.geteuid():
+                    self._remove(self.meta.name)
                 if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_size > most:
                     raise UnusableError(f"{self.meta} is no record of this server")
                 data = file.read()
@@ -148,22 +160,37 @@ class MemoryFile:
     def clear(self) -> None:
         """Gives all its memory back, for an empty start. Raises StartError."""
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self._folder.remove(self.meta.name)
+            self._remove(self.meta.name)
             os.ftruncate(self.fd, 0)
         except OSError as error:
             raise StartError(
                 f"can't start anew in {self.path}: {error.strerror}; remove {self.meta}, or name another file with -e"
             ) from error
 
+    def _remove(self, name: str) -> None:
+        """What has this name in its directory, if anything has. Raises OSError, also when that is another user's."""
+        with contextlib.suppress(FileNotFoundError):
+            if self._folder.stat(name).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, f"{name} is another user's")
+            self._folder.remove(name)
+
     def anew(self) -> MemoryFile:
-        """Another file under this name, for who can't be sure that nobody else writes to this one. Raises StartError."""
+        """Another file under this name, for who can't be sure that nobody else writes to this one. Raises StartError.
+
+        Nothing else than this one is removed for it; where others could put something else there, nothing is.
+        """
         try:
-            self.path.unlink(missing_ok=True)
+            with Folder(self.path) as folder:
+                if self._is_named(folder):
+                    if folder.others_may_write:
+                        raise PermissionError(errno.EPERM, "other users may write its directory")
+                    folder.remove()
         except OSError as error:
             raise StartError(
                 f"can't start anew in {self.path}: {error.strerror}; remove it, or name another file with -e"
             ) from error
+        finally:
+            self.close()
         return MemoryFile(str(self.path))
 
     def write(self, record: bytes, fleet: dict[str, Any] | None) -> None:
@@ -171,8 +198,8 @@ class MemoryFile:
         name = os.urandom(NAME_BYTES)
         os.pwrite(self.fd, MAGIC + name, 0)
         draft = self.meta.name + ".new"
-        with contextlib.suppress(FileNotFoundError):
-            self._folder.remove(draft)
+        for each in (draft, self.meta.name):  # what is replaced is removed, too
+            self._remove(each)
         try:
             with open(self._folder.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, draft), "wb") as file:
                 file.writelines(pack(name, record, fleet))

@@ -102,7 +102,8 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
     while isinstance(ended, Ended):
         del life, engine  # with the memory's mapping
         try:
-            life = again(ended)
+            with manager.working(memory.look_seconds()):
+                life = again(ended)
         except StartError as error:
             return failed(error, None)
         except OSError as error:

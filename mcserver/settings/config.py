@@ -497,7 +497,7 @@ class Config(Settings):
                 "You cannot allow the BINARY protocol while using ascii authentication tokens: remove -Y, or write -B ascii"
             )
         spoken = {each.speaks for each in self.listeners()}
-        if self.sasl and spoken - {None, "binary"}:
+        if self.sasl and "ascii" in spoken:
             raise ConfigError(
                 "You cannot allow the ASCII protocol while using SASL: write proto[binary]: in -l, or nothing"
             )

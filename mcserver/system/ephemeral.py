@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -14,13 +14,16 @@ READ_BYTES = 4096
 
 
 def tell(listeners: Sequence[socket.socket]) -> None:
-    """One line of JSON on stdout: pid, and host and port, or socket_path, of the first listener."""
+    """One line of JSON on stdout: pid, and host and port, or socket_path, of the first listener.
+
+    Who is not there to hear it has closed stdin, too.
+    """
     where: dict[str, object] = {}
     for listener in listeners[:1]:
         address = listener.getsockname()
         where = {"socket_path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
-    sys.stdout.write(json.dumps({**where, "pid": os.getpid()}) + "\n")
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):  # not by sys.stdout, which would try again at the end
+        os.write(1, json.dumps({**where, "pid": os.getpid()}).encode() + b"\n")
 
 
 def end_with_stdin(loop: asyncio.AbstractEventLoop, stop: Callable[[bool], None]) -> None:

@@ -181,12 +181,19 @@ class Writer(logging.Handler):
             self._lines.append(line)
             self._waiting += len(line)
             if self._thread is None:
-                with suppress(RuntimeError, MemoryError):  # the system has no thread for us: the next line tries again
-                    # Thread.start would wait for the thread, for ever if that has no memory for its first steps.
-                    self._thread = _thread.start_new_thread(self._run, ())
+                self._start()
             self._changed.notify_all()
         finally:
             self._changed.release()
+
+    def _start(self) -> None:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are never the thread's
+        try:
+            with suppress(RuntimeError, MemoryError):  # the system has no thread for us: the next line tries again
+                # Thread.start would wait for the thread, for ever if that has no memory for its first steps.
+                self._thread = _thread.start_new_thread(self._run, ())
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _lost(self, count: int) -> None:
         self.dropped += count
@@ -201,7 +208,6 @@ class Writer(logging.Handler):
     def _run(self) -> None:
         batch: list[bytes | int] = []
         try:
-            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
             while True:
                 size = self._take(batch)
                 self._account(batch, size)

@@ -30,6 +30,16 @@ def block() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
 
 
+def forget() -> None:
+    """Of signals that wait: a loop's handlers would hold all that it served, even when it is closed. They wait on."""
+    for number in ENDING:
+        signal.signal(number, _nothing)
+
+
+def _nothing(number: int, frame: object) -> None:
+    """Unlike SIG_IGN it takes away no signal that waits."""
+
+
 def unblock() -> None:
     """The main thread has its handlers, and gets what came meanwhile."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)

@@ -5,12 +5,13 @@ Without its variables in the environment nothing here does anything. See sd_list
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import socket
 import stat
 import time
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING
 
 from mcserver.system.early_log import log
@@ -104,6 +105,33 @@ class Manager:
         """Of who has no loop, and waits in slices: he is alive, too. To be called often; most calls do nothing."""
         if self._interval and self._address and time.monotonic() > self._heard + self._interval / 4:
             self._alive()
+
+    @contextlib.contextmanager
+    def working(self, seconds: float) -> Iterator[None]:
+        """Of who works in one go, without slices: a thread says that he is alive, but for no longer than this."""
+        if not (self._interval and self._address):
+            yield
+            return
+        import threading
+
+        done, until = threading.Event(), time.monotonic() + seconds
+
+        def tell() -> None:
+            while time.monotonic() < until and not done.wait(self._interval / 4):
+                self._alive()
+
+        self._alive()
+        thread = threading.Thread(target=tell, name="watchdog", daemon=True)
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # the system has no thread for us
+            yield
+            return
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def reloading(self) -> None:
         """`ready` or `status` follows."""

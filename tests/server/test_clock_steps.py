@@ -16,7 +16,7 @@ import pytest
 
 from mcserver.server.memory_file import away_since
 from tests.conftest import Start
-from tests.peer import memcached
+from tests.peer import end_gracefully, memcached
 from tests.serving import Client
 
 HOUR, DAY = 3600, 86400
@@ -105,6 +105,44 @@ def test_between_the_end_and_the_next_start(start: Start, folder: Path, clock: C
         next(line for line in shown.splitlines() if line.startswith("key=hour ")).split()[1].removeprefix("exp=")
     )
     assert expires - clock.now in clock.left_of(HOUR)
+
+
+@pytest.mark.parametrize("step", [-5400, -60, 60, 5400, 200_000])
+def test_between_the_end_and_the_next_start_beside_memcached(
+    start: Start, folder: Path, clock: Clock, step: int
+) -> None:
+    """Memcached keeps the wall clock's times: it begins empty when that went back, and takes a step on for time gone by."""
+    options, theirs, printed = ("-e", str(folder / "memory")), ("-e", str(folder / "theirs")), folder / "printed"
+    server = start(*options, environment=clock.environment)
+    client = server.connect()
+    store(client, clock)
+    client.close()
+    server.signal(signal.SIGUSR1)
+    assert server.end() == 0
+    with pytest.MonkeyPatch.context() as stepped:
+        for name, value in clock.environment.items():
+            stepped.setenv(name, value)
+        with memcached(*theirs) as address:
+            other = Client(address)
+            store(other, clock)
+            pid = int(other.stats()["pid"])
+            other.close()
+            end_gracefully(pid)
+        clock.step(step)
+        with memcached(*theirs, stderr=printed) as address:
+            other = Client(address)
+            if step < 0:
+                assert other.stats()["curr_items"] == "0"
+                assert "incompatible due to setting for [stop_time]" in printed.read_text()
+            else:
+                for key, lifetime in ((b"hour", HOUR), (b"day", DAY), (b"until", 2 * HOUR)):
+                    if lifetime > step:
+                        assert left(other, key) in clock.left_of(lifetime - step), key
+                    else:
+                        assert other.command(b"mg %b t" % key) == b"EN\r\n", key
+                assert left(other, b"ever") == -1
+            other.close()
+    go_on(start(*options, environment=clock.environment).connect(), clock)
 
 
 @pytest.mark.parametrize("step", STEPS)

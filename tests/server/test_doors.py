@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import socket
 import ssl
+import subprocess
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,9 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
+from tests.peer import MEMCACHED, RELEASE, memcached, sasl_memcached_settings
+from tests.ports import free_port
 from tests.serving import REPLY_SECONDS, Client, Server, eventually, run_to_end
 from tests.stateful import packets as b
 from tests.stateful.packets import replies, request
+from tests.tls.certificates import Folder as Certificates
 
 PING = b"*1\r\n$4\r\nPING\r\n"
 
@@ -191,13 +195,107 @@ def test_no_prefix_is_a_way_around_a_login(start: Start, tmp_path: Path) -> None
             with socket.create_connection(address, REPLY_SECONDS) as one:
                 one.sendall(data)
                 assert one.recv(1000).startswith(answer)
-    for options, inter, code in (
-        (("-Y", str(users)), "proto[binary]:127.0.0.1", 71),
-        (("-S",), "proto[ascii]:127.0.0.1", 64),
-        (("-S",), "proto[negotiating]:127.0.0.1", 64),
-    ):
-        ended = run_to_end(
-            "-u", "root", "-p", "-1", "-l", inter, *options, environment={"MEMCACHED_SASL_PWDB": str(users)}
-        )
-        assert ended.returncode == code
-        assert "You cannot allow the" in ended.stderr
+    server = start(
+        *("-S", "-l", "127.0.0.1,proto[binary]:127.0.0.1,proto[negotiating]:127.0.0.1", "-t", "1"),
+        environment={"MEMCACHED_SASL_PWDB": str(users)},
+    )
+    for line in server.port_file.read_text().splitlines():
+        address = ("127.0.0.1", int(line.split()[-1]))
+        for data, answer in (
+            (request(b.GET, b"a"), b"\x81\0\0\0\0\0\0\x20"),
+            (b"get a\r\n", b"CLIENT_ERROR only the binary"),
+        ):
+            with socket.create_connection(address, REPLY_SECONDS) as one:
+                one.sendall(data)
+                assert one.recv(1000).startswith(answer)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "prefix", "code"),
+    [
+        (("-Y", "users"), "proto[binary]:", 71),
+        (("-S",), "proto[ascii]:", 64),
+        *((("-S", "-B", spoken), prefix, 64) for spoken in ("ascii", "auto") for prefix in ("", "proto[binary]:")),
+        *(
+            (("-Y", "users", "-B", spoken), prefix, 64)
+            for spoken in ("binary", "auto")
+            for prefix in ("", "proto[ascii]:")
+        ),
+    ],
+)
+def test_who_may_not_be_asked_for_a_login_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, options: tuple[str, ...], prefix: str, code: int
+) -> None:
+    """As by memcached, but where 1.6.18 serves whoever comes without one."""
+    (tmp_path / "users").write_text("alice:secret\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**sasl_memcached_settings(tmp_path), "MEMCACHED_SASL_PWDB": str(tmp_path / "users")}.items():
+        monkeypatch.setenv(name, value)
+    where = ("-u", "root", "-p", str(free_port()), "-U", "0", "-l", f"{prefix}127.0.0.1")
+    ended = run_to_end(*where, *options)
+    assert ended.returncode == code
+    assert "You cannot allow the" in ended.stderr
+    if "-B" in options:
+        theirs = subprocess.run([MEMCACHED, *where, *options], capture_output=True, text=True, timeout=60, check=False)
+        assert theirs.returncode == code
+        assert theirs.stderr.removeprefix("ERROR: ").rstrip(".\n") in ended.stderr
+    elif RELEASE < (1, 6, 45):
+        at = free_port()
+        with memcached("-l", f"{prefix}127.0.0.1:{at}", *options):
+            assert is_let_in(("127.0.0.1", at), request(b.GET, b"a") if "binary" in prefix else b"get a\r\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [(), ("-B", "ascii"), ("-B", "binary"), ("-S",), ("-Y", "users")])
+def test_each_prefix_lets_in_whom_memcached_lets_in(
+    monkeypatch: pytest.MonkeyPatch, start: Start, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    """Nobody that it keeps out, and of the others all but who would need no login."""
+    (tmp_path / "users").write_text("alice:secret\n")
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**sasl_memcached_settings(tmp_path), "MEMCACHED_SASL_PWDB": str(tmp_path / "users")}.items():
+        monkeypatch.setenv(name, value)
+    refused = {"-S": "proto[ascii]:", "-Y": "proto[binary]:"}.get(options[0] if options else "")
+    for prefix in EACH:
+        if prefix == refused:
+            continue
+        at = free_port()
+        with memcached("-l", f"{prefix}127.0.0.1:{at}", *options):
+            theirs = [is_let_in(("127.0.0.1", at), data) for data in ASKS]
+        server = start("-l", f"{prefix}127.0.0.1", "-t", "1", *options)
+        ours = [is_let_in(server.address, data) for data in ASKS]
+        if options and options[0] in {"-S", "-Y"}:
+            assert ours == [False, False], prefix
+        else:
+            assert ours == theirs, prefix
+
+
+ASKS = (request(b.GET, b"a"), b"get a\r\n")
+
+
+def is_let_in(address: tuple[str, int] | str, data: bytes) -> bool:
+    """Whether a miss is the answer."""
+    with socket.create_connection(address, REPLY_SECONDS) as one:
+        one.settimeout(0.3)
+        one.sendall(data)
+        try:
+            return one.recv(1000).startswith((b"\x81\0\0\0\0\0\0\1", b"END\r\n"))
+        except TimeoutError:
+            return False
+
+
+@pytest.mark.slow
+def test_each_prefix_says_the_same_by_tls(start: Start, tmp_path: Path) -> None:
+    files = Certificates(tmp_path)
+    inter = ",".join(f"{prefix}127.0.0.1" for prefix in EACH)
+    server = start(*files.options(), "-l", inter, "-t", "1")
+    for prefix, line in zip(EACH, server.port_file.read_text().splitlines(), strict=True):
+        for data, answer, kind in (
+            (request(b.GET, b"a"), b"\x81\0\0\0\0\0\0\1", "binary"),
+            (b"get a\r\n", b"END\r\n", "ascii"),
+        ):
+            plain = socket.create_connection(("127.0.0.1", int(line.split()[-1])), REPLY_SECONDS)
+            with files.context().wrap_socket(plain, server_hostname="localhost") as one:
+                one.sendall(data)
+                assert one.recv(1000).startswith(answer) is (EACH[prefix] in {"auto", kind}), (prefix, kind)

@@ -13,14 +13,14 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from mcserver.server import handover
-from mcserver.server.handover import HELLO, HandOverError, Inheritance, Offer, fields_of, receive_offer
+from mcserver.server.handover import HELLO, NO, HandOverError, Inheritance, Offer, fields_of, receive_offer
 from mcserver.server.listeners import Sockets
 from mcserver.system.process import StartError, is_alive, open_descriptors
 from tests.conftest import Start
@@ -372,6 +372,31 @@ def test_a_server_that_does_not_end_keeps_its_memory(monkeypatch: pytest.MonkeyP
     with theirs, pytest.raises(StartError, match="doesn't end: end it"):
         Inheritance(ours, Offer(Sockets([], [], None), -1, b"")).take()
     assert ours.fileno() == -1
+
+
+@pytest.mark.parametrize(
+    ("step", "said", "why"),
+    [
+        (Inheritance.take, b"", "goes on, and hands nothing over"),
+        (Inheritance.take, b"7\n", "goes on, and hands nothing over"),
+        (Inheritance.take, NO, "took too long; try again"),
+        (Inheritance.claim, b"", "goes on, and hands nothing over"),
+        (Inheritance.claim, NO, "took too long; try again"),
+    ],
+)
+def test_who_goes_on_keeps_all(
+    monkeypatch: pytest.MonkeyPatch, step: Callable[[Inheritance], object], said: bytes, why: str
+) -> None:
+    """Else two would serve the same, or one would empty what the other reads. The other process is this one, here."""
+    monkeypatch.setattr(handover, "END_SECONDS", 0.01)
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        heir = Inheritance(ours, Offer(Sockets([], [], None), -1, b""))
+        theirs.sendall(said)
+        theirs.close()
+        with pytest.raises(StartError, match=why):
+            step(heir)
+    os.close(heir._process)
 
 
 def test_an_offer_brings_sockets_memory_and_layout() -> None:

@@ -261,6 +261,46 @@ def test_the_old_process_stops_and_goes_on(start: Start, options: list[str], ste
         assert not load.refused
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("step", ["after receiving", "before go"])
+def test_who_says_go_too_late_gets_nothing(start: Start, options: list[str], step: str) -> None:
+    """The old one goes on, with its memory, and alone."""
+    old = start(*options, environment={**stepping("", 0), "MCSERVER_TEST_ANSWER_SECONDS": "1"})
+    with (
+        loaded(old) as load,
+        upgrade(*options, "-p", str(old.port), environment=stepping(step, signal.SIGSTOP)) as new,
+    ):
+        eventually(lambda: is_stopped(new.pid))
+        eventually(lambda: "nothing was handed over: no answer" in old.log())
+        new.signal(signal.SIGCONT)
+        assert new.process.wait(60) == 71
+        assert "the server went on, since this process took too long; try again" in new.log()
+        gets_on(load)
+        pid, items = answer(old)
+        assert pid == old.pid
+        assert items >= ITEMS
+        assert not load.wrong
+        assert not load.refused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_who_ends_meanwhile_has_its_memory_to_the_end(start: Start, options: list[str], number: signal.Signals) -> None:
+    """A client that takes its time holds it up. The new one waits, and serves what SIGUSR1 leaves in the file of -e."""
+    old = start(*options, environment=stepping("after offer", number))
+    client = old.connect()
+    client.command(
+        b"".join(b"set k%d 0 0 900000\r\n%s\r\n" % (n, b"x" * 900_000) for n in range(20)) + b"mn", b"MN\r\n"
+    )
+    client.send(b"".join(b"get k%d\r\n" % n for n in range(20)))
+    with upgrade(*options, "-p", str(old.port), environment=stepping("", 0)) as new:
+        assert old.end() == 0, old.log()
+        eventually(lambda: " listens on " in new.log())
+        pid, items = answer(old)
+        assert pid == new.pid
+        assert items == (20 if number is signal.SIGUSR1 and "-e" in options else 0), new.log()
+
+
 def asked(path: str) -> socket.socket:
     """A connection to the door, at which all was offered."""
     one = socket.socket(socket.AF_UNIX)
@@ -301,6 +341,47 @@ def test_who_says_something_else_gets_no_memory(start: Start, tmp_path: Path, to
         one.sendall(READY)
         assert one.recv(100) == YOURS
     assert answer(old) == (old.pid, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["uvloop", "asyncio"])
+def test_who_serves_again_has_one_memory(start: Start, tmp_path: Path, loop: str) -> None:
+    """The one that is another's is let go: it may be as large as all that the machine has."""
+    path = str(tmp_path / "door")
+    old = start("--take-over", path, "--loop", loop)
+    for _ in range(2):
+        with asked(path) as one:
+            one.sendall(GO)
+            legacy(one)
+            one.sendall(READY)
+            assert one.recv(100) == YOURS
+        assert answer(old) == (old.pid, 0)
+        assert Path(f"/proc/{old.pid}/maps").read_text().count("memfd:mcserver") == 1
+
+
+@pytest.mark.slow
+def test_who_can_not_begin_its_file_anew_serves_without_one(start: Start, tmp_path: Path) -> None:
+    """Where other users may write its directory nothing is removed by its name; the next start begins empty."""
+    path = str(tmp_path / "door")
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        Path(name).chmod(0o777)
+        options = ("--take-over", path, "-e", f"{name}/items", "-t", "2")
+        old = start(*options)
+        old.connect().command(b"set k 0 0 1\r\n1")
+        with asked(path) as one:
+            one.sendall(GO)
+            legacy(one)
+            one.sendall(READY)
+            assert one.recv(100) == YOURS
+        assert answer(old) == (old.pid, 0)
+        assert "the memory has no file until the next start: can't start anew in" in old.log()
+        old.connect().command(b"set k 0 0 1\r\n2")
+        new = start(*options, "-p", str(old.port))
+        assert old.end() == 0, old.log()
+        assert "starting empty: -e names another file" in new.log()
+        new.signal(signal.SIGUSR1)
+        assert new.end() == 0, new.log()
+        assert "0 items are kept" in new.log()
 
 
 @pytest.mark.slow
@@ -372,6 +453,33 @@ def test_the_watchdog_is_fed_while_the_next_one_is_waited_for(start: Start, tmp_
             is_fed()
         assert answer(old)[0] == old.pid
         is_fed()
+
+
+@pytest.mark.slow
+def test_the_watchdog_is_fed_while_all_is_looked_at_again(start: Start, tmp_path: Path) -> None:
+    """A memory of many GiB takes longer than the manager waits; that it works is said all the time until it serves."""
+    path = str(tmp_path / "door")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(60)
+        told = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        old = start("--take-over", path, environment={**stepping("", 0), **told, "MCSERVER_TEST_REGAIN_SECONDS": "2"})
+        while not manager.recv(4096).startswith(b"READY=1"):
+            pass
+        with asked(path) as one:
+            one.sendall(GO)
+            legacy(one)
+        eventually(lambda: "serves again" in old.log())
+        manager.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while manager.recv(4096):
+                pass
+        manager.settimeout(60)
+        heard = [manager.recv(4096)]
+        while not heard[-1].startswith(b"READY=1"):
+            heard.append(manager.recv(4096))
+        assert heard.count(b"WATCHDOG=1") > 5
+        assert answer(old)[0] == old.pid
 
 
 def test_who_takes_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

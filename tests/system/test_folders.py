@@ -6,6 +6,7 @@ A swap of a directory for a link, which in life is chance, is done here before e
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import socket
 import subprocess
@@ -68,6 +69,17 @@ def memory(path: Path) -> None:
         finally:
             os.close(file.fd)
             file.close()
+
+
+def memory_anew(path: Path) -> None:
+    """As who serves again begins another one."""
+    first = MemoryFile(str(path))
+    try:
+        second = first.anew()
+    finally:
+        os.close(first.fd)
+    os.close(second.fd)
+    second.close()
 
 
 def refusals(folder: Path) -> Iterator[str]:
@@ -265,6 +277,7 @@ def write_and_remove(path: Path) -> None:
         (write_and_remove, "pid"),
         (lambda path: write_port_file(str(path), []), "port"),
         (memory, "memory"),
+        (memory_anew, "memory"),
         (lambda path: clear_the_way(str(path)), "socket"),
         (lambda path: remove_socket(str(path), os.lstat(path)), "socket"),
     ],
@@ -300,6 +313,83 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
     return {
         each.name: (each.lstat().st_mode, b"" if each.is_socket() else each.read_bytes()) for each in folder.iterdir()
     }
+
+
+@pytest.mark.parametrize("what", ["nothing", "another memory", "a file", "a link", "a stranger's", "others may write"])
+def test_a_memory_that_is_begun_anew_takes_nothing_else_away(folder: Path, what: str) -> None:
+    """It was ours under this name; what is there now may be anybody's."""
+    path, before = folder / "memory", open_descriptors()
+    file = MemoryFile(str(path))
+    ours = path.lstat()
+    if what != "others may write":
+        path.unlink()
+    if what == "another memory":
+        path.touch()
+    elif what in {"a file", "a stranger's"}:
+        path.write_text("precious")
+    elif what == "a link":
+        path.symlink_to(folder / "nothing")
+    elif what == "others may write":
+        folder.chmod(0o777)
+    if what == "a stranger's":
+        if os.getuid() != 0:
+            os.close(file.fd)
+            file.close()
+            return  # only root has something to give away
+        os.chown(path, STRANGER, STRANGER)
+    there = path.lstat() if os.path.lexists(path) else None
+    if what in {"nothing", "another memory"}:
+        second = file.anew()
+        assert os.path.samestat(os.fstat(second.fd), path.lstat())
+        assert not os.path.samestat(ours, path.lstat())
+        os.close(second.fd)
+        second.close()
+    else:
+        with pytest.raises(StartError, match=r"name (another|a) file (with -e|on a tmpfs)"):
+            file.anew()
+    os.close(file.fd)
+    assert there is None or os.path.samestat(path.lstat(), there)
+    assert [each.name for each in folder.iterdir()] == ["memory"]
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("name", ["memory.meta", "memory.meta.new"])
+def test_a_strangers_record_stays(folder: Path, name: str) -> None:
+    """Root could remove it in /tmp, and anybody where all may write."""
+    if os.getuid() != 0:
+        return  # only root has something to give away
+    (folder / name).write_text("precious")
+    os.chown(folder / name, STRANGER, STRANGER)
+    file = MemoryFile(str(folder / "memory"))
+    if name == "memory.meta":
+        with pytest.raises(UnusableError, match="is no record of this server"):
+            file.read()
+        with pytest.raises(StartError, match=r"memory\.meta is another user's; remove "):
+            file.clear()
+    with pytest.raises(PermissionError, match="is another user's"):
+        file.write(b"record", None)
+    os.close(file.fd)
+    file.close()
+    assert (folder / name).read_text() == "precious"
+    assert sorted(each.name for each in folder.iterdir()) == ["memory", name]
+
+
+def test_a_memory_that_is_replaced_while_it_is_opened_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    """By who had it locked until now, and began anew under its name: what is left has none, and would not be found."""
+    lock = fcntl.flock
+
+    def late(fd: int, how: int) -> None:
+        (folder / "memory").rename(folder / "gone")
+        (folder / "memory").touch()
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    before = open_descriptors()
+    with pytest.raises(StartError, match="was replaced just now: start again"):
+        MemoryFile(str(folder / "memory"))
+    assert open_descriptors() == before
 
 
 def test_a_door_that_is_swapped_takes_nothing_away(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -113,6 +114,20 @@ def test_closed_standard_streams(tmp_path: Path, closed: tuple[int, ...], daemon
         os.kill(pid, signal.SIGTERM)
     assert process.wait(10) == 0
     eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_its_thread_never_gets_a_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a moment: what it got while it began was nobody's."""
+    masks: list[set[int]] = []
+    monkeypatch.setattr(_thread, "start_new_thread", lambda *args: masks.append(mask()))
+
+    def mask() -> set[int]:
+        return set(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+    before = mask()
+    Writer(1).put(b"line\n")
+    assert masks[0] >= {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP}
+    assert mask() == before
 
 
 def test_dropped_lines_are_told_with_the_next_that_gets_through() -> None:

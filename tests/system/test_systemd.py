@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from mcserver.system.process import StartError
 from mcserver.system.systemd import Manager, inherited
 from tests.ports import free_port
-from tests.serving import Client
+from tests.serving import Client, eventually
 
 ROOT = Path(__file__).parent.parent.parent
 UNITS = ROOT / "packaging/systemd"
@@ -189,6 +190,27 @@ def test_a_watchdog_of_another_process_is_not_fed(tmp_path: Path) -> None:
     manager._tell = told.append
     manager.ready(None, "x")
     assert [text.split("\n")[0] for text in told] == ["READY=1"]
+
+
+def test_who_works_is_alive_no_longer_than_he_may(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One that hangs there is started anew; and one for whom the system has no thread works all the same."""
+    told: list[str] = []
+    manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "4000"})
+    manager._tell = told.append
+    with manager.working(0.05):
+        eventually(lambda: len(told) > 3)
+        time.sleep(0.1)
+        count = len(told)
+        time.sleep(0.05)
+        assert len(told) == count
+    assert set(told) == {"WATCHDOG=1"}
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: (_ for _ in ()).throw(RuntimeError))
+    with manager.working(60):
+        pass
+    assert len(told) == count + 1
+    silent = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    with silent.working(60):
+        pass
 
 
 @pytest.mark.slow

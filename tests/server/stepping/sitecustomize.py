@@ -1,7 +1,8 @@
 """Loaded by each Python process that has this directory in its path: kills or stops itself at a step of a hand-over.
 
 MCSERVER_TEST_STEP is the step's name, MCSERVER_TEST_SIGNAL the signal's number, MCSERVER_TEST_SECONDS how long each waits for
-the other.
+the other, MCSERVER_TEST_ANSWER_SECONDS how long for the first words, MCSERVER_TEST_REGAIN_SECONDS how long it takes to
+serve again.
 """
 
 import os
@@ -45,6 +46,7 @@ def tell(other, word, function=handover.tell):
 
 
 handover.tell = tell
+handover.ANSWER_SECONDS = float(os.environ.get("MCSERVER_TEST_ANSWER_SECONDS", handover.ANSWER_SECONDS))
 handover.READY_SECONDS = handover.END_SECONDS = float(os.environ["MCSERVER_TEST_SECONDS"])
 around(Memory, "offer", "before offer", "after offer")
 around(handover.HandOver, "close", "before end", "after end")
@@ -53,3 +55,12 @@ around(handover, "receive_offer", "before receiving", "after receiving")
 around(handover.Inheritance, "take", "before go", "after record")
 around(handover.Inheritance, "claim", "before claim", "after claim")
 around(handover.Inheritance, "serving", "before serving", "after serving")
+
+
+def regain(*args, function=Memory.regain):
+    """As with a memory that is large."""
+    time.sleep(float(os.environ.get("MCSERVER_TEST_REGAIN_SECONDS", "0")))
+    return function(*args)
+
+
+Memory.regain = regain
