@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from mcserver.settings.options import (
     OPTIONS,
     OWN_OPTIONS,
     SUBOPTIONS,
+    WARNINGS_MOST,
     Draft,
     Option,
     check_named,
@@ -196,7 +198,7 @@ def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
         sasl_file=environment.get("MEMCACHED_SASL_PWDB") or None,
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,
         cluster=cluster_config(draft, environment),
-        warnings=tuple(dict.fromkeys(draft.warnings)),
+        warnings=draft.said_warnings(),
     )
 
 
@@ -225,9 +227,9 @@ def read_options(arguments: Sequence[str], draft: Draft) -> Iterator[tuple[Optio
 
     Options may stand after other words; the words, which memcached leaves out in silence, become warnings.
     """
-    rest = list(arguments)
+    rest = deque(arguments)
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if word == "--":
             break
         if word.startswith("--"):
@@ -235,14 +237,15 @@ def read_options(arguments: Sequence[str], draft: Draft) -> Iterator[tuple[Optio
         elif word.startswith("-") and len(word) > 1:
             yield from short_options(word, rest)
         else:
-            draft.warnings.append(left_out(word))
-    draft.warnings.extend(map(left_out, rest))
+            leave_out(draft, word)
+    for word in rest:
+        leave_out(draft, word)
 
 
-def left_out(word: str) -> str:
-    """The warning of a word that is no option; perhaps it should have been a subcommand."""
-    meant = nearest(word, SUBCOMMANDS)
-    return f"'{word}' is no option and is left out" + (f"; did you mean `mcserver {meant}`?" if meant else "")
+def leave_out(draft: Draft, word: str) -> None:
+    """Warns of a word that is no option; perhaps it should have been a subcommand, which is looked for while it will be said."""
+    meant = nearest(word, SUBCOMMANDS) if len(draft.warnings) < WARNINGS_MOST else ""
+    draft.warn(f"'{word}' is no option and is left out" + (f"; did you mean `mcserver {meant}`?" if meant else ""))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -252,7 +255,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return next(iter(get_close_matches(name, known, 1)), "")
 
 
-def short_options(word: str, rest: list[str]) -> Iterator[tuple[Option, str, str]]:
+def short_options(word: str, rest: deque[str]) -> Iterator[tuple[Option, str, str]]:
     """`-vvp11211` or `-p 11211`."""
     letters = word[1:]
     while letters:
@@ -267,11 +270,11 @@ def short_options(word: str, rest: list[str]) -> Iterator[tuple[Option, str, str
             raise ConfigError(
                 f"option requires an argument -- '{letter}': write -{letter} <{option.metavar}>", EX_FAILURE
             )
-        yield option, f"-{letter}", letters or rest.pop(0)
+        yield option, f"-{letter}", letters or rest.popleft()
         return
 
 
-def long_option(word: str, rest: list[str]) -> tuple[Option, str, str]:
+def long_option(word: str, rest: deque[str]) -> tuple[Option, str, str]:
     """`--port=11211`, `--port 11211`, or an abbreviation that means one option only; memcached's go first."""
     name, equals, value = word[2:].partition("=")
     option = find_long(name)
@@ -285,7 +288,7 @@ def long_option(word: str, rest: list[str]) -> tuple[Option, str, str]:
             raise ConfigError(
                 f"option '{written}' requires an argument: write {written}=<{option.metavar}>", EX_FAILURE
             )
-        value = rest.pop(0)
+        value = rest.popleft()
     return option, written, value
 
 

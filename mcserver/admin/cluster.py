@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, signed, stat_lines
+from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, stat_lines, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
         case [b"refresh", prefix]:
             session.event("cluster refresh", prefix, 0)
         case [b"refresh", prefix, seconds]:
-            ttl = signed(seconds)
-            if ttl is None or not 0 <= ttl <= MAX_TTL:
+            ttl = unsigned(seconds)
+            if ttl is None or ttl > MAX_TTL:
                 return BAD_FORMAT
             session.event("cluster refresh", prefix, ttl)
         case [b"leave"]:

@@ -37,6 +37,8 @@ def cache_memlimit(context: Context, session: Session, words: list[bytes]) -> Re
     if megabytes > 1_000_000_000:
         return b"MEMLIMIT_ADJUST_FAILED input value is megabytes not bytes\r\n"
     if not context.engine.set_memory_limit(megabytes * MEBIBYTE):
+        most = context.engine.memory_limit_most // MEBIBYTE
+        log.warning("memory limit can't be %d MiB: at most %d, for which address space was reserved", megabytes, most)
         return b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
     context.settings["maxbytes"] = megabytes * MEBIBYTE
     log.info("memory limit is now %d MiB", megabytes)
@@ -44,11 +46,13 @@ def cache_memlimit(context: Context, session: Session, words: list[bytes]) -> Re
 
 
 def refresh_certs(context: Context, session: Session, words: list[bytes]) -> Reply:
-    """`refresh_certs`: new connections of TLS get the certificates that are in the files now."""
+    """`refresh_certs`: new connections of TLS get the certificates that are in the files now. `noreply` silences no error."""
     if not context.config.ssl_enabled:
         return b"Error TLS not enabled\r\n"
     error = context.network.refresh_certificates()
-    return error.encode() + b"\r\n" if error else OK
+    if error:
+        return error.encode("utf-8", "surrogateescape") + b"\r\n"
+    return b"" if words[-1] == b"noreply" else OK
 
 
 def shutdown(context: Context, session: Session, words: list[bytes]) -> Reply:

@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, unsigned
-from mcserver.core import BAD_FORMAT, END, ERROR, OK
+from mcserver.core import BAD_FORMAT, END, ERROR, OK, strtoul32
 from mcserver.keys import escaped, plain
 
 if TYPE_CHECKING:
     from mcserver.core import ItemInfo, Session
 
-LARGEST_CLASS = 62
-"""The greatest slab class id that can be named; memcached has 63 classes and one page pool."""
+LARGEST_CLASS = 63
+"""The greatest slab class id that can be named."""
+
+CLASSES_MOST = 511
+"""Bytes of a list of classes; memcached leaves out what follows."""
 
 ITEMS_A_PIECE = 64
 """With keys of 250 bytes, all escaped, a piece of a dump stays under 64 KiB."""
@@ -50,7 +53,7 @@ def _enable(context: Context) -> Reply:
 def _crawl(context: Context, session: Session, word: bytes) -> Reply:
     if not context.engine.crawler_enabled:
         return _DISABLED
-    if word == b"hash":
+    if c_string(word) == b"hash":
         return b"ERROR an unknown error happened\r\n"
     classes = parse_classes(word)
     if isinstance(classes, bytes):
@@ -111,7 +114,7 @@ def _dump(
         return forbidden
     if session.unsent:
         return b"ERROR cannot pipeline other commands before " + name + b"\r\n"
-    classes = None if word == b"hash" else parse_classes(word)
+    classes = None if c_string(word) == b"hash" else parse_classes(word)
     if isinstance(classes, bytes):
         return classes
     return _pieces(context.engine.walk(classes, ITEMS_A_PIECE), spell, end)
@@ -124,14 +127,20 @@ def _pieces(slices: Iterator[list[ItemInfo]], spell: Callable[[ItemInfo], bytes]
     yield end
 
 
+def c_string(word: bytes) -> bytes:
+    """What memcached sees of it."""
+    return word[:CLASSES_MOST].partition(b"\0")[0]
+
+
 def parse_classes(word: bytes) -> set[int] | bytes | None:
-    """None for `all`, the slab classes of `1,2,5`, or the reply to what is neither."""
+    """None for `all`, the slab classes of `1,2,5`, each as C's strtoul takes it, or the reply to what is neither."""
+    word = c_string(word)
     if word == b"all":
         return None
     classes = set()
     for part in word.split(b","):
         if part:
-            number = unsigned(part)
+            number = strtoul32(part)
             if number is None or not 1 <= number <= LARGEST_CLASS:
                 return b"BADCLASS invalid class id\r\n"
             classes.add(number)

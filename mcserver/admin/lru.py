@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import decimal, is_word, signed, unsigned
+from mcserver.admin.words import decimal, is_word, signed, two_places, unsigned
 from mcserver.core import ERROR, OK
 
 if TYPE_CHECKING:
@@ -35,7 +35,10 @@ def _tune(context: Context, words: list[bytes]) -> Reply:
         return b"ERROR hot/warm age factors must be greater than 0\r\n"
     context.engine.tune_lru(hot, warm, hot_factor, warm_factor)
     context.settings.update(
-        hot_lru_pct=hot, warm_lru_pct=warm, hot_max_factor=f"{hot_factor:.2f}", warm_max_factor=f"{warm_factor:.2f}"
+        hot_lru_pct=hot,
+        warm_lru_pct=warm,
+        hot_max_factor=two_places(hot_factor),
+        warm_max_factor=two_places(warm_factor),
     )
     return OK
 

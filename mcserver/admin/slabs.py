@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import decimal, is_word, signed, unsigned
+from mcserver.admin.words import decimal, is_word, signed, two_places, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _automove(context: Context, words: list[bytes]) -> Reply:
             if ratio is None:
                 return ERROR
             if name == "ratio":  # `stats settings` shows the other one only with external storage
-                context.settings["slab_automove_ratio"] = f"{ratio:.2f}"
+                context.settings["slab_automove_ratio"] = two_places(ratio)
             return OK
     if is_word(words[0], b"window"):
         window = unsigned(words[1]) if len(words) > 1 else None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
+from math import copysign, isnan
+
+from mcserver.core import strtod
 
 UINT32_MAX = (1 << 32) - 1
 INT32_MAX = (1 << 31) - 1
 
-_DECIMAL = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+DECIMAL_MOST = 31
+"""Characters of a decimal number that memcached has room for."""
 
 
 def is_word(given: bytes, word: bytes) -> bool:
-    """Whether the word was meant: any beginning of it will do (`lru m flat`), as memcached's strncmp has it."""
-    return word.startswith(given)
+    """Whether the word was meant: any beginning (`lru m flat`), or all of it and a NUL, as memcached's strncmp has it."""
+    return word.startswith(given) or given.startswith(word + b"\0")
 
 
 def unsigned(token: bytes) -> int | None:
@@ -26,8 +29,10 @@ def unsigned(token: bytes) -> int | None:
 
 
 def signed(token: bytes) -> int | None:
-    """Digits with an optional minus, at most 11 characters, a 32-bit integer; else None."""
+    """Digits with an optional minus, at most 11 characters, a 32-bit integer; else None. A minus alone is 0, as in memcached."""
     digits = token.removeprefix(b"-")
+    if token == b"-":
+        return 0
     if not digits.isdigit() or len(token) > 11:
         return None
     number = int(token)
@@ -35,8 +40,13 @@ def signed(token: bytes) -> int | None:
 
 
 def decimal(token: bytes) -> float | None:
-    """A decimal number with an optional fraction and exponent; else None."""
-    return float(token) if _DECIMAL.fullmatch(token) else None
+    """What C takes for a double: a fraction, an exponent, hexadecimal digits, infinity and nan, too; else None."""
+    return strtod(token) if len(token) <= DECIMAL_MOST else None
+
+
+def two_places(number: float) -> str:
+    """As C's `%.2f`, which shows the sign of what is no number."""
+    return "-nan" if isnan(number) and copysign(1, number) < 0 else f"{number:.2f}"
 
 
 LINES_A_PIECE = 200

@@ -16,6 +16,8 @@ from .engine import (
     forbid_new_privileges,
     lock_all_memory,
     openssl_version,
+    strtod,
+    strtoul32,
 )
 
 __all__ = [
@@ -34,4 +36,6 @@ __all__ = [
     "forbid_new_privileges",
     "lock_all_memory",
     "openssl_version",
+    "strtod",
+    "strtoul32",
 ]

@@ -21,7 +21,7 @@ cdef enum Delta:
 
 
 cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint64_t delta, bint cas_given, uint64_t cas,
-                            uint64_t explicit, uint64_t* result) noexcept nogil:
+                            uint64_t* result) noexcept nogil:
     # Changes the number in the live item h[0] (which may become another item). incr wraps at 2**64, decr stops at 0.
     # A result that is not longer than the old text overwrites it, padded with spaces; else a new item takes its place.
     cdef Item* it = item_at(&s.arena, h[0])
@@ -29,7 +29,7 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
     cdef uint64_t value
     cdef char digits[24]
     cdef char text[NUMBER_MOST]
-    cdef uint64_t length
+    cdef uint64_t length, unique
     cdef int n, error = 0
     cdef uint32_t new
     if it.nbytes == 0 or size_of(s, it) > s.slab_chunk_max:
@@ -50,10 +50,10 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
         s.cls[it.cls].decr_hits += 1
     result[0] = value
     n = write_u64(digits, value)
-    explicit = explicit if explicit and s.use_cas else new_cas(s)
+    unique = new_cas(s)
     if <uint32_t> n <= it.nbytes and not value_is_read(s, it):
         value_pad(s, it, digits, n)
-        it.cas = explicit
+        it.cas = unique
         item_update(s, h[0], it)
         return D_OK
     it.refs += 1
@@ -65,7 +65,7 @@ cdef inline Delta add_delta(Store* s, uint32_t* h, uint64_t hv, bint incr, uint6
     if not new:
         return D_NO_MEMORY
     memcpy(value_of(item_at(&s.arena, new)), digits, n)
-    item_at(&s.arena, new).cas = explicit
+    item_at(&s.arena, new).cas = unique
     item_replace(s, h[0], new, hv)
     h[0] = new
     return D_OK

@@ -341,14 +341,14 @@ cdef inline void bin_arith(Conn* c, Request* r, bint incr) noexcept nogil:
     sum.delta = read_64(r.extras)
     sum.cas_given = r.cas != 0
     sum.cas = r.cas
-    sum.explicit = 0
+    sum.has_explicit = 0
     sum.makes = exptime != <uint32_t> NEVER_MAKE
     sum.initial = read_64(r.extras + 8)
     sum.expires = expiry(c.store, exptime) if sum.makes else 0
     result = add_up(c, r.key, r.keylen, &sum)
     if result == V_OK:
         if not c.quiet:
-            put_header(c, BIN_OK, 0, 0, 8, item_at(&c.store.arena, sum.item).cas)
+            put_header(c, BIN_OK, 0, 0, 8, sum.unique)
             number = htobe64(sum.number)
             put(c, <char*> &number, 8)
     elif result == V_NO_MEMORY:

@@ -265,7 +265,7 @@ cdef inline void cmd_arith(Conn* c, Token* t, int count, bint incr) noexcept nog
     sum.incr = incr
     sum.cas_given = 0
     sum.cas = 0
-    sum.explicit = 0
+    sum.has_explicit = 0
     sum.makes = 0
     r = add_up(c, t[1].at, t[1].len, &sum)
     if r == V_OK:

@@ -20,8 +20,8 @@ cdef inline bint same(Token* t, const char* word, size_t n) noexcept nogil:
 
 cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
     # The owner's command: its reply comes by letter.
-    if same(t, b"stats", 5) or same(t, b"watch", 5):
-        c.noreply = 0
+    if same(t, b"stats", 5) or same(t, b"watch", 5) or same(&t[t[0].len == 0 and count > 1], b"refresh_certs", 13):
+        c.noreply = 0                       # the owner knows when refresh_certs is silent
     if c.datagram != NULL and same(t, b"watch", 5):
         puts(c, WIRE_ERROR)                 # there is nobody to be told for long
         return

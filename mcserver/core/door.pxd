@@ -6,7 +6,7 @@
 from libc.stdint cimport int32_t, uint8_t
 from libc.string cimport memchr, memcmp, memset, strlen
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
-from .text cimport MAX_TOKENS, Token, read_i32, tokenise
+from .text cimport MAX_TOKENS, Token, read_u32, tokenise
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
@@ -130,7 +130,7 @@ cdef inline void check_login(Conn* c, const char* p, size_t n) noexcept nogil:
 cdef inline size_t login_line(Conn* c, const char* p, size_t n) noexcept nogil:
     # One attempt: its line and its data. Returns how much it took, 0 when it isn't complete or the connection is closed.
     cdef Token t[MAX_TOKENS]
-    cdef int32_t length
+    cdef uint32_t length
     cdef const char* end = <const char*> memchr(p, c'\n', n)
     cdef size_t raw, line
     if end == NULL:
@@ -145,7 +145,7 @@ cdef inline size_t login_line(Conn* c, const char* p, size_t n) noexcept nogil:
     if line and p[line - 1] == c'\r':
         line -= 1
     if tokenise(p, line, t) < 5 or t[0].len != 3 or memcmp(t[0].at, b"set", 3) != 0 \
-            or not read_i32(t[4].at, t[4].len, &length) or length < 0:
+            or not read_u32(t[4].at, t[4].len, &length):
         puts(c, WIRE_LOGIN_FIRST)
         return raw
     if length > LOGIN_MOST:

@@ -45,6 +45,7 @@ cdef struct Meta:
     int32_t recache
     uint32_t flags
     uint64_t cas
+    bint has_explicit
     uint64_t explicit
     uint64_t delta
     uint64_t initial
@@ -77,6 +78,7 @@ cdef inline const char* read_flag(Meta* m, Token* t) noexcept nogil:
         m.has_cas = 1
         if not read_u64(arg, n, &m.cas): return WIRE_FLAG_TOKEN
     elif f == c'E':
+        m.has_explicit = 1
         if not read_u64(arg, n, &m.explicit): return WIRE_FLAG_TOKEN
     elif f == c'F':
         if not read_u32(arg, n, &m.flags): return WIRE_BAD_FORMAT
@@ -167,6 +169,7 @@ cdef inline void meta_clear(Meta* m) noexcept nogil:
     m.ttl = 0
     m.flags = 0
     m.cas = 0
+    m.has_explicit = 0
     m.explicit = 0
     m.delta = 1
     m.initial = 0
@@ -316,6 +319,7 @@ cdef inline void cmd_mg(Conn* c, Meta* m) noexcept nogil:
     lease.no_bump = m.no_bump
     lease.touches = m.has_ttl
     lease.makes = m.has_vivify
+    lease.has_explicit = m.has_explicit
     lease.explicit = m.explicit
     r = fetch_lease(c, m.key, m.nkey, &lease, &h)
     if r == V_OK:
@@ -446,6 +450,7 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     how.flags = m.flags
     how.has_ttl = m.has_ttl
     how.ttl = m.ttl
+    how.has_explicit = m.has_explicit
     how.explicit = m.explicit
     r = delete_key(c, m.key, m.nkey, &how)
     if r == V_EXISTS or r == V_NOT_FOUND or r == V_OK and not m.quiet:
@@ -457,8 +462,8 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
 # ma
 
 cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
-    # The reply of a success. T and N take effect here, in their place among the flags. As in memcached, T is shown
-    # and lost when the number has grown: it is set on the item that a longer one has replaced.
+    # The reply of a success. T and N take effect here, in their place among the flags. As in memcached, T (and E, in add_up) is
+    # shown and lost when the number has grown: it is set on the item that a longer one has replaced.
     cdef Store* s = c.store
     cdef Item* it = item_at(&s.arena, sum.item)
     cdef uint32_t kept = it.exptime
@@ -474,7 +479,7 @@ cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
         if f == c't': put_flag(c, f, ttl_left(s, it))
-        elif f == c'c': put_cas(c, it.cas)
+        elif f == c'c': put_cas(c, sum.unique)
         elif f == c'O' and m.long_opaque: break
         elif f == c'O': put_token(c, &m.t[i])
         elif f == c'k': put_key(c, m)
@@ -512,6 +517,7 @@ cdef inline void cmd_ma(Conn* c, Meta* m) noexcept nogil:
     sum.delta = m.delta
     sum.cas_given = m.has_cas
     sum.cas = m.cas
+    sum.has_explicit = m.has_explicit
     sum.explicit = m.explicit
     sum.makes = m.has_vivify
     sum.initial = m.initial

@@ -352,3 +352,8 @@ cdef inline uint64_t new_cas(Store* s) noexcept nogil:
         return 0
     s.cas += 1
     return s.cas
+
+
+cdef inline uint64_t chosen_cas(Store* s, bint chosen, uint64_t cas) noexcept nogil:
+    # The unique that was asked for, 0 too, else the next one.
+    return cas if chosen and s.use_cas else new_cas(s)

@@ -101,7 +101,7 @@ cdef inline bint read_i32(const char* p, size_t n, int32_t* out) noexcept nogil:
     cdef size_t i
     cdef bint minus = n > 0 and p[0] == c'-'
     i = minus
-    if i == n or n > 11:                # fewer than 19 digits: no sum is beyond 64 bits
+    if n == 0 or n > 11:                # fewer than 19 digits: no sum is beyond 64 bits. A minus alone is 0, as in memcached
         return 0
     while i < n:
         digit = <uint8_t> (p[i] - c'0')

@@ -128,7 +128,8 @@ cdef struct Lease:
     bint no_bump
     bint touches                # its time will be changed
     bint makes                  # an empty item, on a miss
-    uint64_t explicit           # the cas unique of that; 0: the next one
+    bint has_explicit
+    uint64_t explicit           # the cas unique of that, if it was chosen
     bint created                # set here: it was made
     uint64_t hash               # set here
 
@@ -141,7 +142,7 @@ cdef inline uint32_t lease_make(Conn* c, const char* key, size_t nkey, Lease* l)
     cdef uint32_t h = item_alloc(s, key, nkey, 0, 0, 0, &error)
     if h:
         it = item_at(&s.arena, h)
-        it.cas = l.explicit if l.explicit and s.use_cas else new_cas(s)
+        it.cas = chosen_cas(s, l.has_explicit, l.explicit)
         item_replace(s, 0, h, l.hash)       # not S_BINARY, whatever b says: as memcached
     return h
 
@@ -315,7 +316,8 @@ cdef struct Removal:
     uint32_t flags
     bint has_ttl
     int32_t ttl                 # of what stays
-    uint64_t explicit           # its cas unique; 0: the next one
+    bint has_explicit
+    uint64_t explicit           # its cas unique, if it was chosen
 
 
 cdef inline bint drop_value(Store* s, const char* key, size_t nkey, Removal* how, uint32_t* h, uint64_t hv) noexcept nogil:
@@ -334,7 +336,7 @@ cdef inline bint drop_value(Store* s, const char* key, size_t nkey, Removal* how
         return 0
     it = item_at(&s.arena, new)
     # In a fleet whoever held a lease on the old value must not store under it; alone it keeps its CAS, as in memcached.
-    it.cas = how.explicit if how.explicit and s.use_cas else new_cas(s) if s.tell_deletes else old.cas
+    it.cas = chosen_cas(s, how.has_explicit, how.explicit) if how.has_explicit or s.tell_deletes else old.cas
     item_replace(s, h[0], new, hv)      # not S_BINARY any more: only ms marks, as in memcached
     h[0] = new
     return 1
@@ -352,7 +354,7 @@ cdef inline Result remove_found(Conn* c, const char* key, size_t nkey, Removal* 
         s.log(s.owner, LOG_DELETE, key, nkey, it, NULL, how.name, 0, it.nbytes, it.cls)
     if how.stale:
         mark_item_stale(s, it, <int64_t> expiry(s, how.ttl) if how.has_ttl else -1)
-        if how.explicit and s.use_cas:
+        if how.has_explicit and s.use_cas:
             it.cas = how.explicit
     elif not how.empties:
         item_unlink(s, h, hv)
@@ -395,12 +397,14 @@ cdef struct Sum:
     uint64_t delta
     bint cas_given
     uint64_t cas
-    uint64_t explicit           # the new cas unique; 0: the next one
+    bint has_explicit
+    uint64_t explicit           # the new cas unique, if it was chosen
     bint makes                  # what is missing, with this number and expiry
     uint64_t initial
     uint32_t expires
     uint32_t item               # set here: the item that has the number now
     uint64_t number
+    uint64_t unique             # ... and what is told of it
     bint created
     bint grown                  # ... which replaced a shorter one
 
@@ -427,7 +431,8 @@ cdef inline Result sum_make(Conn* c, const char* key, size_t nkey, uint64_t hv, 
         return V_NO_MEMORY
     it = item_at(&s.arena, h)
     memcpy(value_of(it), digits, <size_t> n)
-    it.cas = sum.explicit if sum.explicit and s.use_cas else new_cas(s)
+    it.cas = chosen_cas(s, sum.has_explicit, sum.explicit)
+    sum.unique = it.cas
     item_replace(s, 0, h, hv)
     if s.log_mask & LOG_MUTATE:
         log_store(c, it.cls, key, nkey, b"stored", M_ADD, 0, <uint64_t> n)
@@ -442,6 +447,7 @@ cdef inline Result add_up(Conn* c, const char* key, size_t nkey, Sum* sum) noexc
     cdef Store* s = c.store
     cdef uint64_t hv
     cdef uint32_t h = 0, found
+    cdef Item* it
     cdef Delta d
     cdef Result r
     sum.created = 0
@@ -457,11 +463,17 @@ cdef inline Result add_up(Conn* c, const char* key, size_t nkey, Sum* sum) noexc
     if h == 0:
         return sum_make(c, key, nkey, hv, sum)
     found = h
-    d = add_delta(s, &h, hv, sum.incr, sum.delta, sum.cas_given, sum.cas, sum.explicit, &sum.number)
+    d = add_delta(s, &h, hv, sum.incr, sum.delta, sum.cas_given, sum.cas, &sum.number)
     if d != D_OK:
         return V_EXISTS if d == D_EXISTS else V_NON_NUMERIC if d == D_NON_NUMERIC else V_NO_MEMORY
     sum.item = h
     sum.grown = h != found
+    it = item_at(&s.arena, h)
+    sum.unique = it.cas
+    if sum.has_explicit and s.use_cas:      # as in memcached, it is told and lost when the number has grown: the old item gets it
+        sum.unique = sum.explicit
+        if not sum.grown:
+            it.cas = sum.explicit
     write_event(c, key, nkey)
     return V_OK
 

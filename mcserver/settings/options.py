@@ -53,7 +53,20 @@ class Draft:
     def __init__(self) -> None:
         self.settings = Named()
         self.cluster = Named()
-        self.warnings: list[str] = []
+        self.warnings: dict[str, None] = {}
+        self.unsaid = 0
+
+    def warn(self, warning: str) -> None:
+        """Said once at the start, in its place; of very many only the first, and how many there were."""
+        if len(self.warnings) < WARNINGS_MOST:
+            self.warnings.setdefault(warning)
+        elif warning not in self.warnings:
+            self.unsaid += 1
+
+    def said_warnings(self) -> tuple[str, ...]:
+        """What a start says of them."""
+        more = (f"{self.unsaid} more warnings about the command line are not shown",) if self.unsaid else ()
+        return (*self.warnings, *more)
 
     def speak(self, who: str) -> None:
         """From now on it is this file, or the command line, that names settings."""
@@ -61,6 +74,9 @@ class Draft:
 
 
 COMMAND_LINE = "command line"
+
+WARNINGS_MOST = 50
+"""More than anybody reads, or needs to see what is wrong; a shell's `*` can name a hundred thousand words."""
 
 Apply = Callable[[Draft, str, str], None]
 """Puts a value into the draft: draft, the option as written, its value ("" when it takes none). Raises ConfigError."""
@@ -117,9 +133,7 @@ def integer(draft: Draft, option: str, value: str) -> int:
     if not LEAST <= number <= MOST:
         raise ConfigError(f"{option} takes a number from {LEAST} to {MOST}, not {shortened(value)}", EX_FAILURE)
     if match.end() < len(value):
-        draft.warnings.append(
-            f"{option} {value}: '{value[match.end() :]}' is left out, the value is {match[0].strip()}"
-        )
+        draft.warn(f"{option} {value}: '{value[match.end() :]}' is left out, the value is {match[0].strip()}")
     return number
 
 
@@ -580,7 +594,7 @@ def effect_of(option: Option | Suboption) -> Effect:
 def note_effect(draft: Draft, option: Option | Suboption, written: str) -> None:
     """Nothing is accepted and silently without effect."""
     if effect_of(option) is Effect.ACCEPTED:
-        draft.warnings.append(f"{written} is accepted, but has no effect here")
+        draft.warn(f"{written} is accepted, but has no effect here")
 
 
 def check_named(kind: type, settings: Mapping[str, object]) -> None:

@@ -21,6 +21,17 @@ def test_memory_limit_shows_in_both_places() -> None:
     assert wire.stats()["limit_maxbytes"] == str(32 << 20)
 
 
+def test_a_memory_limit_beyond_what_is_reserved_changes_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    wire = Wire(maxbytes=64 << 20)
+    most = wire.engine.memory_limit_most >> 20
+    refused = b"MEMLIMIT_ADJUST_FAILED out of bounds or unable to adjust\r\n"
+    for megabytes in (most + 1, 262144, 1_000_000_000):
+        assert wire.ask(b"cache_memlimit %d" % megabytes) == refused
+        assert wire.stats(b"settings")["maxbytes"] == wire.stats()["limit_maxbytes"] == str(64 << 20)
+    assert f"memory limit can't be {most + 1} MiB: at most {most}, for which address space" in caplog.text
+    assert wire.ask(b"cache_memlimit %d" % most) == b"OK\r\n"
+
+
 @pytest.mark.parametrize(
     ("line", "graceful"), [(b"shutdown", False), (b"shutdown graceful", True), (b"shutdown g", True)]
 )

@@ -98,6 +98,8 @@ def test_too_much_and_too_little_for_a_login(start: Start, users: Path) -> None:
         (b"x" * 3000, b""),
         (b"\r\n", b""),
         (b"set a 0 0 16385\r\n", b"CLIENT_ERROR auth token too long\r\n"),
+        (b"set a 0 0 4294967295\r\n", b"CLIENT_ERROR auth token too long\r\n"),
+        (b"set a 0 0 -0\r\n", b"CLIENT_ERROR unauthenticated\r\n"),
     ):
         client = server.connect()
         client.send(data)

@@ -76,6 +76,7 @@ def test_renewed_certificates_serve_new_connections_and_lose_none(
         own.renew("server")
         if way == "command":
             assert old.command(b"refresh_certs") == b"OK\r\n"
+            assert old.command(b"refresh_certs noreply\r\nmn") == b"MN\r\n"
         else:
             server.signal(signal.SIGHUP)
             eventually(lambda: serial(opened(server.address, context)) not in serials)
@@ -109,6 +110,7 @@ def test_certificates_that_can_not_be_read_change_nothing(
     )
     server.signal(signal.SIGHUP)
     assert client.command(b"refresh_certs").startswith(b"Error loading")
+    assert client.command(b"refresh_certs noreply").startswith(b"Error loading"), "as memcached, which silences only OK"
     eventually(lambda: "the certificates stay as they were" in server.log())
     context = ssl.create_default_context(cadata=own.authority.cert_pem.bytes().decode())
     assert serial(opened(server.address, context)) == before
