@@ -23,17 +23,13 @@ cdef enum:
     IDLE_LONG = 6               # while so many sixteenths of the memory were stored, and twice as many as the last time that
     SPELL_MOST = 16             # what it had kept was used again after all (but after so many that is no habit),
     IDLE_FACTOR = 256           # then its pages go first
-    DOUBT = 32                  # new items as good as WANTED that every class is taken to have had
 
 cdef extern from *:
     """
-    #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be, */
-    #define WANTED 0.05         /* if so many of the class's new items are used, or come back; of fewer less, */
-    #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
     #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
     #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
     """
-    const double NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
+    const double MARGIN, YOUNGEST
 
 
 cdef inline double worth_of(Store* s, Item* it) noexcept nogil:
@@ -76,12 +72,6 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, b
         if share > sampled:
             worth *= above_the_oldest(share) / above_the_oldest(sampled)
     return worth
-
-
-cdef inline double new_worth(Recent* r) noexcept nogil:
-    # What an unused new item is worth beside a used one of its age: what the class's new items have shown lately.
-    cdef double share = (r.wanted + DOUBT * WANTED) / (r.came + DOUBT) / WANTED
-    return NEW_WORTH * (1 if share > 1 else NEW_LEAST if share < NEW_LEAST else share)
 
 
 cdef inline void worth_of_both_ends(Store* s, Lru* l, double* used, double* unused) noexcept nogil:
@@ -146,7 +136,7 @@ cdef inline double readiness_now(Store* s, int cls, double* age) noexcept nogil:
     if worth + newest <= 0:
         return 0
     age[0] = age_for((worth + NEW_WORTH * newest) / page)
-    worth += new_worth(&s.recent[cls]) * newest
+    worth += worth_of_new(s.recent[cls].came, s.recent[cls].wanted) * newest
     return page * (1 if s.room_for_bytes else size) / worth
 
 

@@ -8,6 +8,7 @@
 # time left that nothing is gained by evicting them. A flat LRU has everything in COLD, and a use moves an item to its head.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from .fading cimport LEARNT
 from .memory cimport *
 from .store cimport *
 
@@ -15,7 +16,6 @@ cdef enum:
     USES_MOST = 3
     HOT_PART = 2                # the FIFO needs half of what memcached's HOT is given (hot_lru_pct)
     TRIES = 256                 # items that are passed over at an end before another must leave
-    LEARNT = 8192              # new items from which is learnt what new ones are worth; as many as the class has, if it has more
 
 
 cdef inline uint64_t size_of(Store* s, Item* it) noexcept nogil:

@@ -5,16 +5,19 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from .fading cimport aged
+from .fading cimport aged, worth_of_new, LEARNT
+from .memory cimport page_bits_for
 
 cdef extern from *:
     int first_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
     int zeros_above "__builtin_clz"(unsigned int) noexcept nogil
+    int bits_in "__builtin_popcountll"(unsigned long long) noexcept nogil
 
 cdef enum:
     MINIS = 5
     REAL = 2                    # the miniature that is as large as the cache
-    BANDS = 64                  # lists by size, two for each doubling
+    BANDS = 64                  # lists by size, four for each doubling
+    SMALLEST = 5                # bits of the size where they begin; the last has all that is above 2 MiB
     OUT = 0                     # where a key is in a miniature
     FRESH = 1                   # in the FIFO of what is new
     RING = 2                    # in the CLOCK ring of what proved itself
@@ -23,7 +26,10 @@ cdef enum:
     ONE_USE = 4
     GHOST = 16                  # it left; `next` is the band's count of evictions then
     MISSED = 128                # (of state[0]) the last get missed: the store that follows fills the cache
+    PAGED = 36                  # bands of less than 16 KiB, whose classes have pages of their own
+    WASTE_MOST = 3              # half a page for each of them that is filled stands empty, but not more than one part in so many
     FRESH_SHARE = 10            # per cent of a band's items
+    LOOKED_AT = 8               # items at a list's end, for one that was not used and so leaves next
     SLOTS_MOST = 65000          # numbers of keys have 16 bits
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
     TOUCHED_MOST = 256          # keys asked for since the last flush that the next one finds without a walk over all
@@ -44,10 +50,13 @@ cdef struct MrcBand:
     uint16_t tail[3]
     uint16_t n[3]
     uint16_t evictions
+    float came                  # new keys, and those of them that were used or came back, each counted as one over the rate
+    float wanted
 
 cdef struct MrcMini:
     double factor               # of the real cache's memory
     double capacity             # bytes
+    double half_page            # bytes
     double taken
     double hits                 # each counted as one over the rate at which it was sampled
     uint64_t filled             # a bit for each band that has items
@@ -88,8 +97,11 @@ cdef inline double mrc_rate(Mrc* m) noexcept nogil:
 
 cdef inline void mrc_scale(Mrc* m) noexcept nogil:
     cdef int i
+    cdef double memory
     for i in range(MINIS):
-        m.mini[i].capacity = m.mini[i].factor * <double> m.memory * mrc_rate(m)
+        memory = m.mini[i].factor * <double> m.memory
+        m.mini[i].capacity = memory * mrc_rate(m)
+        m.mini[i].half_page = (1 << page_bits_for(<uint64_t> memory)) / 2 * mrc_rate(m)
 
 
 cdef inline uint64_t mrc_budget(uint64_t memory) noexcept nogil:
@@ -130,9 +142,10 @@ cdef inline Mrc* mrc_open(uint64_t memory, uint64_t budget) noexcept nogil:
 # Lists
 
 cdef inline uint8_t mrc_band(uint32_t size) noexcept nogil:
-    # Two bands for each doubling of the size.
-    cdef int top = 31 - zeros_above(size | 1)
-    return <uint8_t> (2 * top + (size >> (top - 1) & 1 if top else 0))
+    # Four bands for each doubling of the size: as fine as the cache's classes are.
+    cdef int top = 31 - zeros_above(size | 1 << SMALLEST)
+    cdef int b = 4 * (top - SMALLEST) + (size >> (top - 2) & 3)
+    return <uint8_t> (b if b < BANDS else BANDS - 1)
 
 
 cdef inline void mrc_push(Mrc* m, int i, uint16_t k, int where) noexcept nogil:
@@ -249,23 +262,36 @@ cdef inline void mrc_evict(Mrc* m, int i, int b) noexcept nogil:
         mrc_push(m, i, k, RING)
 
 
-cdef inline int mrc_readiest(Mrc* m, MrcMini* c) noexcept nogil:
+cdef inline MrcKey* mrc_victim(Mrc* m, int i, uint16_t tail) noexcept nogil:
+    # The first of a list's last items that was not used since it was passed over; the very last if all were.
+    cdef uint16_t k = tail
+    cdef int n
+    for n in range(LOOKED_AT):
+        if k == 0:
+            break
+        if not m.key[k].state[i] & USES:
+            return &m.key[k]
+        k = m.key[k].prev[i]
+    return &m.key[tail]
+
+
+cdef inline int mrc_readiest(Mrc* m, int i) noexcept nogil:
     # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ FADES x size), less if it is still new.
-    cdef uint64_t left = c.filled
+    cdef uint64_t left = m.mini[i].filled
     cdef MrcBand* q
     cdef MrcKey* e
+    cdef bint fresh
     cdef double r, most = -1
     cdef int b, best = 0
     while left:
         b = first_bit(left)
         left &= left - 1
-        q = &c.band[b]
-        if is_fresh(q):
-            e = &m.key[q.tail[FRESH]]
-            r = aged(m.now - e.used + 1) * (1 / 0.3)
-        else:
-            e = &m.key[q.tail[RING]]
-            r = aged(m.now - e.used + 1)
+        q = &m.mini[i].band[b]
+        fresh = is_fresh(q)
+        e = mrc_victim(m, i, q.tail[FRESH] if fresh else q.tail[RING])
+        r = aged(m.now - e.used + 1)
+        if fresh and not e.state[i] & USES:
+            r /= worth_of_new(q.came, q.wanted)
         if not m.by_bytes:
             r *= e.size
         if r > most:
@@ -274,10 +300,24 @@ cdef inline int mrc_readiest(Mrc* m, MrcMini* c) noexcept nogil:
     return best
 
 
+cdef inline double mrc_room(MrcMini* c) noexcept nogil:
+    # Bytes for items: what its pages would hold.
+    cdef double waste = bits_in(c.filled & ((<uint64_t> 1 << PAGED) - 1)) * c.half_page, most = c.capacity / WASTE_MOST
+    return c.capacity - (waste if waste < most else most)
+
+
 cdef inline void mrc_make_room(Mrc* m, int i, uint32_t size) noexcept nogil:
     cdef MrcMini* c = &m.mini[i]
-    while c.taken + size > c.capacity and c.filled:
-        mrc_evict(m, i, mrc_readiest(m, c))
+    while c.taken + size > mrc_room(c) and c.filled:
+        mrc_evict(m, i, mrc_readiest(m, i))
+
+
+cdef inline void mrc_use(Mrc* m, int i, uint16_t k) noexcept nogil:
+    cdef MrcKey* e = &m.key[k]
+    if e.state[i] & WHERE == FRESH and not e.state[i] & USES:
+        m.mini[i].band[mrc_band(e.size)].wanted += 1 / mrc_rate(m)
+    if e.state[i] & USES != USES:
+        e.state[i] += ONE_USE
 
 
 cdef inline void mrc_insert(Mrc* m, int i, uint16_t k) noexcept nogil:
@@ -294,5 +334,11 @@ cdef inline void mrc_insert(Mrc* m, int i, uint16_t k) noexcept nogil:
     else:
         mrc_make_room(m, i, e.size)
     back = e.state[i] & GHOST and <uint16_t> (q.evictions - e.next[i]) < q.n[FRESH] + q.n[RING]
+    q.came += 1 / mrc_rate(m)
+    if back:
+        q.wanted += 1 / mrc_rate(m)
+    if q.came > LEARNT and q.came * mrc_rate(m) > q.n[FRESH] + q.n[RING]:
+        q.came /= 2
+        q.wanted /= 2
     mrc_push(m, i, k, RING if back else FRESH)
     m.mini[i].taken += e.size

@@ -22,6 +22,13 @@ cdef enum:
     FREE_BYTES = 200000         # a value of so many bytes costs so much that each of its requests may
 
 
+cdef extern from *:
+    """
+    #define OWN 0.7             /* of a miniature's error that is not its sample's: the part that other sizes don't share */
+    """
+    const double OWN
+
+
 # The table of keys
 
 cdef inline uint16_t mrc_find(Mrc* m, uint32_t hash) noexcept nogil:
@@ -197,8 +204,8 @@ cdef inline void mrc_get(Mrc* m, uint64_t hv, bint found, bint use, uint32_t siz
     for i in range(MINIS):
         if e.state[i] & WHERE:
             m.mini[i].hits += weight
-            if use and e.state[i] & USES != USES:
-                e.state[i] += ONE_USE
+            if use:
+                mrc_use(m, i, k)
         elif found:                     # a cache of this size would have been filled now
             mrc_insert(m, i, k)
     if use:
@@ -285,15 +292,16 @@ cdef inline void mrc_reset(Mrc* m) noexcept nogil:
 cdef inline double mrc_ratio(Mrc* m, int i, double hits, double gets) noexcept nogil:
     # The hit ratio, 0 to 1, with the memory of miniature i, when the real one had so many hits in so many gets.
     # Hot keys are in the sample or not, which moves the number of requests sampled: those too few or too many count as hits
-    # (SHARDS-adj, FAST 2015, 3.4). What the miniature of the real size is wrong by is then taken from the others.
-    cdef double real = hits / gets, mini = (m.mini[REAL].hits + gets - m.gets) / gets
+    # (SHARDS-adj, FAST 2015, 3.4). What the miniature of the real size is wrong by is then taken from the others: all of it that
+    # comes from the sample, which is the same for all, and little of what would be wrong if every key were sampled.
+    cdef double real = hits / gets, mini = (m.mini[REAL].hits + gets - m.gets) / gets, share = 1 - OWN * mrc_rate(m)
     cdef double ratio = (m.mini[i].hits + gets - m.gets) / gets
     if i == REAL:
         return real
     if ratio < mini:
-        ratio *= real / mini
+        ratio *= 1 + share * (real / mini - 1)
     elif mini < 1:
-        ratio = 1 - (1 - ratio) * (1 - real) / (1 - mini)
+        ratio = 1 - (1 - ratio) * (1 + share * ((1 - real) / (1 - mini) - 1))
     else:
         ratio = real
     return 0 if ratio < 0 else 1 if ratio > 1 else ratio

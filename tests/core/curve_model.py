@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from math import log2, sqrt
 
+LOOKED_AT = 8
+NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.3, 0.05, 0.01, 32, 8192
+PAGED, WASTE_MOST = 36, 3  # bands of less than 16 KiB; what stands empty in their pages at most, one part in so many
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
 
@@ -30,6 +34,8 @@ class Band:
     fresh: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     ring: OrderedDict[bytes, None] = field(default_factory=OrderedDict)
     evictions: int = 0
+    came: float = 0
+    wanted: float = 0
 
     def of(self, key: bytes) -> OrderedDict[bytes, None]:
         return self.fresh if key in self.fresh else self.ring
@@ -37,16 +43,21 @@ class Band:
     def fresh_is_next(self) -> bool:
         return bool(self.fresh) and (len(self.fresh) * 10 >= len(self.fresh) + len(self.ring) or not self.ring)
 
+    def worth_of_new(self) -> float:
+        shown = (self.wanted + DOUBT * WANTED) / (self.came + DOUBT) / WANTED
+        return NEW_WORTH * min(max(shown, NEW_LEAST), 1)
+
 
 def band_of(size: int) -> int:
-    """Two bands for each doubling."""
-    top = int(log2(size))
-    return 2 * top + (size >= 3 << (top - 1))
+    """Four bands for each doubling, from 32 bytes on; the last has all that is larger."""
+    top = int(log2(max(size, 32)))
+    return min(4 * (top - 5) + int(4 * size / 2**top) % 4, 63)
 
 
 class Miniature:
     def __init__(self, curve: Curve, capacity: float) -> None:
         self.curve, self.capacity = curve, capacity
+        self.page = min(max(1 << int(log2(capacity)) - 8, 64 << 10), 1 << 20) if capacity < 64 << 20 else 1 << 20
         self.bands = {number: Band() for number in range(64)}
         self.uses: dict[bytes, int] = {}
         self.ghosts: dict[bytes, int] = {}
@@ -78,14 +89,21 @@ class Miniature:
 
     def readiness(self, band: Band) -> float:
         fresh = band.fresh_is_next()
-        victim = self.curve.keys[next(iter(band.fresh if fresh else band.ring))]
+        names = list(islice(band.fresh if fresh else band.ring, LOOKED_AT))
+        name = next((name for name in names if not self.uses[name]), names[0])
+        victim = self.curve.keys[name]
         half = sqrt(self.curve.now - victim.used + 1.0)
         quarter = sqrt(half)
         aged = half * quarter * sqrt(quarter)  # age ^ 7/8, to the last bit as it is compiled
-        return aged * ((1 / 0.3) if fresh else 1) * victim.size
+        return aged / (band.worth_of_new() if fresh and not self.uses[name] else 1) * victim.size
+
+    def room(self) -> float:
+        """Half a page of each band that is filled stands empty."""
+        filled = sum(bool(band.fresh or band.ring) for number, band in self.bands.items() if number < PAGED)
+        return self.capacity - min(filled * self.page / 2, self.capacity / WASTE_MOST)
 
     def make_room(self, size: int = 0) -> None:
-        while self.uses and self.taken + size > self.capacity:
+        while self.uses and self.taken + size > self.room():
             self.evict(max((band for band in self.bands.values() if band.fresh or band.ring), key=self.readiness))
 
     def insert(self, key: bytes) -> None:
@@ -96,9 +114,19 @@ class Miniature:
         band = self.band(key)
         stamp = self.ghosts.pop(key, None)
         back = stamp is not None and band.evictions - stamp < len(band.fresh) + len(band.ring)
+        band.came += 1
+        band.wanted += back
+        if band.came > LEARNT and band.came > len(band.fresh) + len(band.ring):
+            band.came /= 2
+            band.wanted /= 2
         (band.ring if back else band.fresh)[key] = None
         self.uses[key] = 0
         self.taken += size
+
+    def use(self, key: bytes) -> None:
+        band = self.band(key)
+        band.wanted += key in band.fresh and not self.uses[key]
+        self.uses[key] = min(MOST_USES, self.uses[key] + 1)
 
 
 class Curve:
@@ -173,7 +201,7 @@ class Curve:
             if key in mini.uses:
                 mini.hits += 1
                 if use:
-                    mini.uses[key] = min(MOST_USES, mini.uses[key] + 1)
+                    mini.use(key)
             elif found:
                 mini.insert(key)
         if use:
