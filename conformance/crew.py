@@ -22,12 +22,13 @@ from .wire import BrokenError, Wire
 
 DIGITS = string.digits + string.ascii_lowercase
 DEATHS = 25  # after so many the run ends
-TRIES = 3  # runs of a case that fails late, at most
+TRIES = 3  # runs of a case that fails late, at most: the last one when the others are done
 DYING = 1.0  # seconds that a server which closes connections has to end, or to answer again
 NAMED = 12  # cases that a sentence names
 ALONE = 16  # cases of those in flight that run again at a time, each on a server of its own
 HANGS = "the server hangs"
 NOT_RUN = "the server had ended"
+STOPPED = "stopped after the first failure"
 INTERRUPTED = "interrupted"
 
 
@@ -134,7 +135,7 @@ class Crew:
             suspects = self.suspects(batch)
             for index, result in batch.items():
                 if index not in suspects and result.status != "not run":
-                    self.finish(index, result)
+                    self.finish(index, self.alone(result) if result.late else result)
             left = [index for index in left if index not in batch or batch[index].status == "not run"]
             if self.ended:
                 self.question(suspects, batch)
@@ -151,7 +152,7 @@ class Crew:
                     for future in ended:
                         index, result = pending[future], future.result()
                         results[index] = result
-                        if result.status != "not run" and not result.broken:
+                        if result.status != "not run" and not result.broken and not result.late:
                             self.told.add(index)
                             self.done(result)
             except BaseException:
@@ -164,7 +165,7 @@ class Crew:
         case = self.cases[index]
         if self.halt.is_set() or self.interrupted:
             return Result(case, "not run", self.over or self.interrupted or NOT_RUN)
-        result = self.attempt(case)
+        result = self.attempt(case, TRIES - 1)
         seen = time.monotonic()
         if result.broken and not self.halt.is_set() and result.lease:
             if how := lost(result.lease, self.settings):
@@ -174,20 +175,29 @@ class Crew:
                 self.halt.set()
             elif not self.halt.is_set():
                 result.broken = ""  # the server lives: this case has lost its connection alone
-        if self.settings.stop and result.status == "failed":
-            self.over = self.over or "stopped after the first failure"
+        if self.settings.stop and result.status == "failed" and not result.late:
+            self.over = self.over or STOPPED
             self.halt.set()
         return result
 
-    def attempt(self, case: Case) -> Result:
+    def attempt(self, case: Case, tries: int = TRIES) -> Result:
         """Runs a case; again, with other keys, where seconds decide and the machine was too busy for them."""
-        for left in reversed(range(TRIES)):
+        for left in reversed(range(tries)):
             with self.guard:
                 self.attempts += 1
                 prefix = f"{self.run_id}.{base36(self.attempts)}."
             result = run_case(case, self.servers, self.settings, prefix)
             if not (left and result.late) or self.halt.is_set():
                 break
+        return result
+
+    def alone(self, result: Result) -> Result:
+        """The last run of a case that failed late beside others; the result that it has where nothing more is run."""
+        if self.halt.is_set() or self.interrupted:
+            return result
+        result = self.attempt(result.case, 1)
+        if self.settings.stop and result.status == "failed":
+            self.over = self.over or STOPPED
         return result
 
     def suspects(self, batch: dict[int, Result]) -> list[int]:

@@ -182,9 +182,9 @@ class Case:
         return sum(step.amount for step in self.exchange(profile) if isinstance(step, Act) and step.word == "wait")
 
     def timed(self, profile: Version) -> bool:
-        """Whether seconds decide: it sleeps, or a time within limits stands in what is wanted."""
+        """Whether seconds decide: it sleeps, a crowd comes, or a time within limits stands in what is wanted."""
         return any(
-            (isinstance(step, Act) and step.word == "wait")
+            (isinstance(step, Act) and step.word in {"wait", "crowd"})
             or (isinstance(step, Expect | Until) and _has_time(step.text))
             or (isinstance(step, ExpectList) and any(_has_time(line.text) for line in step.lines))
             for step in self.exchange(profile)
