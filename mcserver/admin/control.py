@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, signed, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
+from mcserver.keys import said
 
 if TYPE_CHECKING:
     from mcserver.core import Session
@@ -51,7 +52,7 @@ def refresh_certs(context: Context, session: Session, words: list[bytes]) -> Rep
         return b"Error TLS not enabled\r\n"
     error = context.network.refresh_certificates()
     if error:
-        return error.encode("utf-8", "surrogateescape") + b"\r\n"
+        return said(error).encode() + b"\r\n"  # a path may have a line end in it
     return b"" if words[-1] == b"noreply" else OK
 
 

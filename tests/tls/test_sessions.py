@@ -114,3 +114,15 @@ def test_certificates_that_can_not_be_read_change_nothing(
     eventually(lambda: "the certificates stay as they were" in server.log())
     context = ssl.create_default_context(cadata=own.authority.cert_pem.bytes().decode())
     assert serial(opened(server.address, context)) == before
+
+
+def test_a_line_end_in_a_path_is_none_in_the_reply(start: Start, own: Folder, opened: Callable[..., Client]) -> None:
+    odd = Path(own / "a\r\nOK\udcff.pem")
+    Path(own / "server.pem").rename(odd)
+    server = start("-Z", "-o", f"ssl_chain_cert={odd},ssl_key={own / 'server.key'}")
+    client = opened(server.address, own.context())
+    odd.unlink()
+    told = client.command(b"refresh_certs")
+    assert told == b"Error loading the certificate chain: %b : No such file or directory\r\n" % (
+        os.fsencode(own / "") + rb"/a\r\nOK\udcff.pem"
+    )
