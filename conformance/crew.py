@@ -180,7 +180,7 @@ class Crew:
             self.halt.set()
         return result
 
-    def attempt(self, case: Case, tries: int = TRIES) -> Result:
+    def attempt(self, case: Case, tries: int) -> Result:
         """Runs a case; again, with other keys, where seconds decide and the machine was too busy for them."""
         for left in reversed(range(tries)):
             with self.guard:
@@ -193,9 +193,9 @@ class Crew:
 
     def alone(self, result: Result) -> Result:
         """The last run of a case that failed late beside others; the result that it has where nothing more is run."""
-        if self.halt.is_set() or self.interrupted:
+        if self.over or self.halt.is_set() or self.interrupted:
             return result
-        result = self.attempt(result.case, 1)
+        result = self.again(result.case, private=False, tries=1)
         if self.settings.stop and result.status == "failed":
             self.over = self.over or STOPPED
         return result
@@ -241,11 +241,11 @@ class Crew:
             told = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
             self.puzzle(f"{self.ended}, while {told} ran, and not again when each ran alone")
 
-    def again(self, case: Case, *, private: bool) -> Result:
+    def again(self, case: Case, *, private: bool, tries: int = TRIES) -> Result:
         """Runs a case with nobody beside it: on a server of its own, or when its turn comes; whether the server survives it."""
         if self.over or self.interrupted:
             return Result(case, "not run", self.over or self.interrupted)
-        result = self.attempt(replace(case, needs=case.needs | {"fresh"}) if private else case)
+        result = self.attempt(replace(case, needs=case.needs | {"fresh"}) if private else case, tries)
         result.case = case
         how = lost(result.lease, self.settings) if result.broken and result.lease else ""
         if how and result.lease:
