@@ -181,33 +181,27 @@ def test_each_listener_speaks_the_same_in_the_next_process(start: Start, tmp_pat
         speaks_what_its_prefix_says(server)
 
 
+def every_listener_answers(server: Server, binary: bytes, text: bytes) -> None:
+    """A get of each protocol, by what the answer begins with."""
+    for line in server.port_file.read_text().splitlines():
+        address = ("127.0.0.1", int(line.split()[-1]))
+        for data, answer in ((request(b.GET, b"a"), binary), (b"get a\r\n", text)):
+            with socket.create_connection(address, REPLY_SECONDS) as one:
+                one.sendall(data)
+                assert one.recv(1000).startswith(answer)
+
+
 @pytest.mark.slow
 def test_no_prefix_is_a_way_around_a_login(start: Start, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("alice:secret\n")
     server = start("-Y", str(users), "-l", "127.0.0.1,proto[negotiating]:127.0.0.1", "-t", "1")
-    for line in server.port_file.read_text().splitlines():
-        address = ("127.0.0.1", int(line.split()[-1]))
-        for data, answer in (
-            (request(b.GET, b"a"), b"\x81\0\0\0\0\0\0\x83"),
-            (b"get a\r\n", b"CLIENT_ERROR unauthenticated"),
-        ):
-            with socket.create_connection(address, REPLY_SECONDS) as one:
-                one.sendall(data)
-                assert one.recv(1000).startswith(answer)
+    every_listener_answers(server, b"\x81\0\0\0\0\0\0\x83", b"CLIENT_ERROR unauthenticated")
     server = start(
         *("-S", "-l", "127.0.0.1,proto[binary]:127.0.0.1,proto[negotiating]:127.0.0.1", "-t", "1"),
         environment={"MEMCACHED_SASL_PWDB": str(users)},
     )
-    for line in server.port_file.read_text().splitlines():
-        address = ("127.0.0.1", int(line.split()[-1]))
-        for data, answer in (
-            (request(b.GET, b"a"), b"\x81\0\0\0\0\0\0\x20"),
-            (b"get a\r\n", b"CLIENT_ERROR only the binary"),
-        ):
-            with socket.create_connection(address, REPLY_SECONDS) as one:
-                one.sendall(data)
-                assert one.recv(1000).startswith(answer)
+    every_listener_answers(server, b"\x81\0\0\0\0\0\0\x20", b"CLIENT_ERROR only the binary")
 
 
 @pytest.mark.slow

@@ -423,6 +423,14 @@ def test_who_serves_again_is_what_it_was(start: Start, tmp_path: Path) -> None:
         assert 900 < int(client.command(b"mg long t").split(b"t")[1]) <= 1000
 
 
+def forget_what_came(manager: socket.socket) -> None:
+    manager.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while manager.recv(4096):
+            pass
+    manager.settimeout(60)
+
+
 @pytest.mark.slow
 def test_the_watchdog_is_fed_while_the_next_one_is_waited_for(start: Start, tmp_path: Path) -> None:
     """Before its first word, before its last, and when this process serves again."""
@@ -433,11 +441,7 @@ def test_the_watchdog_is_fed_while_the_next_one_is_waited_for(start: Start, tmp_
 
         def is_fed() -> None:
             """What comes after all that had come."""
-            manager.setblocking(False)
-            with contextlib.suppress(BlockingIOError):
-                while manager.recv(4096):
-                    pass
-            manager.settimeout(60)
+            forget_what_came(manager)
             for _ in range(5):
                 while manager.recv(4096) != b"WATCHDOG=1":
                     pass
@@ -470,11 +474,7 @@ def test_the_watchdog_is_fed_while_all_is_looked_at_again(start: Start, tmp_path
             one.sendall(GO)
             legacy(one)
         eventually(lambda: "serves again" in old.log())
-        manager.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while manager.recv(4096):
-                pass
-        manager.settimeout(60)
+        forget_what_came(manager)
         heard = [manager.recv(4096)]
         while not heard[-1].startswith(b"READY=1"):
             heard.append(manager.recv(4096))
