@@ -1,8 +1,8 @@
 # Fading: how fast what an item is worth falls with its age, and how much less it is worth while it is new; in the cache and in
 # its miniatures.
 #
-# Owns the exponent, and what is learnt of new items. Must never know an item. The exponent is the beta of GreedyDual* (Jin and Bestavros, 2000): with 1, twice the age would be half
-# the worth. 7/8 needs no more than square roots, of which a store that evicts takes dozens.
+# Owns the exponent, and what is learnt of new items. Must never know an item. The exponent is the beta of GreedyDual* (Jin and
+# Bestavros, 2000): with 1, twice the age would be half the worth. 7/8 needs no more than square roots, of which a store that evicts takes dozens.
 
 from libc.math cimport pow, sqrt
 

@@ -111,9 +111,8 @@ def visiting(count: int, visit: Callable[[int], None]) -> Callable[[int], None]:
         due = time.monotonic()
         while True:
             if pace.rate:
-                due = max(
-                    due + count / pace.rate, time.monotonic() - 1
-                )  # who is late doesn't make up for more than a second
+                # Who is late doesn't make up for more than a second.
+                due = max(due + count / pace.rate, time.monotonic() - 1)
                 time.sleep(max(due - time.monotonic(), 0))
             with contextlib.suppress(OSError):
                 visit(port)
