@@ -193,7 +193,7 @@ class Crew:
 
     def alone(self, result: Result) -> Result:
         """The last run of a case that failed late beside others; the result that it has where nothing more is run."""
-        if self.over or self.halt.is_set() or self.interrupted:
+        if any((self.over, self.halt.is_set(), self.interrupted)):
             return result
         result = self.again(result.case, private=False, tries=1)
         if self.settings.stop and result.status == "failed":
