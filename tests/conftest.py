@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,10 @@ if "MCSERVER_SOAK" not in os.environ:
     # Hypothesis tries numbers and texts that it finds in the sources of the modules that are loaded: which those are depends on
     # the tests that ran before in the same process.
     providers._get_local_constants = lambda: providers._local_constants  # none, and nobody adds to them now
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell's background has it ignored, and every process that a test starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Start = Callable[..., Server]
 
