@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import re
 import shlex
 import signal
@@ -24,11 +23,11 @@ from pathlib import Path
 
 from .datagrams import Datagrams
 from .notation import NEEDS, Case
+from .ports import free_port
 from .wire import Address, BrokenError, UnreachableError, connect
 
 REFUSED = 64  # the exit status of a server that will not have an option, as memcached ends (and, for -S, without SASL's files)
 STARTS = 4  # servers that start at a time
-PORTS = (10000, 20000)  # for servers that are told theirs; the kernel gives its own from 32768 on
 EPITAPH = 4096  # bytes at the end of its standard error that a server's end is read from
 TELLING = re.compile(r"\b\w*error\b|panic|fatal|assert|abort|terminat|sanitizer", re.IGNORECASE)
 START = 20.0  # seconds that a server may take to accept its first connection
@@ -341,12 +340,3 @@ def _part(sock: socket.socket | Datagrams) -> None:
             sock.shutdown(socket.SHUT_WR)
             sock.recv(1)
     sock.close()
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free just now, below those that the kernel gives to clients in the meantime."""
-    while True:
-        port = random.randrange(*PORTS)
-        with socket.socket() as sock, contextlib.suppress(OSError):
-            sock.bind(("127.0.0.1", port))
-            return port

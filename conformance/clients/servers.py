@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from ..servers import free_port
+from ..ports import free_port
 
 SECONDS_TO_START = 20.0
 SECONDS_TO_STOP = 10.0
