@@ -76,11 +76,16 @@ class Fleet:
     def settle(self, workload: Workload) -> None:
         """Ends the workload and reads what every server still holds, when all that was committed is applied everywhere.
 
-        A delete that is confirmed as applied is the barrier.
+        A delete that is confirmed as applied is the barrier. It waits for nobody who serves without a certificate; of those, each
+        shows one that began after it.
         """
         workload.stop()
         self.wait_fresh()
         until(lambda: self.servers[0].delete(b"a:barrier") == b"NOT_FOUND", what="nothing is confirmed as applied")
+        confirmed = time.monotonic()
+        for server in self.servers:
+            if server.stats()["on_stale"] == "serve":
+                until(functools.partial(_is_proved, server, confirmed), what=f"{server.name} is not fresh")
         workload.read_everything()
 
     def verify(self, workload: Workload) -> None:
@@ -94,6 +99,12 @@ class Fleet:
             lines = "\n".join(f"{anomaly.promise}: {anomaly.text}" for anomaly in found[:10])
             raise AssertionError(f"{len(found)} anomalies, history in {path}\n{lines}\n{logs}")
         assert len(workload.history.reads) > 20, "the clients saw next to nothing: " + workload.history.report()
+
+
+def _is_proved(server: CacheServer, since: float) -> bool:
+    """Whether its certificate is of a round that began after that moment, and so covers all that was confirmed before."""
+    most = (time.monotonic() - since) * 1000
+    return 0 <= int(server.stats()["fresh_age_ms"]) < most
 
 
 def _is_settled(server: CacheServer) -> bool:
