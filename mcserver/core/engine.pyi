@@ -103,6 +103,7 @@ class Engine:
         log_buffer: int = ...,
         reserve: int | None = None,
         memory_fd: int = -1,
+        like: bytes | None = None,
     ) -> Self: ...
     crawler_enabled: bool
     automove: int

@@ -125,7 +125,7 @@ cdef class Engine:
                   warm_lru_pct=40, hot_max_factor=0.2, warm_max_factor=2.0, temporary_ttl=-1, hashpower_init=0,
                   requests_per_event=20, prefix_delimiter=b":", track_sizes=False, version=b"1.6.45",
                   manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
-                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1):
+                  read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1, like=None):
         cdef Store* s = &self.s
         cdef int power
         check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, slab_sizes, slab_chunk_max)
@@ -168,7 +168,7 @@ cdef class Engine:
         clock_set(s, s.start_ns)
         if reserve is None:
             reserve = 32 << 30      # so far the limit can be raised
-        if arena_open(&s.arena, memory_limit, reserve, memory_fd) != 0:
+        if arena_open(&s.arena, memory_limit, reserve, memory_fd, page_bits_like(like, memory_limit)) != 0:
             raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
         make_classes(s, chunk_size, growth_factor, slab_sizes)
         if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:

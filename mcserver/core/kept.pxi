@@ -2,6 +2,23 @@
 #
 # Owns the way from the store to bytes and back. Must never look into an item: kept.pxd does.
 
+PAGE_BITS_APART = 2             # an engine for a kept one's memory has its pages, if those that fit are at most four times as large or small
+
+
+cdef uint32_t page_bits_like(bytes like, uint64_t limit) except 0:
+    # Of an engine that is to serve what one of that layout or record kept; what fits if that can't be, which `resume` then tells.
+    cdef uint32_t fits = page_bits_for(limit), kept
+    cdef KeptHead* k
+    if like is None or len(like) < sizeof(KeptHead):
+        return fits
+    k = <KeptHead*> PyBytes_AS_STRING(like)
+    kept = k.page_bits
+    if k.layout != KEPT_LAYOUT or not PAGE_BITS_LEAST <= kept <= PAGE_BITS_MOST \
+            or kept > fits + PAGE_BITS_APART or fits > kept + PAGE_BITS_APART:
+        return fits
+    return kept
+
+
 cdef bytes record_of(Engine self, bint sums):
     cdef Store* s = &self.s
     cdef size_t n

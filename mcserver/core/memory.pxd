@@ -48,10 +48,10 @@ cdef extern from *:
 
 cdef enum:
     HUGE_PAGE = 1 << 21
-    PAGE_BITS_MOST = 20         # pages of 1 MiB from -m 64 on,
-    PAGE_BITS_LEAST = 16        # of 64 KiB for -m 16 and less
+    PAGE_BITS_MOST = 20         # pages of 1 MiB from -m 256 on,
+    PAGE_BITS_LEAST = 16        # ... and of 64 KiB for -m 16 and less
     PAGE_SIZE_MOST = 1 << 20
-    PAGES_WANTED = 256          # of a small memory
+    PAGES_WANTED = 256          # of less memory
     PIECE_MOST = 16384          # bytes of the largest chunk: what does not fit lies in pieces of this size
     CHUNKS_LEAST = 8            # of the largest size in a page: small pages have smaller pieces
     MAX_CLASSES = 64            # ids 1 to 63, as memcached counts them
@@ -388,21 +388,20 @@ cdef inline void arena_tails(Arena* a) noexcept nogil:
 
 
 cdef inline uint32_t page_bits_for(uint64_t limit) noexcept nogil:
-    # Pages fit the memory: 1 MiB from 64 MiB on; below, a 256th of it, and 64 KiB at least.
+    # Pages fit the memory: a 256th of it, but 64 KiB at least and 1 MiB at most. Each class has one that is half empty.
     cdef uint32_t bits = PAGE_BITS_MOST
-    if limit < <uint64_t> 64 << 20:
-        while bits > PAGE_BITS_LEAST and limit < <uint64_t> PAGES_WANTED << bits:
-            bits -= 1
+    while bits > PAGE_BITS_LEAST and limit < <uint64_t> PAGES_WANTED << bits:
+        bits -= 1
     return bits
 
 
-cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve, int fd) noexcept nogil:
+cdef inline int arena_open(Arena* a, uint64_t limit, uint64_t reserve, int fd, uint32_t page_bits) noexcept nogil:
     # Reserves address space for `reserve` bytes or, if the system refuses, for `limit`; of a file, which is the arena's from then
     # on, if fd >= 0. 0 on success, -1 on failure.
     cdef void* where
     cdef uint64_t page_size
     a.fd = -1
-    a.page_bits = page_bits_for(limit)
+    a.page_bits = page_bits
     a.page_size = <uint32_t> 1 << a.page_bits
     page_size = a.page_size
     a.shift = MIN_SHIFT

@@ -30,12 +30,18 @@ if TYPE_CHECKING:
 
 
 def make_engine(
-    config: Config, *, manual_clock: bool = False, reserve: int | None = None, memory_fd: int = -1
+    config: Config,
+    *,
+    manual_clock: bool = False,
+    reserve: int | None = None,
+    memory_fd: int = -1,
+    like: bytes | None = None,
 ) -> Engine:
     """The engine that the settings describe; tests move its clock. Raises StartError for what only the engine can judge.
 
     reserve: bytes of address space for items, which the memory limit can't outgrow (None: as the engine thinks best).
     memory_fd: the file that they lie in, whose descriptor is the engine's from then on; -1: none.
+    like: the layout or the record of an engine whose items are to go on: pages have the size that they had there.
     """
     try:
         engine = Engine(
@@ -44,6 +50,7 @@ def make_engine(
             manual_clock=manual_clock,
             reserve=reserve,
             memory_fd=memory_fd,
+            like=like,
         )
     except (ValueError, MemoryError, OSError) as error:
         raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
@@ -129,8 +136,8 @@ class Memory:
             return self._kept(self._file)
         return self._new()
 
-    def _new(self) -> Engine:
-        return make_engine(self._config, memory_fd=os.dup(self._fd) if self._fd >= 0 else -1)
+    def _new(self, like: bytes | None = None) -> Engine:
+        return make_engine(self._config, memory_fd=os.dup(self._fd) if self._fd >= 0 else -1, like=like)
 
     def _emptied(self) -> Engine:
         if self._file is not None:
@@ -142,7 +149,8 @@ class Memory:
     def _handed_over(self, inheritance: Inheritance) -> Engine:
         from mcserver.server.handover import HandOverError
 
-        offer, engine = inheritance.offer, self._new()
+        offer = inheritance.offer
+        engine = self._new(offer.layout)
         reason = engine.differs(offer.layout)
         if self._fd != offer.memory:
             os.close(offer.memory)  # it would stay as large as it is for as long as this process lives
@@ -179,7 +187,7 @@ class Memory:
 
         try:
             kept = file.read()
-            engine = self._new()
+            engine = self._new(kept.record if kept else None)
             if kept is None:
                 return engine
             engine.resume(kept.record, kept.away)
@@ -254,7 +262,7 @@ class Memory:
         """
         self._config, self.resumed, self.place = config, False, None
         if regained.record is not None:
-            engine = self._new()
+            engine = self._new(regained.record)
             try:
                 engine.resume(regained.record, time.clock_gettime(time.CLOCK_BOOTTIME) - regained.since)
             except ValueError as error:

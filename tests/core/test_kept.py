@@ -234,11 +234,13 @@ def test_more_memory_and_less(memory: int) -> None:
     for n in range(90):
         client.send(b"set k%d 0 0 %d\r\n%s\r\n" % (n, 900000, b"%02d" % n * 450000))
     client.session.close()
-    larger = engine_on(memory, **settings | {"memory_limit": 256 * MIB})
-    larger.resume(engine.keep(), 0)
+    record = engine.keep()
+    larger = engine_on(memory, **settings | {"memory_limit": 256 * MIB, "like": record})
+    larger.resume(record, 0)
     assert larger.stats()["curr_items"] == 90
-    smaller = engine_on(memory, **settings | {"memory_limit": 64 * MIB})
-    smaller.resume(larger.keep(), 0)
+    record = larger.keep()
+    smaller = engine_on(memory, **settings | {"memory_limit": 64 * MIB, "like": record})
+    smaller.resume(record, 0)
     for _ in range(2000):
         smaller.maintain()
     client = Client(smaller)
@@ -247,6 +249,34 @@ def test_more_memory_and_less(memory: int) -> None:
     ]
     assert 40 < len(left) < 76
     assert smaller.slab_stats()[2] <= 64 * MIB
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "goes_on"), [(16, 64, True), (64, 16, True), (16, 256, False), (256, 32, False)]
+)
+def test_pages_are_those_of_the_record(memory: int, before: int, after: int, *, goes_on: bool) -> None:
+    engine = engine_on(memory, memory_limit=before * MIB)
+    client = Client(engine)
+    client.send(b"set k 0 0 5\r\nvalue\r\n")
+    client.session.close()
+    record = engine.keep()
+    later = engine_on(memory, memory_limit=after * MIB, like=record)
+    assert (later.differs(record[: len(engine.layout())]) == "") is goes_on
+    if goes_on:
+        later.resume(record, 0)
+        assert value_of(Client(later), b"k").endswith(b"value\r\n")
+    else:
+        with pytest.raises(ValueError, match="-m differs too much"):
+            later.resume(record, 0)
+
+
+def test_what_is_no_record_decides_nothing(memory: int) -> None:
+    usual = engine_on(memory).layout()
+    record = engine_on(memory, memory_limit=16 * MIB).keep()
+    for wrong in (b"", record[:20], bytes(len(record)), b"\xff" * len(record)):
+        assert engine_on(memory, like=wrong).layout() == usual
+    with pytest.raises(TypeError):
+        engine_on(memory, like="text")
 
 
 def test_a_flat_lru(memory: int) -> None:
