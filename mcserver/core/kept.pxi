@@ -2,7 +2,8 @@
 #
 # Owns the way from the store to bytes and back. Must never look into an item: kept.pxd does.
 
-PAGE_BITS_APART = 2             # an engine for a kept one's memory has its pages, if those that fit are at most four times as large or small
+cdef enum:
+    PAGE_BITS_APART = 2         # what was kept may have pages four times as large or small as those that fit, and go on
 
 
 cdef uint32_t page_bits_like(bytes like, uint64_t limit) except 0:
