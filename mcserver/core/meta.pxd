@@ -6,7 +6,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from .memory cimport *
-from .store cimport TICKS, Store, expiry, ttl_left
+from .store cimport TICKS, Store, expiry, shown_ttl, ttl_left
 from .items cimport *
 from .text cimport *
 from .values cimport *
@@ -270,7 +270,7 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
         if f == c's': put_flag(c, f, it.nbytes)
-        elif f == c't': put_flag(c, f, ttl_left(s, it))
+        elif f == c't': put_flag(c, f, shown_ttl(s, it))
         elif f == c'c': put_cas(c, it.cas)
         elif f == c'f': put_flag(c, f, it.flags)
         elif f == c'l': put_flag(c, f, (s.tick - it.time) // TICKS)
@@ -478,7 +478,7 @@ cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
         put(c, b"HD", 2)
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
-        if f == c't': put_flag(c, f, ttl_left(s, it))
+        if f == c't': put_flag(c, f, shown_ttl(s, it))
         elif f == c'c': put_cas(c, sum.unique)
         elif f == c'O' and m.long_opaque: break
         elif f == c'O': put_token(c, &m.t[i])
