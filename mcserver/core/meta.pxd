@@ -453,6 +453,8 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     how.has_explicit = m.has_explicit
     how.explicit = m.explicit
     r = delete_key(c, m.key, m.nkey, &how)
+    if r == V_EXISTS:
+        c.store.n.delete_misses += 1    # as in memcached; a binary delete is counted nowhere then
     if r == V_EXISTS or r == V_NOT_FOUND or r == V_OK and not m.quiet:
         put_echo(c, m, meta_code(r))
     else:
@@ -541,7 +543,6 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     cdef Item* it
     cdef Result r
     cdef int64_t left
-    s.n.cmd_meta += 1
     if m.count < 2 or m.t[1].len > KEY_MAX:
         puts(c, WIRE_BAD_FORMAT)
         return
@@ -555,6 +556,7 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
         if m.nkey == 0:
             puts(c, WIRE_BAD_FORMAT)
             return
+    s.n.cmd_meta += 1
     r = peek(c, m.key, m.nkey, &h)
     if r != V_OK:
         puts(c, WIRE_STALE if r == V_STALE else WIRE_EN)
