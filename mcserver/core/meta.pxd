@@ -102,11 +102,10 @@ cdef inline bint is_flag(uint8_t f) noexcept nogil:
 
 
 cdef inline bint no_flags(Meta* m, int first) noexcept nogil:
-    # Whether one of the tokens begins with what is no flag of any command, now or ever. As memcached: it has no eyes for the last
-    # of those that are indexed.
+    # Whether one of the tokens begins with what is no flag of any command, now or ever.
     cdef int i
     cdef uint8_t f
-    for i in range(first, m.count if m.count < MAX_TOKENS else MAX_TOKENS - 1):
+    for i in range(first, indexed(m.t, m.count)):
         f = <uint8_t> m.t[i].at[0]
         if not (65 <= f <= 122 or 48 <= f <= 57):
             return 1
