@@ -294,6 +294,7 @@ cdef inline void cmd_touch(Conn* c, Token* t, int count) noexcept nogil:
 cdef inline void cmd_flush_all(Conn* c, Token* t, int count) noexcept nogil:
     cdef int32_t delay = 0
     if c.store.flush_enabled and count > 1 and not (count == 2 and c.noreply) and not read_i32(t[1].at, t[1].len, &delay):
+        c.store.n.cmd_flush += 1
         puts(c, WIRE_BAD_EXPTIME)
         return
     puts(c, WIRE_OK if flush_items(c, delay) == V_OK else WIRE_FLUSH_FORBIDDEN)

@@ -4,7 +4,7 @@
 # command does, nor where a line ends.
 
 from libc.string cimport memchr, memcmp
-from .text cimport MAX_TOKENS, Token, tokenise
+from .text cimport MAX_TOKENS, Token, indexed, tokenise
 from .values cimport M_ADD, M_APPEND, M_CAS, M_PREPEND, M_REPLACE, M_SET
 from .conn cimport *
 from .sending cimport *
@@ -20,12 +20,13 @@ cdef inline bint same(Token* t, const char* word, size_t n) noexcept nogil:
 
 cdef inline void cold(Conn* c, Token* t, int count, const char* line, size_t n) noexcept nogil:
     # The owner's command: its reply comes by letter.
+    cdef int last = indexed(t, count) - 1
     if same(t, b"stats", 5) or same(t, b"watch", 5) or same(&t[t[0].len == 0 and count > 1], b"refresh_certs", 13):
         c.noreply = 0                       # the owner knows when refresh_certs is silent
     if c.datagram != NULL and same(t, b"watch", 5):
         puts(c, WIRE_ERROR)                 # there is nobody to be told for long
         return
-    c.bad_http = count - (t[0].len == 0) > 1 and t[count - 1].len >= 5 and memcmp(t[count - 1].at, b"HTTP/", 5) == 0
+    c.bad_http = count - (t[0].len == 0) > 1 and t[last].len >= 5 and memcmp(t[last].at, b"HTTP/", 5) == 0
     if not ask_owner(c, line, n):
         puts(c, WIRE_NO_MEMORY)
 
@@ -60,6 +61,8 @@ cdef inline void dispatch(Conn* c, const char* line, size_t n) noexcept nogil:
         dispatch_meta(c, line, n, v[1])
         return
     count = tokenise(line, n, t)
+    if count == MAX_TOKENS:             # what stands behind the last that is indexed is not looked at
+        c.noreply = same(&t[indexed(t, count) - 1], b"noreply", 7)
     if same(t, b"set", 3): cmd_store(c, t, count, M_SET)
     elif same(t, b"delete", 6): cmd_delete(c, t, count)
     elif same(t, b"incr", 4): cmd_arith(c, t, count, 1)

@@ -69,7 +69,8 @@ cdef inline void flush_now(Store* s) noexcept nogil:
 
 cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
     # flush_all's argument: <= 0 at once, else as an exptime. As in memcached a delayed flush begins one second early;
-    # what is stored in that second goes too. A new flush replaces one that is pending.
+    # what is stored in that second goes too. A date that has passed is at once, and spares what comes. A new flush replaces one
+    # that is pending.
     cdef uint32_t at
     s.n.cmd_flush += 1
     s.flush_at = 0
@@ -79,7 +80,7 @@ cdef inline void flush_all(Store* s, int64_t exptime) noexcept nogil:
         return
     at = expiry(s, exptime)
     s.flush_at = at - 1 if at > 1 else 1
-    s.flush_again = at
+    s.flush_again = at if at > s.sec else 0
     if s.sec >= s.flush_at:
         s.flush_at = 0
         flush_now(s)

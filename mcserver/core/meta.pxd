@@ -6,7 +6,7 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memset
 from .memory cimport *
-from .store cimport TICKS, Store, expiry, ttl_left
+from .store cimport TICKS, Store, expiry, shown_ttl, ttl_left
 from .items cimport *
 from .text cimport *
 from .values cimport *
@@ -102,11 +102,10 @@ cdef inline bint is_flag(uint8_t f) noexcept nogil:
 
 
 cdef inline bint no_flags(Meta* m, int first) noexcept nogil:
-    # Whether one of the tokens begins with what is no flag of any command, now or ever. As memcached: it has no eyes for the last
-    # of those that are indexed.
+    # Whether one of the tokens begins with what is no flag of any command, now or ever.
     cdef int i
     cdef uint8_t f
-    for i in range(first, m.count if m.count < MAX_TOKENS else MAX_TOKENS - 1):
+    for i in range(first, indexed(m.t, m.count)):
         f = <uint8_t> m.t[i].at[0]
         if not (65 <= f <= 122 or 48 <= f <= 57):
             return 1
@@ -270,7 +269,7 @@ cdef inline void mg_hit(Conn* c, Meta* m, uint32_t h, bint created) noexcept nog
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
         if f == c's': put_flag(c, f, it.nbytes)
-        elif f == c't': put_flag(c, f, ttl_left(s, it))
+        elif f == c't': put_flag(c, f, shown_ttl(s, it))
         elif f == c'c': put_cas(c, it.cas)
         elif f == c'f': put_flag(c, f, it.flags)
         elif f == c'l': put_flag(c, f, (s.tick - it.time) // TICKS)
@@ -453,6 +452,8 @@ cdef inline void cmd_md(Conn* c, Meta* m) noexcept nogil:
     how.has_explicit = m.has_explicit
     how.explicit = m.explicit
     r = delete_key(c, m.key, m.nkey, &how)
+    if r == V_EXISTS:
+        c.store.n.delete_misses += 1    # as in memcached; a binary delete is counted nowhere then
     if r == V_EXISTS or r == V_NOT_FOUND or r == V_OK and not m.quiet:
         put_echo(c, m, meta_code(r))
     else:
@@ -478,7 +479,7 @@ cdef inline void ma_done(Conn* c, Meta* m, Sum* sum) noexcept nogil:
         put(c, b"HD", 2)
     for i in range(m.first, m.count):
         f = m.t[i].at[0]
-        if f == c't': put_flag(c, f, ttl_left(s, it))
+        if f == c't': put_flag(c, f, shown_ttl(s, it))
         elif f == c'c': put_cas(c, sum.unique)
         elif f == c'O' and m.long_opaque: break
         elif f == c'O': put_token(c, &m.t[i])
@@ -541,7 +542,6 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
     cdef Item* it
     cdef Result r
     cdef int64_t left
-    s.n.cmd_meta += 1
     if m.count < 2 or m.t[1].len > KEY_MAX:
         puts(c, WIRE_BAD_FORMAT)
         return
@@ -555,6 +555,7 @@ cdef inline void cmd_me(Conn* c, Meta* m) noexcept nogil:
         if m.nkey == 0:
             puts(c, WIRE_BAD_FORMAT)
             return
+    s.n.cmd_meta += 1
     r = peek(c, m.key, m.nkey, &h)
     if r != V_OK:
         puts(c, WIRE_STALE if r == V_STALE else WIRE_EN)

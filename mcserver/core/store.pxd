@@ -342,6 +342,12 @@ cdef inline int64_t ttl_left(Store* s, Item* it) noexcept nogil:
     return <int64_t> it.exptime - s.sec
 
 
+cdef inline int64_t shown_ttl(Store* s, Item* it) noexcept nogil:
+    # As memcached shows it, whose seconds have no sign: what is past is a large number, and only what lives for ever is -1.
+    cdef int64_t left = ttl_left(s, it)
+    return <uint32_t> left if it.exptime else left
+
+
 cdef inline uint64_t printed_size(Store* s, size_t nkey, uint32_t flags, uint64_t nbytes) noexcept nogil:
     # An item's size by memcached's rule (protocol page, 1.3), whatever our header takes.
     return 48 + nkey + 1 + (4 if flags else 0) + nbytes + 2 + (8 if s.use_cas else 0)

@@ -16,7 +16,7 @@ cdef extern from *:
     int first_set_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
 
 cdef enum:
-    MAX_TOKENS = 24             # tokens that are indexed; further ones are ignored
+    MAX_TOKENS = 24             # tokens that are split off; further ones are ignored
     KEY_MAX = 250
     LENGTH_MOST = 2147483645    # of a value
 
@@ -58,6 +58,11 @@ cdef inline int tokenise(const char* line, size_t n, Token* tokens) noexcept nog
         tokens[count].len = <size_t> (p - tokens[count].at)
         count += 1
     return count
+
+
+cdef inline int indexed(Token* t, int count) noexcept nogil:
+    # Of so many tokens those that memcached tells apart, 23 that are not empty.
+    return count if count < MAX_TOKENS or t[0].len == 0 else MAX_TOKENS - 1
 
 
 cdef inline bint last_is_noreply(const char* line, size_t n) noexcept nogil:

@@ -285,7 +285,7 @@ cdef inline Result store_end(Conn* c, How* how, uint32_t* stored) noexcept nogil
     cdef uint32_t h = c.item
     cdef uint64_t size = it.nbytes
     cdef int cls = it.cls
-    cdef int64_t ttl = ttl_left(s, it) if it.exptime else 0
+    cdef int64_t ttl = shown_ttl(s, it) if it.exptime else 0
     stored[0] = 0
     memcpy(key, key_of(it), nkey)
     r = lock_first(c, key, nkey)
@@ -296,7 +296,7 @@ cdef inline Result store_end(Conn* c, How* how, uint32_t* stored) noexcept nogil
     if s.log_mask & LOG_MUTATE and r != V_STALE:
         if r == V_OK:                   # with append and prepend another item than the one that was sent
             it = item_at(&s.arena, stored[0])
-            ttl = ttl_left(s, it) if it.exptime else 0
+            ttl = shown_ttl(s, it) if it.exptime else 0
             size = it.nbytes
             cls = it.cls
         log_store(c, cls, key, nkey, status_name(r), c.mode, ttl, size)
@@ -350,6 +350,8 @@ cdef inline Result remove_found(Conn* c, const char* key, size_t nkey, Removal* 
     if how.empties and not drop_value(s, key, nkey, how, &h, hv):
         return V_NO_MEMORY
     it = item_at(&s.arena, h)
+    if how.empties and s.log_mask & LOG_MUTATE:
+        log_store(c, it.cls, key, nkey, b"stored", M_SET, shown_ttl(s, it) if it.exptime else 0, 0)
     if s.log_mask & LOG_DELETE and not how.stale:
         s.log(s.owner, LOG_DELETE, key, nkey, it, NULL, how.name, 0, it.nbytes, it.cls)
     if how.stale:

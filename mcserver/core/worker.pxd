@@ -27,8 +27,8 @@ cdef enum:
 
 
 cdef inline uint32_t shown_of(Conn* c) noexcept nogil:
-    # The phase, whether the client must read, whether part of a line is there, and how many replies wait.
-    return <uint32_t> c.phase | c.blocked << 8 | (1 if c.in_len else 0) << 9 \
+    # The phase, whether the client must read, whether anything has ever come from it, and how many replies wait.
+    return <uint32_t> c.phase | c.blocked << 8 | (1 if c.seen or c.in_len else 0) << 9 \
         | ((1 if c.out_len else 0) + (1 if c.blocked and c.out_len == 0 else 0) + (<uint32_t> c.hold.spans if c.hold != NULL else 0)) << 10
 
 

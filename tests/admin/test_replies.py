@@ -149,6 +149,8 @@ TABLE: list[tuple[dict[str, Any], str, str]] = [
     ({}, "shutdown graceful", "SERVER_ERROR: shutdown not enabled"),
     ({}, "shutdown foo", "SERVER_ERROR: shutdown not enabled"),
     ({"shutdown_command": True}, "shutdown foo", "CLIENT_ERROR invalid shutdown mode"),
+    ({"shutdown_command": True}, "shutdown graceful foo", "CLIENT_ERROR invalid shutdown mode"),
+    ({"shutdown_command": True}, "shutdown graceful noreply", ""),
     ({}, "debugtime 1", ERROR),
     ({"debug_clock": True}, "debugtime 1", OK),
     ({"debug_clock": True}, "debugtime p", OK),

@@ -60,6 +60,17 @@ def test_deletions_tell_only_what_went() -> None:
     assert re.fullmatch(r"type=deleted key=b cmd=md clsid=1 size=\d+", second)
 
 
+def test_a_value_that_is_dropped_is_stored_anew() -> None:
+    watching = Watching(b"watch mutations deletions")
+    watching.wire.set(b"a", b"xyz")
+    watching.wire.ask(b"md a x")
+    watching.wire.ask(b"md a x I T30")
+    _, dropped, deleted, stale = watching.lines()
+    assert re.fullmatch(r"type=item_store key=a status=stored cmd=set ttl=0 clsid=1 cfd=-?\d+ size=0", dropped)
+    assert re.fullmatch(r"type=deleted key=a cmd=md clsid=1 size=0", deleted)
+    assert re.fullmatch(r"type=item_store key=a status=stored cmd=set ttl=30 clsid=1 cfd=-?\d+ size=0", stale)
+
+
 @pytest.mark.slow
 def test_evictions_tell_what_left_or_how_many_lines_were_lost() -> None:
     watching = Watching(b"watch evictions", maxbytes=4 << 20, item_size_max=1 << 19)

@@ -74,6 +74,23 @@ def test_a_delayed_flush_takes_what_was_stored_before_it() -> None:
     assert keys(client, b"c") == [True]
 
 
+@pytest.mark.parametrize("passed", [0, 1, 2, 50, 5000])
+def test_a_flush_at_a_date_that_has_passed_spares_what_comes(passed: int) -> None:
+    client = fresh()
+    client.engine.advance(100)
+    client.set(b"a", b"x")
+    date = int(client.engine.wall(client.engine.now())) - passed
+    lines = b"flush_all %d\r\nset b 0 0 1\r\ny\r\nget a b\r\n" % date
+    assert client.send(lines) == b"OK\r\nSTORED\r\nVALUE b 0 1\r\ny\r\nEND\r\n"
+    assert keys(client, b"a", b"b") == [False, True]
+    client.engine.advance(2)
+    assert keys(client, b"a", b"b") == [False, True]
+    client.engine.flush_all(3)
+    client.send(lines)
+    client.engine.advance(5)
+    assert keys(client, b"a", b"b") == [False, True], "and takes the place of one that is pending"
+
+
 def test_a_new_flush_takes_the_place_of_a_delayed_one() -> None:
     client = fresh()
     client.engine.flush_all(10)

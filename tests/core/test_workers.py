@@ -33,7 +33,7 @@ def test_connections_share_one_cache(owner: Owner) -> None:
     for peer in peers:
         assert peer.ask(b"get " + b" ".join(b"k%d" % number for number in range(9)), b"END\r\n").count(b"VALUE") == 9
     assert owner.workers.clients == 9
-    assert {state for _, state, _, _ in sockets(owner.workers)} == {"conn_new_cmd"}
+    assert {state for _, state, _, _ in sockets(owner.workers)} == {"conn_read"}
     for peer in peers:
         peer.sock.close()
     eventually(lambda: owner.workers.clients == 0)

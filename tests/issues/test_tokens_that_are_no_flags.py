@@ -40,6 +40,13 @@ def test_what_is_told(line: bytes, reply: bytes) -> None:
     assert client.send(line + b"\r\n") == reply
 
 
+@pytest.mark.parametrize("flags", [b" -", b" Tx {", b" v v \xc3", MANY + b" -", b" MZ -"])
+def test_the_data_of_such_a_line_is_no_command(flags: bytes) -> None:
+    client = fresh()
+    assert client.send(b"ms a 4" + flags + b"\r\nmn\r\n\r\n") == BAD
+    assert client.send(b"mg a\r\n") == b"EN\r\n"
+
+
 @pytest.mark.parametrize(
     ("line", "reply"),
     [

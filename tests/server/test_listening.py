@@ -306,7 +306,7 @@ def test_stats_conns_shows_addresses_states_and_idle_times(server: Server) -> No
     assert stats[f"{mine}:secs_since_last_cmd"] == "0", "of the asking connection, however long it paused"
     idle = next(fd for fd in fds if fd not in {listener, mine})
     assert 2 <= int(stats[f"{idle}:secs_since_last_cmd"]) < 20
-    assert stats[f"{idle}:state"] == "conn_new_cmd"
+    assert stats[f"{idle}:state"] == "conn_read"
 
 
 @pytest.mark.slow

@@ -91,12 +91,11 @@ class Model:
         return self._flush_at
 
     def flush_all(self, delay: int = 0) -> None:
-        """At once (``delay`` <= 0) or later; takes the place of a flush that is due."""
-        self._flush_at = 0
-        if delay <= 0:
+        """At once (``delay`` <= 0, or a date that has passed) or later; takes the place of a flush that is due."""
+        self._flush_at = self.expiry(delay) if delay > 0 else 0
+        if self._flush_at <= self.now:
             self.items.clear()
-        else:
-            self._flush_at = self.expiry(delay)
+            self._flush_at = 0
 
     # the parts of every command
 

@@ -316,7 +316,7 @@ class ModelSession:
             return b""
 
         def remaining() -> bytes:
-            return b" t%d" % (item.exptime - self.model.now if item.exptime else -1)
+            return b" t%d" % ((item.exptime - self.model.now) % 2**32 if item.exptime else -1)
 
         return {b"T": touch, b"N": vivified, b"t": remaining}
 
