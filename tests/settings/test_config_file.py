@@ -249,6 +249,31 @@ def test_a_reload_changes_what_is_live_and_names_what_is_not(start: Start, file:
 
 
 @pytest.mark.slow
+def test_each_reload_says_all_that_it_did_and_all_that_it_could_not_do(start: Start, file: Path) -> None:
+    file.write_text("conn-limit = 100\n")
+    server = start("--config", str(file))
+    texts = {
+        "conn-limit = 100\nthreads = 5\nmax-item-size = 2048\n": [
+            "threads needs a new start",
+            "max-item-size needs a new start",
+        ],
+        "conn-limit = 0\n": ["SIGHUP: nothing has changed: "],
+        "conn-limit = 200\n": ["conn-limit is 200 now, it was 100"],
+        "conn-limit = 200\n[extended]\ntemporary_ttl = 61\n": ["again; temporary_ttl is 61 now, it was none\n"],
+        "conn-limit = 300\n": ["conn-limit is 300 now, it was 200; temporary_ttl is none now, it was 61\n"],
+    }
+    for text, lines in texts.items():
+        file.write_text(text)
+        server.signal(signal.SIGHUP)
+        for line in lines:
+            eventually(lambda line=line: line in server.log())
+    said = server.log().count("nothing to change")
+    for count in range(1, 4):
+        server.signal(signal.SIGHUP)
+        eventually(lambda count=count: server.log().count("nothing to change") == said + count)
+
+
+@pytest.mark.slow
 def test_a_bad_file_changes_nothing(start: Start, file: Path) -> None:
     file.write_text("conn-limit = 100")
     server = start("--config", str(file))
