@@ -55,7 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parse(arguments, os.environ)
         if isinstance(chosen, str):
             return show(chosen)
-        check_start(chosen)
+        try:
+            check_start(chosen)
+        except ConfigError:
+            print(*map(said, chosen.warnings), sep="\n", end="\n" * bool(chosen.warnings), file=sys.stderr)
+            raise  # a subcommand that is spelled wrong, say, is said before what the start lacks
     except ConfigError as error:
         print(*map(said, str(error).split("\n", SENTENCES_MOST - 1)), sep="\n", file=sys.stderr)
         return error.status
@@ -182,7 +186,27 @@ def config_file_of(arguments: Sequence[str]) -> str:
 
 
 def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
-    """The Config that a draft asks for. Raises ConfigError."""
+    """The Config that a draft asks for. Raises ConfigError, which names the file where that is not to be without it."""
+    try:
+        return assemble(draft, environment)
+    except ConfigError as error:
+        path, text = draft.settings.get("config_file", ""), str(error)
+        if not path or path in text or text == complaint_about(draft.without(path), environment):
+            raise
+        raise ConfigError(f"{path}: {text}", error.status) from None
+
+
+def complaint_about(draft: Draft, environment: Mapping[str, str]) -> str:
+    """What is wrong with it, or ""."""
+    try:
+        assemble(draft, environment)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def assemble(draft: Draft, environment: Mapping[str, str]) -> Config:
+    """The Config of all that was named. Raises ConfigError."""
     settings = draft.settings
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
@@ -320,5 +344,7 @@ def read_suboptions(draft: Draft, text: str) -> None:
             raise ConfigError(f'Illegal suboption "{word}": {advice}', EX_FAILURE)
         if suboption.missing and not equals:
             raise ConfigError(suboption.missing, EX_FAILURE)
+        if equals and not suboption.metavar:  # as memcached: lru_crawler=0 turns it on
+            draft.warn(f"-o {word}: '={value}' is left out, {name} takes no value")
         suboption.apply(draft, f"-o {name}", value)
         note_effect(draft, suboption, f"-o {name}")

@@ -114,6 +114,15 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ("disable-cas = 1", 64, "disable-cas takes true or false, not 1"),
         ("verbose = 10", 64, "verbose must be from 0 to 9"),
         ('user = "a\\u0000b"', 64, "user takes one name"),
+        ("port = 11211.5", 1, "can't be '11211.5': '.5' means nothing there"),
+        ('memory-limit = "1g"', 1, "can't be '1g': 'g' means nothing there"),
+        ("memory-limit = 1", 64, "must be at least 2 megabytes"),
+        ('D = "ab"', 1, "can't be 'ab'"),
+        ("unix-mask = 0o660", 64, 'unix-mask is written in quotes, such as "700"'),
+        ("verbose = 'much'", 64, "verbose takes a number from 0 to 9"),
+        ('zookeeper = "zk:1"\nzk-ca = ""', 1, "takes the name of a file"),
+        ('zookeeper = "zk:1"\nack = "sometimes"', 64, "--ack takes async, committed or applied"),
+        ('metrics-name = ["cache"]', 64, "--metrics-name needs --metrics"),
     ],
 )
 def test_a_file_is_checked_as_strictly_as_the_command_line(file: Path, text: str, status: int, words: str) -> None:
@@ -124,10 +133,13 @@ def test_a_file_is_checked_as_strictly_as_the_command_line(file: Path, text: str
 
 
 def test_what_is_only_checked_at_the_end_is_refused_too(file: Path) -> None:
-    with pytest.raises(ConfigError, match="1/2 of memory"):
-        parsed(file, 'max-item-size = "40m"')
-    with pytest.raises(ConfigError, match="needs --zookeeper"):
-        parsed(file, "max-stale = 3")
+    for text, why in (('max-item-size = "40m"', "1/2 of memory"), ("max-stale = 3", "needs --zookeeper")):
+        with pytest.raises(ConfigError, match=f"^{file}: .*{why}"):
+            parsed(file, text)
+    with pytest.raises(ConfigError, match=f"^{file}: .*1/2 of memory"):
+        parsed(file, "memory-limit = 60", "-I", "31m")  # neither of them without the other
+    with pytest.raises(ConfigError, match=r"^Cannot set item size limit"):
+        parsed(file, "port = 1", "-I", "40m")
 
 
 @pytest.mark.slow
