@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mcserver.keys import said
@@ -89,16 +89,24 @@ def check_start(config: Config) -> None:
 
 
 def subcommand(name: str, arguments: Sequence[str]) -> int:
-    """One of SUBCOMMANDS, loaded when it is asked for. Raises ConfigError."""
+    """One of SUBCOMMANDS, loaded when it is asked for; 1 when what it prints can't be written. Raises ConfigError."""
     from importlib import import_module
 
     module, function, _ = SUBCOMMANDS[name]
+    return printed(lambda: int(getattr(import_module(module), function)(arguments)))
+
+
+def printed(work: Callable[[], int]) -> int:
+    """What it returns when all that it prints is written; 0 when its reader has had enough, 1 when a disk is full."""
     try:
-        code = int(getattr(import_module(module), function)(arguments))
+        code = work()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has had enough
-        os.dup2(files.nowhere(), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        os.dup2(files.nowhere(), sys.stdout.fileno())  # what still waits there would be an error again
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"can't go on: {said(error.strerror or str(error))}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -135,11 +143,12 @@ def show(page: str) -> int:
     from mcserver.settings.help import help_page, licence_page, version_page
 
     pages = {"help": help_page, "license": licence_page, "version": version_page}
-    try:
-        print(pages[page](), flush=True)
-    except BrokenPipeError:
-        os.dup2(files.nowhere(), sys.stdout.fileno())
-    return 0
+
+    def write() -> int:
+        print(pages[page]())
+        return 0
+
+    return printed(write)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | str:

@@ -48,7 +48,7 @@ def stats(options: argparse.Namespace) -> int:
     else:
         width = max(map(len, found), default=0)
         for key, value in found.items():
-            print(printable_text(f"{key:<{width}}  {value}"))
+            print(printable_text(f"{key:<{width}}  {value}".rstrip()))
     return 0
 
 
