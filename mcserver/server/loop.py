@@ -133,7 +133,7 @@ class Server:
         if self.config.ephemeral:
             from mcserver.system import ephemeral
 
-            ephemeral.tell(self._listeners)
+            ephemeral.tell(self._listeners, self._life.sockets.datagrams, self._life.sockets.metrics)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
         if self._life.door is not None:
@@ -183,6 +183,9 @@ class Server:
             PYTHON,
             os.getpid(),
         )
+        if (metrics := self._life.sockets.metrics) is not None:
+            where = address_text(metrics.fileno()).removeprefix("tcp:").removeprefix("tcp6:")
+            log.info("metrics, health and a page at http://%s/", where)
         if self._engine.verbosity > 1:
             for each in self._listeners:
                 logs.trace(f"<{each.fileno()} server listening ({self.config.binding_protocol})".encode())

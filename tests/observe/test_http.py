@@ -62,6 +62,16 @@ def test_clients_that_go_before_their_answer_are_no_error(observed: Observed) ->
 
 
 @pytest.mark.slow
+def test_the_log_says_where_it_is(start: Start) -> None:
+    server = start("--metrics", "127.0.0.1:0")
+    eventually(lambda: "metrics, health and a page at http://127.0.0.1:" in server.log())
+    port = int(server.log().partition("a page at http://127.0.0.1:")[2].partition("/")[0])
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.slow
 def test_each_path_has_its_type_and_status(observed: Observed) -> None:
     status, body, headers = observed.ask("/metrics")
     assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
