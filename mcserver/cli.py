@@ -6,6 +6,7 @@ Only `main` prints and exits; `parse` is pure. Exit codes are those of memcached
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections import deque
@@ -97,7 +98,13 @@ def subcommand(name: str, arguments: Sequence[str]) -> int:
 
 
 def printed(work: Callable[[], int]) -> int:
-    """What it returns when all that it prints is written; 0 when its reader has had enough, 1 when a disk is full."""
+    """What it returns when all that it prints is written; 0 when its reader has had enough, 1 when a disk is full.
+
+    What the locale has no letter for is a question mark.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         code = work()
         sys.stdout.flush()

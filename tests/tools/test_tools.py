@@ -287,6 +287,17 @@ def test_a_full_disk_is_one_line(filled: str, command: str) -> None:
     assert (result.returncode, result.stderr) == (1, "can't go on: No space left on device\n")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("command", ["bench {} --seconds 0.1", "top {} -n 1 -i 0.1", "pages man"])
+def test_any_locale_will_do(filled: str, command: str, encoding: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mcserver", *command.format(filled).split()],
+        capture_output=True, timeout=30, check=False, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "20"},
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, b"")
+
+
 def test_items_survive_their_line() -> None:
     for item in (Item(b"a", b"", 0, 0), Item(b"\xff", b"\xff", 1, 2), Item("ä".encode(), '\u2028\n"'.encode(), 0, 0)):
         assert list(copying.items(io.StringIO(copying.to_line(item)))) == [item]
