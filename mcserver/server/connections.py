@@ -476,6 +476,10 @@ class Connections:
     def accepting(self) -> bool:
         return self._accepting
 
+    @property
+    def full(self) -> bool:
+        return self.workers.clients >= self._config.maxconns
+
     def sockets(self, asking: Session) -> Iterator[SocketStatus | None]:
         now = self._engine.now()
         listening = deque(sorted(self._listeners))  # those stand between the others, by descriptor

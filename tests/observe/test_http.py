@@ -263,6 +263,18 @@ def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
 
 
 @pytest.mark.slow
+def test_it_is_not_ready_when_it_refuses_connections(start: Start) -> None:
+    observed = Observed(start, "-c", "2")
+    clients = [observed.server.connect() for _ in range(2)]
+    assert [client.command(b"mn") for client in clients] == [b"MN\r\n"] * 2
+    assert observed.server.connect().to_end() == b"ERROR Too many open connections\r\n"
+    assert observed.ask("/readyz")[:2] == (503, "it refuses connections: -c is reached\n")
+    assert observed.ask("/healthz")[0] == 200
+    clients[0].close()
+    eventually(lambda: observed.ask("/readyz")[0] == 200)
+
+
+@pytest.mark.slow
 def test_a_member_without_zookeeper_is_alive_and_not_ready(start: Start) -> None:
     observed = Observed(start, "--zookeeper", "127.0.0.1:1")
     assert observed.ask("/healthz")[0] == 200
