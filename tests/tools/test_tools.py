@@ -25,7 +25,7 @@ from rich.console import Console
 
 from mcserver import cli
 from mcserver.testing import Server
-from mcserver.tools import copying
+from mcserver.tools import copying, stats
 from mcserver.tools.client import ToolError, Way, parse_address
 from mcserver.tools.copying import Item
 from mcserver.tools.top import Watched, prefix_of, server_table, short
@@ -124,6 +124,18 @@ def test_stats_are_a_table_or_json_and_an_error_is_told(filled: str, capsys: pyt
     assert all("max" in key for key in found)
     assert cli.main(["stats", filled, "frobnicate"]) == 1
     assert "stats frobnicate: ERROR" in capsys.readouterr().err
+
+
+def test_the_server_may_be_left_out(
+    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "ADDRESS", server)
+    assert cli.main(["stats", "settings", "--only", "maxbytes"]) == 0
+    assert capsys.readouterr().out == f"maxbytes  {64 << 20}\n"
+    assert cli.main(["stats", "reset"]) == 0
+    assert capsys.readouterr().out == "RESET\n"
+    assert cli.main(["stats", "settings:1"]) == 1
+    assert capsys.readouterr().err.startswith("settings:1: ")
 
 
 def test_statistics_that_are_lists_or_only_done(memcached_factory: Any, capsys: pytest.CaptureFixture[str]) -> None:
