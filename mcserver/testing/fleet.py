@@ -61,12 +61,19 @@ class Fleet(Sequence[Server]):
         if self._host is not None or self._parts:
             raise RuntimeError("this fleet was started before: make another one")
         self._host = Host.join()
-        ensemble = self._host.call(Ensemble, self._host.loop, self._cluster.session_timeout)
+        try:
+            self._start(self._host)
+        except BaseException:  # nothing goes on behind a test that got no fleet
+            self.stop()
+            raise
+        return self
+
+    def _start(self, host: Host) -> None:
+        ensemble = host.call(Ensemble, host.loop, self._cluster.session_timeout)
         for server in self._servers:
             server.start()
-            self._parts.append(self._host.call(_Part, server, ensemble, self._cluster, self._host))
+            self._parts.append(host.call(_Part, server, ensemble, self._cluster, host))
         self._until(lambda: all(part.is_ready(len(self._servers)) for part in self._parts), "the fleet did not join")
-        return self
 
     def stop(self) -> None:
         """Ends all members."""

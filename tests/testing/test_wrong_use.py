@@ -154,6 +154,21 @@ def test_members_are_named_by_number_or_as_themselves(memcached: Server, memcach
         Fleet(2).partition()
 
 
+def test_a_fleet_that_does_not_join_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_time(*_: object) -> None:
+        raise TimeoutError("the fleet did not join")
+
+    monkeypatch.setattr(Fleet, "_until", no_time)
+    fleet = Fleet(2)
+    with pytest.raises(TimeoutError):
+        fleet.start()
+    for server in fleet:
+        with pytest.raises(RuntimeError, match="has ended"):
+            server.stats()
+    with pytest.raises(RuntimeError, match="started before"):
+        fleet.start()
+
+
 def test_faults_that_make_no_sense(memcached: Server) -> None:
     faults = memcached.faults
     wrong: list[Callable[[], object]] = [
