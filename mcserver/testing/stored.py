@@ -1,7 +1,7 @@
 """What is stored at a server in a test, as a mapping: keys are str or bytes, values bytes (str is encoded).
 
-Owns how a test looks in and puts: through the engine itself, past faults, locks and what is remembered of clients. It never meets
-a socket.
+Owns how a test looks in and puts: through the engine itself, past faults, locks and what is remembered of clients. Looking in
+changes nothing. It never meets a socket.
 """
 
 from __future__ import annotations
@@ -68,12 +68,19 @@ class Stored(MutableMapping[str | bytes, bytes]):
             raise ValueError(f"{data[-60:]!r} is cut off: a line ends with \\r\\n, a value with its length and \\r\\n")
         return reply
 
+    def _peek(self, key: bytes) -> bytes | None:
+        """The value, and no trace of having looked: no hit, no use, no lease that is won."""
+        self.settle()
+        with self.lock:
+            self._check()
+            self.clock.catch_up()
+            return self.engine.peek(key)
+
     def __getitem__(self, key: str | bytes) -> bytes:
-        found = _key(key)
-        header, _, rest = self.ask(b"mg %s v s q\r\nmn\r\n" % found).partition(b"\r\n")
-        if not header.startswith(b"VA "):
+        found = self._peek(_key(key))
+        if found is None:
             raise KeyError(key)
-        return rest[: int(header.split()[1])]
+        return found
 
     def __setitem__(self, key: str | bytes, value: bytes | str) -> None:
         self.put(key, value)
@@ -109,7 +116,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str | bytes) and self.ask(b"mg %s q\r\nmn\r\n" % _key(key)).startswith(b"HD")
+        return isinstance(key, str | bytes) and self._peek(_key(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
         self.settle()
