@@ -6,6 +6,7 @@ Owns the command line, the exit codes and the order of a run. See docs/conforman
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -32,6 +33,7 @@ from .wire import Address, UnreachableError, address, seconds
 FORGETS = 1.1  # seconds for which some servers forget what is set after a flush_all
 PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 LEAST_ITEM, MOST_ITEM = 1024, 1 << 30  # bytes, as memcached's -I
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}  # of what is printed and of reports
 SIGNALS = (signal.SIGINT, signal.SIGTERM)  # a server that the suite started is left by neither
 COMMANDS = {
     "report": ".matrix",
@@ -40,7 +42,7 @@ COMMANDS = {
     "faults": ".faults.__main__",
 }
 EXIT_CODES = (
-    "exit codes: 0 every case that ran passed, or failed as --expect says; 1 a case failed; 2 wrong options; "
+    "exit codes: 0 every case that ran passed, or failed as --expect says; 1 a case failed; 2 wrong options, or a full disk; "
     "3 the server cannot be reached, started or tested; 4 no case ran; 5 the server died or hung; 130 interrupted. "
     "Also: mcconform report FILE.json ... (a matrix), mcconform client (clients), mcconform compare A B, mcconform faults"
 )
@@ -101,18 +103,32 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suite, or one of the other commands; returns one of the exit codes above."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _command(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError) and error.errno not in NO_ROOM:
+            raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to print goes nowhere
+        if isinstance(error, BrokenPipeError):  # `| head` has seen enough
+            return INTERRUPTED
+        print(f"mcconform: cannot write: {error.strerror}", file=sys.stderr)
+        return USAGE
+    return code
+
+
+def _command(words: list[str]) -> int:
     if words and words[0] in COMMANDS:
         command = importlib.import_module(COMMANDS[words[0]], __package__)
         return int(command.main(words[1:]))
     before = _on_signals(None)
     try:
-        return _main(argv)
+        return _main(words)
     except KeyboardInterrupt:
         print("mcconform: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:  # `| head` has seen enough; what is left to print goes nowhere
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return INTERRUPTED
     finally:
         for number, handler in zip(SIGNALS, before, strict=False):

@@ -6,10 +6,11 @@ Only `main` prints and exits; `parse` is pure. Exit codes are those of memcached
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mcserver.keys import said
@@ -55,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = parse(arguments, os.environ)
         if isinstance(chosen, str):
             return show(chosen)
-        check_start(chosen)
+        try:
+            check_start(chosen)
+        except ConfigError:
+            print(*map(said, chosen.warnings), sep="\n", end="\n" * bool(chosen.warnings), file=sys.stderr)
+            raise  # a subcommand that is spelled wrong, say, is said before what the start lacks
     except ConfigError as error:
         print(*map(said, str(error).split("\n", SENTENCES_MOST - 1)), sep="\n", file=sys.stderr)
         return error.status
@@ -85,16 +90,30 @@ def check_start(config: Config) -> None:
 
 
 def subcommand(name: str, arguments: Sequence[str]) -> int:
-    """One of SUBCOMMANDS, loaded when it is asked for. Raises ConfigError."""
+    """One of SUBCOMMANDS, loaded when it is asked for; 1 when what it prints can't be written. Raises ConfigError."""
     from importlib import import_module
 
     module, function, _ = SUBCOMMANDS[name]
+    return printed(lambda: int(getattr(import_module(module), function)(arguments)))
+
+
+def printed(work: Callable[[], int]) -> int:
+    """What it returns when all that it prints is written; 0 when its reader has had enough, 1 when a disk is full.
+
+    What the locale has no letter for is a question mark.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        code = int(getattr(import_module(module), function)(arguments))
+        code = work()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has had enough
-        os.dup2(files.nowhere(), sys.stdout.fileno())
-        return 0
+    except OSError as error:
+        os.dup2(files.nowhere(), sys.stdout.fileno())  # what still waits there would be an error again
+        if isinstance(error, BrokenPipeError):
+            return 0
+        print(f"can't go on: {said(error.strerror or str(error))}", file=sys.stderr)
+        return 1
     return code
 
 
@@ -131,11 +150,12 @@ def show(page: str) -> int:
     from mcserver.settings.help import help_page, licence_page, version_page
 
     pages = {"help": help_page, "license": licence_page, "version": version_page}
-    try:
-        print(pages[page](), flush=True)
-    except BrokenPipeError:
-        os.dup2(files.nowhere(), sys.stdout.fileno())
-    return 0
+
+    def write() -> int:
+        print(pages[page]())
+        return 0
+
+    return printed(write)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Config | str:
@@ -182,7 +202,27 @@ def config_file_of(arguments: Sequence[str]) -> str:
 
 
 def configure(draft: Draft, environment: Mapping[str, str]) -> Config:
-    """The Config that a draft asks for. Raises ConfigError."""
+    """The Config that a draft asks for. Raises ConfigError, which names the file where that is not to be without it."""
+    try:
+        return assemble(draft, environment)
+    except ConfigError as error:
+        path, text = draft.settings.get("config_file", ""), str(error)
+        if not path or path in text or text == complaint_about(draft.without(path), environment):
+            raise
+        raise ConfigError(f"{path}: {text}", error.status) from None
+
+
+def complaint_about(draft: Draft, environment: Mapping[str, str]) -> str:
+    """What is wrong with it, or ""."""
+    try:
+        assemble(draft, environment)
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def assemble(draft: Draft, environment: Mapping[str, str]) -> Config:
+    """The Config of all that was named. Raises ConfigError."""
     settings = draft.settings
     if settings.get("udpport") and "tcpport" not in settings:
         settings["tcpport"] = settings["udpport"]
@@ -320,5 +360,7 @@ def read_suboptions(draft: Draft, text: str) -> None:
             raise ConfigError(f'Illegal suboption "{word}": {advice}', EX_FAILURE)
         if suboption.missing and not equals:
             raise ConfigError(suboption.missing, EX_FAILURE)
+        if equals and not suboption.metavar:  # as memcached: lru_crawler=0 turns it on
+            draft.warn(f"-o {word}: '={value}' is left out, {name} takes no value")
         suboption.apply(draft, f"-o {name}", value)
         note_effect(draft, suboption, f"-o {name}")

@@ -219,6 +219,16 @@ def test_a_number_with_something_after_it_is_taken_as_atoi_does_and_said() -> No
     assert config.warnings == ("-m 1024MB: 'MB' is left out, the value is 1024",)
 
 
+def test_a_value_where_none_is_taken_is_said() -> None:
+    """memcached's getsubopt leaves it out without a word: `lru_crawler=0` turns it on."""
+    config = parsed("-o", "lru_crawler=0,no_maxconns_fast", "-D", "ab")
+    assert (config.lru_crawler, config.maxconns_fast, config.stat_key_prefix) == (True, False, b"a")
+    assert config.warnings == (
+        "-o lru_crawler=0: '=0' is left out, lru_crawler takes no value",
+        "-D ab: 'b' is left out, the first character alone counts",
+    )
+
+
 def test_what_is_written_nearly_right_is_guessed() -> None:
     assert refusal("--conn-limmit", "5") == (1, "unrecognized option '--conn-limmit': did you mean --conn-limit?")
     assert refusal("--frobnicate") == (1, "unrecognized option '--frobnicate': see mcserver -h")
@@ -331,9 +341,9 @@ def test_options_of_the_fleet() -> None:
         soft_prefixes=(b"page:", b"feed:"),
         broadcast_writes=(b"cart:",),
         lock_writes=(b"stock:",),
-        tls_ca="ca.pem",
-        tls_certificate="cert.pem",
-        tls_key="key.pem",
+        tls_ca=str(Path.cwd() / "ca.pem"),
+        tls_certificate=str(Path.cwd() / "cert.pem"),
+        tls_key=str(Path.cwd() / "key.pem"),
     )
 
 
@@ -380,6 +390,14 @@ def test_an_auth_file_is_one_line_that_others_cannot_read(tmp_path: Path, text: 
     assert status == 64
     assert words in error
     assert "secret" not in error
+
+
+@pytest.mark.parametrize("option", ["zk-ca", "zk-cert", "zk-key"])
+def test_a_file_of_tls_without_a_name_does_not_turn_it_off(option: str) -> None:
+    arguments = ["--zookeeper", "zk1:2181", "--zk-cert", "cert.pem"]
+    assert refusal(*arguments, f"--{option}", "") == (1, f"--{option} takes the name of a file")
+    cluster = parsed(*arguments, f"--{option}", "file.pem").cluster
+    assert str(Path.cwd() / "file.pem") in repr(cluster), "a daemon goes elsewhere"
 
 
 @pytest.mark.parametrize("option", ["zk-ca", "zk-cert"])
@@ -478,6 +496,11 @@ def test_root_must_say_whom_to_run_as(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert cli.main(["-p", "0"]) == 64
     assert capsys.readouterr().err.startswith("must add '-u root' to start as root")
     assert cli.main(["-p", "0", "-u", ""]) == 64
+    capsys.readouterr()
+    assert cli.main(["pign"]) == 64
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == "'pign' is no option and is left out; did you mean `mcserver ping`?", "what was meant comes first"
+    assert said[1].startswith("must add '-u root'")
 
 
 def test_the_port_file_comes_from_the_environment() -> None:

@@ -103,3 +103,12 @@ def test_the_readmes_telnet_session_is_what_comes(memcached_factory: Callable[..
         came += [*typed.split("\n"), *(line.strip() for line in answer.splitlines())]
     times = re.compile(r"(la|exp)=\d+")
     assert [times.sub(r"\1=", line) for line in came] == [times.sub(r"\1=", line) for line in shown]
+
+
+def test_the_page_of_conformance_has_every_option() -> None:
+    command = [sys.executable, "-m", "conformance", "--help"]
+    text = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    options = set(re.findall(r"^  (--[a-z-]+)", text, re.MULTILINE)) - {"--version"}
+    assert len(options) > 20
+    page = (ROOT / "docs/conformance.md").read_text()
+    assert [each for each in sorted(options) if f"`{each}" not in page] == []

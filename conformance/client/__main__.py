@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -32,6 +33,7 @@ GOOD, FAULTY, USAGE = 0, 1, 2
 NODE = {"npm memcached": "memcached", "memjs": "memjs"}
 PROTOCOL = {"meta-memcache": "meta", "memjs": "binary"}  # the others speak text
 PROTOCOLS = ("text", "meta", "binary")
+ERROR = re.compile("error|exception|panic", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,26 @@ def play(client: Client, case: ClientCase, around: Surroundings) -> list[str]:
             )
         except OSError as error:
             return [f"cannot start {client.words[0]}: {error.strerror}"]
+        ended = True
         try:
             out, err = process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
+            ended = False
             process.kill()
             out, err = process.communicate()
     faults = judge(case, answers(out), server.asked)
-    if faults and len(answers(out)) < len(case.operations) and err.strip():
-        faults[-1] += f" ({err.strip().splitlines()[-1][:120]})"
+    if faults and len(answers(out)) < len(case.operations):
+        why = f"the process had ended, status {process.returncode}" if ended else ""
+        if said := telling(err):
+            why += f"{': ' * bool(why)}{said}"
+        faults[-1] += f" ({why})" * bool(why)
     return faults
+
+
+def telling(err: str) -> str:
+    """The line that says most of why a process ended: the last with the name of an error in it, or the last; "" for none."""
+    lines = [line.strip() for line in err.splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if ERROR.search(line)), lines[-1] if lines else "")[:120]
 
 
 def answers(out: str) -> list[dict[str, Any]]:

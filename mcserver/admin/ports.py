@@ -39,6 +39,10 @@ class Network(Protocol):
         """False while the listeners are paused because of -c."""
 
     @property
+    def full(self) -> bool:
+        """Whether there are as many clients as -c allows: with maxconns_fast further ones are refused by a line."""
+
+    @property
     def certificate_seconds(self) -> int:
         """How long ago the certificates of TLS were read."""
 

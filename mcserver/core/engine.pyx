@@ -542,6 +542,35 @@ cdef class Engine:
         self.s.log_mask = wanted
         engine_unlock(&self.s)
 
+    def peek(self, bytes key not None):
+        """The value that a get would give, without being one: nothing is counted, used, logged or won. None: it is not there."""
+        cdef Store* s = &self.s
+        cdef size_t n = <size_t> len(key), length = 0
+        cdef uint32_t h = 0
+        cdef char* copy = NULL
+        if not 1 <= n <= KEY_MAX:
+            return None
+        engine_lock(s)
+        clock_update(s)
+        if s.gate != GATE_MISS and s.gate != GATE_ERROR:
+            h = index_find(&s.index, &s.arena, PyBytes_AS_STRING(key), n, index_hash(&s.index, PyBytes_AS_STRING(key), n))
+        if h and fate(s, item_at(&s.arena, h)) != FOUND:
+            h = 0
+        if h:
+            length = item_at(&s.arena, h).nbytes
+            copy = <char*> malloc(length + 1)
+            if copy != NULL:
+                value_read(s, item_at(&s.arena, h), copy)
+        engine_unlock(s)
+        if h == 0:
+            return None
+        if copy == NULL:
+            raise MemoryError
+        try:
+            return PyBytes_FromStringAndSize(copy, <Py_ssize_t> length)
+        finally:
+            free(copy)
+
     # Coherence
 
     def delete(self, bytes key not None):

@@ -113,6 +113,8 @@ class Answers:
             return "it ends"
         if not self._context.network.accepting:
             return "it accepts no connections: -c is reached, or no descriptor is left"
+        if self._context.network.full:
+            return "it refuses connections: -c is reached"
         if self._context.cluster is not None:
             figures = self._context.cluster.stats()
             if figures.get("stale"):

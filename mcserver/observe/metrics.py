@@ -170,7 +170,7 @@ CAS = ("cas_hits", "cas_misses", "cas_badval")
 
 CLUSTER_COUNTERS = {
     "appends", "resent", "unconfirmed", "gaps", "holes", "overflows", "malformed", "flushes", "append_waits", "lock_waits",
-    "locks_lost", "reconnects", "client_rebuilds",
+    "locks_lost", "reconnects", "client_rebuilds", "acks_held_back",
 }  # fmt: skip
 """Of `stats cluster`, besides writes_*; all other numbers there are gauges."""
 
@@ -178,6 +178,20 @@ CLUSTER_COUNTERS = {
 def number(value: Any) -> float:
     """A figure as a number; yes and no are 1 and 0."""
     return float(value == "yes") if value in {"yes", "no"} else float(value)
+
+
+def is_cluster_counter(key: str) -> bool:
+    """Whether this figure of `stats cluster` only rises."""
+    return key in CLUSTER_COUNTERS or key.startswith("writes_")
+
+
+def cluster_name(key: str) -> tuple[str, int]:
+    """How a figure of `stats cluster` is called here, and how many of its units are one of the metric's: ms become seconds."""
+    words = key.split("_")
+    if "ms" not in words:
+        return f"mcserver_cluster_{key}", 1
+    words.remove("ms")
+    return f"mcserver_cluster_{'_'.join(words)}_seconds", 1000
 
 
 class ServerCollector:
@@ -244,10 +258,9 @@ class ServerCollector:
         for key, value in cluster.stats().items():
             if isinstance(value, str):
                 continue
-            if key in CLUSTER_COUNTERS or key.startswith("writes_"):
-                yield CounterMetricFamily(f"mcserver_cluster_{key}", f"`{key}` of stats cluster", value=value)
-            else:
-                yield GaugeMetricFamily(f"mcserver_cluster_{key}", f"`{key}` of stats cluster", value=value)
+            name, parts = cluster_name(key)
+            kind = CounterMetricFamily if is_cluster_counter(key) else GaugeMetricFamily
+            yield kind(name, f"`{key}` of stats cluster", value=value / parts)
         members = GaugeMetricFamily(
             "mcserver_cluster_member", "1 for each live member", labels=["name", "address", "state"]
         )

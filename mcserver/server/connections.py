@@ -11,7 +11,7 @@ import os
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -151,14 +151,17 @@ class Connections:
         self.workers.set_tls(rules, self._config.ssl_handshake_timeout)
         self._tls_loaded = self._engine.now()
 
-    def refresh_certificates(self) -> str:
-        """Reads the files again. Those that are connected notice nothing; an error changes nothing, and is returned."""
+    def refresh_certificates(self, extra: Mapping[str, object] | None = None) -> str:
+        """Reads the files again. Those that are connected notice nothing; an error changes nothing, and is returned.
+
+        extra: the log's, of whoever asked for it.
+        """
         try:
             self.set_tls(load(self._config))
         except StartError as error:
-            log.error("%s; the certificates stay as they were", error)
+            log.error("%s; the certificates stay as they were", error, extra=extra)
             return str(error)
-        log.info("the certificates are read again")
+        log.info("the certificates are read again", extra=extra)
         return ""
 
     @property
@@ -472,6 +475,10 @@ class Connections:
     @property
     def accepting(self) -> bool:
         return self._accepting
+
+    @property
+    def full(self) -> bool:
+        return self.workers.clients >= self._config.maxconns
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus | None]:
         now = self._engine.now()

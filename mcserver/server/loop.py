@@ -23,6 +23,7 @@ from mcserver.server.listeners import own_address, tcp_port
 from mcserver.server.users import read_logins
 from mcserver.settings.rules import ConfigError
 from mcserver.system import files, logs, signals
+from mcserver.system.logs import ASKED
 from mcserver.system.process import StartError
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ class Server:
         if self.config.ephemeral:
             from mcserver.system import ephemeral
 
-            ephemeral.tell(self._listeners)
+            ephemeral.tell(self._listeners, self._life.sockets.datagrams, self._life.sockets.metrics)
             ephemeral.end_with_stdin(self._loop, self._stop)
         self._tell_counts()
         if self._life.door is not None:
@@ -182,6 +183,9 @@ class Server:
             PYTHON,
             os.getpid(),
         )
+        if (metrics := self._life.sockets.metrics) is not None:
+            where = address_text(metrics.fileno()).removeprefix("tcp:").removeprefix("tcp6:")
+            log.info("metrics, health and a page at http://%s/", where)
         if self._engine.verbosity > 1:
             for each in self._listeners:
                 logs.trace(f"<{each.fileno()} server listening ({self.config.binding_protocol})".encode())
@@ -230,11 +234,11 @@ class Server:
         if users:
             self._reread_users()
         if self.config.ssl_enabled:
-            self._connections.refresh_certificates()
+            self._connections.refresh_certificates(ASKED)
         if self.config.config_file is not None and self._life.reread is not None:
             self._reread_file(self._life.reread)
         elif not users and not self.config.ssl_enabled:
-            log.info("SIGHUP: there is no file to read again")
+            log.info("SIGHUP: there is no file to read again", extra=ASKED)
 
     def _reread_users(self) -> None:
         try:
@@ -243,9 +247,9 @@ class Server:
                 self._engine.require_login(*users)
                 self.logins = users
         except StartError as error:
-            log.error("SIGHUP: %s; the users stay as they were", error)
+            log.error("SIGHUP: %s; the users stay as they were", error, extra=ASKED)
         else:
-            log.info("SIGHUP: the users are read again")
+            log.info("SIGHUP: the users are read again", extra=ASKED)
 
     def _reread_file(self, reread: Callable[[], Config]) -> None:
         from mcserver.server.reload import change
@@ -257,15 +261,16 @@ class Server:
             check_whole(self.config.config_file)
             wanted = reread()
         except ConfigError as error:
-            log.error("SIGHUP: nothing has changed: %s", error)
+            log.error("SIGHUP: nothing has changed: %s", error, extra=ASKED)
             self._life.manager.reloaded(f"the configuration can't be read, nothing has changed: {error}")
             return
         new = change(self.config, wanted, self._engine, self._context.settings)
         self.config = self._context.config = new.config
         self._connections.reconfigure(new.config)
-        log.info("SIGHUP: read %s again; %s", self.config.config_file, "; ".join(new.done) or "nothing to change")
+        done = "; ".join(new.done) or "nothing to change"
+        log.info("SIGHUP: read %s again; %s", self.config.config_file, done, extra=ASKED)
         for line in new.not_done:
-            log.warning("SIGHUP: %s", line)
+            log.warning("SIGHUP: %s", line, extra=ASKED)
         self._life.manager.reloaded("; ".join(new.not_done) or "serving")
 
     async def _end(self) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 ENTRIES = {each.setting: each for each in (*SUBOPTIONS[::-1], *CLUSTER_OPTIONS, *OWN_OPTIONS, *OPTIONS) if each.setting}
 """The option that sets a setting, by the setting's name."""
+SAID_AS = {"temp_lru": "temporary_ttl"}
+"""Settings that no option has for itself, and the one with which its option says both."""
 
 
 class Change(NamedTuple):
@@ -43,7 +45,10 @@ def change(running: Config, wanted: Config, engine: Engine, shown: Settings) -> 
     _tell_engine(set(names), config, engine)
     now = Settings(config, 0)
     for name in names:
-        done.append(f"{option_name(name)} is {_shown(name, config)} now, it was {_shown(name, running)}")
+        said = SAID_AS.get(name, name)
+        line = f"{option_name(said)} is {_shown(said, config) or 'none'} now, it was {_shown(said, running) or 'none'}"
+        if line not in done:
+            done.append(line)
         if name in now and name != "verbosity":
             shown[name] = now[name]
     return Change(config, done, not_done)

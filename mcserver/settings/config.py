@@ -473,6 +473,8 @@ class Config(Settings):
             )
         if self.num_threads > 64:
             raise ConfigError("Number of threads can be at most 64: lower -t.")
+        if self.ephemeral and self.daemonize:
+            raise ConfigError("--ephemeral ends with who started it, and -d parts from him: remove one of them")
         if self.metrics_names and not self.metrics:
             raise ConfigError("--metrics-name needs --metrics HOST:PORT")
         if self.num_napi_ids > self.num_threads:

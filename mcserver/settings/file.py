@@ -49,6 +49,8 @@ REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes", "metrics
 """Options that add up when they are repeated: a file may give them a list."""
 NEVER_EMPTY = ("listen",)
 """Those of them that mean the most when they are left out: who empties the list hardly means that."""
+TEXT_ALONE = {"unix-mask": "0o660 would be 432, which is another mode"}
+"""Options whose digits TOML's own numbers would spell another way, and why."""
 COUNTED = ("verbose",)
 """Options whose number of repetitions counts: a file gives the number."""
 UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
@@ -138,7 +140,9 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _texts(entry: Entry, value: Any, known: dict[str, Any]) -> Iterator[tuple[Entry, str]]:
     """What the command line would have said: the options and their texts. Raises ConfigError for a value of a wrong kind."""
     name = name_of(entry)
-    if name in COUNTED and isinstance(value, int):
+    if name in COUNTED and not isinstance(value, int):
+        raise ConfigError(f"{name} takes a number from 0 to 9, not {_shown(value)}")
+    if name in COUNTED:
         if not 0 <= value <= 9:
             raise ConfigError(f"{name} must be from 0 to 9, not {_shown(value)}")
         yield from ((entry, "") for _ in range(value))
@@ -163,6 +167,10 @@ def _text(entry: Entry, value: Any) -> str:
     if isinstance(value, str | int | float) and not isinstance(value, bool):
         if isinstance(value, int) and value.bit_length() > 64:  # written in hexadecimal it can be of any length
             raise ConfigError(f"{name_of(entry)} takes no number of more than 64 bits")
+        if name_of(entry) in TEXT_ALONE and not isinstance(value, str):
+            raise ConfigError(
+                f'{name_of(entry)} is written in quotes, such as "700": as a number, {TEXT_ALONE[name_of(entry)]}'
+            )
         text = str(value)
         if "\0" not in text:
             return text

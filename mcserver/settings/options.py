@@ -55,6 +55,16 @@ class Draft:
         self.cluster = Named()
         self.warnings: dict[str, None] = {}
         self.unsaid = 0
+        self.strict = False
+        """Whether a value of which a part would be left out is an error: in a file, which memcached has none of."""
+
+    def leave_out(self, option: str, value: str, rest: str, taken: str) -> None:
+        """Warns that the end of a value counts for nothing. Raises ConfigError (1) where that is an error."""
+        if self.strict:
+            raise ConfigError(
+                f"{option} can't be '{shortened(value)}': '{shortened(rest)}' means nothing there", EX_FAILURE
+            )
+        self.warn(f"{option} {value}: '{rest}' is left out, {taken}")
 
     def warn(self, warning: str) -> None:
         """Said once at the start, in its place; of very many only the first, and how many there were."""
@@ -68,9 +78,17 @@ class Draft:
         more = (f"{self.unsaid} more warnings about the command line are not shown",) if self.unsaid else ()
         return (*self.warnings, *more)
 
+    def without(self, who: str) -> Draft:
+        """Another one, of what all others have said."""
+        other = Draft()
+        for mine, theirs in ((self.settings, other.settings), (self.cluster, other.cluster)):
+            theirs.update({name: value for name, value in mine.items() if mine.origins.get(name) != who})
+        return other
+
     def speak(self, who: str) -> None:
         """From now on it is this file, or the command line, that names settings."""
         self.settings.speaker = self.cluster.speaker = who
+        self.strict = who != COMMAND_LINE
 
 
 COMMAND_LINE = "command line"
@@ -133,7 +151,7 @@ def integer(draft: Draft, option: str, value: str) -> int:
     if not LEAST <= number <= MOST:
         raise ConfigError(f"{option} takes a number from {LEAST} to {MOST}, not {shortened(value)}", EX_FAILURE)
     if match.end() < len(value):
-        draft.warn(f"{option} {value}: '{value[match.end() :]}' is left out, the value is {match[0].strip()}")
+        draft.leave_out(option, value, value[match.end() :], f"the value is {match[0].strip()}")
     return number
 
 
@@ -221,6 +239,8 @@ def item_size(draft: Draft, option: str, value: str) -> None:
 
 def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
     """The first byte counts; prefixes are collected from now on."""
+    if len(value) > 1:
+        draft.leave_out(option, value, value[1:], "the first character alone counts")
     draft.settings.update(stat_key_prefix=os.fsencode(value)[:1], detail_enabled=True)
 
 
@@ -322,20 +342,30 @@ def key_format(draft: Draft, option: str, value: str) -> None:
     draft.settings["ssl_keyformat"] = {"PEM": 1, "DER": 2}.get(value.upper()) or integer(draft, option, value)
 
 
+def whole_path(option: str, value: str, what: str = "name of a file") -> str:
+    """Of what is opened later, maybe by a daemon, which goes elsewhere. Raises ConfigError (1)."""
+    try:
+        whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+    except OSError:
+        gone = f"{option} {value}: this was started in a directory that is gone; give the whole path"
+        raise ConfigError(gone, EX_FAILURE) from None
+    if not value or whole.strip("/") == "":
+        raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
+    return whole
+
+
 def path(name: str, what: str = "name of a file") -> Apply:
-    """What is opened later, maybe by a daemon, which goes elsewhere."""
+    """What is opened later."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
-        try:
-            whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
-        except OSError:
-            gone = f"{option} {value}: this was started in a directory that is gone; give the whole path"
-            raise ConfigError(gone, EX_FAILURE) from None
-        if not value or whole.strip("/") == "":
-            raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
-        draft.settings[name] = whole
+        draft.settings[name] = whole_path(option, value, what)
 
     return apply
+
+
+def tls_file(draft: Draft, option: str, value: str) -> str:
+    """One that every connection to ZooKeeper reads. An empty name is none: it would turn TLS off in silence."""
+    return whole_path(option, value)
 
 
 def auth_file(draft: Draft, option: str, value: str) -> None:
@@ -463,9 +493,9 @@ CLUSTER_OPTIONS = (
         cluster("refresh_enabled", off),
         "refuse `cluster refresh`",
     ),
-    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca")),
-    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
-    Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
+    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca", tls_file)),
+    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate", tls_file)),
+    Option("", "zk-key", "file", "tls_key", cluster("tls_key", tls_file)),
 )
 
 

@@ -13,15 +13,20 @@ from collections.abc import Callable, Sequence
 READ_BYTES = 4096
 
 
-def tell(listeners: Sequence[socket.socket]) -> None:
+def tell(
+    listeners: Sequence[socket.socket], datagrams: Sequence[socket.socket] = (), metrics: socket.socket | None = None
+) -> None:
     """One line of JSON on stdout: pid, and host and port, or socket_path, of the first listener.
 
-    Who is not there to hear it has closed stdin, too.
+    Besides udp_port and metrics_port, where there are any. Who is not there to hear it has closed stdin, too.
     """
     where: dict[str, object] = {}
     for listener in listeners[:1]:
         address = listener.getsockname()
         where = {"socket_path": address} if isinstance(address, str) else {"host": address[0], "port": address[1]}
+    for name, socket_ in (("udp_port", next(iter(datagrams), None)), ("metrics_port", metrics)):
+        if socket_ is not None and socket_.family != socket.AF_UNIX:
+            where[name] = socket_.getsockname()[1]
     with contextlib.suppress(OSError):  # not by sys.stdout, which would try again at the end
         os.write(1, json.dumps({**where, "pid": os.getpid()}).encode() + b"\n")
 

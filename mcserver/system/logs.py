@@ -2,7 +2,8 @@
 
 Everything goes to stderr through the standard library's `logging`. The logger `mcserver.trace` carries memcached's own
 trace (`<28 get a`, `>28 END`): as text its lines stand bare, exactly as memcached prints them. Nothing here decides what is
-worth a line, only how often: whatever a client or a peer can cause is said at once, and then counted for a minute.
+worth a line, only how often: whatever a client or a peer can cause is said at once, and then counted for a minute. What the
+operator asked for by a signal (`extra=ASKED`) is said each time.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ WRITE_BYTES = 1 << 16
 """Lines are gathered up to here for one system call."""
 REPEAT_SECONDS = 60.0
 """A message of one kind is said once in this time; then how many there were since."""
+ASKED = {"asked": True}
+"""`extra` of a message that answers the operator's own signal: he reads each, though it says what the last one said."""
 KINDS_MOST = 256
 """Kinds of messages that are told apart; further ones share one count."""
 LOCK_SECONDS = 1.0
@@ -105,7 +108,7 @@ class Repeats(logging.Filter):
         self._began = True
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not self._began or record.name == trace_log.name:
+        if not self._began or record.name == trace_log.name or hasattr(record, "asked"):
             return True
         text = str(record.msg)
         kind = (record.name, record.getMessage() if text == "%s" else text)

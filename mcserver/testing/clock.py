@@ -24,8 +24,8 @@ class Timed(Protocol):
     engine: Engine
     lock: threading.RLock
 
-    def settle(self) -> None:
-        """What clients have sent has taken effect when it returns."""
+    def reach(self) -> None:
+        """What clients have sent has taken effect when it returns. Raises RuntimeError when it can't be reached."""
 
 
 class Clock:
@@ -43,19 +43,21 @@ class Clock:
     @property
     def now(self) -> float:
         """Unix time at the server."""
-        self._server.settle()
+        self._server.reach()
         with self._server.lock:
             self.catch_up()
             engine = self._server.engine
             return engine.wall(engine.now() if self._target is None else self._target)
 
     def advance(self, seconds: float | dt.timedelta) -> None:
-        """So many seconds pass at once: what was to live for less is gone, exactly."""
+        """So many seconds pass at once: what was to live for less is gone, exactly. Raises TypeError, ValueError."""
         if not isinstance(seconds, int | float):
+            if not hasattr(seconds, "total_seconds"):
+                raise TypeError(f"time advances by a number of seconds or a timedelta, not by {seconds!r}")
             seconds = seconds.total_seconds()
         if not 0 <= seconds < float("inf"):
             raise ValueError("a server's time can't go back, nor to its end")
-        self._server.settle()
+        self._server.reach()
         with self._server.lock:
             if self._target is None:
                 self._server.engine.advance(seconds)
@@ -65,7 +67,7 @@ class Clock:
 
     def pause(self) -> None:
         """No time passes any more but by `advance`."""
-        self._server.settle()
+        self._server.reach()
         with self._server.lock:
             if self._target is None:
                 self._target = int(self._server.engine.now()) + 0.5
@@ -73,7 +75,7 @@ class Clock:
 
     def resume(self) -> None:
         """Time passes again by itself, from where it stands; it follows nothing any more."""
-        self._server.settle()
+        self._server.reach()
         with self._server.lock:
             self.catch_up()
             self._target = None

@@ -78,8 +78,11 @@ class Commands(Sequence[Command]):
         return list(self._commands)
 
     def of(self, verb: str | None = None, key: str | None = None) -> list[Command]:
-        """Those with this verb and a key that fits this pattern (`user:*`)."""
-        return [each for each in self._all() if each.matches(verb, key)]
+        """Those with this verb and a key that fits this pattern (`user:*`). Raises ValueError for a verb that nobody has."""
+        known = self._all()
+        if verb is not None and verb not in VERBS and all(each.verb != verb for each in known):
+            raise ValueError(f"no command is named {verb!r}: a verb is one of {', '.join(sorted(VERBS))}, or None")
+        return [each for each in known if each.matches(verb, key)]
 
     @overload
     def __getitem__(self, index: int) -> Command: ...

@@ -63,6 +63,9 @@ class House(Protocol):
     def before_command(self) -> None:
         """Called before each command takes effect."""
 
+    def connectable(self) -> bool:
+        """Whether a new connection is taken. Raises RuntimeError in a forked process."""
+
 
 class Conversation:
     """`receive` input, then take `steps` until there are none, again whenever `wake` is called."""

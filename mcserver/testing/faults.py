@@ -74,6 +74,8 @@ class Faults:
         after: int = 0,
     ) -> Faults:
         """The command has no effect and is answered with this line; one with noreply is answered with nothing."""
+        if not isinstance(text, str | bytes):
+            raise TypeError(f"the answer of a fault is bytes or str, not {text!r}")
         line = (text.encode() if isinstance(text, str) else text).rstrip(b"\r\n")
         if not line or b"\n" in line:
             raise ValueError(f"{text!r} is not one line of an answer")
@@ -161,6 +163,12 @@ def _check(fault: Fault) -> None:
         raise ValueError(
             f"no command is named {fault.verb!r}: a fault's verb is one of {', '.join(sorted(VERBS))}, or None"
         )
+    for name, number in (("after", fault.after), ("times", fault.times)):
+        if number is not None and not isinstance(number, int):
+            raise TypeError(f"`{name}` counts commands: it is a whole number, not {number!r}")
+    for name, figure in (("seconds", fault.seconds), ("bytes_a_second", fault.rate)):
+        if not isinstance(figure, int | float):
+            raise TypeError(f"`{name}` is a number, not {figure!r}")
     if fault.after < 0 or (fault.times is not None and fault.times < 1):
         raise ValueError("a fault lets 0 or more commands go well (after), and hits 1 or more (times)")
     if not fault.seconds >= 0 or (fault.kind == "slow" and not fault.rate > 0):

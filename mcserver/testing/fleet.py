@@ -12,15 +12,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, overload
 
-from mcserver.cli import configured
 from mcserver.coordination.fleet import Fleet as Membership
 from mcserver.coordination.layout import head_of, version
 from mcserver.coordination.node import Node
 from mcserver.coordination.notices import Notices
 from mcserver.coordination.opening import make_settings
 from mcserver.coordination.runtime import AsyncioRuntime
-from mcserver.settings.config import ConfigError
 from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
+from mcserver.testing.flags import fleet_config_of
 from mcserver.testing.host import Host
 from mcserver.testing.server import Server
 
@@ -44,14 +43,12 @@ class Fleet(Sequence[Server]):
 
     def __init__(self, members: int, *flags: str | float) -> None:
         """Raises ConfigError for flags that a server would refuse."""
+        if not isinstance(members, int):
+            raise TypeError(f"a fleet begins with the number of its members, such as 3, not with {members!r}")
         if members < 1:
             raise ValueError("a fleet has at least one member")
         words = tuple(map(str, flags))
-        config = configured(["-u", "root", "--zookeeper", IN_PROCESS, *DEFAULTS, *words])
-        assert config.cluster is not None
-        if config.cluster.zookeeper != IN_PROCESS:
-            raise ConfigError("--zookeeper is not for a fleet within a process: its members find each other")
-        self._cluster: ClusterConfig = config.cluster
+        self._cluster = fleet_config_of(words, "--zookeeper", IN_PROCESS, *DEFAULTS)
         rest = _without_fleet(words)
         self._servers = [Server(*rest, name=f"n{number + 1}") for number in range(members)]
         self._parts: list[_Part] = []
@@ -60,19 +57,28 @@ class Fleet(Sequence[Server]):
     # From start to end -----------------------------------------------------------------------------------------------
 
     def start(self) -> Fleet:
-        """Returns when all members have joined and serve."""
+        """Returns when all members have joined and serve. Raises RuntimeError when it was started before."""
+        if self._host is not None or self._parts:
+            raise RuntimeError("this fleet was started before: make another one")
         self._host = Host.join()
-        ensemble = self._host.call(Ensemble, self._host.loop, self._cluster.session_timeout)
+        try:
+            self._start(self._host)
+        except BaseException:  # nothing goes on behind a test that got no fleet
+            self.stop()
+            raise
+        return self
+
+    def _start(self, host: Host) -> None:
+        ensemble = host.call(Ensemble, host.loop, self._cluster.session_timeout)
         for server in self._servers:
             server.start()
-            self._parts.append(self._host.call(_Part, server, ensemble, self._cluster, self._host))
+            self._parts.append(host.call(_Part, server, ensemble, self._cluster, host))
         self._until(lambda: all(part.is_ready(len(self._servers)) for part in self._parts), "the fleet did not join")
-        return self
 
     def stop(self) -> None:
         """Ends all members."""
         host, self._host = self._host, None
-        if host is None:
+        if host is None or host.is_foreign:
             return
         for part in self._parts:
             host.wait(part.leave())
@@ -148,9 +154,14 @@ class Fleet(Sequence[Server]):
             server.settle()
 
     def _named(self, members: Sequence[Server | int]) -> list[_Part]:
-        if not members:
-            return list(self._parts)
-        return [self._parts[each if isinstance(each, int) else self._servers.index(each)] for each in members]
+        self._running()
+        return [self._parts[self._index(each)] for each in members] or list(self._parts)
+
+    def _index(self, member: Server | int) -> int:
+        for number, server in enumerate(self._servers):
+            if member is server or (isinstance(member, int) and member in (number, number - len(self))):
+                return number
+        raise ValueError(f"{member!r} is no member of this fleet: they are 0 to {len(self) - 1}, or fleet[0] and so on")
 
     def _running(self) -> Host:
         if self._host is None:

@@ -18,6 +18,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+FOREIGN = (
+    "this server lives in the process that this one was forked from: reach it by its address, or start another one"
+)
+
 
 class Loop(asyncio.SelectorEventLoop):
     """A loop that frozen time doesn't stop: libraries that freeze it leave clock_gettime alone."""
@@ -101,8 +105,14 @@ class Host:
         """Whether its thread is another process's: of the one that this process was forked from."""
         return self._pid != os.getpid()
 
+    def check(self) -> None:
+        """Raises RuntimeError in a process that was forked from its own: nobody would answer there, for ever."""
+        if self.is_foreign:
+            raise RuntimeError(FOREIGN)
+
     def call(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Calls it on the loop's thread and waits for what it returns or raises."""
+        """Calls it on the loop's thread and waits for what it returns or raises. RuntimeError in a forked process."""
+        self.check()
         if self.is_here:
             return function(*arguments)
         done: Future[T] = Future()
@@ -118,4 +128,7 @@ class Host:
 
     def wait(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Runs it on the loop's thread and waits for what it returns or raises. Never on the loop's thread."""
+        if self.is_foreign:
+            coroutine.close()
+        self.check()
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from mcserver.admin.figures import Figures
     from mcserver.core import Engine, Session
+    from mcserver.settings.config import Config
     from mcserver.testing.faults import Faults
     from mcserver.testing.wire import Line
 
@@ -24,6 +25,7 @@ class Networked(Protocol):
     engine: Engine
     faults: Faults
     figures: Figures
+    config: Config
     lines: set[Line]
     most_connections: int
 
@@ -57,6 +59,10 @@ class Network:
     @property
     def accepting(self) -> bool:
         return not self._server.faults.refusing
+
+    @property
+    def full(self) -> bool:
+        return len(self._server.lines) >= self._server.config.maxconns
 
     def sockets(self, asking: Session) -> Iterator[SocketStatus]:
         """Clients by their numbers; no listener, as nobody can do anything with it."""

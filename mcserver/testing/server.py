@@ -51,9 +51,6 @@ OLD = 1 << 27
 SETTLE_ROUNDS = 256
 """Turns that a client which sends without end gets before a handle does its work all the same: 64 KiB of it each."""
 ENDED = "this server has ended, and its memory is given back"
-FOREIGN = (
-    "this server lives in the process that this one was forked from: reach it by its address, or start another one"
-)
 
 
 class Server(Stored):
@@ -71,9 +68,9 @@ class Server(Stored):
         self.name = name
         self.config = config
         self.lock = threading.RLock()
-        self.commands = Commands(self.settle)
+        self.commands = Commands(self._settle_here)
         """What was received since the last reset."""
-        self.faults = Faults(self._faults_changed, self.settle)
+        self.faults = Faults(self._faults_changed, self.reach)
         self.clock = Clock(self)
         self.figures = Figures()
         self.cluster: Cluster | None = None
@@ -183,8 +180,7 @@ class Server(Stored):
 
     def reset(self) -> None:
         """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself."""
-        self.settle()
-        self._check()
+        self.reach()
         if self.engine.now() > OLD and self.cluster is None:
             self._renew()
         with self.lock:
@@ -224,8 +220,25 @@ class Server(Stored):
         """Raises RuntimeError when there is no engine any more, or it is another process's."""
         if self._ended:
             raise RuntimeError(ENDED)
-        if self._host is not None and self._host.is_foreign:
-            raise RuntimeError(FOREIGN)
+        if self._host is not None:
+            self._host.check()
+
+    def reach(self) -> None:
+        """As settle. Raises RuntimeError when there is nothing to be reached: it has ended, or is another process's."""
+        self._check()
+        self.settle()
+
+    def _settle_here(self) -> None:
+        """As settle, also when it has ended: what it received stays known. Raises RuntimeError in a forked process."""
+        if self._host is not None:
+            self._host.check()
+        self.settle()
+
+    def connectable(self) -> bool:
+        """Whether a socket without a network finds it. Raises RuntimeError in a forked process."""
+        if self._host is not None:
+            self._host.check()
+        return not (self._ended or self.faults.refusing)
 
     def settle(self) -> None:
         """What clients have sent has taken effect when it returns, but for what a fault holds up. Never under `lock`."""
@@ -343,9 +356,13 @@ class Server(Stored):
     def end_soon(self) -> None:
         """As if the server had ended: all connections are closed, and new ones refused, until the next reset."""
         loop = self._loop
-        loop.call_soon(self.faults.refuse)
+        loop.call_soon(self._refuse)
         for line in list(self.lines):
             loop.call_soon(line.close)
+
+    def _refuse(self) -> None:
+        if not self._ended:  # meanwhile
+            self.faults.refuse()
 
     def _gone(self, line: Line) -> None:
         self.lines.discard(line)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mcserver.testing.conversation import Close, Conversation, Send, Wait
 
 if TYPE_CHECKING:
+    from mcserver.core import Engine
     from mcserver.testing.conversation import House
 
 
@@ -23,6 +24,7 @@ class FakeSocket:
             raise RuntimeError("a member of a fleet answers on real sockets only")
         self._server = server
         self._conversation: Conversation | None = None
+        self._engine: Engine | None = None
         self._timeout: float | None = None
         self._unread = bytearray()
         self._wait: float | None = None
@@ -30,10 +32,11 @@ class FakeSocket:
         self._reset = False
 
     def connect(self, address: object) -> None:
-        """Raises ConnectionRefusedError under faults.refuse()."""
-        if self._server.faults.refusing:
+        """Raises ConnectionRefusedError under faults.refuse(), and when the server has ended."""
+        if not self._server.connectable():
             raise ConnectionRefusedError(111, "Connection refused")
         self._server.figures.total_connections += 1
+        self._engine = self._server.engine
         self._conversation = Conversation(self._server)
 
     def _go(self) -> None:
@@ -60,8 +63,14 @@ class FakeSocket:
             raise OSError(107, "Transport endpoint is not connected")
         return self._conversation
 
+    def _look(self) -> None:
+        """Whoever was connected when the server ended, or began anew, is no longer."""
+        if self._conversation is not None and getattr(self._server, "engine", None) is not self._engine:
+            self._ended = self._reset = True
+
     def sendall(self, data: bytes, flags: int = 0) -> None:
         """Takes effect at once, unless a fault holds it up."""
+        self._look()
         if self._reset:
             raise ConnectionResetError(104, "Connection reset by peer")
         if self._ended:
@@ -76,6 +85,7 @@ class FakeSocket:
 
     def recv(self, size: int, flags: int = 0) -> bytes:
         """Raises TimeoutError when nothing can come any more: where a real socket would wait."""
+        self._look()
         if not self._unread and not self._ended:
             self._go()
             self._go_on()
@@ -123,6 +133,7 @@ class FakeSocket:
         conversation, self._conversation = self._conversation, None
         if conversation is not None:
             self._conversation = conversation
+            self._look()
             try:
                 if not self._ended:
                     self._go()

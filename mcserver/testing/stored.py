@@ -1,12 +1,12 @@
 """What is stored at a server in a test, as a mapping: keys are str or bytes, values bytes (str is encoded).
 
-Owns how a test looks in and puts: through the engine itself, past faults, locks and what is remembered of clients. It never meets
-a socket.
+Owns how a test looks in and puts: through the engine itself, past faults, locks and what is remembered of clients. Looking in
+changes nothing. It never meets a socket.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from mcserver.core import Session
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from mcserver.admin.watchers import Watchers
     from mcserver.core import Engine
     from mcserver.testing.clock import Clock
+
+
+RELATIVE_MOST = 30 * 86400
+"""Seconds; the protocol takes a longer time to live for a date."""
+UNFINISHED = ("conn_nread", "conn_swallow")
+"""States of a session whose value has not come."""
+BINARY = b"\x80"
 
 
 class Stored(MutableMapping[str | bytes, bytes]):
@@ -40,35 +47,67 @@ class Stored(MutableMapping[str | bytes, bytes]):
     def ask(self, data: bytes) -> bytes:
         """What the engine answers to these bytes of the protocol: no fault is met, and nothing is remembered.
 
-        As on a connection of its own, which ends with the answer.
+        As on a connection of its own, which ends with the answer. Raises ValueError for what is cut off: nobody answers that.
         """
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"what is asked is bytes of the protocol, such as b'get a\\r\\n', not {data!r}")
+        return self._ask(lambda now: bytes(data))
+
+    def _ask(self, spell: Callable[[int], bytes]) -> bytes:
+        """spell: gives what is asked, by the server's Unix time."""
         self.settle()
         with self.lock:
             self._check()
             self.clock.catch_up()
+            data = spell(int(self.engine.wall(self.engine.now())))
             session = Session(self.engine, Hands(self.admin, self.watchers), -1)
             reply = session.feed(data) + session.drain()
+            cut_off = session.state in UNFINISHED or (not data.endswith(b"\n") and not data.startswith(BINARY))
             session.close()
-            return reply
+        if cut_off and not reply:
+            raise ValueError(f"{data[-60:]!r} is cut off: a line ends with \\r\\n, a value with its length and \\r\\n")
+        return reply
+
+    def _peek(self, key: bytes) -> bytes | None:
+        """The value, and no trace of having looked: no hit, no use, no lease that is won."""
+        self.settle()
+        with self.lock:
+            self._check()
+            self.clock.catch_up()
+            return self.engine.peek(key)
 
     def __getitem__(self, key: str | bytes) -> bytes:
-        found = _key(key)
-        header, _, rest = self.ask(b"mg %s v s q\r\nmn\r\n" % found).partition(b"\r\n")
-        if not header.startswith(b"VA "):
+        found = self._peek(_key(key))
+        if found is None:
             raise KeyError(key)
-        return rest[: int(header.split()[1])]
+        return found
 
     def __setitem__(self, key: str | bytes, value: bytes | str) -> None:
         self.put(key, value)
 
     def put(self, key: str | bytes, value: bytes | str, *, ttl: int = 0, flags: int = 0) -> None:
-        """Stores a value for `ttl` seconds (0: for ever) with client flags. Raises ValueError with the server's reason."""
+        """Stores a value for `ttl` seconds, however many (0: for ever), with client flags.
+
+        Raises ValueError with the server's reason.
+        """
         if not isinstance(value, str | bytes | bytearray | memoryview):
             raise TypeError(f"a value is bytes or str, as a client would send it, not {type(value).__name__}")
         if not isinstance(ttl, int):
             raise TypeError(f"ttl is whole seconds, not {ttl!r}")
+        if ttl < 0:
+            raise ValueError(f"ttl is 0 seconds or more, not {ttl}")
+        if not isinstance(flags, int):
+            raise TypeError(f"client flags are a number, not {flags!r}")
+        if not 0 <= flags < 1 << 32:
+            raise ValueError(f"client flags are a number from 0 to 4294967295, not {flags!r}")
         data = value.encode() if isinstance(value, str) else bytes(value)
-        reply = self.ask(b"set %s %d %d %d\r\n%s\r\n" % (_key(key), flags, ttl, len(data), data))
+        stored = _key(key)
+        reply = self._ask(
+            lambda now: (
+                b"set %s %d %d %d\r\n%s\r\n"
+                % (stored, flags, ttl if ttl <= RELATIVE_MOST else now + ttl, len(data), data)
+            )
+        )
         if reply != b"STORED\r\n":
             raise ValueError(reply.decode().strip())
 
@@ -77,7 +116,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
             raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str | bytes) and self.ask(b"mg %s q\r\nmn\r\n" % _key(key)).startswith(b"HD")
+        return isinstance(key, str | bytes) and self._peek(_key(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
         self.settle()

@@ -27,6 +27,10 @@ BINARY_ALONE = b"CLIENT_ERROR only the binary protocol is spoken here"
 """mcserver's answer to text with -S or -B binary."""
 TLS_ALONE = b"CLIENT_ERROR only TLS is spoken here"
 """mcserver's answer to text with -Z."""
+LISTED = ("STAT", "PREFIX", "ITEM")
+"""How a line of statistics begins."""
+DONE = (b"OK", b"RESET")
+"""Answers without an END, to what is done and shows nothing."""
 STRANGER = b"CLIENT_ERROR unauthenticated"
 """To whoever has not logged in, with -Y."""
 
@@ -186,19 +190,22 @@ class Client:
         """Sends a line; the lines of the answer up to END. Raises ToolError for an error, BusyError for BUSY."""
         self.send(line + b"\r\n")
         while (answer := self.line()) != b"END":
-            if answer in {b"ERROR", b"RESET"} or answer.startswith(
-                (b"CLIENT_ERROR", b"SERVER_ERROR", b"BUSY", b"locked")
-            ):
+            if answer == b"ERROR" or answer.startswith((b"CLIENT_ERROR", b"SERVER_ERROR", b"BUSY", b"locked")):
                 kind = BusyError if answer.startswith(b"BUSY") else ToolError
                 raise kind(f"{self.name}: {line.decode()}: {answer.decode('utf-8', 'replace')}")
             yield answer
 
     def stats(self, words: str = "") -> dict[str, str]:
-        """`stats`, or `stats WORDS`."""
+        """`stats`, or `stats WORDS`: by name, or by the key or prefix that a line is about.
+
+        What is only done (`stats reset`, `stats detail on`) gives its answer as the one name.
+        """
         found: dict[str, str] = {}
         for answer in self.lines(f"stats {words}".strip().encode()):
+            if answer in DONE and not found:
+                return {answer.decode(): ""}
             parts = answer.decode("utf-8", "replace").split(" ", 2)
-            if parts[0] == "STAT" and len(parts) >= 2:
+            if parts[0] in LISTED and len(parts) >= 2:
                 found[parts[1]] = parts[2] if len(parts) > 2 else ""
         return found
 

@@ -72,16 +72,17 @@ def load_known_arguments() -> argparse.ArgumentParser:
 def dump(options: argparse.Namespace) -> int:
     """`mcserver dump`: the exit code. Raises ToolError."""
     prefix, count = options.prefix.encode(), 0
-    with opened(options.file, "w") as file, Client(options.server, options.way) as client:
+    with Client(options.server, options.way) as client:
         keys = [key for key in listed(options.server, options.way) if key.startswith(prefix)]
-        with Progress("dumping", len(keys)) as progress:
+        # Only now: a dump of before is not given up for a server that can't be asked.
+        with opened(options.file, "w") as file, Progress("dumping", len(keys)) as progress:
             for start in range(0, len(keys), BATCH):
                 batch = keys[start : start + BATCH]
                 for item in fetched(client, batch):
                     file.write(to_line(item) + "\n")
                     count += 1
                 progress.advance(len(batch))
-        file.flush()
+            file.flush()
     print(f"{count:,} items of {options.server}", file=sys.stderr)
     return 0
 
@@ -233,7 +234,7 @@ def items(file: IO[str]) -> Iterator[Item]:
             flags, expires = int(entry.get("flags", 0)), int(entry.get("expires", 0))
             if not 0 < len(key) <= KEY_MOST or len(value) > VALUE_MOST or not 0 <= flags < 1 << 32 or expires < 0:
                 raise ValueError("out of range")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ToolError(f"line {number} is no item of a dump: {error!r}") from None
         yield Item(key, value, flags, expires)
 

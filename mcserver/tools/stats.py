@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from mcserver.keys import printable_text
 from mcserver.tools.client import ADDRESS, Client, parser, positive, run
 
+WORDS = ("settings", "items", "slabs", "sizes", "conns", "mrc", "cluster", "detail", "cachedump", "reset")
+"""What may stand in the place of a server: `mcserver stats settings`. A host of such a name is written with its port."""
 NUMBER = re.compile(r"-?[0-9]{1,40}(\.[0-9]{1,40})?")
 
 
@@ -36,19 +38,22 @@ def known_arguments() -> argparse.ArgumentParser:
 
 def stats(options: argparse.Namespace) -> int:
     """`mcserver stats`: the exit code. Raises ToolError."""
-    words = " ".join(options.words)
-    with Client(options.server, options.way) as client:
-        found: Mapping[str, object] = client.stats(words)
+    server, words = options.server, list(options.words)
+    if server in WORDS:
+        server, words = ADDRESS, [server, *words]
+    asked = " ".join(words)
+    with Client(server, options.way) as client:
+        found: Mapping[str, object] = client.stats(asked)
         if options.changes:
             time.sleep(options.changes)
-            found = changes(found, client.stats(words))
+            found = changes(found, client.stats(asked))
     found = {key: value for key, value in found.items() if options.only in key}
     if options.json:
         print(json.dumps({key: number(value) for key, value in found.items()}, indent=1))
     else:
         width = max(map(len, found), default=0)
         for key, value in found.items():
-            print(printable_text(f"{key:<{width}}  {value}"))
+            print(printable_text(f"{key:<{width}}  {value}".rstrip()))
     return 0
 
 

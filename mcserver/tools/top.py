@@ -148,7 +148,8 @@ def top(options: argparse.Namespace) -> int:
         server.look()
     if all(server.error for server in servers):
         raise ToolError("; ".join(server.error for server in servers))
-    with keys() as pressed, Live(console=console, screen=console.is_terminal, auto_refresh=False) as live:
+    screen = Live(console=console, screen=True, auto_refresh=False) if console.is_terminal else contextlib.nullcontext()
+    with keys() as pressed, screen as live:
         paused = False
         while options.count <= 0 or looks < options.count:
             key = pressed(options.interval)
@@ -159,9 +160,12 @@ def top(options: argparse.Namespace) -> int:
                 for server in servers:
                     server.look()
                 looks += 1
-            live.update(picture(servers, paused, console.width, keys=console.is_terminal), refresh=True)
-    if not console.is_terminal:
-        console.line()
+            shown_now = picture(servers, paused, console.width, keys=live is not None)
+            if live is not None:
+                live.update(shown_now, refresh=True)
+            else:  # a file or a pipe gets every look as it comes
+                console.print(shown_now)
+                sys.stdout.flush()
     for server in servers:
         server.close()
     return 0
@@ -243,18 +247,18 @@ def server_table(servers: Sequence[Watched], width: int) -> Table:
 COLUMNS: tuple[tuple[int, str, Callable[[Watched], str]], ...] = (
     (0, "ops/s", lambda server: short(server.operations)),
     (0, "hits", lambda server: "-" if server.hit_ratio is None else f"{100 * server.hit_ratio:.1f}%"),
-    (60, "gets/s", lambda server: short(server.rates.get("cmd_get", 0.0))),
-    (60, "sets/s", lambda server: short(server.rates.get("cmd_set", 0.0))),
-    (0, "evicted/s", lambda server: short(server.rates.get("evictions", 0.0))),
+    (72, "gets/s", lambda server: short(server.rates.get("cmd_get", 0.0))),
+    (72, "sets/s", lambda server: short(server.rates.get("cmd_set", 0.0))),
+    (55, "evicted/s", lambda server: short(server.rates.get("evictions", 0.0))),
     (
-        75,
+        80,
         "memory",
         lambda server: f"{short(_number(server.now, 'bytes'))}/{short(_number(server.now, 'limit_maxbytes'))}",
     ),
-    (95, "items", lambda server: short(_number(server.now, "curr_items"))),
-    (75, "conns", lambda server: server.now.get("curr_connections", "-")),
-    (110, "in B/s", lambda server: short(server.rates.get("bytes_read", 0.0))),
-    (110, "out B/s", lambda server: short(server.rates.get("bytes_written", 0.0))),
+    (100, "items", lambda server: short(_number(server.now, "curr_items"))),
+    (90, "conns", lambda server: server.now.get("curr_connections", "-")),
+    (120, "in B/s", lambda server: short(server.rates.get("bytes_read", 0.0))),
+    (120, "out B/s", lambda server: short(server.rates.get("bytes_written", 0.0))),
 )
 """How wide a terminal must be, what stands above, what is shown."""
 

@@ -27,6 +27,7 @@ class PretendedNetwork:
         self.log_lines_lost = 0
         self.reserved_descriptors = 9
         self.accepting = True
+        self.full = False
         self.certificate_seconds = 0
         self.stops: list[bool] = []
         self.open = [

@@ -218,6 +218,22 @@ def test_a_driver_of_ones_own_that_believes_every_certificate(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("pass", "call 1, set: never came back (the process had ended, status 0)"),
+        ("import sys; sys.exit('no such client')", "(the process had ended, status 1: no such client)"),
+        ("import sys; print('TypeError: x\\n    at y.js:3\\nNode.js v20', file=sys.stderr)", "status 0: TypeError: x)"),
+    ],
+)
+def test_a_driver_that_ends_is_told_from_one_that_waits(
+    code: str, why: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "driver.py").write_text(code)
+    assert main(["client", "--driver", f"{sys.executable} {tmp_path}/driver.py", "--only", "right"]) == 1
+    assert why in capsys.readouterr().out
+
+
 def test_a_driver_without_tls(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     own = ["client", "--driver", driver(tmp_path, careless=False), "--only", "split", "--only", "cut"]
     assert main([*own]) == FAULTY

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,35 @@ def test_a_report_whose_page_cannot_be_written(tmp_path: Path, capsys: pytest.Ca
     assert matrix([str(tmp_path / "r")]) == PASSED
     assert "| a\\|b | 1 |" in capsys.readouterr().out  # a name does not make a column
     assert json.loads((tmp_path / "r").read_text())["name"] == "a|b"
+
+
+def test_a_server_that_cannot_be_tested_has_no_zeros(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, name in enumerate(("", "theirs")):
+        arguments = [NOWHERE, "--json", str(tmp_path / str(number)), *(["--name", name] if name else [])]
+        assert main(arguments) == UNREACHABLE
+    capsys.readouterr()
+    assert matrix([str(tmp_path / "0"), str(tmp_path / "1")]) == PASSED
+    one, other = capsys.readouterr().out.splitlines()[2:]
+    assert "cannot reach" in one
+    assert one.count("| - ") == other.count("| - ") == 8
+    assert other.startswith("| theirs: ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arguments", [["--list"], ["--coverage"], ["client", "--list"], ["report", "{run}"]])
+def test_a_full_disk_is_no_case_that_failed(arguments: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.write_text(json.dumps({"name": "a", "cases": [], "counts": {}, "suite_version": "1"}))
+    command = [sys.executable, "-m", "conformance", *(each.format(run=run) for each in arguments)]
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (USAGE, "mcconform: cannot write: No space left on device\n")
+
+
+def test_a_report_on_a_full_disk_is_no_case_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    with memcached() as (host, port):
+        assert main([f"{host}:{port}", "--only", "classic/get/hit", "--json", "/dev/full"]) == USAGE
+    assert capsys.readouterr().err == "mcconform: cannot write: No space left on device\n"
 
 
 @pytest.mark.parametrize("text", ["unix:", "::1", "a:１", "a:99999999999999999999999", "a:0", "a:"])

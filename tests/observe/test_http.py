@@ -62,6 +62,16 @@ def test_clients_that_go_before_their_answer_are_no_error(observed: Observed) ->
 
 
 @pytest.mark.slow
+def test_the_log_says_where_it_is(start: Start) -> None:
+    server = start("--metrics", "127.0.0.1:0")
+    eventually(lambda: "metrics, health and a page at http://127.0.0.1:" in server.log())
+    port = int(server.log().partition("a page at http://127.0.0.1:")[2].partition("/")[0])
+    with socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+
+
+@pytest.mark.slow
 def test_each_path_has_its_type_and_status(observed: Observed) -> None:
     status, body, headers = observed.ask("/metrics")
     assert (status, headers["Content-Type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
@@ -249,6 +259,18 @@ def test_it_is_not_ready_when_it_takes_no_connections(start: Start) -> None:
     client.close()
     assert waiting.command(b"mn") == b"MN\r\n"
     waiting.close()
+    eventually(lambda: observed.ask("/readyz")[0] == 200)
+
+
+@pytest.mark.slow
+def test_it_is_not_ready_when_it_refuses_connections(start: Start) -> None:
+    observed = Observed(start, "-c", "2")
+    clients = [observed.server.connect() for _ in range(2)]
+    assert [client.command(b"mn") for client in clients] == [b"MN\r\n"] * 2
+    assert observed.server.connect().to_end() == b"ERROR Too many open connections\r\n"
+    assert observed.ask("/readyz")[:2] == (503, "it refuses connections: -c is reached\n")
+    assert observed.ask("/healthz")[0] == 200
+    clients[0].close()
     eventually(lambda: observed.ask("/readyz")[0] == 200)
 
 

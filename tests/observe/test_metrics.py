@@ -121,7 +121,26 @@ def test_a_fleets_figures(memcached_fleet: Any) -> None:
     assert found["mcserver_cluster_appends_total"][()] == 1
     numbers = [key for key, value in fleet.stats(0).items() if not isinstance(value, str)]
     for key in numbers:
-        assert f"mcserver_cluster_{key}" in found or f"mcserver_cluster_{key}_total" in found
+        assert metrics.cluster_name(key)[0] + "_total" * metrics.is_cluster_counter(key) in found
+    assert 0 <= found["mcserver_cluster_fresh_age_seconds"][()] < 1, "seconds"
+    assert "mcserver_cluster_append_p99_seconds" in found
+
+
+ABBREVIATED = re.compile(r"_(ms|us|ns|milliseconds|microseconds|kb|mb|kib|mib)(_|$)")
+
+
+def test_names_are_as_promtool_wants_them(memcached_fleet: Any) -> None:
+    """Of what is ours; the exporter's names are its own."""
+    fleet: Fleet = memcached_fleet(2)
+    families = list(metrics.ServerCollector(fleet[0].admin.context).collect())
+    names = [family.name for family in families]
+    assert len(names) == len(set(names))
+    for family in families:
+        assert family.documentation
+        assert family.type in {"counter", "gauge"}
+        assert not family.name.endswith(("_total", "_count", "_sum", "_bucket"))
+        if family.name.startswith("mcserver_"):
+            assert not ABBREVIATED.search(family.name), family.name
 
 
 def expressions() -> list[tuple[str, str]]:

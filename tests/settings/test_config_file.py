@@ -114,6 +114,15 @@ def test_lists_of_the_fleet_begin_anew_on_the_command_line(file: Path) -> None:
         ("disable-cas = 1", 64, "disable-cas takes true or false, not 1"),
         ("verbose = 10", 64, "verbose must be from 0 to 9"),
         ('user = "a\\u0000b"', 64, "user takes one name"),
+        ("port = 11211.5", 1, "can't be '11211.5': '.5' means nothing there"),
+        ('memory-limit = "1g"', 1, "can't be '1g': 'g' means nothing there"),
+        ("memory-limit = 1", 64, "must be at least 2 megabytes"),
+        ('D = "ab"', 1, "can't be 'ab'"),
+        ("unix-mask = 0o660", 64, 'unix-mask is written in quotes, such as "700"'),
+        ("verbose = 'much'", 64, "verbose takes a number from 0 to 9"),
+        ('zookeeper = "zk:1"\nzk-ca = ""', 1, "takes the name of a file"),
+        ('zookeeper = "zk:1"\nack = "sometimes"', 64, "--ack takes async, committed or applied"),
+        ('metrics-name = ["cache"]', 64, "--metrics-name needs --metrics"),
     ],
 )
 def test_a_file_is_checked_as_strictly_as_the_command_line(file: Path, text: str, status: int, words: str) -> None:
@@ -124,10 +133,13 @@ def test_a_file_is_checked_as_strictly_as_the_command_line(file: Path, text: str
 
 
 def test_what_is_only_checked_at_the_end_is_refused_too(file: Path) -> None:
-    with pytest.raises(ConfigError, match="1/2 of memory"):
-        parsed(file, 'max-item-size = "40m"')
-    with pytest.raises(ConfigError, match="needs --zookeeper"):
-        parsed(file, "max-stale = 3")
+    for text, why in (('max-item-size = "40m"', "1/2 of memory"), ("max-stale = 3", "needs --zookeeper")):
+        with pytest.raises(ConfigError, match=f"^{file}: .*{why}"):
+            parsed(file, text)
+    with pytest.raises(ConfigError, match=f"^{file}: .*1/2 of memory"):
+        parsed(file, "memory-limit = 60", "-I", "31m")  # neither of them without the other
+    with pytest.raises(ConfigError, match=r"^Cannot set item size limit"):
+        parsed(file, "port = 1", "-I", "40m")
 
 
 @pytest.mark.slow
@@ -246,6 +258,31 @@ def test_a_reload_changes_what_is_live_and_names_what_is_not(start: Start, file:
     assert "memory-limit is 128 now, it was 64" in log
     assert "SIGHUP: threads needs a new start to become 5" in log
     assert "conn-limit is 2 now" in log
+
+
+@pytest.mark.slow
+def test_each_reload_says_all_that_it_did_and_all_that_it_could_not_do(start: Start, file: Path) -> None:
+    file.write_text("conn-limit = 100\n")
+    server = start("--config", str(file))
+    texts = {
+        "conn-limit = 100\nthreads = 5\nmax-item-size = 2048\n": [
+            "threads needs a new start",
+            "max-item-size needs a new start",
+        ],
+        "conn-limit = 0\n": ["SIGHUP: nothing has changed: "],
+        "conn-limit = 200\n": ["conn-limit is 200 now, it was 100"],
+        "conn-limit = 200\n[extended]\ntemporary_ttl = 61\n": ["again; temporary_ttl is 61 now, it was none\n"],
+        "conn-limit = 300\n": ["conn-limit is 300 now, it was 200; temporary_ttl is none now, it was 61\n"],
+    }
+    for text, lines in texts.items():
+        file.write_text(text)
+        server.signal(signal.SIGHUP)
+        for line in lines:
+            eventually(lambda line=line: line in server.log())
+    said = server.log().count("nothing to change")
+    for count in range(1, 4):
+        server.signal(signal.SIGHUP)
+        eventually(lambda count=count: server.log().count("nothing to change") == said + count)
 
 
 @pytest.mark.slow

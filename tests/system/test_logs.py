@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mcserver.system.logs import KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
+from mcserver.system.logs import ASKED, KINDS_MOST, QUEUE_BYTES, Repeats, TextFormatter, Writer, trace_lines
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Client, eventually
@@ -215,6 +215,14 @@ def test_a_repeated_message_is_held_back_and_counted() -> None:
     assert repeats.overdue() == []
     now += 61
     assert repeats.filter(record("a %d", 10))
+
+
+def test_what_the_operator_asked_for_is_said_each_time() -> None:
+    repeats = Repeats(lambda: 1.0)
+    repeats.begin()
+    asked = logging.makeLogRecord({"name": "mcserver", "msg": "read %s again", "args": ("a",), **ASKED})
+    assert [repeats.filter(asked) for _ in range(3)] == [True] * 3
+    assert repeats.held_back == 0
 
 
 def test_a_flood_is_counted_without_being_spelled() -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from mcserver import cli
-from mcserver.settings.config import Config
+from mcserver.settings.config import Config, ConfigError
 from tests.testing.clients import Plain as Client
 
 
@@ -54,6 +56,27 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.slow
+def test_it_tells_of_datagrams_and_metrics() -> None:
+    process, told = start("-U", "-1", "--metrics", "127.0.0.1:0")
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            asking.settimeout(60)
+            asking.sendto(b"\0\1\0\0\0\1\0\0mn\r\n", ("127.0.0.1", int(str(told["udp_port"]))))
+            assert asking.recv(100) == b"\0\1\0\0\0\1\0\0MN\r\n"
+        with urlopen(f"http://127.0.0.1:{told['metrics_port']}/healthz", timeout=60) as answer:
+            assert answer.read() == b"ok\n"
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_daemon_has_nobody_to_end_with() -> None:
+    with pytest.raises(ConfigError, match="-d parts from him"):
+        cli.parse(["--ephemeral", "-d"], {})
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import os
 import socket
@@ -108,7 +109,8 @@ def test_a_client_that_sends_without_end_holds_nobody_up(memcached: Server) -> N
     [b"watch\r\n", b"quit\r\n", b"set a 0 0 10\r\nab", b"get", bytes([0x80, 0x0A]) + bytes(22), b"shutdown\r\n"],
 )
 def test_what_was_asked_before_disturbs_nobody(memcached: Server, data: bytes) -> None:
-    memcached.ask(data)
+    with contextlib.suppress(ValueError):  # what is cut off is an error
+        memcached.ask(data)
     memcached["a"] = "1"
     assert memcached["a"] == b"1"
     assert memcached.ask(b"mn\r\n") == b"MN\r\n"
@@ -205,7 +207,7 @@ def test_the_member_that_is_named_is_cut_off(memcached_fleet: Callable[..., Flee
     fleet.until_stale(2)
     fleet[0]["a"] = "1"
     assert Plain(fleet[0].address).command(b"get a", b"END\r\n").startswith(b"VALUE a")
-    with pytest.raises(ValueError, match="not in"):
+    with pytest.raises(ValueError, match="no member of this fleet"):
         fleet.partition(Server())
 
 

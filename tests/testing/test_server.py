@@ -186,6 +186,31 @@ def test_looking_in_is_no_command_of_a_client(memcached: Server) -> None:
     assert memcached.commands == []
 
 
+def test_looking_in_leaves_no_trace(memcached: Server) -> None:
+    """Whoever looked first would have won the lease of a stale item, and been counted as a hit."""
+    watcher = Plain(memcached.address)
+    assert watcher.command(b"watch fetchers") == b"OK\r\n"
+    for size in (0, 1, MEBIBYTE - 200):
+        memcached["a"] = value = os.urandom(size)
+        memcached.put("short", "1", ttl=5)
+        memcached.ask(b"md a I\r\n")
+        before = memcached.stats()
+        memcached.clock.advance(6)
+        for _ in range(2):
+            assert memcached["a"] == value
+            assert "a" in memcached
+            assert memcached.get("short") is None
+            assert memcached.get("none") is None
+            assert "none" not in memcached
+        after = memcached.stats()
+        for name in ("cmd_get", "get_hits", "get_misses", "get_expired", "cmd_meta", "cmd_touch"):
+            assert after[name] == before[name], name
+        assert memcached.ask(b"mg a h t\r\n") == b"HD h0 t-1 X W\r\n"
+    memcached.ask(b"get last\r\n")
+    seen = watcher.until(b"key=last")
+    assert (seen.count(b"key=short"), seen.count(b"key=none")) == (3, 0), "storing looks for what is there"
+
+
 # What was received -----------------------------------------------------------------------------------------------------
 
 

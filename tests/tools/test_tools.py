@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from mcserver import cli
 from mcserver.testing import Server
-from mcserver.tools import copying
+from mcserver.tools import copying, stats
 from mcserver.tools.client import ToolError, Way, parse_address
 from mcserver.tools.copying import Item
-from mcserver.tools.top import Watched, prefix_of, short
+from mcserver.tools.top import Watched, prefix_of, server_table, short
 from tests.peer import memcached as real_memcached
 from tests.serving import Client
 
@@ -125,6 +126,35 @@ def test_stats_are_a_table_or_json_and_an_error_is_told(filled: str, capsys: pyt
     assert "stats frobnicate: ERROR" in capsys.readouterr().err
 
 
+def test_the_server_may_be_left_out(
+    server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "ADDRESS", server)
+    assert cli.main(["stats", "settings", "--only", "maxbytes"]) == 0
+    assert capsys.readouterr().out == f"maxbytes  {64 << 20}\n"
+    assert cli.main(["stats", "reset"]) == 0
+    assert capsys.readouterr().out == "RESET\n"
+    assert cli.main(["stats", "settings:1"]) == 1
+    assert capsys.readouterr().err.startswith("settings:1: ")
+
+
+def test_statistics_that_are_lists_or_only_done(memcached_factory: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    server: Server = memcached_factory()
+    server["user:1"] = "Ada"
+    client = Client(server.address)
+    for words, said in (
+        ("detail on", "OK\n"),
+        ("detail dump", "user  get 1 hit 1 set 0 del 0\n"),
+        ("cachedump 1 0", "user:1  [3 b; 0 s]\n"),
+        ("reset", "RESET\n"),
+        ("detail off", "OK\n"),
+    ):
+        assert cli.main(["stats", server.url.removeprefix("memcached://"), *words.split()]) == 0
+        assert capsys.readouterr().out == said
+        client.command(b"get user:1", b"END\r\n")
+    client.close()
+
+
 def test_changes_are_what_moved_meanwhile(filled: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["stats", filled, "--changes", "0.01", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -212,7 +242,8 @@ def test_what_has_expired_or_is_refused_is_counted(
 @pytest.mark.parametrize(
     "line",
     ["x", "[]", "{}", '{"key": "a"}', '{"key": "", "value": "1"}', '{"key": 1, "value": "1"}', '{"key64": "!", "value": "1"}',
-     '{"key": "a", "value": "1", "flags": -1}', '{"key": "a", "value": "1", "expires": "x"}'],
+     '{"key": "a", "value": "1", "flags": -1}', '{"key": "a", "value": "1", "expires": "x"}',
+     '{"key": "a", "value": "1", "expires": Infinity}', "[" * 100_000],
 )  # fmt: skip
 def test_a_line_that_is_no_item_is_named(
     line: str, server: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -244,6 +275,39 @@ def test_files_that_cannot_be_opened(server: str, tmp_path: Path, capsys: pytest
     assert cli.main(["load", server, str(tmp_path / "none")]) == 1
     assert cli.main(["dump", server, str(tmp_path)]) == 1
     assert capsys.readouterr().err.count(str(tmp_path)) == 2
+
+
+def test_a_dump_of_before_stays_when_the_server_cannot_be_asked(tmp_path: Path, memcached_factory: Any) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text("of yesterday\n")
+    assert cli.main(["dump", "127.0.0.1:1", str(kept)]) == 1
+    server: Server = memcached_factory("-X")
+    assert cli.main(["dump", server.url.removeprefix("memcached://"), str(kept)]) == 1
+    assert kept.read_text() == "of yesterday\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "command", ["dump {}", "dump {} /dev/full", "stats {}", "ping {}", "top {} -n 1 -i 0.1", "config", "-h"]
+)
+def test_a_full_disk_is_one_line(filled: str, command: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "mcserver", *command.format(filled).split()],
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert (result.returncode, result.stderr) == (1, "can't go on: No space left on device\n")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("command", ["bench {} --seconds 0.1", "top {} -n 1 -i 0.1", "pages man"])
+def test_any_locale_will_do(filled: str, command: str, encoding: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "mcserver", *command.format(filled).split()],
+        capture_output=True, timeout=30, check=False, env={**os.environ, "PYTHONIOENCODING": encoding, "COLUMNS": "20"},
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (0, b"")
 
 
 def test_items_survive_their_line() -> None:
@@ -297,6 +361,20 @@ def test_top_without_a_terminal(filled: str) -> None:
     assert "classes of" in result.stdout
     assert "q ends" not in result.stdout
     assert result.stdout.endswith("\n")
+    assert result.stdout.count("ops/s") == 2, "each look as it comes"
+
+
+@pytest.mark.parametrize("width", [40, 55, 72, 80, 90, 100, 120])
+def test_no_heading_is_cut_on_a_terminal_of_any_width(memcached_factory: Any, width: int) -> None:
+    server: Server = memcached_factory()
+    server["a"] = bytes(1 << 19)
+    watched = Watched(server.url.removeprefix("memcached://"), Way(5), watch=False)
+    watched.look()
+    console = Console(width=width, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(server_table([watched], width))
+    watched.close()
+    assert "…" not in captured.get()
 
 
 @pytest.mark.slow
