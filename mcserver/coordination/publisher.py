@@ -55,7 +55,9 @@ class Publisher:
         self._tickets: deque[Ticket] = deque()
         self._deadlines: deque[tuple[int, Future[int]]] = deque()
         self._timer = False
-        self._ages: deque[tuple[int, int]] = deque()  # (mark, since when it waits), about every 10 ms
+        self._ages: deque[tuple[int, int]] = (
+            deque()
+        )  # (mark, since when it waits), every 10 ms or hundredth of the longest wait
         self._batch_keys = settings.batch_keys
         self._hurry = False
 
@@ -72,7 +74,7 @@ class Publisher:
             if overflow:
                 self._context.figures.overflows += 1
                 log.warning("too many invalidations wait for ZooKeeper: they become a flush of the peers")
-        if not self._ages or now - self._ages[-1][1] > SECOND // 100:
+        if not self._ages or now - self._ages[-1][1] > max(SECOND // 100, (now - self._ages[0][1]) // 100):
             self._ages.append((mark, now))
         self._wake.set()
         if level is Level.ASYNC:
@@ -175,6 +177,7 @@ class Publisher:
         self._batch = None
         if len(batch.lines) == 1:
             self._context.alarm("size", "ZooKeeper takes no entry of one key: look at jute.maxbuffer")
+            self.queue.put_back(batch.lines)
             self.queue.overflow()
             await self._context.sleep(self._context.settings.retry_delay_max)
         else:
@@ -213,6 +216,10 @@ class Publisher:
             if not future.done():
                 self._context.figures.unconfirmed += 1
                 future.set_exception(NotConfirmed("invalidation not confirmed"))
+        while (
+            self._tickets and self._tickets[0].future.done()
+        ):  # an outage may be long, and clients ask again and again
+            self._tickets.popleft()
         self._timer = bool(self._deadlines)
         if self._deadlines:
             self._context.runtime.call_later((self._deadlines[0][0] - now) / SECOND + 0.001, self._overdue)

@@ -63,10 +63,12 @@ class Reader:
             0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
         )
         self._slice = 0  # changes applied since the last pause
-        self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
+        self._later: dict[int, bool] = {}  # delayed flushes that were seen, by the time at which they are due: done?
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
-        self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
+        # `version` is None when the record may have changed since.
+        self.on_meta: Callable[[Meta, int | None], None] = lambda meta, version: None
+        self.on_meta_changed: Callable[[], None] = lambda: None
         self.on_back: Callable[[], None] = lambda: None  # versions have fallen: those of others are of another log
         self.on_remade: Callable[[str], None] = lambda log: None
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
@@ -90,16 +92,13 @@ class Reader:
         """Where the cache stands in the log, in terms of JSON; None if nothing proves it."""
         if self.log is None or (self._last is None and self.next > 0):
             return None
-        context = self._context
-        waiting = [due for due in self._later if not context.clock_is_known or context.until(due) > 0]
-        done = [due for due in self._later if due not in waiting]
         return {
             "log": self.log,
             "gen": self.gen,
             "next": self.next,
             "last": self._last,
-            "later": waiting + self._kept_later,
-            "done": done,
+            "later": [due for due, done in self._later.items() if not done] + self._kept_later,
+            "done": [due for due, done in self._later.items() if done],
         }
 
     def resume(self, place: Mapping[str, Any]) -> bool:
@@ -123,7 +122,7 @@ class Reader:
         self.log, self.gen, self.next = log, place["gen"], place["next"]
         # An earlier release hands on no time.
         self._last = None if last is None else (last[0], last[1], last[2] if len(last) > 2 else 0)
-        self._later = dict.fromkeys(place["done"])
+        self._later = dict.fromkeys(place["done"], True)
         self._kept_later = list(place["later"])
         self.applied = self.head = version(self.gen, self.next - 1)
         return True
@@ -220,10 +219,11 @@ class Reader:
             self._context.compare_clocks(began, written.mtime)
             while self._kept_later:
                 self._flush_later(self._kept_later.pop())
+            self._see_what_is_due()
         record, stat = await meta_reply
         meta = self._read(Meta.decode, layout.meta, record)
         membership.set_format(meta.format)
-        self.on_meta(meta, stat.version)
+        self.on_meta(meta, stat.version if self._meta_armed else None)
         if log_reply is None or meta.log != self.log:
             await self._move(meta, connection)
             return False
@@ -285,6 +285,7 @@ class Reader:
         def fired() -> None:
             self._meta_armed = False
             self._behind = True
+            self.on_meta_changed()
             self.wake.set()
 
         self._meta_armed = True
@@ -320,10 +321,10 @@ class Reader:
             last = min(head, self.next + self._context.settings.read_ahead - 1)
             wanted = range(self.next, last + 1)
             entries = await zk.gets([layout.entry(self.log, sequence) for sequence in wanted])
+            if zk.connection != connection:
+                raise ConnectionLoss("a lagging server may have answered, or an ensemble with another log")
             for sequence, entry in zip(wanted, entries, strict=True):
                 if entry is None:
-                    if zk.connection != connection:
-                        raise ConnectionLoss("a lagging server may have answered")
                     self._context.figures.holes += 1
                     self._skip_to(head, f"entry {sequence} is missing")
                     return
@@ -394,30 +395,48 @@ class Reader:
         Every order is kept: no other flush, gap, or further order takes its place. One whose time has passed is done now.
         """
         known = due in self._later
-        self._later.pop(due, None)
-        self._later[due] = None  # as the newest
+        self._later[due] = self._later.pop(due, False)  # as the newest
         if known:
             return
         while (
             len(self._later) > 4 * LATER_MAX
         ):  # four times what the log's record holds, so those in it are never done twice
             del self._later[next(iter(self._later))]
-        seconds = self._context.until(due)
-        if seconds > 1:
-            self._context.runtime.call_later(seconds - 1, self._flush)
+        if self._context.until(due) > 1:
+            self._wait_for(due, 1)
+        self._wait_for(due, 0)
+
+    def _wait_for(self, due: int, ahead: int) -> None:
+        """Flushes `ahead` seconds before `due`: that may have moved when a timer ends, since the clock is another leader's."""
+        if self._later.get(due):
+            return
+        seconds = self._context.until(due) - ahead
         if seconds > 0:
-            self._context.runtime.call_later(seconds, self._flush)
-        else:
+            self._context.runtime.call_later(seconds, lambda: self._wait_for(due, ahead))
+        elif ahead:
             self._flush()
+        else:
+            self._carry_out_later(due)
+
+    def _carry_out_later(self, due: int) -> None:
+        if due in self._later:
+            self._later[due] = True
+        self._flush()
+
+    def _see_what_is_due(self) -> None:
+        """Before a certificate: a machine that slept has timers that are late, and the clock may be another leader's."""
+        for due in [due for due, done in self._later.items() if not done and self._context.until(due) <= 0]:
+            self._carry_out_later(due)
 
     # The fast path -------------------------------------------------------------------------------------------------------
 
     async def _fast(self) -> None:
         """The watch on the next entry fired: that entry, and a watch on the one behind it, in one trip."""
         zk, layout = self._context.zk, self._context.layout
+        connection = zk.connection
         self._woken = False
         for _ in range(FAST_STEPS):
-            if self.log is None:
+            if self.log is None or zk.connection != connection:
                 break
             sequence = self.next
             reply = zk.get(layout.entry(self.log, sequence))
@@ -444,6 +463,8 @@ class Reader:
             self._woken = True
         if before is not None:
             stat = await before
+            if self._context.zk.connection != self._verified:
+                stat = None  # perhaps of an ensemble with another log
             self._last = (self.next - 1, stat.czxid, stat.ctime) if stat else None
 
     def _ask_next(self, path: str) -> Awaitable[Stat | None]:

@@ -529,3 +529,57 @@ def test_what_was_missed_is_read_in_one_request(monkeypatch: pytest.MonkeyPatch)
     fleet.run(1000)
     assert asked == [5]
     assert applied(two) == applied(one) == (1, 4)
+
+
+def test_a_machine_that_slept_when_a_delayed_flush_was_due_carries_it_out_before_it_is_fresh() -> None:
+    """Timers stand still while a machine sleeps; the clock that the gate goes by does not."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
+    fleet.run(100)
+    two.cache.put(b"k")
+    two.process.sleep(3000e6)
+    fleet.run(3000)
+    while two.cache.is_closed:
+        fleet.run(1)
+    assert two.cache.get(b"k") is None
+
+
+@pytest.mark.parametrize(("jump", "before", "behind"), [(10, 100, 500), (-5, 6500, 7500)])
+def test_a_delayed_flush_moves_with_the_clock_of_zookeepers_leader(jump: int, before: int, behind: int) -> None:
+    """... as for those who join later, and read the time in the log's record."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
+    fleet.run(100)
+    fleet.ensemble.clock += jump * 10**9
+    fleet.run(before - 100)
+    if before > 5500:  # one second before it all is flushed, too
+        two.cache.put(b"k")
+    flushes = two.cache.flush_count
+    two.cache.put(b"k")
+    fleet.run(behind - before)
+    assert two.cache.get(b"k") is None
+    assert two.cache.flush_count > flushes
+
+
+def test_a_delayed_flush_that_no_timer_has_carried_out_is_not_taken_for_done_by_the_next_process() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    one.node.submit([Change("flush", b"", 1)], Level.COMMITTED)
+    fleet.run(200)
+    two.cache.put(b"k")
+    two.process.sleep(1500e6)
+    fleet.run(1400)
+    place = two.node.place()
+    assert place is not None
+    assert two.cache.items
+    assert place["later"]
+    assert not place["done"]
+    fleet.run(400)
+    place = two.node.place()
+    assert place is not None
+    assert not two.cache.items
+    assert not place["later"]
+    assert place["done"]

@@ -450,6 +450,29 @@ def roll_back_with_the_clock(fleet: Fleet) -> None:
     roll_back(fleet)
 
 
+# What is seen late, or looks as it did before -----------------------------------------------------------------------------
+
+
+def delete_meta(fleet: Fleet) -> None:
+    """Somebody deletes the record that names the log, and nothing else: the next one has the same version."""
+    if META in fleet.ensemble.tree.nodes:
+        _by_hand(fleet, [Delta("delete", META)])
+
+
+def machine_sleeps(fleet: Fleet) -> None:
+    """A host sleeps, or a machine on it is saved and goes on: when it wakes up its timers still have as long as before."""
+    host = _host(fleet)
+    if host is not None:
+        host.process.sleep(_span(fleet, 0.05, 1.2))
+
+
+def delete_bucket(fleet: Fleet) -> None:
+    """Somebody deletes a lock with all who hold it and wait for it."""
+    locks = fleet.ensemble.tree.nodes.get("/cache/locks")
+    if locks is not None and locks.children:
+        _by_hand(fleet, _below(fleet, f"/cache/locks/{fleet.world.random.choice(sorted(locks.children))}"))
+
+
 COMMON: list[Fault] = [
     cut_off, cut_off, pause, pause, pause_leader, restart, restart, die, leave, join, drop_connection, flap, stop_server,
     stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
@@ -466,4 +489,9 @@ STRANGE: list[Fault] = [
 UNEVEN: list[Fault] = [
     twin, twin, twin, twin, fall_behind, fall_behind, fall_behind, elect_another_clock, elect_another_clock,
     roll_back_with_the_clock, cut_off, pause, pause_leader, restart, leave, join, isolate, end_session, lose_replies, lag,
+]  # fmt: skip
+ODD: list[Fault] = [
+    delete_meta, delete_meta, delete_meta, machine_sleeps, machine_sleeps, machine_sleeps, delete_bucket, elect_another_clock,
+    elect_another_clock, roll_back_with_the_clock, delete_candidates, depose, end_session, leave, leave, restart, lose_replies,
+    lag, drop_connection, cut_off, pause,
 ]  # fmt: skip

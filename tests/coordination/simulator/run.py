@@ -54,12 +54,13 @@ def simulate(
     members: int = 0,
     strange: bool = False,
     uneven: bool = False,
+    odd: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
     `upgrade`: from that release; `members`: so many servers instead of two or three; `strange`: somebody who may write
     to ZooKeeper deletes and overwrites what is the fleet's; `uneven`: servers of one name, and of different options, at
-    servers of ZooKeeper that are behind, or whose clock jumps.
+    servers of ZooKeeper that are behind, or whose clock jumps; `odd`: machines sleep, and records are deleted one by one.
     """
     world = World(seed)
     if note is not None:
@@ -68,7 +69,7 @@ def simulate(
         fleet = Fleet(world)
         try:
             fleet.is_uneven |= uneven
-            chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else []
+            chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else faults.ODD if odd else []
             _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:
             return Outcome(seed, violation, world.events)

@@ -86,6 +86,7 @@ class Process:
         self.name = name
         self.killed = False
         self.paused_until = 0
+        self.slept = 0  # ns by which its timers are late, since the machine slept
         self.hiccups = 0.0
         self.random = random.Random(world.random.getrandbits(32))
         self.rate = 1.0 + world.random.uniform(-0.02, 0.02)
@@ -98,6 +99,11 @@ class Process:
         if self.world.note:
             self.world.note(f"{self.name} paused for {duration / MS:.0f} ms")
         self.on_pause()
+
+    def sleep(self, duration: float) -> None:
+        """The machine sleeps: its clock runs on, as CLOCK_BOOTTIME does, and its timers do not."""
+        self.pause(duration)
+        self.slept += int(duration)
 
     def hiccup(self) -> None:
         """A short pause between two steps; now and then a long one."""
@@ -112,8 +118,14 @@ class Process:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
-        self.world.after(seconds * SECOND / self.rate + 2 if seconds > 0 else 0, self, timer.fire)
+        self.world.after(seconds * SECOND / self.rate + 2 if seconds > 0 else 0, self, self._ring, timer, self.slept)
         return timer
+
+    def _ring(self, timer: Timer, slept: int) -> None:
+        if self.slept > slept:
+            self.world.after(self.slept - slept, self, self._ring, timer, self.slept)
+        else:
+            timer.fire()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Task:
         task = Task(self, coroutine)
