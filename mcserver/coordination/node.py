@@ -139,8 +139,6 @@ class Node:
         """See Coordinator.submit."""
         if not self._left:
             return self.publisher.submit(changes, level)
-        if level is Level.ASYNC:
-            return None
         future = self.context.runtime.future()
         future.set_exception(NotConfirmed("this server has left the fleet"))
         return future
