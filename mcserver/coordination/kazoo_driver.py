@@ -176,7 +176,10 @@ class KazooDriver:
         def convert(value: tuple[str, Any]) -> tuple[str, ports.Stat]:
             return value[0][len(self._root) :], terms.stat(value[1])
 
-        return self._send(_directly(request), convert, len(path) + len(data))
+        made = self._send(_directly(request), convert, len(path) + len(data))
+        if self._root and path.rfind("/") == 0:
+            made.add_done_callback(self._made_below_the_chroot)
+        return made
 
     def multi(self, operations: Sequence[ports.Operation]) -> asyncio.Future[list[str | ports.Stat | None]]:
         operations = list(operations)
@@ -239,7 +242,7 @@ class KazooDriver:
     def figures(self) -> Mapping[str, int | float | str]:
         return {
             "server": self._server if self.state is SessionState.CONNECTED else "",
-            "session_id": f"0x{self.session:x}",
+            "session_id": f"0x{self.session & (1 << 64) - 1:x}",
             "session_timeout_ms": round(self.granted * 1000),
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
@@ -402,6 +405,10 @@ class KazooDriver:
             self._writes += 1
             self.create(path).add_done_callback(self._root_made)
         self._root = root
+
+    def _made_below_the_chroot(self, made: asyncio.Future[Any]) -> None:
+        if not made.cancelled() and isinstance(made.exception(), ports.NoNode):
+            self._make_root()  # somebody has deleted it; whoever wanted to create something there tries again
 
     def _root_made(self, made: asyncio.Future[Any]) -> None:
         if isinstance(error := made.exception(), ports.NoAuth):

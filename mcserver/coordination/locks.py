@@ -45,6 +45,7 @@ class Request(NamedTuple):
     write: Callable[[], None]
     future: Future[None]
     overdue: list[Callable[[], None]]  # called when its time is over
+    timer: list[Handle]  # ... by this
 
 
 class Locks:
@@ -78,7 +79,7 @@ class Locks:
         if bucket is None:
             bucket = self._buckets[path] = Bucket(self, path)
             bucket.task = context.runtime.spawn(bucket.run(), f"lock {path}")
-        request = Request(key, write, future, [])
+        request = Request(key, write, future, [], [])
         bucket.requests.append(request)
         bucket.wake.set()
 
@@ -89,7 +90,7 @@ class Locks:
                 stop()
             bucket.drop_overdue()
 
-        context.runtime.call_later(context.settings.ack_timeout, overdue)
+        request.timer.append(context.runtime.call_later(context.settings.ack_timeout, overdue))
         return future
 
     def ended(self, bucket: Bucket) -> None:
@@ -296,6 +297,8 @@ class Bucket:
 
     def _finish(self, request: Request, error: LockLost | None) -> None:
         self.requests.remove(request)
+        for timer in request.timer:
+            timer.cancel()
         if request.future.done():
             return
         if error is None:

@@ -9,7 +9,7 @@ from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
 from .simulator.fleet import Host
-from .simulator.scheduler import MS
+from .simulator.scheduler import MS, Timer
 
 
 def write(host: Host, key: bytes, done: list[str]) -> Any:
@@ -210,6 +210,27 @@ def test_an_outage_keeps_no_more_writes_than_clients_wait_for() -> None:
     write(one, b"k", done)
     fleet.run(200)
     assert done == ["n1.0"]
+
+
+def test_a_write_that_is_done_has_no_timer_any_more() -> None:
+    """--ack-timeout may be an hour, and a timer keeps the client's session."""
+    fleet = Quiet(1, ack_timeout=3600.0)
+    (one,) = fleet.hosts
+    timers: list[Timer] = []
+    call_later = one.process.call_later
+
+    def noting(seconds: float, callback: Any) -> Timer:
+        timer = call_later(seconds, callback)
+        if seconds == 3600.0:
+            timers.append(timer)
+        return timer
+
+    one.process.call_later = noting
+    done: list[str] = []
+    for _ in range(3):
+        write(one, b"k", done)
+        fleet.run(100)
+    assert [timer.callback for timer in timers] == [None] * 3
 
 
 def test_a_place_in_the_queue_that_cannot_be_seen_yet_is_given_up_all_the_same() -> None:
