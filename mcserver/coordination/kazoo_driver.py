@@ -24,6 +24,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from kazoo.client import KazooClient
@@ -123,6 +124,18 @@ class LoopHandler(SequentialThreadingHandler):  # type: ignore[misc]  # kazoo ha
 class _Call(NamedTuple):
     future: asyncio.Future[Any]
     deadline: float  # of the loop's clock
+
+
+@dataclass(frozen=True)
+class _Watcher:
+    """What kazoo calls. It keeps a set of them for each path until it fires: equal ones are one."""
+
+    driver: KazooDriver
+    client: KazooClient
+    watch: ports.Watch
+
+    def __call__(self, _event: Any) -> None:
+        self.driver._fired(self.client, self.watch)
 
 
 class KazooDriver:
@@ -331,15 +344,11 @@ class KazooDriver:
                 pass
 
     def _watch(self, watch: ports.Watch | None) -> Callable[[Any], None] | None:
-        if watch is None:
-            return None
-        client = self._client
+        return None if watch is None else _Watcher(self, self._client, watch)
 
-        def fired(_event: Any) -> None:
-            if client is self._client:
-                watch()
-
-        return fired
+    def _fired(self, client: KazooClient, watch: ports.Watch) -> None:
+        if client is self._client:
+            watch()
 
     # -- sessions
 

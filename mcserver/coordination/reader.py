@@ -281,15 +281,14 @@ class Reader:
     def _ask_meta(self) -> Awaitable[tuple[bytes, Stat]]:
         if self._meta_armed:
             return self._context.zk.get(self._context.layout.meta)
-
-        def fired() -> None:
-            self._meta_armed = False
-            self._behind = True
-            self.on_meta_changed()
-            self.wake.set()
-
         self._meta_armed = True
-        return self._context.zk.get(self._context.layout.meta, fired)
+        return self._context.zk.get(self._context.layout.meta, self._meta_fired)
+
+    def _meta_fired(self) -> None:
+        self._meta_armed = False
+        self._behind = True
+        self.on_meta_changed()
+        self.wake.set()
 
     def _ask_last(self, connection: int) -> Awaitable[Stat | None] | None:
         """On a new connection: is the entry that we saw last still the same? In an ensemble restored from a backup it is not:

@@ -223,6 +223,26 @@ async def test_watches_fire_when_their_connection_is_lost(ensemble: Ensemble, na
         await until(lambda: connected(zk))
 
 
+async def test_a_watch_that_is_set_again_and_again_is_one(ensemble: Ensemble, name: str) -> None:
+    """What kazoo keeps of each costs memory until it fires."""
+    fired: list[str] = []
+
+    class Waiting:
+        def one(self) -> None:
+            fired.append("one")
+
+    waiting = Waiting()
+    async with driver(f"{ensemble.hosts}/{name}") as zk:
+        await until(lambda: connected(zk))
+        for _ in range(5):
+            await zk.exists("/a", waiting.one)
+        await zk.exists("/a", lambda: fired.append("other"))
+        await zk.create("/a")
+        await until(lambda: len(fired) >= 2)
+        await zk.get("/a")
+        assert sorted(fired) == ["one", "other"]
+
+
 async def test_pending_calls_fail_before_the_state_is_told(ensemble: Ensemble, name: str) -> None:
     async with driver(f"{ensemble.hosts_for(name)}/{name}", reply_deadline=5.0) as zk:
         await until(lambda: connected(zk))
