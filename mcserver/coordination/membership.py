@@ -249,9 +249,11 @@ class Membership:
             node_reply = self._ask_list(layout.nodes)
             members, _ = await self._list(layout.members, member_reply)
             nodes, stat = await self._list(layout.nodes, node_reply)
-        except ZooKeeperError:
+        except ZooKeeperError as error:
             self._watched.clear()  # neither is sure to be set
             self._listed.clear()
+            if isinstance(error, NoNode):  # somebody has deleted all of them, and what they are in
+                await self.make_skeleton()
             raise
         now, known, there = self._context.now(), set(members), set(nodes)
         for name in [name for name in self.absent if name not in known or name in there]:

@@ -13,7 +13,7 @@ from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Transaction
-from .simulator.faults import delete_candidates, delete_invalidation, delete_path, delete_roll
+from .simulator.faults import delete_candidates, delete_invalidation, delete_meta, delete_path, delete_roll
 from .simulator.fleet import Host
 
 
@@ -46,10 +46,21 @@ def works(fleet: Quiet, key: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll])
+@pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll, delete_meta])
 def test_what_is_deleted_is_made_again(fault: object) -> None:
     fleet = Quiet(3)
     fault(fleet)
+    fleet.run(1500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
+@pytest.mark.parametrize("name", ["nodes", "members", "roll", "cells", "leader", "locks", "invalidation"])
+def test_a_directory_that_is_deleted_with_all_that_is_in_it_is_made_again(name: str) -> None:
+    fleet = Quiet(3, direct_max=0)
+    top = f"/cache/{name}"
+    below = sorted((path for path in fleet.ensemble.tree.nodes if f"{path}/".startswith(f"{top}/")), reverse=True)
+    fleet.by_hand(*below)
     fleet.run(1500)
     assert is_whole(fleet)
     assert works(fleet, b"k")

@@ -58,6 +58,10 @@ def _ms(time: int) -> int:
     return 1_700_000_000_000 + time // 1_000_000
 
 
+def is_delayed(change: Change) -> bool:
+    return change.kind == "flush" and change.ttl > 0
+
+
 def softly(change: Change) -> bool:
     """Whether an item may go on being served if it is marked stale."""
     return change.kind in ("stale", "refresh")
@@ -83,6 +87,7 @@ class Checkers:
         )
         self.newest = 0  # generation
         self._due: list[int] = []  # delayed flushes: when they are due, in ns of the clock of ZooKeeper's leader
+        self._seen = 0  # when that was looked at last: a clock may have jumped since
         self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
@@ -156,7 +161,7 @@ class Checkers:
         log = path.split("/")[-2]
         self.entries[version(int(log.split("-")[1]), sequence_of(path))] = (log, boot, data, transaction.time)
         for change in entry.changes:
-            if change.kind == "flush" and change.ttl:
+            if is_delayed(change):
                 self._due.append(transaction.dated + change.ttl * SECOND)
                 continue
             for key in self.fleet.keys:
@@ -199,12 +204,14 @@ class Checkers:
 
     def _see_what_is_due(self) -> None:
         """A delayed flush is as one that is committed when it is due, for its own server, too; an earlier release may be late."""
-        if self._due and min(self._due) <= self.fleet.world.now + self.fleet.ensemble.clock:
-            self._due = [due for due in self._due if due > self.fleet.world.now + self.fleet.ensemble.clock]
+        now, clock = self.fleet.world.now, self.fleet.ensemble.clock
+        for due in [due for due in self._due if due <= now + clock]:
+            self._due.remove(due)
             if not any(host.released for host in self.fleet.hosts):
-                flush = Committed(Change("flush", b"", 1), "", self.fleet.world.now, self.fleet.world.stamp())
+                flush = Committed(Change("flush", b"", 1), "", max(due - clock, self._seen), self.fleet.world.stamp())
                 for done in self.committed.values():
                     done.append(flush)
+        self._seen = now
 
     def on_read(self, host: Host, key: bytes, item: Item) -> None:
         """An item is served: is that allowed?"""
@@ -223,6 +230,10 @@ class Checkers:
                 continue
             if done.stamp < item.since:
                 break
+            if is_delayed(done.change) and item.time >= done.time - int(
+                host.node.context.settings.reply_deadline * SECOND
+            ):
+                continue  # no server knows the clock of ZooKeeper's leader better
             if done.boot in host.told or (item.stale and softly(done.change)):
                 continue
             if not self._forgiven(done.time):
@@ -244,14 +255,14 @@ class Checkers:
         self.must_be_in_the_log(host, change, invoked)
         if self.fleet.world.now < self.doubtful_until:
             return
-        if applied and not (change.kind == "flush" and change.ttl):
+        if applied and not is_delayed(change):
             for key in self.fleet.keys:
                 if concerns(change, key):
                     self.acked[key].append(Acked(change, invoked))
 
     def must_be_in_the_log(self, host: Host, change: Change, invoked: int) -> None:
         """The log holds, from this server and since then, what covers a change."""
-        if change.kind == "flush" and change.ttl:
+        if is_delayed(change):
             return
         for key in self.fleet.keys:
             if not concerns(change, key):
@@ -312,7 +323,7 @@ class Checkers:
                     self.must_be_in_the_log(host, change, invoked)
             for key, item in host.cache.items.items():
                 for done in self.committed[key]:
-                    foreign = done.boot not in host.told and not (done.change.kind == "flush" and done.change.ttl)
+                    foreign = done.boot not in host.told and not is_delayed(done.change)
                     if foreign and item.since < done.stamp and not (item.stale and softly(done.change)):
                         raise Violation("P3", f"{name} still holds {key!r}, deleted at {done.time / SECOND:.3f}")
         seen = {tuple(sorted(name.rsplit(".", 2)[0] for name in host.node.membership.nodes)) for host in live}

@@ -473,6 +473,21 @@ def delete_bucket(fleet: Fleet) -> None:
         _by_hand(fleet, _below(fleet, f"/cache/locks/{fleet.world.random.choice(sorted(locks.children))}"))
 
 
+def delete_anything(fleet: Fleet) -> None:
+    """Somebody deletes any one znode of the fleet's, with all that is below."""
+    nodes, random = fleet.ensemble.tree.nodes, fleet.world.random
+    path = "/cache"
+    while path in nodes and nodes[path].children and (path == "/cache" or random.random() < 0.5):
+        path = f"{path}/{random.choice(sorted(nodes[path].children))}"
+    if path == "/cache":
+        return
+    for delta in (deltas := _below(fleet, path)):
+        name = delta.path.rpartition("/")[2]
+        if delta.path == f"/cache/members/{name}" and f"/cache/nodes/{name}" not in nodes:
+            fleet.checkers.forgotten.add(name.rsplit(".", 2)[0])  # nothing else says that it may be serving
+    _by_hand(fleet, deltas)
+
+
 COMMON: list[Fault] = [
     cut_off, cut_off, pause, pause, pause_leader, restart, restart, die, leave, join, drop_connection, flap, stop_server,
     stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
@@ -491,7 +506,7 @@ UNEVEN: list[Fault] = [
     roll_back_with_the_clock, cut_off, pause, pause_leader, restart, leave, join, isolate, end_session, lose_replies, lag,
 ]  # fmt: skip
 ODD: list[Fault] = [
-    delete_meta, delete_meta, delete_meta, machine_sleeps, machine_sleeps, machine_sleeps, delete_bucket, elect_another_clock,
-    elect_another_clock, roll_back_with_the_clock, delete_candidates, depose, end_session, leave, leave, restart, lose_replies,
-    lag, drop_connection, cut_off, pause,
+    delete_meta, delete_meta, delete_anything, delete_anything, delete_anything, machine_sleeps, machine_sleeps, machine_sleeps,
+    delete_bucket, elect_another_clock, elect_another_clock, roll_back_with_the_clock, delete_candidates, depose, end_session,
+    leave, leave, restart, lose_replies, lag, drop_connection, cut_off, pause,
 ]  # fmt: skip

@@ -36,6 +36,7 @@ class Host:
         self.fleet = fleet
         self.process = Process(fleet.world, name)
         self.process.hiccups = fleet.hiccups
+        self.process.wakes_later = fleet.wakes_later
         self.cache = ModelCache(self.process)
         if old is not None:  # as if the items of the last boot were still there
             self.cache.items = {key: item._replace(since=0, time=0, lease=0) for key, item in old.items.items()}
@@ -238,6 +239,7 @@ class Fleet:
     """Everything in one world."""
 
     is_uneven = False  # each server has options of its own
+    wakes_later = False  # who waits for an answer goes on some events behind it
 
     def __init__(self, world: World) -> None:
         random = world.random

@@ -69,6 +69,7 @@ def simulate(
         fleet = Fleet(world)
         try:
             fleet.is_uneven |= uneven
+            fleet.wakes_later = odd
             chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else faults.ODD if odd else []
             _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:

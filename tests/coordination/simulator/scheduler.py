@@ -91,6 +91,9 @@ class Process:
         self.random = random.Random(world.random.getrandbits(32))
         self.rate = 1.0 + world.random.uniform(-0.02, 0.02)
         self.offset = world.random.randrange(10**12)
+        self.wakes_later = (
+            False  # other events may come between an answer and whoever waits for it, as on an event loop
+        )
         self.forgives = ""  # an error with this text ends a task, and not the run
         self.on_pause: Callable[[], None] = lambda: None
 
@@ -175,6 +178,9 @@ class Future:
     def finish_now(self, result: Any, error: BaseException | None) -> None:
         """As set_result or set_exception, but whoever waits goes on within this event. Only for the end of an event."""
         self.result, self.error, self.finished = result, error, True
+        if self.process.wakes_later:
+            self._finish()
+            return
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter()
