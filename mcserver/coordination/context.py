@@ -166,6 +166,18 @@ class Context:
             answers += zip(part, await self.zk.gets([path(item) for item in part]), strict=True)
         return answers
 
+    async def remove_copy(self, path: str, stat: Stat) -> bool:
+        """Deletes a candidate that belongs to no session: tools that copy trees make such, which would stand for ever."""
+        if stat.ephemeral_owner:
+            return False
+        log.warning("%s is no server's: it is deleted", path)
+        self.budget.wrote("leader", self.now())
+        try:
+            await self.zk.delete(path)
+        except NoNode:
+            pass
+        return True
+
     @property
     def is_connected(self) -> bool:
         return self.zk.state is SessionState.CONNECTED

@@ -141,7 +141,9 @@ class Leader:
             if self._is_stuck:
                 self._is_stuck = False
                 await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
-            if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
+            before = f"{layout.leader}/{order[place - 1]}"
+            stat = await zk.exists(before, self.wake.set)
+            if stat is not None and not await context.remove_copy(before, stat):
                 await self._wait_for_its_turn()
             return
         if not self.is_leader:
@@ -281,6 +283,9 @@ class Leader:
             self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
         await self._restore_members(await self._membership.look())
+        for name in sorted(self._membership.copies):
+            log.warning("%s is no server's: it is deleted", layout.node(name))
+            await self._write(Delete(layout.node(name)))
         form = self._format()
         if form >= 2:
             await self.registrar.keep(self._write)

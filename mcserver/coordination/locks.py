@@ -170,8 +170,9 @@ class Bucket:
             self.is_held = False
             self._context.figures.lock_waits += not self._waits
             self._waits = True
-            before = order[order.index(mine[0]) - 1]
-            if await zk.exists(f"{self.path}/{before}", self.wake.set) is not None:
+            before = f"{self.path}/{order[order.index(mine[0]) - 1]}"
+            stat = await zk.exists(before, self.wake.set)
+            if stat is not None and not await self._context.remove_copy(before, stat):
                 await self.wake.wait(self._context.settings.ack_timeout)
 
     async def _enter(self) -> None:

@@ -49,6 +49,7 @@ class Membership:
         self._old_names: list[str] = []
         self._watched: set[str] = set()
         self._earlier: set[str] = set()  # whose `applied` is of an earlier connection, and may be of another log
+        self.copies: set[str] = set()  # in /nodes, of no session: tools that copy trees make such
         self._listed: dict[str, tuple[list[str], Stat]] = {}  # as read, while the watch has not fired
         self.lists_version = 0  # of the nodes, at the last look
         self._made = False  # the persistent znodes were seen to be there
@@ -286,6 +287,7 @@ class Membership:
             del self.members[name]
         for name in [name for name in self.nodes if name not in there]:
             del self.nodes[name]
+        self.copies &= there
         new = [name for name in members if name not in self.members]
         for name, answer in await context.get_each(new, layout.member):
             if answer is None:
@@ -302,6 +304,8 @@ class Membership:
         for name, answer in await self._context.get_each(names, self._context.layout.node):
             if answer is not None:
                 self.read_node(name, answer[0])
+                if not answer[1].ephemeral_owner:
+                    self.copies.add(name)
 
     def state_of(self, name: str) -> str:
         """Of a live server. This one knows its own better than what was read of it, which may be from before."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcserver.coordination.layout import Floor, Meta, NodeRecord
+from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
 from mcserver.coordination.ports import Level
 from mcserver.testing.tree import Delta
 
@@ -64,6 +64,31 @@ def test_a_directory_that_is_deleted_with_all_that_is_in_it_is_made_again(name: 
     fleet.run(1500)
     assert is_whole(fleet)
     assert works(fleet, b"k")
+
+
+def test_what_a_tool_that_copies_trees_leaves_behind_belongs_to_nobody() -> None:
+    """What belonged to sessions belongs to none then: it would lead, hold locks and be waited for for ever."""
+    fleet = Quiet(3, lock_buckets=1)
+    done: list[str] = []
+    fleet.hosts[0].node.locked(b"k", lambda: done.append("first"))
+    fleet.run(100)
+    member, guid = "gone.0123456789ab.1.0", "0123456789abcdef"
+    for path in ("nodes", "members", "leader", "locks/00"):
+        fleet.by_hand(*(f"/cache/{path}/{name}" for name in list(fleet.ensemble.tree.nodes[f"/cache/{path}"].children)))
+    records = {
+        f"leader/{guid}-n-0000000000": member.encode(),
+        f"locks/00/{guid}-l-0000000000": b"",
+        f"nodes/{member}": NodeRecord("", "ready", 5, "gone.0123456789ab").encode(),
+        f"members/{member}": MemberRecord(0.4, "miss").encode(),
+    }
+    fleet.ensemble.change_by_hand([Delta("create", f"/cache/{path}", data) for path, data in records.items()])
+    fleet.run(2500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+    fleet.hosts[1].node.locked(b"k", lambda: done.append("second"))
+    fleet.run(400)
+    assert done == ["first", "second"]
+    assert not [path for path in fleet.ensemble.tree.nodes if "gone" in path or guid in path]
 
 
 def test_a_generation_is_not_used_again_when_what_counts_them_is_gone() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mcserver.coordination import ports
-from mcserver.coordination.layout import Floor, Meta
+from mcserver.coordination.layout import STATES, Floor, MemberRecord, Meta, NodeRecord
 from mcserver.coordination.ports import Change, Level
 from mcserver.testing.tree import Delta
 
@@ -488,6 +488,22 @@ def delete_anything(fleet: Fleet) -> None:
     _by_hand(fleet, deltas)
 
 
+def import_copy(fleet: Fleet) -> None:
+    """Somebody brings back what an export of the tree held: what belonged to a session belongs to none now, and stands first."""
+    nodes, random = fleet.ensemble.tree.nodes, fleet.world.random
+    guid, boot = f"{random.getrandbits(64):016x}", f"gone.{random.getrandbits(48):012x}"
+    records = [(f"/cache/leader/{guid}-n-0000000000", boot.encode() + b".1.0")]
+    records += [(f"/cache/locks/{bucket}/{guid}-l-0000000000", b"") for bucket in ("00", "01")]
+    records += [(f"/cache/nodes/{boot}.1.0", NodeRecord("", random.choice(STATES), 0, boot).encode())]
+    records += [(f"/cache/members/{boot}.1.0", MemberRecord(0.4, "miss").encode())]
+    wanted = [
+        Delta("create", path, data)
+        for path, data in records
+        if path.rpartition("/")[0] in nodes and random.random() < 0.7
+    ]
+    _by_hand(fleet, wanted)
+
+
 COMMON: list[Fault] = [
     cut_off, cut_off, pause, pause, pause_leader, restart, restart, die, leave, join, drop_connection, flap, stop_server,
     stop_all, elect, isolate, isolate, end_session, end_session, lose_replies, lose_replies, lag, slow_server,
@@ -506,7 +522,7 @@ UNEVEN: list[Fault] = [
     roll_back_with_the_clock, cut_off, pause, pause_leader, restart, leave, join, isolate, end_session, lose_replies, lag,
 ]  # fmt: skip
 ODD: list[Fault] = [
-    delete_meta, delete_meta, delete_anything, delete_anything, delete_anything, machine_sleeps, machine_sleeps, machine_sleeps,
-    delete_bucket, elect_another_clock, elect_another_clock, roll_back_with_the_clock, delete_candidates, depose, end_session,
-    leave, leave, restart, lose_replies, lag, drop_connection, cut_off, pause,
+    delete_meta, delete_meta, import_copy, import_copy, delete_anything, delete_anything, delete_anything, machine_sleeps,
+    machine_sleeps, machine_sleeps, delete_bucket, elect_another_clock, elect_another_clock, roll_back_with_the_clock,
+    delete_candidates, depose, end_session, leave, leave, restart, lose_replies, lag, drop_connection, cut_off, pause,
 ]  # fmt: skip
