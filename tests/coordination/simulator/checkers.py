@@ -196,6 +196,8 @@ class Checkers:
                 applied = NodeRecord.decode(node.data).applied
             except Malformed:
                 continue  # somebody has written over it
+            if not node.owner:
+                continue  # and made this one
             young = self._born.get(f"/cache/nodes/{name}", 0) > settled  # the leader may not have seen it yet
             if not young and 0 <= applied < version(gen, floor.floor) - 1:
                 raise Violation("P8", f"floor {floor.floor} though {name} has applied {applied & 0xFFFFFFFF}")

@@ -475,10 +475,7 @@ def delete_bucket(fleet: Fleet) -> None:
 
 def delete_anything(fleet: Fleet) -> None:
     """Somebody deletes any one znode of the fleet's, with all that is below."""
-    nodes, random = fleet.ensemble.tree.nodes, fleet.world.random
-    path = "/cache"
-    while path in nodes and nodes[path].children and (path == "/cache" or random.random() < 0.5):
-        path = f"{path}/{random.choice(sorted(nodes[path].children))}"
+    nodes, path = fleet.ensemble.tree.nodes, _walk(fleet)
     if path == "/cache":
         return
     for delta in (deltas := _below(fleet, path)):
@@ -486,6 +483,25 @@ def delete_anything(fleet: Fleet) -> None:
         if delta.path == f"/cache/members/{name}" and f"/cache/nodes/{name}" not in nodes:
             fleet.checkers.forgotten.add(name.rsplit(".", 2)[0])  # nothing else says that it may be serving
     _by_hand(fleet, deltas)
+
+
+def _walk(fleet: Fleet) -> str:
+    """The path of any znode of the fleet's."""
+    nodes, random, path = fleet.ensemble.tree.nodes, fleet.world.random, "/cache"
+    while path in nodes and nodes[path].children and (path == "/cache" or random.random() < 0.5):
+        path = f"{path}/{random.choice(sorted(nodes[path].children))}"
+    return path
+
+
+def forbid(fleet: Fleet) -> None:
+    """Somebody changes the ACL of something, and of all that is below, and mends it later."""
+    ensemble = fleet.ensemble
+    ensemble.forbidden = _walk(fleet)
+
+    def again() -> None:
+        ensemble.forbidden = ""
+
+    fleet.world.after(_span(fleet, 0.1, 1.2), None, again)
 
 
 def import_copy(fleet: Fleet) -> None:
@@ -523,6 +539,7 @@ UNEVEN: list[Fault] = [
 ]  # fmt: skip
 ODD: list[Fault] = [
     delete_meta, delete_meta, import_copy, import_copy, delete_anything, delete_anything, delete_anything, machine_sleeps,
-    machine_sleeps, machine_sleeps, delete_bucket, elect_another_clock, elect_another_clock, roll_back_with_the_clock,
-    delete_candidates, depose, end_session, leave, leave, restart, lose_replies, lag, drop_connection, cut_off, pause,
+    machine_sleeps, machine_sleeps, forbid, forbid, forbid, delete_bucket, elect_another_clock, elect_another_clock,
+    roll_back_with_the_clock, delete_candidates, depose, end_session, leave, leave, restart, lose_replies, lag,
+    drop_connection, cut_off, pause,
 ]  # fmt: skip

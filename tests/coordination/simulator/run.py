@@ -69,7 +69,7 @@ def simulate(
         fleet = Fleet(world)
         try:
             fleet.is_uneven |= uneven
-            fleet.wakes_later = odd
+            fleet.wakes_later |= odd
             chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else faults.ODD if odd else []
             _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:
@@ -153,7 +153,7 @@ def _heal(fleet: Fleet) -> None:
         fleet.world.note("--- healed")
     ensemble = fleet.ensemble
     ensemble.writable, ensemble.lose_replies, ensemble.lag = True, 0.0, 1.0
-    ensemble.refuse_entries, ensemble.packet_limit = False, 1 << 20
+    ensemble.refuse_entries, ensemble.packet_limit, ensemble.forbidden = False, 1 << 20, ""
     for server in ensemble.servers:
         server.isolated, server.behind, server.slow = False, 0, 1.0
         server.start()
