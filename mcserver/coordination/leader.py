@@ -283,9 +283,6 @@ class Leader:
             self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
             return
         await self._restore_members(await self._membership.look())
-        for name in sorted(self._membership.copies):
-            log.warning("%s is no server's: it is deleted", layout.node(name))
-            await self._write(Delete(layout.node(name)))
         form = self._format()
         if form >= 2:
             await self.registrar.keep(self._write)
@@ -446,7 +443,7 @@ class Leader:
                 raise
 
     async def _clear_members(self) -> None:
-        """Removes the records of members that have been gone for longer than they may have served."""
+        """Removes the records of members that have been gone for longer than they may have served, and of those that never were."""
         membership, layout = self._membership, self._context.layout
         margin = int(self._context.settings.member_margin * SECOND)
         now = self._context.now()
@@ -459,6 +456,9 @@ class Leader:
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))
+        for name in sorted(membership.copies):
+            log.warning("%s is no server's: it is deleted", layout.node(name))
+            await self._write(Delete(layout.node(name)))
 
     async def _refresh(self) -> None:
         """The scheduled refresh: marks prefixes stale everywhere."""

@@ -69,7 +69,8 @@ def simulate(
         fleet = Fleet(world)
         try:
             fleet.is_uneven |= uneven
-            fleet.wakes_later |= odd
+            if odd:
+                fleet.wakes_later, fleet.policies = True, ("miss", "miss", "miss", "error", "serve")
             chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else faults.ODD if odd else []
             _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:
