@@ -443,7 +443,7 @@ class Leader:
                 raise
 
     async def _clear_members(self) -> None:
-        """Removes the records of members that have been gone for longer than they may have served, and of those that never were."""
+        """Removes the records of members that have been gone for longer than they may have served, and of what was never one."""
         membership, layout = self._membership, self._context.layout
         margin = int(self._context.settings.member_margin * SECOND)
         now = self._context.now()
