@@ -32,6 +32,7 @@ class Membership:
         self.name = f"{self.boot}.0.0"  # node name, boot, session, number of the registration
         self.state = "joining"
         self.version = 0
+        self.highest = 0  # version that was ever told here
         self.format = 0  # of the log, as the reader has seen it last; 0: not yet
         self.figures: tuple[int, ...] = ()  # what the record is to say of this server, as cells.FIGURES
         self.nodes: dict[str, NodeRecord] = {}  # live servers; `applied` and state as of the last look
@@ -353,6 +354,7 @@ class Membership:
         return self._context.zk.children(path, fired)
 
     def _seen(self) -> None:
+        self.highest = max(self.highest, self.version)
         for signal in self.on_seen:
             signal.set()
         self._context.changed("members")

@@ -66,6 +66,39 @@ def test_a_directory_that_is_deleted_with_all_that_is_in_it_is_made_again(name: 
     assert works(fleet, b"k")
 
 
+@pytest.mark.parametrize("fault", ["/cache/nodes", "/cache", "backup"])
+def test_the_version_of_the_list_of_members_rises_whatever_becomes_of_what_counts_them(fault: str) -> None:
+    """Clients of auto discovery take no list of a lower version."""
+    fleet = Quiet(2)
+    length = len(fleet.ensemble.log)
+    for n in range(5):
+        late = fleet.start(f"late{n}")
+        fleet.run(300)
+        late.kill()
+        fleet.hosts.remove(late)
+        fleet.run(1200)
+    before = [host.node.members()[0] for host in fleet.hosts]
+    assert len(set(before)) == 1
+    if fault == "backup":
+        fleet.checkers.on_restore()
+        fleet.ensemble.restore(length)
+    else:
+        fleet.checkers.on_restore()
+        fleet.by_hand(
+            *sorted((each for each in fleet.ensemble.tree.nodes if f"{each}/".startswith(f"{fault}/")), reverse=True)
+        )
+    fleet.run(1500)
+    meanwhile = [host.node.members()[0] for host in fleet.hosts]
+    assert min(meanwhile) >= before[0]
+    assert len(set(meanwhile)) == 1
+    fleet.start("n3")
+    fleet.run(800)
+    after = [host.node.members()[0] for host in fleet.hosts]
+    assert min(after) > max(meanwhile)
+    assert len(set(after)) == 1
+    assert is_whole(fleet)
+
+
 def test_what_a_tool_that_copies_trees_leaves_behind_belongs_to_nobody() -> None:
     """What belonged to sessions belongs to none then: it would lead, hold locks and be waited for for ever."""
     fleet = Quiet(3, lock_buckets=1)
