@@ -55,9 +55,8 @@ class Publisher:
         self._tickets: deque[Ticket] = deque()
         self._deadlines: deque[tuple[int, Future[int]]] = deque()
         self._timer = False
-        self._ages: deque[tuple[int, int]] = (
-            deque()
-        )  # (mark, since when it waits), every 10 ms or hundredth of the longest wait
+        # (mark, since when it waits), about every 10 ms, or every hundredth of the longest wait
+        self._ages: deque[tuple[int, int]] = deque()
         self._batch_keys = settings.batch_keys
         self._hurry = False
 
@@ -216,9 +215,8 @@ class Publisher:
             if not future.done():
                 self._context.figures.unconfirmed += 1
                 future.set_exception(NotConfirmed("invalidation not confirmed"))
-        while (
-            self._tickets and self._tickets[0].future.done()
-        ):  # an outage may be long, and clients ask again and again
+        # An outage may be long, and clients ask again and again.
+        while self._tickets and self._tickets[0].future.done():
             self._tickets.popleft()
         self._timer = bool(self._deadlines)
         if self._deadlines:
