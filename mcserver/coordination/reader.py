@@ -16,6 +16,7 @@ head, the cache is as fresh as the moment at which the round began. Rules:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from .entry import decode
 from .gate import Gate
 from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, is_log, version
 from .membership import JITTER_FROM, Membership
-from .ports import Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
+from .ports import Change, ConnectionLoss, Handle, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
 
 log = logging.getLogger("mcserver.coordination")
@@ -33,6 +34,11 @@ T = TypeVar("T")
 NUMBER_MOST, SEQUENCE_MOST = 1 << 62, 1 << 31
 SEVERAL = 0.03  # s; in a gap of so long several entries come
 FAST_STEPS = 4  # entries read one by one before a look at the head
+LATER_KNOWN = (
+    4 * LATER_MAX
+)  # delayed flushes: four times what the log's record holds, so those in it are never done twice
+# What has come of a delayed flush: nothing; that of one second before, or nothing since it was seen later; all.
+WAITS, SOON, DONE = "waits", "soon", "done"
 
 
 def is_number(value: object) -> bool:
@@ -63,7 +69,9 @@ class Reader:
             0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
         )
         self._slice = 0  # changes applied since the last pause
-        self._later: dict[int, bool] = {}  # delayed flushes that were seen, by the time at which they are due: done?
+        self._later: dict[int, str] = {}  # delayed flushes that were seen, by the time at which they are due
+        self._later_timer: Handle | None = None
+        self._later_at = 0  # when it ends, by our clock
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
         # `version` is None when the record may have changed since.
@@ -97,8 +105,8 @@ class Reader:
             "gen": self.gen,
             "next": self.next,
             "last": self._last,
-            "later": [due for due, done in self._later.items() if not done] + self._kept_later,
-            "done": [due for due, done in self._later.items() if done],
+            "later": [due for due, state in self._later.items() if state is not DONE] + self._kept_later,
+            "done": [due for due, state in self._later.items() if state is DONE],
         }
 
     def resume(self, place: Mapping[str, Any]) -> bool:
@@ -122,7 +130,7 @@ class Reader:
         self.log, self.gen, self.next = log, place["gen"], place["next"]
         # An earlier release hands on no time.
         self._last = None if last is None else (last[0], last[1], last[2] if len(last) > 2 else 0)
-        self._later = dict.fromkeys(place["done"], True)
+        self._later = dict.fromkeys(place["done"], DONE)
         self._kept_later = list(place["later"])
         self.applied = self.head = version(self.gen, self.next - 1)
         return True
@@ -391,41 +399,46 @@ class Reader:
     def _flush_later(self, due: int) -> None:
         """Empties the cache at `due`, a time of ZooKeeper's leader in ms, once; as memcached does, also one second before.
 
-        Every order is kept: no other flush, gap, or further order takes its place. One whose time has passed is done now.
+        No other flush and no gap takes its place; of many orders the last LATER_MAX stay. One whose time has passed is done now.
         """
-        known = due in self._later
-        self._later[due] = self._later.pop(due, False)  # as the newest
+        known = self._later.pop(due, None)
+        self._later[due] = known or (WAITS if self._context.until(due) > 1 else SOON)  # as the newest
         if known:
             return
-        while (
-            len(self._later) > 4 * LATER_MAX
-        ):  # four times what the log's record holds, so those in it are never done twice
+        while len(self._later) > LATER_KNOWN:
             del self._later[next(iter(self._later))]
-        if self._context.until(due) > 1:
-            self._wait_for(due, 1)
-        self._wait_for(due, 0)
+        self._arm_later(self._look_at(due))
 
-    def _wait_for(self, due: int, ahead: int) -> None:
-        """Flushes `ahead` seconds before `due`: that may have moved when a timer ends, since the clock is another leader's."""
-        if self._later.get(due):
-            return
-        seconds = self._context.until(due) - ahead
-        if seconds > 0:
-            self._context.runtime.call_later(seconds, lambda: self._wait_for(due, ahead))
-        elif ahead:
+    def _look_at(self, due: int) -> float:
+        """Carries out what has come of a delayed flush; returns in how many seconds to look again (infinity: never)."""
+        seconds, state = self._context.until(due), self._later[due]
+        if state is DONE:
+            return math.inf
+        if seconds <= 0 or (state is WAITS and seconds <= 1):
+            self._later[due] = SOON if seconds > 0 else DONE
             self._flush()
-        else:
-            self._carry_out_later(due)
+        return math.inf if seconds <= 0 else seconds - 1 if state is WAITS and seconds > 1 else seconds
 
-    def _carry_out_later(self, due: int) -> None:
-        if due in self._later:
-            self._later[due] = True
-        self._flush()
+    def _look_at_all(self) -> None:
+        """One timer is for the next of them, however many there are."""
+        if self._later_timer is not None:
+            self._later_timer.cancel()
+            self._later_timer = None
+        self._arm_later(min(map(self._look_at, self._later), default=math.inf))
+
+    def _arm_later(self, seconds: float) -> None:
+        if seconds == math.inf:
+            return
+        at = self._context.now() + int(seconds * SECOND)
+        if self._later_timer is None or at < self._later_at:
+            if self._later_timer is not None:
+                self._later_timer.cancel()
+            self._later_at, self._later_timer = at, self._context.runtime.call_later(seconds, self._look_at_all)
 
     def _see_what_is_due(self) -> None:
-        """Before a certificate: a machine that slept has timers that are late, and the clock may be another leader's."""
-        for due in [due for due, done in self._later.items() if not done and self._context.until(due) <= 0]:
-            self._carry_out_later(due)
+        """Before a certificate: of a machine that slept the timer is late, and the clock may be another leader's."""
+        if self._later:
+            self._look_at_all()
 
     # The fast path -------------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from mcserver.coordination.ports import Change, Level
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Session
 from .simulator.fleet import Host
+from .simulator.scheduler import Timer
 
 
 def applied(host: Host) -> tuple[int, int]:
@@ -583,3 +584,34 @@ def test_a_delayed_flush_that_no_timer_has_carried_out_is_not_taken_for_done_by_
     assert not two.cache.items
     assert not place["later"]
     assert place["done"]
+
+
+def test_any_number_of_delayed_flushes_is_one_timer_and_the_last_ones_come() -> None:
+    """A client may order them without end, for days ahead."""
+    fleet = Quiet(2, batch_keys=50, write_rate=1000.0)
+    one, two = fleet.hosts
+    timers: list[Timer] = []
+    call_later = two.process.call_later
+
+    def noting(seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = call_later(seconds, callback)
+        if seconds > 5:
+            timers.append(timer)
+        return timer
+
+    two.process.call_later = noting
+    for ttl in range(30, 1030):
+        one.node.submit([Change("flush", b"", ttl)], Level.ASYNC)
+        if ttl % 50 == 0:
+            fleet.run(20)
+    one.node.submit([Change("flush", b"", 6)], Level.COMMITTED)
+    fleet.run(1000)
+    assert sum(timer.callback is not None for timer in timers) <= 1
+    place = two.node.place()
+    assert place is not None
+    assert len(place["later"]) <= 256
+    fleet.run(4500)
+    two.cache.put(b"k")
+    assert two.cache.items
+    fleet.run(700)
+    assert not two.cache.items
