@@ -23,6 +23,9 @@ from .queue import Queue
 log = logging.getLogger("mcserver.coordination")
 
 
+MANY = 1000  # answers that may wait before those that need not any more are looked for
+
+
 class Ticket(NamedTuple):
     """Someone who waits until the queue has come to `mark`."""
 
@@ -54,6 +57,7 @@ class Publisher:
         self._batch: Batch | None = None
         self._tickets: deque[Ticket] = deque()
         self._deadlines: deque[tuple[int, Future[int]]] = deque()
+        self._many = MANY
         self._timer = False
         # (mark, since when it waits), about every 10 ms, or every hundredth of the longest wait
         self._ages: deque[tuple[int, int]] = deque()
@@ -204,6 +208,9 @@ class Publisher:
         """From now on the future has as long as every answer has."""
         context = self._context
         self._deadlines.append((context.now() + int(context.settings.ack_timeout * SECOND), future))
+        if len(self._deadlines) > self._many:  # one that waits for an hour must not keep all that were answered since
+            self._deadlines = deque(each for each in self._deadlines if not each[1].done())
+            self._many = max(MANY, 2 * len(self._deadlines))
         if not self._timer:
             self._timer = True
             context.runtime.call_later(context.settings.ack_timeout, self._overdue)

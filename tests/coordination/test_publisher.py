@@ -336,6 +336,18 @@ def test_an_append_that_was_under_way_when_that_record_was_deleted_is_sent_again
     assert b"d k" in fleet.lines()
 
 
+def test_an_answer_that_waits_for_an_hour_keeps_none_of_those_behind_it() -> None:
+    fleet = Quiet(2, ack_timeout=3600.0, max_stale=600.0)
+    one, two = fleet.hosts
+    two.process.pause(500e9)
+    waiting = tell(one, b"k", Level.APPLIED)
+    for n in range(3000):
+        tell(one, b"%d" % n)
+        fleet.run(4)
+    assert not waiting.done()
+    assert len(one.node.publisher._deadlines) <= 1001
+
+
 def test_a_long_outage_leaves_nothing_of_the_answers_that_were_given() -> None:
     fleet = Quiet(1, ack_timeout=0.1, queue_keys=10)
     (host,) = fleet.hosts
