@@ -384,6 +384,9 @@ class Membership:
                 self._watched.discard(layout.news)
                 if await zk.exists(layout.news, self.wake.set) is not None:
                     return
+            except ZooKeeperError:
+                self._watched.discard(layout.news)  # it is not sure to be set, and what it tells of was not read
+                raise
         await self.wake.wait(self._context.settings.max_stale)
         await self._context.sleep(self.jitter())
 

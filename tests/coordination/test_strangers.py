@@ -124,6 +124,24 @@ def test_what_a_tool_that_copies_trees_leaves_behind_belongs_to_nobody() -> None
     assert not [path for path in fleet.ensemble.tree.nodes if "gone" in path or guid in path]
 
 
+@pytest.mark.parametrize(
+    "path", ["/cache/roll", "/cache/roll/news", "/cache/roll/list", "/cache/nodes", "/cache/members"]
+)
+def test_what_could_not_be_read_for_a_while_is_read_again(path: str) -> None:
+    """Somebody has changed its ACL, and mends it when somebody has come."""
+    fleet = Quiet(3)
+    fleet.ensemble.forbidden = path
+    for host in fleet.hosts:
+        assert host.zk.wire is not None
+        host.zk.wire.break_off()
+    fleet.run(300)
+    fleet.ensemble.forbidden = ""
+    fleet.start("n4")
+    fleet.run(1500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
 def test_a_generation_is_not_used_again_when_what_counts_them_is_gone() -> None:
     """Used twice, a record from before would say that its server has applied what it has not."""
     fleet = Quiet(2)

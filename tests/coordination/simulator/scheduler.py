@@ -121,12 +121,14 @@ class Process:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
-        self.world.after(seconds * SECOND / self.rate + 2 if seconds > 0 else 0, self, self._ring, timer, self.slept)
+        due = self.world.now + int(seconds * SECOND / self.rate + 2 if seconds > 0 else 0)
+        self.world.at(due, self, self._ring, timer, due, self.slept)
         return timer
 
-    def _ring(self, timer: Timer, slept: int) -> None:
-        if self.slept > slept:
-            self.world.after(self.slept - slept, self, self._ring, timer, self.slept)
+    def _ring(self, timer: Timer, due: int, slept: int) -> None:
+        due += self.slept - slept
+        if due > self.world.now:
+            self.world.at(due, self, self._ring, timer, due, self.slept)
         else:
             timer.fire()
 
