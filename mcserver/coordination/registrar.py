@@ -57,7 +57,7 @@ class Registrar:
         if not self._renew and rest > 0 and roll.leader == membership.name:
             self._context.runtime.call_later(rest, self._wake.set)
             return
-        news = self._news._replace(version=self._version(bool(changes)), leader=membership.name)
+        news = self._news._replace(version=self._version(rows.keys() != roll.rows.keys()), leader=membership.name)
         news, listing = next_news(news, changes, rows)
         if listing is None and self._renew:
             listing = Listing(news.mark, news.serial, rows)

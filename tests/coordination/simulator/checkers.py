@@ -204,7 +204,7 @@ class Checkers:
 
     # Reads ---------------------------------------------------------------------------------------------------------------
 
-    def _see_what_is_due(self) -> None:
+    def see_what_is_due(self) -> None:
         """A delayed flush is as one that is committed when it is due, for its own server, too; an earlier release may be late."""
         now, clock = self.fleet.world.now, self.fleet.ensemble.clock
         for due in [due for due in self._due if due <= now + clock]:
@@ -217,7 +217,7 @@ class Checkers:
 
     def on_read(self, host: Host, key: bytes, item: Item) -> None:
         """An item is served: is that allowed?"""
-        self._see_what_is_due()
+        self.see_what_is_due()
         now, cache = self.fleet.world.now, host.cache
         what = f"{host.process.name} serves {key!r} of {item.time / SECOND:.4f}"
         if host.in_gap:

@@ -440,12 +440,14 @@ def fall_behind(fleet: Fleet) -> None:
 
 def elect_another_clock(fleet: Fleet) -> None:
     """ZooKeeper's next leader has a clock that is some seconds ahead, or behind."""
+    fleet.checkers.see_what_is_due()
     fleet.ensemble.clock = int((fleet.world.random.random() - 0.5) * 20 * SECOND)
     elect(fleet)
 
 
 def roll_back_with_the_clock(fleet: Fleet) -> None:
     """The ensemble comes back from an old backup, and what it says of the time is old, too."""
+    fleet.checkers.see_what_is_due()
     fleet.ensemble.clock -= int(fleet.world.random.random() * 10 * SECOND)
     roll_back(fleet)
 

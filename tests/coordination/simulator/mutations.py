@@ -209,15 +209,16 @@ def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
         if self._meta is None:
             record, _ = await context.zk.get(context.layout.meta)
             self._meta = Meta.decode(record)
-        data = entry.encode(*text, self._meta.format)
-        create = Create(context.layout.entries(self._meta.log), data, sequence=True)
+        meta = self._meta
+        data = entry.encode(*text, meta.format)
+        create = Create(context.layout.entries(meta.log), data, sequence=True)
         try:
             results = await context.zk.multi([*([guard] if guard else []), create])
         except NoNode as error:
             if error.index > 0 or guard is None:
                 self._meta = None
             raise
-        return version(self._meta.gen, int(str(results[-1])[-10:]))
+        return version(meta.gen, int(str(results[-1])[-10:]))
 
     return {(log.Log, "append"): append}
 
