@@ -123,8 +123,9 @@ class Context:
     # The clock of ZooKeeper's leader, in ms: what all servers can compare, whatever their own clocks say.
 
     def compare_clocks(self, began: int, mtime: int) -> None:
-        """A write that was sent at `began` and answered now got this time."""
-        if mtime:
+        """A write that was sent at `began` and answered now got this time. An answer that took long says when too roughly."""
+        took = self.now() - began
+        if mtime and (self._offset is None or took <= self.settings.reply_deadline * SECOND):
             self._offset = mtime * 1_000_000 - (began + self.now()) // 2
 
     def ensemble_time(self) -> int:
@@ -132,10 +133,6 @@ class Context:
         if self._offset is None:
             raise NotConnected("the clock of ZooKeeper is not known yet")
         return (self.now() + self._offset) // 1_000_000
-
-    @property
-    def clock_is_known(self) -> bool:
-        return self._offset is not None
 
     def until(self, due: int) -> float:
         """Seconds from now to a time of that clock; 0 when it has passed, or the clock is not known."""
@@ -168,6 +165,18 @@ class Context:
             part = items[start : start + self.settings.read_ahead]
             answers += zip(part, await self.zk.gets([path(item) for item in part]), strict=True)
         return answers
+
+    async def remove_copy(self, path: str, stat: Stat) -> bool:
+        """Deletes a candidate that belongs to no session: tools that copy trees make such, which would stand for ever."""
+        if stat.ephemeral_owner:
+            return False
+        log.warning("%s is no server's: it is deleted", path)
+        self.budget.wrote("leader", self.now())
+        try:
+            await self.zk.delete(path)
+        except NoNode:
+            pass
+        return True
 
     @property
     def is_connected(self) -> bool:

@@ -102,7 +102,11 @@ class Fleet:
         confirmed = self._coordinator.submit([_change(*event) for event in events], level)
         if confirmed is None:
             return []
-        return [Wait(_future(confirmed), [position for _, _, position, _ in events])]
+        answer, positions = _future(confirmed), [position for _, _, position, _ in events if position >= 0]
+        if not positions:
+            answer.add_done_callback(_seen)
+            return []
+        return [Wait(answer, positions)]
 
     def _level(self, event: Event) -> Level | None:
         """None: a command of `cluster ...`, confirmed in its own way."""
@@ -205,6 +209,12 @@ def _failed() -> asyncio.Future[Any]:
 
 def _future(awaitable: Awaitable[T]) -> asyncio.Future[T]:
     return asyncio.ensure_future(awaitable)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    """Nobody waits: a failure is no news."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _refuse(session: Session, granted: asyncio.Future[None]) -> None:

@@ -24,6 +24,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 from kazoo.client import KazooClient
@@ -125,6 +126,18 @@ class _Call(NamedTuple):
     deadline: float  # of the loop's clock
 
 
+@dataclass(frozen=True)
+class _Watcher:
+    """What kazoo calls. It keeps a set of them for each path until it fires: equal ones are one."""
+
+    driver: KazooDriver
+    client: KazooClient
+    watch: ports.Watch
+
+    def __call__(self, _event: Any) -> None:
+        self.driver._fired(self.client, self.watch)
+
+
 class KazooDriver:
     """`ports.ZooKeeper` over kazoo. Make it, and call every method, on the loop's thread."""
 
@@ -176,7 +189,10 @@ class KazooDriver:
         def convert(value: tuple[str, Any]) -> tuple[str, ports.Stat]:
             return value[0][len(self._root) :], terms.stat(value[1])
 
-        return self._send(_directly(request), convert, len(path) + len(data))
+        made = self._send(_directly(request), convert, len(path) + len(data))
+        if self._root and path.rfind("/") == 0:
+            made.add_done_callback(self._made_below_the_chroot)
+        return made
 
     def multi(self, operations: Sequence[ports.Operation]) -> asyncio.Future[list[str | ports.Stat | None]]:
         operations = list(operations)
@@ -239,7 +255,7 @@ class KazooDriver:
     def figures(self) -> Mapping[str, int | float | str]:
         return {
             "server": self._server if self.state is SessionState.CONNECTED else "",
-            "session_id": f"0x{self.session:x}",
+            "session_id": f"0x{self.session & (1 << 64) - 1:x}",
             "session_timeout_ms": round(self.granted * 1000),
             "outstanding": self._outstanding,
             "reconnects": max(0, self.connection - 1),
@@ -328,15 +344,11 @@ class KazooDriver:
                 pass
 
     def _watch(self, watch: ports.Watch | None) -> Callable[[Any], None] | None:
-        if watch is None:
-            return None
-        client = self._client
+        return None if watch is None else _Watcher(self, self._client, watch)
 
-        def fired(_event: Any) -> None:
-            if client is self._client:
-                watch()
-
-        return fired
+    def _fired(self, client: KazooClient, watch: ports.Watch) -> None:
+        if client is self._client:
+            watch()
 
     # -- sessions
 
@@ -402,6 +414,10 @@ class KazooDriver:
             self._writes += 1
             self.create(path).add_done_callback(self._root_made)
         self._root = root
+
+    def _made_below_the_chroot(self, made: asyncio.Future[Any]) -> None:
+        if not made.cancelled() and isinstance(made.exception(), ports.NoNode):
+            self._make_root()  # somebody has deleted it; whoever wanted to create something there tries again
 
     def _root_made(self, made: asyncio.Future[Any]) -> None:
         if isinstance(error := made.exception(), ports.NoAuth):

@@ -29,7 +29,19 @@ from .layout import (
 )
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
+from .ports import (
+    Change,
+    Check,
+    ConnectionLoss,
+    Create,
+    Delete,
+    Malformed,
+    NodeExists,
+    NoNode,
+    NotEmpty,
+    Operation,
+    Set,
+)
 from .reader import Reader
 from .registrar import Registrar
 
@@ -129,7 +141,9 @@ class Leader:
             if self._is_stuck:
                 self._is_stuck = False
                 await self._clear_the_way([f"{layout.leader}/{name}" for name in order[:place]])
-            if await zk.exists(f"{layout.leader}/{order[place - 1]}", self.wake.set) is not None:
+            before = f"{layout.leader}/{order[place - 1]}"
+            stat = await zk.exists(before, self.wake.set)
+            if stat is not None and not await context.remove_copy(before, stat):
                 await self._wait_for_its_turn()
             return
         if not self.is_leader:
@@ -364,12 +378,19 @@ class Leader:
             paths = [layout.entry(meta.log, sequence) for sequence in range(floor, end)]
             record = Set(layout.log(meta.log), Floor(end, self.token, capped, later, unlogged).encode(), version)
             try:
-                await self._write(*map(Delete, paths), record)
-            except NoNode as error:
-                if error.index == 0:
-                    raise
-                await self._write(*map(Delete, await self._existing(paths)), record)
+                await self._trim_to(record, paths)
+            except NotEmpty:
+                await self._clear_below(paths)
+                raise
             floor, version = end, version + 1
+
+    async def _trim_to(self, record: Set, paths: list[str]) -> None:
+        try:
+            await self._write(*map(Delete, paths), record)
+        except NoNode as error:
+            if error.index == 0:
+                raise
+            await self._write(*map(Delete, await self._existing(paths)), record)
 
     async def _sum_up(self, kept: Floor) -> int:
         """Writes a second that the log does not show, of the whole fleet; looked at now and then, by the sheets."""
@@ -386,6 +407,19 @@ class Leader:
         there = await self._context.ask_each(paths, self._context.zk.exists)
         return [path for path, stat in there if stat is not None]
 
+    async def _clear_below(self, paths: Sequence[str]) -> None:
+        """What somebody has made by hand below an entry: else it would be in the way for ever, and the log would grow."""
+        for path in paths:
+            try:
+                names, _ = await self._context.zk.children(path)
+            except NoNode:
+                continue
+            below = [f"{path}/{name}" for name in names[: self._context.settings.trim_batch]]
+            await self._clear_below(below)
+            if below:
+                log.warning("%s has znodes below it that nobody of the fleet made: they are deleted", path)
+                await self._write(*map(Delete, below))
+
     async def _clear_logs(self, meta: Meta) -> None:
         """Removes logs that every live server has left behind, some time after they were sealed."""
         zk, layout, settings = self._context.zk, self._context.layout, self._context.settings
@@ -401,11 +435,15 @@ class Leader:
             return
         for name in over:
             entries, _ = await zk.children(layout.log(name))
-            batch = [Delete(f"{layout.log(name)}/{entry}") for entry in sorted(entries)[: settings.trim_batch]]
-            await self._write(*batch or [Delete(layout.log(name))])
+            batch = [f"{layout.log(name)}/{entry}" for entry in sorted(entries)[: settings.trim_batch]]
+            try:
+                await self._write(*map(Delete, batch or [layout.log(name)]))
+            except NotEmpty:
+                await self._clear_below(batch)
+                raise
 
     async def _clear_members(self) -> None:
-        """Removes the records of members that have been gone for longer than they may have served."""
+        """Removes the records of members that have been gone for longer than they may have served, and of what was never one."""
         membership, layout = self._membership, self._context.layout
         margin = int(self._context.settings.member_margin * SECOND)
         now = self._context.now()
@@ -418,6 +456,9 @@ class Leader:
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))
+        for name in sorted(membership.copies):
+            log.warning("%s is no server's: it is deleted", layout.node(name))
+            await self._write(Delete(layout.node(name)))
 
     async def _refresh(self) -> None:
         """The scheduled refresh: marks prefixes stale everywhere."""

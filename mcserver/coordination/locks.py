@@ -19,9 +19,23 @@ from .entry import line
 from .layout import is_candidate, sequence_of
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, Future, Handle, Level, LockLost, NodeExists, NoNode, ZooKeeperError
+from .ports import (
+    Ambiguous,
+    Change,
+    Check,
+    Future,
+    Handle,
+    Level,
+    LockLost,
+    NodeExists,
+    NoNode,
+    NotEmpty,
+    Stat,
+    ZooKeeperError,
+)
 
 TURN = 64  # locked writes in a row while another server waits
+RENEW = 1 << 30  # of the 2^31 numbers that ZooKeeper has for the candidates of one bucket
 
 
 class Request(NamedTuple):
@@ -31,6 +45,7 @@ class Request(NamedTuple):
     write: Callable[[], None]
     future: Future[None]
     overdue: list[Callable[[], None]]  # called when its time is over
+    timer: list[Handle]  # ... by this
 
 
 class Locks:
@@ -52,7 +67,7 @@ class Locks:
 
     def session_changed(self) -> None:
         for bucket in self._buckets.values():
-            bucket.is_held = False
+            bucket.is_held = bucket.is_watched = False
             bucket.wake.set()
 
     def locked(self, key: bytes, write: Callable[[], None]) -> Future[None]:
@@ -64,7 +79,7 @@ class Locks:
         if bucket is None:
             bucket = self._buckets[path] = Bucket(self, path)
             bucket.task = context.runtime.spawn(bucket.run(), f"lock {path}")
-        request = Request(key, write, future, [])
+        request = Request(key, write, future, [], [])
         bucket.requests.append(request)
         bucket.wake.set()
 
@@ -73,8 +88,9 @@ class Locks:
                 future.set_exception(LockLost("lock not obtained, or others not reached, in time"))
             for stop in request.overdue:
                 stop()
+            bucket.drop_overdue()
 
-        context.runtime.call_later(context.settings.ack_timeout, overdue)
+        request.timer.append(context.runtime.call_later(context.settings.ack_timeout, overdue))
         return future
 
     def ended(self, bucket: Bucket) -> None:
@@ -98,9 +114,12 @@ class Bucket:
         self.wake = Signal(locks.context.runtime)
         self.task: Handle | None = None
         self.is_held = False
+        self.is_watched = False  # a watch on the queue has not fired
         self._guid = ""
         self._session = 0
         self._entered = False  # our znode may exist
+        self._is_doubtful = False  # it may come to be, and what is read may not show it yet
+        self._served: Request | None = None
         self._waits = False  # for another server
 
     def stop(self) -> None:
@@ -126,11 +145,14 @@ class Bucket:
         zk = self._context.zk
         if self._session != zk.session:
             self._session, self._guid, self._entered = zk.session, self._context.guid(), False
-        self._drop_overdue()
+            self._is_doubtful = False
+        self.drop_overdue()
         if not self._entered:
             if self.requests:
                 await self._enter()
             return
+        if self._is_doubtful:
+            await self._make_sure()
         try:
             found, _ = await zk.children(self.path)
             names = list(filter(is_candidate, found))
@@ -148,8 +170,9 @@ class Bucket:
             self.is_held = False
             self._context.figures.lock_waits += not self._waits
             self._waits = True
-            before = order[order.index(mine[0]) - 1]
-            if await zk.exists(f"{self.path}/{before}", self.wake.set) is not None:
+            before = f"{self.path}/{order[order.index(mine[0]) - 1]}"
+            stat = await zk.exists(before, self.wake.set)
+            if stat is not None and not await self._context.remove_copy(before, stat):
                 await self.wake.wait(self._context.settings.ack_timeout)
 
     async def _enter(self) -> None:
@@ -161,6 +184,20 @@ class Bucket:
             await zk.create(f"{self.path}/{self._guid}-l-", ephemeral=True, sequence=True)
         except NoNode:
             await self._make_bucket()
+        except Ambiguous:
+            self._is_doubtful = True
+            raise
+
+    async def _make_sure(self) -> None:
+        """What is read behind a write shows whether we are in the queue: the next server may be late, and a znode that nobody
+        knows of would keep the lock for as long as this session lives.
+        """
+        self._context.budget.wrote("locks", self._context.now())
+        try:
+            await self._context.zk.set(self.path, b"")
+        except NoNode:
+            pass  # then there is no queue
+        self._is_doubtful = False
 
     async def _make_bucket(self) -> None:
         self._entered = False
@@ -176,21 +213,52 @@ class Bucket:
         """Serves the requests; then keeps the lock while nobody else waits for it."""
         self.is_held, self._waits = True, False
         for _ in range(TURN):
-            self._drop_overdue()
+            self.drop_overdue()
             if not self.requests:
                 break
-            await self._serve(f"{self.path}/{mine[0]}")
-        found, _ = await self._context.zk.children(self.path, self.wake.set)  # NoNode: the next step sees it
-        names = list(filter(is_candidate, found))
-        if len(names) > len(mine):
-            await self._give_up(mine)
-        elif not self.requests:
+            self._served = self.requests[0]
+            try:
+                await self._serve(self._served, f"{self.path}/{mine[0]}")
+            finally:
+                self._served = None
+        if not self.is_watched:
+            found, _ = await self._watch()
+            names = list(filter(is_candidate, found))
+            if len(names) > len(mine):
+                await self._give_up(mine)
+                return
+            if sequence_of(mine[0]) >= RENEW:
+                await self._begin_anew(mine)
+                return
+        if not self.requests:
             await self.wake.wait()
 
-    async def _serve(self, candidate: str) -> None:
-        """Commits the first request's invalidation under the lock, then writes."""
+    async def _begin_anew(self, mine: list[str]) -> None:
+        """The bucket counts its candidates; behind the last number nobody would find his own any more."""
+        await self._give_up(mine)
+        self._context.budget.wrote("locks", self._context.now())
+        try:
+            await self._context.zk.delete(self.path)
+        except (NoNode, NotEmpty):
+            pass  # somebody wants it just now
+
+    async def _watch(self) -> tuple[list[str], Stat]:
+        """Who is in the queue; wakes us when that changes. One watch at a time: each costs memory until it fires."""
+
+        def fired() -> None:
+            self.is_watched = False
+            self.wake.set()
+
+        self.is_watched = True
+        try:
+            return await self._context.zk.children(self.path, fired)
+        except ZooKeeperError:
+            self.is_watched = False  # NoNode: the next step sees it
+            raise
+
+    async def _serve(self, request: Request, candidate: str) -> None:
+        """Commits a request's invalidation under the lock, then writes."""
         context, membership = self._context, self._locks.membership
-        request = self.requests[0]
         applied = self._locks.level(request.key) is Level.APPLIED
         entry = Text(membership.name, applied, [line(Change("delete", request.key))])
         sent = context.now()
@@ -230,6 +298,8 @@ class Bucket:
 
     def _finish(self, request: Request, error: LockLost | None) -> None:
         self.requests.remove(request)
+        for timer in request.timer:
+            timer.cancel()
         if request.future.done():
             return
         if error is None:
@@ -237,8 +307,9 @@ class Bucket:
         else:
             request.future.set_exception(error)
 
-    def _drop_overdue(self) -> None:
-        while self.requests and self.requests[0].future.done():
+    def drop_overdue(self) -> None:
+        """All but the one that is being served."""
+        while self.requests and self.requests[0].future.done() and self.requests[0] is not self._served:
             self.requests.popleft()
 
     async def _give_up(self, mine: list[str]) -> None:

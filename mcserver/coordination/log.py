@@ -26,15 +26,22 @@ class Log:
         self._context = context
         self._meta: Meta | None = None
         self._version = 0
+        self._changes = 0  # of the meta record, as watches on it have told
 
     def learn(self, meta: Meta, version: int) -> None:
-        """What the reader has seen in the meta record: the first append after a rest need not ask for it."""
-        if self._meta is None or version > self._version:
-            self._meta, self._version = meta, version
+        """What the reader has seen in the meta record, on which it has a watch that has not fired: the first append after a rest
+        need not ask for it.
+        """
+        self._meta, self._version = meta, version
+
+    def changed(self) -> None:
+        """A watch on the meta record has fired: it may be another znode by now, and have the version that it had."""
+        self._meta = None
+        self._changes += 1
 
     def session_changed(self) -> None:
         """An ensemble that was restored may have given the same version to another record."""
-        self._meta = None
+        self.changed()
 
     async def append(self, entry: Text, guard: Check | None = None, later: Sequence[int] = ()) -> int:
         """Appends one entry under the guard, in the format of the log; returns its version.
@@ -45,12 +52,16 @@ class Log:
         NoNode with index 0: the guard's znode is gone. NoNode with another index: there is no log now, the leader will
         make one. Ambiguous: the entry may be in the log; sending it again is harmless. BadVersion: the log changes too
         fast.
+
+        The version alone does not tell which log is current: of a meta record that was deleted and made again it begins anew.
+        But a watch's event comes before the answer to any later write; so an entry is in the current log when none has come.
         """
         context = self._context
         first = [guard] if guard else []
         for _ in range(3):
+            changes = self._changes
             if self._meta is None:
-                record, stat = await context.zk.get(context.layout.meta)
+                record, stat = await context.zk.get(context.layout.meta, self.changed)
                 self._meta, self._version = Meta.decode(record), stat.version
             meta = self._meta
             operations: list[Operation] = [
@@ -79,5 +90,8 @@ class Log:
                 if error.index >= len(first):
                     self._meta = None
                 raise
-            return version(meta.gen, sequence_of(str(results[-1])))
+            if changes == self._changes:
+                return version(meta.gen, sequence_of(str(results[-1])))
+            self._meta = None
+            context.budget.wrote("appends", context.now())  # the caller counts the last
         raise BadVersion("the log changed three times during one append")

@@ -32,6 +32,7 @@ class Membership:
         self.name = f"{self.boot}.0.0"  # node name, boot, session, number of the registration
         self.state = "joining"
         self.version = 0
+        self.highest = 0  # version that was ever told here
         self.format = 0  # of the log, as the reader has seen it last; 0: not yet
         self.figures: tuple[int, ...] = ()  # what the record is to say of this server, as cells.FIGURES
         self.nodes: dict[str, NodeRecord] = {}  # live servers; `applied` and state as of the last look
@@ -49,6 +50,7 @@ class Membership:
         self._old_names: list[str] = []
         self._watched: set[str] = set()
         self._earlier: set[str] = set()  # whose `applied` is of an earlier connection, and may be of another log
+        self.copies: set[str] = set()  # in /nodes, of no session: tools that copy trees make such
         self._listed: dict[str, tuple[list[str], Stat]] = {}  # as read, while the watch has not fired
         self.lists_version = 0  # of the nodes, at the last look
         self._made = False  # the persistent znodes were seen to be there
@@ -249,9 +251,11 @@ class Membership:
             node_reply = self._ask_list(layout.nodes)
             members, _ = await self._list(layout.members, member_reply)
             nodes, stat = await self._list(layout.nodes, node_reply)
-        except ZooKeeperError:
+        except ZooKeeperError as error:
             self._watched.clear()  # neither is sure to be set
             self._listed.clear()
+            if isinstance(error, NoNode):  # somebody has deleted all of them, and what they are in
+                await self.make_skeleton()
             raise
         now, known, there = self._context.now(), set(members), set(nodes)
         for name in [name for name in self.absent if name not in known or name in there]:
@@ -284,6 +288,7 @@ class Membership:
             del self.members[name]
         for name in [name for name in self.nodes if name not in there]:
             del self.nodes[name]
+        self.copies &= there
         new = [name for name in members if name not in self.members]
         for name, answer in await context.get_each(new, layout.member):
             if answer is None:
@@ -300,6 +305,8 @@ class Membership:
         for name, answer in await self._context.get_each(names, self._context.layout.node):
             if answer is not None:
                 self.read_node(name, answer[0])
+                if not answer[1].ephemeral_owner:
+                    self.copies.add(name)
 
     def state_of(self, name: str) -> str:
         """Of a live server. This one knows its own better than what was read of it, which may be from before."""
@@ -347,6 +354,7 @@ class Membership:
         return self._context.zk.children(path, fired)
 
     def _seen(self) -> None:
+        self.highest = max(self.highest, self.version)
         for signal in self.on_seen:
             signal.set()
         self._context.changed("members")
@@ -376,6 +384,9 @@ class Membership:
                 self._watched.discard(layout.news)
                 if await zk.exists(layout.news, self.wake.set) is not None:
                     return
+            except ZooKeeperError:
+                self._watched.discard(layout.news)  # it is not sure to be set, and what it tells of was not read
+                raise
         await self.wake.wait(self._context.settings.max_stale)
         await self._context.sleep(self.jitter())
 

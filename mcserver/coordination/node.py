@@ -67,6 +67,7 @@ class Node:
         self.reader.on_need_ack = self.cells.want
         self.cells.reached = lambda: self.reader.applied
         self.reader.on_meta = self._see_meta
+        self.reader.on_meta_changed = appender.changed
         self.reader.on_back = self._log_went_back
         self.reader.on_remade = self.election.doubt
         self.reader.measure = self._measure
@@ -114,8 +115,9 @@ class Node:
             machine.session_changed()
         self._changed("state")
 
-    def _see_meta(self, meta: Meta, version: int) -> None:
-        self._log.learn(meta, version)
+    def _see_meta(self, meta: Meta, version: int | None) -> None:
+        if version is not None:
+            self._log.learn(meta, version)
         self.election.learn(meta)
 
     def _log_went_back(self) -> None:
@@ -137,8 +139,6 @@ class Node:
         """See Coordinator.submit."""
         if not self._left:
             return self.publisher.submit(changes, level)
-        if level is Level.ASYNC:
-            return None
         future = self.context.runtime.future()
         future.set_exception(NotConfirmed("this server has left the fleet"))
         return future

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from .fleet import Fleet
 from .kazoo_driver import KazooDriver
 from .kazoo_terms import Target
+from .layout import is_address
 from .node import Node
 from .notices import Notices
 from .ports import Level
@@ -93,11 +94,17 @@ def exposure(cluster: ClusterConfig) -> str:
 
 
 def first_address(listeners: Sequence[socket.socket]) -> str:
-    """HOST:PORT of the first TCP listener; of one that listens everywhere, with this machine's name. "" without TCP."""
+    """HOST:PORT of the first TCP listener; of one that listens everywhere, with this machine's name. "" without TCP, or a name
+    that can't be dialled: the others would take this server's record for a stranger's.
+    """
     for listener in listeners:
         if listener.family in {socket.AF_INET, socket.AF_INET6}:
             host, port = listener.getsockname()[:2]
             if host in WILDCARDS:
                 host = os.uname().nodename
-            return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            if is_address(address):
+                return address
+            log.warning("%s is no address that clients can dial: name one with --advertise", ascii(address))
+            return ""
     return ""

@@ -333,7 +333,7 @@ class Coordinator(Protocol):
     def submit(self, changes: Sequence[Change], level: Level) -> Awaitable[int] | None:
         """Queues the changes for the peers. ASYNC: None. Else an awaitable of the version, which raises NotConfirmed.
 
-        Never blocks. The awaitable may be dropped.
+        After `leave` nothing is queued, and that raises it at every level. Never blocks. The awaitable may be dropped.
         """
 
     def locked(self, key: bytes, write: Callable[[], None]) -> Awaitable[None]:

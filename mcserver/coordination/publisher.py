@@ -23,6 +23,9 @@ from .queue import Queue
 log = logging.getLogger("mcserver.coordination")
 
 
+MANY = 1000  # answers that may wait before those that need not any more are looked for
+
+
 class Ticket(NamedTuple):
     """Someone who waits until the queue has come to `mark`."""
 
@@ -54,8 +57,10 @@ class Publisher:
         self._batch: Batch | None = None
         self._tickets: deque[Ticket] = deque()
         self._deadlines: deque[tuple[int, Future[int]]] = deque()
+        self._many = MANY
         self._timer = False
-        self._ages: deque[tuple[int, int]] = deque()  # (mark, since when it waits), about every 10 ms
+        # (mark, since when it waits), about every 10 ms, or every hundredth of the longest wait
+        self._ages: deque[tuple[int, int]] = deque()
         self._batch_keys = settings.batch_keys
         self._hurry = False
 
@@ -72,7 +77,7 @@ class Publisher:
             if overflow:
                 self._context.figures.overflows += 1
                 log.warning("too many invalidations wait for ZooKeeper: they become a flush of the peers")
-        if not self._ages or now - self._ages[-1][1] > SECOND // 100:
+        if not self._ages or now - self._ages[-1][1] > max(SECOND // 100, (now - self._ages[0][1]) // 100):
             self._ages.append((mark, now))
         self._wake.set()
         if level is Level.ASYNC:
@@ -175,6 +180,7 @@ class Publisher:
         self._batch = None
         if len(batch.lines) == 1:
             self._context.alarm("size", "ZooKeeper takes no entry of one key: look at jute.maxbuffer")
+            self.queue.put_back(batch.lines)
             self.queue.overflow()
             await self._context.sleep(self._context.settings.retry_delay_max)
         else:
@@ -202,6 +208,9 @@ class Publisher:
         """From now on the future has as long as every answer has."""
         context = self._context
         self._deadlines.append((context.now() + int(context.settings.ack_timeout * SECOND), future))
+        if len(self._deadlines) > self._many:  # one that waits for an hour must not keep all that were answered since
+            self._deadlines = deque(each for each in self._deadlines if not each[1].done())
+            self._many = max(MANY, 2 * len(self._deadlines))
         if not self._timer:
             self._timer = True
             context.runtime.call_later(context.settings.ack_timeout, self._overdue)
@@ -213,6 +222,9 @@ class Publisher:
             if not future.done():
                 self._context.figures.unconfirmed += 1
                 future.set_exception(NotConfirmed("invalidation not confirmed"))
+        # An outage may be long, and clients ask again and again.
+        while self._tickets and self._tickets[0].future.done():
+            self._tickets.popleft()
         self._timer = bool(self._deadlines)
         if self._deadlines:
             self._context.runtime.call_later((self._deadlines[0][0] - now) / SECOND + 0.001, self._overdue)

@@ -113,9 +113,13 @@ class Queue:
         return taken, mark if mark >= self._barrier else 0
 
     def put_back(self, lines: Sequence[bytes]) -> None:
-        """Returns lines that were taken and not sent to the front. A flush that waits covers them already."""
+        """Returns lines that were taken and not sent to the front. A flush that waits covers them already, but for delayed ones.
+
+        What was added again meanwhile moves to the front, so no mark is known until all that waits now is taken.
+        """
         if FLUSH in self._lines:
-            return
+            lines = [text for text in lines if text[:2] == b"F "]
         self._lines = dict.fromkeys(lines) | self._lines
         self.bytes = sum(len(text) + 1 for text in self._lines)
         self._outside = True
+        self._barrier = self._added

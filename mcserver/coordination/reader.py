@@ -16,6 +16,7 @@ head, the cache is as fresh as the moment at which the round began. Rules:
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -24,7 +25,7 @@ from .entry import decode
 from .gate import Gate
 from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, is_log, version
 from .membership import JITTER_FROM, Membership
-from .ports import Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
+from .ports import Change, ConnectionLoss, Handle, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
 
 log = logging.getLogger("mcserver.coordination")
@@ -33,6 +34,11 @@ T = TypeVar("T")
 NUMBER_MOST, SEQUENCE_MOST = 1 << 62, 1 << 31
 SEVERAL = 0.03  # s; in a gap of so long several entries come
 FAST_STEPS = 4  # entries read one by one before a look at the head
+LATER_KNOWN = (
+    4 * LATER_MAX
+)  # delayed flushes: four times what the log's record holds, so those in it are never done twice
+# What has come of a delayed flush: nothing; that of one second before, or nothing since it was seen later; all.
+WAITS, SOON, DONE = "waits", "soon", "done"
 
 
 def is_number(value: object) -> bool:
@@ -63,10 +69,14 @@ class Reader:
             0  # czxid of the log, as seen last: one that is made again has the same versions, and other entries
         )
         self._slice = 0  # changes applied since the last pause
-        self._later: dict[int, None] = {}  # delayed flushes that were seen, by the time at which they are due
+        self._later: dict[int, str] = {}  # delayed flushes that were seen, by the time at which they are due
+        self._later_timer: Handle | None = None
+        self._later_at = 0  # when it ends, by our clock
         self._kept_later: list[int] = []  # ... that another process saw, and did not carry out
         self.on_need_ack: Callable[[int], None] = lambda version: None
-        self.on_meta: Callable[[Meta, int], None] = lambda meta, version: None
+        # `version` is None when the record may have changed since.
+        self.on_meta: Callable[[Meta, int | None], None] = lambda meta, version: None
+        self.on_meta_changed: Callable[[], None] = lambda: None
         self.on_back: Callable[[], None] = lambda: None  # versions have fallen: those of others are of another log
         self.on_remade: Callable[[str], None] = lambda log: None
         self.measure: Callable[[], tuple[int, ...]] = tuple  # this server's figures, as its record is to show them
@@ -90,16 +100,13 @@ class Reader:
         """Where the cache stands in the log, in terms of JSON; None if nothing proves it."""
         if self.log is None or (self._last is None and self.next > 0):
             return None
-        context = self._context
-        waiting = [due for due in self._later if not context.clock_is_known or context.until(due) > 0]
-        done = [due for due in self._later if due not in waiting]
         return {
             "log": self.log,
             "gen": self.gen,
             "next": self.next,
             "last": self._last,
-            "later": waiting + self._kept_later,
-            "done": done,
+            "later": [due for due, state in self._later.items() if state is not DONE] + self._kept_later,
+            "done": [due for due, state in self._later.items() if state is DONE],
         }
 
     def resume(self, place: Mapping[str, Any]) -> bool:
@@ -123,7 +130,7 @@ class Reader:
         self.log, self.gen, self.next = log, place["gen"], place["next"]
         # An earlier release hands on no time.
         self._last = None if last is None else (last[0], last[1], last[2] if len(last) > 2 else 0)
-        self._later = dict.fromkeys(place["done"])
+        self._later = dict.fromkeys(place["done"], DONE)
         self._kept_later = list(place["later"])
         self.applied = self.head = version(self.gen, self.next - 1)
         return True
@@ -220,10 +227,11 @@ class Reader:
             self._context.compare_clocks(began, written.mtime)
             while self._kept_later:
                 self._flush_later(self._kept_later.pop())
+            self._see_what_is_due()
         record, stat = await meta_reply
         meta = self._read(Meta.decode, layout.meta, record)
         membership.set_format(meta.format)
-        self.on_meta(meta, stat.version)
+        self.on_meta(meta, stat.version if self._meta_armed else None)
         if log_reply is None or meta.log != self.log:
             await self._move(meta, connection)
             return False
@@ -281,14 +289,14 @@ class Reader:
     def _ask_meta(self) -> Awaitable[tuple[bytes, Stat]]:
         if self._meta_armed:
             return self._context.zk.get(self._context.layout.meta)
-
-        def fired() -> None:
-            self._meta_armed = False
-            self._behind = True
-            self.wake.set()
-
         self._meta_armed = True
-        return self._context.zk.get(self._context.layout.meta, fired)
+        return self._context.zk.get(self._context.layout.meta, self._meta_fired)
+
+    def _meta_fired(self) -> None:
+        self._meta_armed = False
+        self._behind = True
+        self.on_meta_changed()
+        self.wake.set()
 
     def _ask_last(self, connection: int) -> Awaitable[Stat | None] | None:
         """On a new connection: is the entry that we saw last still the same? In an ensemble restored from a backup it is not:
@@ -320,10 +328,10 @@ class Reader:
             last = min(head, self.next + self._context.settings.read_ahead - 1)
             wanted = range(self.next, last + 1)
             entries = await zk.gets([layout.entry(self.log, sequence) for sequence in wanted])
+            if zk.connection != connection:
+                raise ConnectionLoss("a lagging server may have answered, or an ensemble with another log")
             for sequence, entry in zip(wanted, entries, strict=True):
                 if entry is None:
-                    if zk.connection != connection:
-                        raise ConnectionLoss("a lagging server may have answered")
                     self._context.figures.holes += 1
                     self._skip_to(head, f"entry {sequence} is missing")
                     return
@@ -391,33 +399,56 @@ class Reader:
     def _flush_later(self, due: int) -> None:
         """Empties the cache at `due`, a time of ZooKeeper's leader in ms, once; as memcached does, also one second before.
 
-        Every order is kept: no other flush, gap, or further order takes its place. One whose time has passed is done now.
+        No other flush and no gap takes its place; of many orders the last LATER_MAX stay. One whose time has passed is done now.
         """
-        known = due in self._later
-        self._later.pop(due, None)
-        self._later[due] = None  # as the newest
+        known = self._later.pop(due, None)
+        self._later[due] = known or (WAITS if self._context.until(due) > 1 else SOON)  # as the newest
         if known:
             return
-        while (
-            len(self._later) > 4 * LATER_MAX
-        ):  # four times what the log's record holds, so those in it are never done twice
+        while len(self._later) > LATER_KNOWN:
             del self._later[next(iter(self._later))]
-        seconds = self._context.until(due)
-        if seconds > 1:
-            self._context.runtime.call_later(seconds - 1, self._flush)
-        if seconds > 0:
-            self._context.runtime.call_later(seconds, self._flush)
-        else:
+        self._arm_later(self._look_at(due))
+
+    def _look_at(self, due: int) -> float:
+        """Carries out what has come of a delayed flush; returns in how many seconds to look again (infinity: never)."""
+        seconds, state = self._context.until(due), self._later[due]
+        if state is DONE:
+            return math.inf
+        if seconds <= 0 or (state is WAITS and seconds <= 1):
+            self._later[due] = SOON if seconds > 0 else DONE
             self._flush()
+        return math.inf if seconds <= 0 else seconds - 1 if state is WAITS and seconds > 1 else seconds
+
+    def _look_at_all(self) -> None:
+        """One timer is for the next of them, however many there are."""
+        if self._later_timer is not None:
+            self._later_timer.cancel()
+            self._later_timer = None
+        self._arm_later(min(map(self._look_at, self._later), default=math.inf))
+
+    def _arm_later(self, seconds: float) -> None:
+        if seconds == math.inf:
+            return
+        at = self._context.now() + int(seconds * SECOND)
+        if self._later_timer is None or at < self._later_at:
+            if self._later_timer is not None:
+                self._later_timer.cancel()
+            self._later_at, self._later_timer = at, self._context.runtime.call_later(seconds, self._look_at_all)
+
+    def _see_what_is_due(self) -> None:
+        """Before a certificate: of a machine that slept the timer is late, and the clock may be another leader's."""
+        if self._later:
+            self._look_at_all()
 
     # The fast path -------------------------------------------------------------------------------------------------------
 
     async def _fast(self) -> None:
         """The watch on the next entry fired: that entry, and a watch on the one behind it, in one trip."""
         zk, layout = self._context.zk, self._context.layout
+        connection = zk.connection
         self._woken = False
         for _ in range(FAST_STEPS):
-            if self.log is None:
+            if self.log is None or zk.connection != connection:
                 break
             sequence = self.next
             reply = zk.get(layout.entry(self.log, sequence))
@@ -444,6 +475,8 @@ class Reader:
             self._woken = True
         if before is not None:
             stat = await before
+            if self._context.zk.connection != self._verified:
+                stat = None  # perhaps of an ensemble with another log
             self._last = (self.next - 1, stat.czxid, stat.ctime) if stat else None
 
     def _ask_next(self, path: str) -> Awaitable[Stat | None]:

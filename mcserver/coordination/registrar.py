@@ -27,6 +27,7 @@ class Registrar:
         self._wake = wake
         self._roll: Roll | None = None  # as it is written; None: to be read first
         self._news: News | None = None
+        self._lists = -1  # cversion of the list that is written
         self._renew = False  # the list must be written, too
         self._data: dict[str, bytes | None] = {}  # what the two hold, as written or read
         self._looked = self._written = 0
@@ -35,6 +36,7 @@ class Registrar:
     def start_over(self) -> None:
         """Another session, another leadership: what is written must be read."""
         self._roll = self._news = None
+        self._lists = -1
         self._watching.clear()
 
     async def keep(self, write: Write) -> None:
@@ -48,14 +50,14 @@ class Registrar:
         assert self._news is not None
         rows = self._rows()
         changes = roll.differences(rows)
-        head = (membership.lists_version, membership.name)
-        if not self._renew and not changes and head == (roll.version, roll.leader):
+        lists = membership.lists_version
+        if not self._renew and not changes and (lists, membership.name) == (self._lists, roll.leader):
             return
         rest = self._pause() - (now - self._written) / SECOND
         if not self._renew and rest > 0 and roll.leader == membership.name:
             self._context.runtime.call_later(rest, self._wake.set)
             return
-        news = self._news._replace(version=membership.lists_version, leader=membership.name)
+        news = self._news._replace(version=self._version(rows.keys() != roll.rows.keys()), leader=membership.name)
         news, listing = next_news(news, changes, rows)
         if listing is None and self._renew:
             listing = Listing(news.mark, news.serial, rows)
@@ -67,11 +69,19 @@ class Registrar:
             if error.index:  # not our candidate: somebody has deleted the roll, or all that it is in
                 await membership.make_skeleton()
             raise
-        self._renew, self._news, self._written = False, news, now
+        self._renew, self._news, self._written, self._lists = False, news, now, lists
         roll.start(Listing(news.mark, news.serial, rows))
         roll.version, roll.leader = news.version, news.leader
         self._data |= {operation.path: operation.data for operation in operations}
         membership.rolled(news.version)
+
+    def _version(self, is_another: bool) -> int:
+        """The cversion of /nodes. Where that is lower than what was told before (somebody has deleted /nodes, or an ensemble was
+        wiped or restored from a backup) it goes on from there: clients of auto discovery take no list of a lower version.
+        """
+        assert self._news is not None
+        told, lists = max(self._news.version, self._membership.highest), self._membership.lists_version
+        return lists if lists > told else told + (is_another or self._lists not in (-1, lists))
 
     async def _see_what_is_written(self) -> None:
         """Looks now and then whether somebody has deleted the roll, or written into it: then it is made anew."""

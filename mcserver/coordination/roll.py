@@ -4,7 +4,7 @@
 roll up to a serial that the news reach back to needs the news alone; who joins, or was away for long, reads both. Serials of
 one roll only rise; a roll that was made anew has another mark, and is read from its list.
 
-The leader is the only one that writes them. `version` is that of `config get cluster`: the cversion of /nodes.
+The leader is the only one that writes them. `version` is that of `config get cluster`: the cversion of /nodes, or higher.
 """
 
 from __future__ import annotations

@@ -24,7 +24,12 @@ class History:
         self._samples: deque[Sample] = deque()
 
     def add(self, now: int, version: int, size: int) -> None:
-        """Notes where the log is. Samples older than needed go, but the newest of those stays."""
+        """Notes where the log is. Samples older than needed go, but the newest of those stays.
+
+        When versions fall the log is another one: what is known of the last one says nothing of it.
+        """
+        if self._samples and version < self._samples[-1].version:
+            self._samples.clear()
         self._samples.append(Sample(now, version, size))
         old = now - int(self._settings.keep_seconds * 1e9)
         while len(self._samples) > 1 and self._samples[1].time <= old:

@@ -47,6 +47,8 @@ TELL_COUNTS_SECONDS = 5.0
 """How late a count of repeated log lines may come."""
 TURNS_OF_A_SIGNAL = 4
 """Of the loop, until what came just now has reached its handler."""
+SETTLE_SECONDS = 0.05
+"""Until the fleet has heard of what the workers ran last: after it has left it tells nobody."""
 DRAIN_SECONDS = 3.0
 """How long the end waits for clients to take their last replies; with the rest of the way out it stays under 5 s."""
 
@@ -295,6 +297,7 @@ class Server:
             log.info("Gracefully stopping")
         connections.stop_reading()
         if self._cluster is not None:
+            await asyncio.sleep(SETTLE_SECONDS)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._cluster.leave(), DRAIN_SECONDS)
             self.place = self._cluster.place()

@@ -197,4 +197,5 @@ class ClusterConfig(Settings):
         if self.zk_acl in ("creator", "read") and not self.credentials:
             raise ConfigError(f"--zk-acl {self.zk_acl} needs --zk-auth-file: without credentials there is no creator")
         if not self.node_name:
-            vars(self)["node_name"] = os.uname().nodename[:64]
+            # Linux takes any bytes as a host's name, and has "(none)" before there is one.
+            vars(self)["node_name"] = re.sub(r"[^A-Za-z0-9._-]", "-", os.uname().nodename)[:64] or "mcserver"

@@ -136,6 +136,36 @@ async def test_replies_and_watches_in_the_order_of_the_wire(ensemble: Ensemble, 
         assert order.index("watch") < order.index("get")
 
 
+async def test_an_event_comes_before_the_answer_to_any_later_write(ensemble: Ensemble, name: str) -> None:
+    """Whoever made the change, and wherever: an append goes by that, and so does who waits for `applied`."""
+    async with driver(f"{ensemble.hosts}/{name}") as other:
+        await until(lambda: connected(other))
+        for host in ensemble.hosts.split(","):
+            async with driver(f"{host}/{name}") as zk:
+                await until(lambda zk=zk: connected(zk))
+                for _ in range(20):
+                    order: list[str] = []
+                    await other.create("/meta")
+                    await zk.create("/before-", sequence=True)  # what is read behind it is not older
+                    await zk.get("/meta", functools.partial(order.append, "event"))
+                    await other.delete("/meta")
+                    await zk.create("/later-", sequence=True)
+                    assert order == ["event"]
+
+
+async def test_a_chroot_that_is_deleted_is_made_again(ensemble: Ensemble, name: str) -> None:
+    async with driver(f"{ensemble.hosts}/{name}") as other, driver(f"{ensemble.hosts}/{name}/deep/er") as zk:
+        await until(lambda: connected(zk) and connected(other))
+        await zk.create("/a")
+        for path in ("/deep/er/a", "/deep/er", "/deep"):
+            await other.delete(path)
+        with pytest.raises(ports.NoNode):
+            await zk.create("/a/b")
+        with pytest.raises(ports.NoNode):
+            await zk.create("/a")
+        assert (await zk.create("/a"))[0] == "/a"
+
+
 async def test_at_most_128_calls_outstanding(ensemble: Ensemble, name: str) -> None:
     async with driver(f"{ensemble.hosts_for(name)}/{name}", reply_deadline=5.0) as zk:
         await until(lambda: connected(zk))
@@ -191,6 +221,26 @@ async def test_watches_fire_when_their_connection_is_lost(ensemble: Ensemble, na
         await until(lambda: "watch" in order)
         assert order[:2] == [SessionState.SUSPENDED, "watch"]
         await until(lambda: connected(zk))
+
+
+async def test_a_watch_that_is_set_again_and_again_is_one(ensemble: Ensemble, name: str) -> None:
+    """What kazoo keeps of each costs memory until it fires."""
+    fired: list[str] = []
+
+    class Waiting:
+        def one(self) -> None:
+            fired.append("one")
+
+    waiting = Waiting()
+    async with driver(f"{ensemble.hosts}/{name}") as zk:
+        await until(lambda: connected(zk))
+        for _ in range(5):
+            await zk.exists("/a", waiting.one)
+        await zk.exists("/a", lambda: fired.append("other"))
+        await zk.create("/a")
+        await until(lambda: len(fired) >= 2)
+        await zk.get("/a")
+        assert sorted(fired) == ["one", "other"]
 
 
 async def test_pending_calls_fail_before_the_state_is_told(ensemble: Ensemble, name: str) -> None:

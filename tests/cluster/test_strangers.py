@@ -55,14 +55,23 @@ def test_somebody_deletes_what_the_fleet_is_made_of(ensemble: Ensemble, name: st
         for what in ("/cache/invalidation", ""):
             assert holder.set(b"n:stays?", b"old") == b"STORED"
             insist(lambda what=what: client.delete(f"/{name}{what}", recursive=True))
-            if not what:
-                until(lambda: holder.stats()["stale"] == "1", what="the gate is open without a chroot")
-                assert holder.get(b"n:stays?") is None
-                client.create(f"/{name}")
             until(lambda: holder.get(b"n:stays?") is None, what="no flush")
             fleet.wait_fresh()
             until(lambda: all(server.stats()["members"] == "3" for server in fleet.servers))
             works(fleet)
+
+
+def test_somebody_deletes_the_record_that_names_the_log_and_nothing_else(ensemble: Ensemble, name: str) -> None:
+    """The version of the next one is what that of the first was, and the log before is still there."""
+    with Fleet(ensemble, name, *PATIENT) as fleet, ensemble.client() as client:
+        before = fleet.servers[0].stats()["log"]
+        works(fleet)
+        client.delete(f"/{name}/cache/invalidation/meta")
+        until(lambda: before not in (logs := {server.stats()["log"] for server in fleet.servers}) and len(logs) == 1)
+        fleet.wait_fresh()
+        held = len(client.get_children(f"/{name}/cache/invalidation/{before}"))
+        works(fleet)
+        assert len(client.get_children(f"/{name}/cache/invalidation/{before}")) == held
 
 
 def test_a_mebibyte_of_garbage_in_each_kind_of_znode(ensemble: Ensemble, name: str) -> None:

@@ -35,6 +35,10 @@ class ByHand:
             if change.key.startswith(b"bad"):
                 raise ValueError("can't be told")
             self.told.append((change, level))
+        if self.left:
+            failed: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            failed.set_exception(NotConfirmed("left"))
+            return failed
         return None if level is Level.ASYNC else self._wait()
 
     def _wait(self) -> asyncio.Future[int]:
@@ -241,6 +245,19 @@ async def test_leaving_answers_everybody(bench: Bench) -> None:
     assert bench.hand.left
     assert session.drain() == NOT_CONFIRMED
     assert leaver.drain() == b"OK\r\n"
+
+
+async def test_after_leaving_a_delete_is_confirmed_at_no_level(bench: Bench) -> None:
+    session = bench.session()
+    await bench.fleet.leave()
+    for key in (b"n:k", b"k", b"a:k"):
+        session.feed(b"delete %s noreply\r\ndelete %s\r\nget x\r\n" % (key, key))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert session.drain() == NOT_CONFIRMED + b"END\r\n"
+    session.feed(b"delete n:k noreply\r\n")
+    await asyncio.sleep(0)
+    assert session.feed(b"get x\r\n") == b"END\r\n"
 
 
 async def test_a_command_that_cannot_be_told_fails_and_the_rest_is_told(bench: Bench) -> None:

@@ -110,6 +110,30 @@ def test_trimming_passes_over_what_somebody_has_deleted() -> None:
     assert floor_of(fleet).floor == 8
 
 
+def test_what_somebody_made_below_an_entry_does_not_keep_the_log_from_being_trimmed_and_cleared_away() -> None:
+    fleet = Quiet(1, keep_seconds=0.1, keep_entries=2, rotate_at=14)
+    (host,) = fleet.hosts
+    for n in range(5):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(20)
+    old = f"/cache/invalidation/{fleet.meta()['log']}"
+    for entry, below in (("e-0000000001", "/x"), ("e-0000000001", "/x/y"), ("e-0000000004", "/z")):
+        fleet.ensemble.change_by_hand([Delta("create", f"{old}/{entry}{below}", b"")])
+    fleet.by_hand(f"{old}/e-0000000000")
+    for n in range(5):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(20)
+    fleet.run(1500)
+    assert floor_of(fleet).floor == 8
+    fleet.ensemble.change_by_hand([Delta("create", f"{old}/e-0000000009/x", b"")])
+    for n in range(8):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(60)
+    fleet.run(2500)
+    assert fleet.meta()["gen"] == 2
+    assert old not in fleet.ensemble.tree.nodes
+
+
 def test_rotation_seals_the_old_log_and_clears_it_away_later() -> None:
     fleet = Quiet(2, rotate_at=5, keep_seconds=0.5)
     one, _ = fleet.hosts

@@ -9,7 +9,7 @@ from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
 from .simulator.fleet import Host
-from .simulator.scheduler import MS
+from .simulator.scheduler import MS, Timer
 
 
 def write(host: Host, key: bytes, done: list[str]) -> Any:
@@ -171,3 +171,116 @@ def test_at_level_applied_a_peer_that_says_nothing_means_no_write() -> None:
     answer = write(one, b"k", done)
     fleet.run(300)
     assert done == ["n1.0"], "the bucket goes on"
+
+
+def test_a_lock_that_nobody_else_wants_is_watched_once() -> None:
+    """Each watch costs the client memory until it fires: for ever, when nobody comes."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    done: list[str] = []
+    for _ in range(50):
+        write(one, b"k", done)
+        fleet.run(20)
+    (watches,) = [
+        watches for (kind, path), watches in one.zk._watches.items() if "/locks/" in path and kind == "children"
+    ]
+    assert len(watches) == 1
+    write(two, b"k", done)
+    fleet.run(150)
+    assert done == ["n1.0"] * 50 + ["n2.0"]
+
+
+def test_an_outage_keeps_no_more_writes_than_clients_wait_for() -> None:
+    fleet = Quiet(1, ack_timeout=0.2)
+    (one,) = fleet.hosts
+    write(one, b"k", [])
+    fleet.run(100)
+    one.zk.cut()
+    fleet.run(300)
+    answers = []
+    for _ in range(100):
+        answers.append(write(one, b"k", []))
+        fleet.run(20)
+    (bucket,) = one.node.locks._buckets.values()
+    assert len(bucket.requests) <= 12
+    one.zk.heal()
+    fleet.run(800)
+    assert all(answer.done() for answer in answers)
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(200)
+    assert done == ["n1.0"]
+
+
+def test_a_write_that_is_done_has_no_timer_any_more() -> None:
+    """--ack-timeout may be an hour, and a timer keeps the client's session."""
+    fleet = Quiet(1, ack_timeout=3600.0)
+    (one,) = fleet.hosts
+    timers: list[Timer] = []
+    call_later = one.process.call_later
+
+    def noting(seconds: float, callback: Any) -> Timer:
+        timer = call_later(seconds, callback)
+        if seconds == 3600.0:
+            timers.append(timer)
+        return timer
+
+    one.process.call_later = noting
+    done: list[str] = []
+    for _ in range(3):
+        write(one, b"k", done)
+        fleet.run(100)
+    assert [timer.callback for timer in timers] == [None] * 3
+
+
+def test_a_place_in_the_queue_that_cannot_be_seen_yet_is_given_up_all_the_same() -> None:
+    """The answer is lost, the next server is late, and the client has gone: the znode would stand until the session ends."""
+    fleet = Quiet(2, lock_buckets=1, ack_timeout=0.1, max_stale=4.0)
+    one, two = fleet.hosts
+    bucket, asked = "/cache/locks/00", []
+    really_children, really_set = one.zk.children, one.zk.set
+
+    async def children(path: str, watch: Any = None) -> Any:
+        names, stat = await really_children(path, watch)
+        if path == bucket:
+            asked.append("looked")
+        return ([] if path == bucket and asked == ["looked"] else names), stat
+
+    async def set_data(path: str, data: bytes, version: int = -1) -> Any:
+        answer = await really_set(path, data, version)
+        if path == bucket:
+            asked.append("behind a write")
+        return answer
+
+    one.zk.children, one.zk.set = children, set_data
+    answer = write(one, b"k", [])
+    while not (bucket in fleet.ensemble.tree.nodes and fleet.ensemble.tree.nodes[bucket].children):
+        fleet.run(0.1)
+    one.zk.cut()
+    fleet.run(150)
+    one.zk.heal()
+    fleet.run(600)
+    assert isinstance(answer.error, LockLost)
+    done: list[str] = []
+    for _ in range(2):
+        write(two, b"k", done)
+        fleet.run(200)
+    assert done[-1:] == ["n2.0"]
+
+
+def test_numbers_of_candidates_begin_anew_long_before_they_are_used_up() -> None:
+    fleet = Quiet(2, lock_buckets=1)
+    one, two = fleet.hosts
+    done: list[str] = []
+    write(one, b"k", done)
+    fleet.run(100)
+    write(two, b"k", done)
+    fleet.run(200)
+    trees = (fleet.ensemble.tree, *(server.tree for server in fleet.ensemble.servers if server.connections))
+    for tree in trees:
+        tree.nodes["/cache/locks/00"].creates = (1 << 30) + 5
+    for host in (one, two, one, two):
+        write(host, b"k", done)
+        fleet.run(300)
+    assert len(done) == 6
+    assert fleet.ensemble.tree.nodes["/cache/locks/00"].creates < 1000

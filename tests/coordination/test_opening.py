@@ -43,3 +43,17 @@ def test_the_first_address(family: socket.AddressFamily, host: str, shown: str) 
         listener.bind((host, 0))
         assert first_address([path, listener]) == f"{shown}:{listener.getsockname()[1]}"
         assert first_address([path]) == ""
+
+
+@pytest.mark.parametrize(
+    ("host", "name"), [("(none)", "-none-"), ("web 1", "web-1"), ("b\xfcro", "b-ro"), ("a/b", "a-b"), ("", "mcserver")]
+)
+def test_a_hosts_name_that_is_none_of_a_members(host: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would leave out such a member, or its record, and `applied` would not wait for it, or for ever."""
+    uname = os.uname()
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result((uname[0], host, *uname[2:])))
+    config = ClusterConfig(zookeeper="z:1")
+    assert config.node_name == name
+    with socket.socket() as listener:
+        listener.bind(("0.0.0.0", 0))
+        assert make_settings(config, [listener]).address == ""

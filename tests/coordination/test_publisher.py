@@ -227,8 +227,8 @@ def test_after_leaving_nothing_is_confirmed() -> None:
     (host,) = fleet.hosts
     host.process.spawn(host.node.leave(0.1), "leave")
     fleet.run(300)
-    assert isinstance(tell(host, b"k").error, NotConfirmed)
-    assert host.node.submit([Change("delete", b"k")], Level.ASYNC) is None
+    for level in Level:
+        assert isinstance(tell(host, b"k", level).error, NotConfirmed), "nothing is queued any more"
     assert host.node.stats()["state"] == "left"
 
 
@@ -288,3 +288,78 @@ def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
         fleet.run(0.1)
     assert answer.error is None
     assert META not in asked
+
+
+def test_the_record_that_names_the_log_is_another_though_its_version_is_the_same() -> None:
+    """Somebody deletes it, as docs/coherence.md says: of the one that the leader makes the version begins anew."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    fleet.run(50)
+    before, version = fleet.meta(), fleet.ensemble.tree.nodes[META].version
+    fleet.by_hand(META)
+    fleet.run(600)
+    assert fleet.meta()["log"] != before["log"]
+    assert fleet.ensemble.tree.nodes[META].version == version
+    two.cache.put(b"k")
+    answer = tell(one, b"k", Level.APPLIED)
+    fleet.run(200)
+    assert answer.error is None
+    assert two.cache.get(b"k") is None
+    assert fleet.lines() == [b"d k"]
+
+
+def test_an_append_that_was_under_way_when_that_record_was_deleted_is_sent_again() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    fleet.run(50)
+    record, old = fleet.ensemble.tree.nodes[META].data, fleet.meta()["log"]
+    for server in fleet.ensemble.servers:
+        server.slow = 10.0
+    answer = tell(one, b"k", Level.APPLIED)
+    two.cache.put(b"k")
+    fleet.run(0.5)
+    other = f"log-9-{9:08x}"
+    fleet.ensemble.change_by_hand(
+        [
+            Delta("delete", META),
+            Delta("create", f"/cache/invalidation/{other}", Floor(0, 0).encode()),
+            Delta("create", META, Meta.decode(record)._replace(gen=9, log=other, previous=None).encode()),
+        ]
+    )
+    fleet.run(900)
+    path = f"/cache/invalidation/{old}"
+    assert len(fleet.ensemble.tree.nodes[path].children) == 2, "the version was the same"
+    assert answer.error is None
+    assert two.cache.get(b"k") is None
+    assert b"d k" in fleet.lines()
+
+
+def test_an_answer_that_waits_for_an_hour_keeps_none_of_those_behind_it() -> None:
+    fleet = Quiet(2, ack_timeout=3600.0, max_stale=600.0)
+    one, two = fleet.hosts
+    two.process.pause(500e9)
+    waiting = tell(one, b"k", Level.APPLIED)
+    for n in range(3000):
+        tell(one, b"%d" % n)
+        fleet.run(4)
+    assert not waiting.done()
+    assert len(one.node.publisher._deadlines) <= 1001
+
+
+def test_a_long_outage_leaves_nothing_of_the_answers_that_were_given() -> None:
+    fleet = Quiet(1, ack_timeout=0.1, queue_keys=10)
+    (host,) = fleet.hosts
+    host.zk.cut()
+    fleet.run(300)
+    publisher = host.node.publisher
+    for n in range(3000):
+        tell(host, b"%d" % n)
+        fleet.run(11)
+    assert len(publisher._tickets) <= 15
+    assert len(publisher._ages) <= 1000
+    assert 32_000 <= publisher.age_ms <= 34_000
+    host.zk.heal()
+    fleet.run(800)
+    assert (publisher.age_ms, len(publisher._ages)) == (0.0, 0)

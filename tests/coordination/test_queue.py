@@ -137,6 +137,27 @@ def test_lines_put_back_below_a_flush_are_covered() -> None:
     assert queue.take(100, 1000)[0] == [b"F"]
 
 
+def test_a_line_that_was_added_again_while_it_was_out_makes_no_mark_too_high() -> None:
+    queue = Queue(100, 1000)
+    marks = [queue.add(delete(key))[0] for key in (b"a", b"b", b"c")]
+    lines, _ = queue.take(3, 1000)
+    marks.append(queue.add(delete(b"a"))[0])
+    queue.put_back(lines)
+    assert queue.take(1, 1000) == ([b"d a"], 0)
+    assert queue.take(1, 1000) == ([b"d b"], 0)
+    assert queue.take(1, 1000) == ([b"d c"], max(marks))
+
+
+def test_a_delayed_flush_that_is_put_back_is_not_covered_by_one_of_now() -> None:
+    queue = Queue(100, 1000)
+    for change in (delete(b"a"), Change("flush", b"", 30)):
+        queue.add(change)
+    lines, _ = queue.take(9, 1000)
+    queue.add(FLUSH)
+    queue.put_back(lines)
+    assert sorted(queue.take(9, 1000)[0]) == [b"F", b"F 30"]
+
+
 ACTIONS = st.lists(
     st.one_of(
         st.builds(delete, st.sampled_from([b"a:1", b"a:2", b"b:1", b"c:1", b"c:2", b"c:3"])),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from mcserver.coordination.ports import Change, Level
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Session
 from .simulator.fleet import Host
+from .simulator.scheduler import Timer
 
 
 def applied(host: Host) -> tuple[int, int]:
@@ -529,3 +530,88 @@ def test_what_was_missed_is_read_in_one_request(monkeypatch: pytest.MonkeyPatch)
     fleet.run(1000)
     assert asked == [5]
     assert applied(two) == applied(one) == (1, 4)
+
+
+def test_a_machine_that_slept_when_a_delayed_flush_was_due_carries_it_out_before_it_is_fresh() -> None:
+    """Timers stand still while a machine sleeps; the clock that the gate goes by does not."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
+    fleet.run(100)
+    two.cache.put(b"k")
+    two.process.sleep(3000e6)
+    fleet.run(3000)
+    while two.cache.is_closed:
+        fleet.run(1)
+    assert two.cache.get(b"k") is None
+
+
+@pytest.mark.parametrize(("jump", "before", "behind"), [(10, 100, 500), (-5, 6500, 7500)])
+def test_a_delayed_flush_moves_with_the_clock_of_zookeepers_leader(jump: int, before: int, behind: int) -> None:
+    """... as for those who join later, and read the time in the log's record."""
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    one.node.submit([Change("flush", b"", 2)], Level.COMMITTED)
+    fleet.run(100)
+    fleet.ensemble.clock += jump * 10**9
+    fleet.run(before - 100)
+    if before > 5500:  # one second before it all is flushed, too
+        two.cache.put(b"k")
+    flushes = two.cache.flush_count
+    two.cache.put(b"k")
+    fleet.run(behind - before)
+    assert two.cache.get(b"k") is None
+    assert two.cache.flush_count > flushes
+
+
+def test_a_delayed_flush_that_no_timer_has_carried_out_is_not_taken_for_done_by_the_next_process() -> None:
+    fleet = Quiet(2)
+    one, two = fleet.hosts
+    tell(one, b"0")
+    one.node.submit([Change("flush", b"", 1)], Level.COMMITTED)
+    fleet.run(200)
+    two.cache.put(b"k")
+    two.process.sleep(1500e6)
+    fleet.run(1400)
+    place = two.node.place()
+    assert place is not None
+    assert two.cache.items
+    assert place["later"]
+    assert not place["done"]
+    fleet.run(400)
+    place = two.node.place()
+    assert place is not None
+    assert not two.cache.items
+    assert not place["later"]
+    assert place["done"]
+
+
+def test_any_number_of_delayed_flushes_is_one_timer_and_the_last_ones_come() -> None:
+    """A client may order them without end, for days ahead."""
+    fleet = Quiet(2, batch_keys=50, write_rate=1000.0)
+    one, two = fleet.hosts
+    timers: list[Timer] = []
+    call_later = two.process.call_later
+
+    def noting(seconds: float, callback: Callable[[], None]) -> Timer:
+        timer = call_later(seconds, callback)
+        if seconds > 5:
+            timers.append(timer)
+        return timer
+
+    two.process.call_later = noting
+    for ttl in range(30, 1030):
+        one.node.submit([Change("flush", b"", ttl)], Level.ASYNC)
+        if ttl % 50 == 0:
+            fleet.run(20)
+    one.node.submit([Change("flush", b"", 6)], Level.COMMITTED)
+    fleet.run(1000)
+    assert sum(timer.callback is not None for timer in timers) <= 1
+    place = two.node.place()
+    assert place is not None
+    assert len(place["later"]) <= 256
+    fleet.run(4500)
+    two.cache.put(b"k")
+    assert two.cache.items
+    fleet.run(700)
+    assert not two.cache.items

@@ -89,6 +89,20 @@ def test_every_property_holds_with_servers_of_one_name_of_other_options_and_at_l
         assert simulate(seed, uneven=True).violation is None, replay
 
 
+def test_what_could_not_be_read_for_a_while_once_failed_and_holds() -> None:
+    """Seed 369: the ACL of the roll is another when a server reads it for the first time on a connection."""
+    assert simulate(369, odd=True).violation is None, "python -m tests.coordination.simulator 369 --odd"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("first", [40_000, 40_100])
+def test_every_property_holds_while_machines_sleep_and_records_look_as_before(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        replay = f"python -m tests.coordination.simulator {seed} --odd"
+        assert simulate(seed, odd=True).violation is None, replay
+
+
 def test_a_few_seeds_for_everyday() -> None:
     for seed in range(50_000, 50_020):
         assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"

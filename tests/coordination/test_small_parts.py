@@ -136,6 +136,27 @@ def test_entries_of_an_earlier_log_do_not_move_the_floor_of_this_one() -> None:
     assert history((0, 500, 0)).floor(int(99e9), 2, 20, version(1, 500)) == (0, False)
 
 
+def test_what_was_known_of_a_log_of_a_higher_generation_does_not_move_the_floor_either() -> None:
+    """An ensemble that was restored from a backup goes on with an earlier one: the floor would be above all that there is."""
+    kept = History(Settings(keep_seconds=10, keep_entries=5, cap_entries=100, cap_bytes=1000))
+    kept.add(int(1e9), version(2, 500), 0)
+    kept.add(int(2e9), version(1, 20), 10)
+    kept.add(int(3e9), version(1, 50), 1005)
+    assert kept.floor(int(3e9), 1, 50, version(1, 50)) == (0, False)
+
+
+def test_an_answer_that_took_long_says_nothing_of_zookeepers_clock() -> None:
+    """Half of an hour in which a machine slept would be taken for a difference of the clocks."""
+    fleet = Quiet(1)
+    context = fleet.hosts[0].node.context
+    due = context.ensemble_time() + 60_000
+    assert 59.9 < context.until(due) <= 60
+    context.compare_clocks(context.now() - 3600 * 10**9, context.ensemble_time() - 3_600_000)
+    assert 59.9 < context.until(due) <= 60
+    context.compare_clocks(context.now() - 10**6, context.ensemble_time() + 30_000)
+    assert 29.9 < context.until(due) <= 30.1
+
+
 def test_the_fleet_is_seen_by_all_and_a_failure_shows() -> None:
     fleet = Quiet(3)
     names = sorted(host.node.membership.name for host in fleet.hosts)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from mcserver.coordination.layout import Floor, Meta, NodeRecord
+from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
 from mcserver.coordination.ports import Level
 from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Transaction
-from .simulator.faults import delete_candidates, delete_invalidation, delete_path, delete_roll
+from .simulator.faults import delete_candidates, delete_invalidation, delete_meta, delete_path, delete_roll
 from .simulator.fleet import Host
 
 
@@ -46,10 +46,97 @@ def works(fleet: Quiet, key: bytes) -> bool:
     return True
 
 
-@pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll])
+@pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll, delete_meta])
 def test_what_is_deleted_is_made_again(fault: object) -> None:
     fleet = Quiet(3)
     fault(fleet)
+    fleet.run(1500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
+@pytest.mark.parametrize("name", ["nodes", "members", "roll", "cells", "leader", "locks", "invalidation"])
+def test_a_directory_that_is_deleted_with_all_that_is_in_it_is_made_again(name: str) -> None:
+    fleet = Quiet(3, direct_max=0)
+    top = f"/cache/{name}"
+    below = sorted((path for path in fleet.ensemble.tree.nodes if f"{path}/".startswith(f"{top}/")), reverse=True)
+    fleet.by_hand(*below)
+    fleet.run(1500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
+@pytest.mark.parametrize("fault", ["/cache/nodes", "/cache", "backup"])
+def test_the_version_of_the_list_of_members_rises_whatever_becomes_of_what_counts_them(fault: str) -> None:
+    """Clients of auto discovery take no list of a lower version."""
+    fleet = Quiet(2)
+    length = len(fleet.ensemble.log)
+    for n in range(5):
+        late = fleet.start(f"late{n}")
+        fleet.run(300)
+        late.kill()
+        fleet.hosts.remove(late)
+        fleet.run(1200)
+    before = [host.node.members()[0] for host in fleet.hosts]
+    assert len(set(before)) == 1
+    if fault == "backup":
+        fleet.checkers.on_restore()
+        fleet.ensemble.restore(length)
+    else:
+        fleet.checkers.on_restore()
+        fleet.by_hand(
+            *sorted((each for each in fleet.ensemble.tree.nodes if f"{each}/".startswith(f"{fault}/")), reverse=True)
+        )
+    fleet.run(1500)
+    meanwhile = [host.node.members()[0] for host in fleet.hosts]
+    assert min(meanwhile) >= before[0]
+    assert len(set(meanwhile)) == 1
+    fleet.start("n3")
+    fleet.run(800)
+    after = [host.node.members()[0] for host in fleet.hosts]
+    assert min(after) > max(meanwhile)
+    assert len(set(after)) == 1
+    assert is_whole(fleet)
+
+
+def test_what_a_tool_that_copies_trees_leaves_behind_belongs_to_nobody() -> None:
+    """What belonged to sessions belongs to none then: it would lead, hold locks and be waited for for ever."""
+    fleet = Quiet(3, lock_buckets=1)
+    done: list[str] = []
+    fleet.hosts[0].node.locked(b"k", lambda: done.append("first"))
+    fleet.run(100)
+    member, guid = "gone.0123456789ab.1.0", "0123456789abcdef"
+    for path in ("nodes", "members", "leader", "locks/00"):
+        fleet.by_hand(*(f"/cache/{path}/{name}" for name in list(fleet.ensemble.tree.nodes[f"/cache/{path}"].children)))
+    records = {
+        f"leader/{guid}-n-0000000000": member.encode(),
+        f"locks/00/{guid}-l-0000000000": b"",
+        f"nodes/{member}": NodeRecord("", "ready", 5, "gone.0123456789ab").encode(),
+        f"members/{member}": MemberRecord(0.4, "miss").encode(),
+    }
+    fleet.ensemble.change_by_hand([Delta("create", f"/cache/{path}", data) for path, data in records.items()])
+    fleet.run(2500)
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+    fleet.hosts[1].node.locked(b"k", lambda: done.append("second"))
+    fleet.run(400)
+    assert done == ["first", "second"]
+    assert not [path for path in fleet.ensemble.tree.nodes if "gone" in path or guid in path]
+
+
+@pytest.mark.parametrize(
+    "path", ["/cache/roll", "/cache/roll/news", "/cache/roll/list", "/cache/nodes", "/cache/members"]
+)
+def test_what_could_not_be_read_for_a_while_is_read_again(path: str) -> None:
+    """Somebody has changed its ACL, and mends it when somebody has come."""
+    fleet = Quiet(3)
+    fleet.ensemble.forbidden = path
+    for host in fleet.hosts:
+        assert host.zk.wire is not None
+        host.zk.wire.break_off()
+    fleet.run(300)
+    fleet.ensemble.forbidden = ""
+    fleet.start("n4")
     fleet.run(1500)
     assert is_whole(fleet)
     assert works(fleet, b"k")

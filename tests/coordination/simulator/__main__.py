@@ -32,12 +32,14 @@ def main() -> int:
     parser.add_argument(
         "--uneven", action="store_true", help="servers of one name, of several options, at late servers"
     )
+    parser.add_argument("--odd", action="store_true", help="machines that sleep, and records that look as before")
     options = parser.parse_args()
     chosen = {
         "upgrade": options.upgrade,
         "members": options.members,
         "strange": options.strange,
         "uneven": options.uneven,
+        "odd": options.odd,
     }
     if not options.seeds:
         outcome = simulate(options.seed, options.mutation, print, **chosen)

@@ -53,6 +53,15 @@ def concerns(change: Change, key: bytes) -> bool:
     return change.kind == "flush" or key.startswith(change.key)
 
 
+def _ms(time: int) -> int:
+    """A time of the world as a Stat shows it."""
+    return 1_700_000_000_000 + time // 1_000_000
+
+
+def is_delayed(change: Change) -> bool:
+    return change.kind == "flush" and change.ttl > 0
+
+
 def softly(change: Change) -> bool:
     """Whether an item may go on being served if it is marked stale."""
     return change.kind in ("stale", "refresh")
@@ -77,6 +86,8 @@ class Checkers:
             False  # generations were used again: who comes back and knew them sees versions fall, and joins anew
         )
         self.newest = 0  # generation
+        self._due: list[int] = []  # delayed flushes: when they are due, in ns of the clock of ZooKeeper's leader
+        self._seen = 0  # when that was looked at last: a clock may have jumped since
         self._floors: dict[str, int] = {}  # path of a log: its floor
         self._born: dict[str, int] = {}  # path below /nodes: when it was made
 
@@ -99,9 +110,14 @@ class Checkers:
                 if operation.path.endswith("/meta"):
                     self._leads(Meta.decode(operation.data).token, transaction)
                 elif "/e-" not in operation.path and not self._is_append(operations):
+                    floor = Floor.decode(operation.data)
                     if isinstance(operation, Create):
                         self._log_begins(operation.path.rsplit("/", 1)[1])
-                    self._floor(operation.path, Floor.decode(operation.data), transaction)
+                        # With a log that was deleted goes what it said of delayed flushes.
+                        self._due = [
+                            due for due in self._due if any(abs(each - _ms(due)) < 1500 for each in floor.later)
+                        ]
+                    self._floor(operation.path, floor, transaction)
 
     def _forgotten(self, transaction: Transaction) -> None:
         """A server that goes while the record that outlives it was deleted by hand: nobody can know that it may be serving."""
@@ -145,7 +161,8 @@ class Checkers:
         log = path.split("/")[-2]
         self.entries[version(int(log.split("-")[1]), sequence_of(path))] = (log, boot, data, transaction.time)
         for change in entry.changes:
-            if change.kind == "flush" and change.ttl:
+            if is_delayed(change):
+                self._due.append(transaction.dated + change.ttl * SECOND)
                 continue
             for key in self.fleet.keys:
                 if concerns(change, key):
@@ -179,28 +196,49 @@ class Checkers:
                 applied = NodeRecord.decode(node.data).applied
             except Malformed:
                 continue  # somebody has written over it
+            if not node.owner:
+                continue  # and made this one
             young = self._born.get(f"/cache/nodes/{name}", 0) > settled  # the leader may not have seen it yet
             if not young and 0 <= applied < version(gen, floor.floor) - 1:
                 raise Violation("P8", f"floor {floor.floor} though {name} has applied {applied & 0xFFFFFFFF}")
 
     # Reads ---------------------------------------------------------------------------------------------------------------
 
+    def see_what_is_due(self) -> None:
+        """A delayed flush is as one that is committed when it is due, for its own server, too; an earlier release may be late."""
+        now, clock = self.fleet.world.now, self.fleet.ensemble.clock
+        for due in [due for due in self._due if due <= now + clock]:
+            self._due.remove(due)
+            if not any(host.released for host in self.fleet.hosts):
+                flush = Committed(Change("flush", b"", 1), "", max(due - clock, self._seen), self.fleet.world.stamp())
+                for done in self.committed.values():
+                    done.append(flush)
+        self._seen = now
+
     def on_read(self, host: Host, key: bytes, item: Item) -> None:
         """An item is served: is that allowed?"""
+        self.see_what_is_due()
         now, cache = self.fleet.world.now, host.cache
         what = f"{host.process.name} serves {key!r} of {item.time / SECOND:.4f}"
         if host.in_gap:
             raise Violation("P5", f"{what} between a gap and its flush")
-        if item.boot != host.process.name:
+        serves = host.node.context.settings.on_stale == "serve"  # outside of all promises but these
+        if item.boot != host.process.name and not serves:
             raise Violation("P10", f"{what} from an earlier boot")
         if item.lease and not item.stale and item.lease < cache.last_kill(key):
             raise Violation("P4", f"{what}, stored with a lease granted before an invalidation")
+        if serves:
+            return
         bound = int(host.node.context.settings.max_stale * self.slack * SECOND)
         for done in reversed(self.committed[key]):
             if done.time >= now - bound:
                 continue
             if done.stamp < item.since:
                 break
+            if is_delayed(done.change) and item.time >= done.time - int(
+                host.node.context.settings.reply_deadline * SECOND
+            ):
+                continue  # no server knows the clock of ZooKeeper's leader better
             if done.boot in host.told or (item.stale and softly(done.change)):
                 continue
             if not self._forgiven(done.time):
@@ -222,14 +260,14 @@ class Checkers:
         self.must_be_in_the_log(host, change, invoked)
         if self.fleet.world.now < self.doubtful_until:
             return
-        if applied and not (change.kind == "flush" and change.ttl):
+        if applied and not is_delayed(change):
             for key in self.fleet.keys:
                 if concerns(change, key):
                     self.acked[key].append(Acked(change, invoked))
 
     def must_be_in_the_log(self, host: Host, change: Change, invoked: int) -> None:
         """The log holds, from this server and since then, what covers a change."""
-        if change.kind == "flush" and change.ttl:
+        if is_delayed(change):
             return
         for key in self.fleet.keys:
             if not concerns(change, key):
@@ -248,6 +286,7 @@ class Checkers:
         self.restored = self.fleet.world.now
         self.last_token = 0
         self.entries.clear()
+        self._due.clear()
         for held in self.acked.values():
             held.clear()
         for committed in self.committed.values():
@@ -260,6 +299,7 @@ class Checkers:
         """Somebody has put another log in the place of the fleet's. Who comes to it flushes."""
         self.went_back = True
         self.entries.clear()
+        self._due.clear()
         for host in self.fleet.hosts:
             host.trace_applied.clear()
         longest = max((host.node.context.settings.max_stale for host in self.fleet.hosts), default=0.0)
@@ -288,7 +328,7 @@ class Checkers:
                     self.must_be_in_the_log(host, change, invoked)
             for key, item in host.cache.items.items():
                 for done in self.committed[key]:
-                    foreign = done.boot not in host.told
+                    foreign = done.boot not in host.told and not is_delayed(done.change)
                     if foreign and item.since < done.stamp and not (item.stale and softly(done.change)):
                         raise Violation("P3", f"{name} still holds {key!r}, deleted at {done.time / SECOND:.3f}")
         seen = {tuple(sorted(name.rsplit(".", 2)[0] for name in host.node.membership.nodes)) for host in live}

@@ -164,6 +164,10 @@ class Connection:
             self._read(request)
 
     def _read(self, request: Request) -> None:
+        asked = request.args if request.kind == "gets" else [request.args]
+        if any(map(self.server.ensemble.forbids, asked)):
+            self._reply(request, ports.NoAuth(str(request.args)))
+            return
         if request.kind == "gets":
             nodes = [self.server.tree.nodes.get(path) for path in request.args]
             self._reply(request, [node and (node.data, node.stat()) for node in nodes])
@@ -267,6 +271,7 @@ class Ensemble:
         self.lag = 1.0  # how much followers lag, times some milliseconds
         self.clock = 0  # ns by which the leader's is ahead
         self.refuse_entries = False
+        self.forbidden = ""  # an ACL keeps everybody from what is at this path and below
         self.packet_limit = 1 << 20
         self.on_commit: Callable[[Transaction], None] = lambda transaction: None
         self._next_session = 1
@@ -332,6 +337,9 @@ class Ensemble:
             for index, operation in enumerate(operations):
                 if isinstance(operation, ports.Create) and "/e-" in operation.path:
                     raise ports.NoAuth(operation.path, index)
+        for index, operation in enumerate(operations):
+            if self.forbids(operation.path):
+                raise ports.NoAuth(operation.path, index)
         deltas, paths = self.tree.prepare(operations, session.id)
         if deltas:
             self._append(deltas, operations, session.id, 0)
@@ -339,6 +347,9 @@ class Ensemble:
         for operation, path in zip(operations, paths, strict=True):
             results.append((path or operation.path,) if isinstance(operation, ports.Create | ports.Set) else None)
         return results
+
+    def forbids(self, path: str) -> bool:
+        return bool(self.forbidden) and f"{path}/".startswith(f"{self.forbidden}/")
 
     def change_by_hand(self, deltas: list[Delta]) -> None:
         """Somebody with a shell."""

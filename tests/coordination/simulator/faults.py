@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mcserver.coordination import ports
-from mcserver.coordination.layout import Floor, Meta
+from mcserver.coordination.layout import STATES, Floor, MemberRecord, Meta, NodeRecord
 from mcserver.coordination.ports import Change, Level
 from mcserver.testing.tree import Delta
 
@@ -440,14 +440,86 @@ def fall_behind(fleet: Fleet) -> None:
 
 def elect_another_clock(fleet: Fleet) -> None:
     """ZooKeeper's next leader has a clock that is some seconds ahead, or behind."""
+    fleet.checkers.see_what_is_due()
     fleet.ensemble.clock = int((fleet.world.random.random() - 0.5) * 20 * SECOND)
     elect(fleet)
 
 
 def roll_back_with_the_clock(fleet: Fleet) -> None:
     """The ensemble comes back from an old backup, and what it says of the time is old, too."""
+    fleet.checkers.see_what_is_due()
     fleet.ensemble.clock -= int(fleet.world.random.random() * 10 * SECOND)
     roll_back(fleet)
+
+
+# What is seen late, or looks as it did before -----------------------------------------------------------------------------
+
+
+def delete_meta(fleet: Fleet) -> None:
+    """Somebody deletes the record that names the log, and nothing else: the next one has the same version."""
+    if META in fleet.ensemble.tree.nodes:
+        _by_hand(fleet, [Delta("delete", META)])
+
+
+def machine_sleeps(fleet: Fleet) -> None:
+    """A host sleeps, or a machine on it is saved and goes on: when it wakes up its timers still have as long as before."""
+    host = _host(fleet)
+    if host is not None:
+        host.process.sleep(_span(fleet, 0.05, 1.2))
+
+
+def delete_bucket(fleet: Fleet) -> None:
+    """Somebody deletes a lock with all who hold it and wait for it."""
+    locks = fleet.ensemble.tree.nodes.get("/cache/locks")
+    if locks is not None and locks.children:
+        _by_hand(fleet, _below(fleet, f"/cache/locks/{fleet.world.random.choice(sorted(locks.children))}"))
+
+
+def delete_anything(fleet: Fleet) -> None:
+    """Somebody deletes any one znode of the fleet's, with all that is below."""
+    nodes, path = fleet.ensemble.tree.nodes, _walk(fleet)
+    if path == "/cache":
+        return
+    for delta in (deltas := _below(fleet, path)):
+        name = delta.path.rpartition("/")[2]
+        if delta.path == f"/cache/members/{name}" and f"/cache/nodes/{name}" not in nodes:
+            fleet.checkers.forgotten.add(name.rsplit(".", 2)[0])  # nothing else says that it may be serving
+    _by_hand(fleet, deltas)
+
+
+def _walk(fleet: Fleet) -> str:
+    """The path of any znode of the fleet's."""
+    nodes, random, path = fleet.ensemble.tree.nodes, fleet.world.random, "/cache"
+    while path in nodes and nodes[path].children and (path == "/cache" or random.random() < 0.5):
+        path = f"{path}/{random.choice(sorted(nodes[path].children))}"
+    return path
+
+
+def forbid(fleet: Fleet) -> None:
+    """Somebody changes the ACL of something, and of all that is below, and mends it later."""
+    ensemble = fleet.ensemble
+    ensemble.forbidden = _walk(fleet)
+
+    def again() -> None:
+        ensemble.forbidden = ""
+
+    fleet.world.after(_span(fleet, 0.1, 1.2), None, again)
+
+
+def import_copy(fleet: Fleet) -> None:
+    """Somebody brings back what an export of the tree held: what belonged to a session belongs to none now, and stands first."""
+    nodes, random = fleet.ensemble.tree.nodes, fleet.world.random
+    guid, boot = f"{random.getrandbits(64):016x}", f"gone.{random.getrandbits(48):012x}"
+    records = [(f"/cache/leader/{guid}-n-0000000000", boot.encode() + b".1.0")]
+    records += [(f"/cache/locks/{bucket}/{guid}-l-0000000000", b"") for bucket in ("00", "01")]
+    records += [(f"/cache/nodes/{boot}.1.0", NodeRecord("", random.choice(STATES), 0, boot).encode())]
+    records += [(f"/cache/members/{boot}.1.0", MemberRecord(0.4, "miss").encode())]
+    wanted = [
+        Delta("create", path, data)
+        for path, data in records
+        if path.rpartition("/")[0] in nodes and random.random() < 0.7
+    ]
+    _by_hand(fleet, wanted)
 
 
 COMMON: list[Fault] = [
@@ -466,4 +538,10 @@ STRANGE: list[Fault] = [
 UNEVEN: list[Fault] = [
     twin, twin, twin, twin, fall_behind, fall_behind, fall_behind, elect_another_clock, elect_another_clock,
     roll_back_with_the_clock, cut_off, pause, pause_leader, restart, leave, join, isolate, end_session, lose_replies, lag,
+]  # fmt: skip
+ODD: list[Fault] = [
+    delete_meta, delete_meta, import_copy, import_copy, delete_anything, delete_anything, delete_anything, machine_sleeps,
+    machine_sleeps, machine_sleeps, forbid, forbid, forbid, delete_bucket, elect_another_clock, elect_another_clock,
+    roll_back_with_the_clock, delete_candidates, depose, end_session, leave, leave, restart, lose_replies, lag,
+    drop_connection, cut_off, pause,
 ]  # fmt: skip

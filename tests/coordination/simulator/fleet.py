@@ -36,6 +36,7 @@ class Host:
         self.fleet = fleet
         self.process = Process(fleet.world, name)
         self.process.hiccups = fleet.hiccups
+        self.process.wakes_later = fleet.wakes_later
         self.cache = ModelCache(self.process)
         if old is not None:  # as if the items of the last boot were still there
             self.cache.items = {key: item._replace(since=0, time=0, lease=0) for key, item in old.items.items()}
@@ -238,6 +239,8 @@ class Fleet:
     """Everything in one world."""
 
     is_uneven = False  # each server has options of its own
+    policies: tuple[str, ...] = ("miss",)  # of --on-stale
+    wakes_later = False  # who waits for an answer goes on some events behind it
 
     def __init__(self, world: World) -> None:
         random = world.random
@@ -281,9 +284,11 @@ class Fleet:
 
     def _options(self) -> Settings:
         """Those of the next server."""
+        choice = self.world.random.choice
+        if len(self.policies) > 1:
+            return replace(self.settings, on_stale=choice(self.policies))
         if not self.is_uneven:
             return self.settings
-        choice = self.world.random.choice
         return replace(
             self.settings,
             max_stale=choice((0.25, 0.4, 0.55)),

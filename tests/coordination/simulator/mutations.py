@@ -209,17 +209,29 @@ def append_to_a_sealed_log() -> dict[tuple[type, str], Any]:
         if self._meta is None:
             record, _ = await context.zk.get(context.layout.meta)
             self._meta = Meta.decode(record)
-        data = entry.encode(*text, self._meta.format)
-        create = Create(context.layout.entries(self._meta.log), data, sequence=True)
+        meta = self._meta
+        data = entry.encode(*text, meta.format)
+        create = Create(context.layout.entries(meta.log), data, sequence=True)
         try:
             results = await context.zk.multi([*([guard] if guard else []), create])
         except NoNode as error:
             if error.index > 0 or guard is None:
                 self._meta = None
             raise
-        return version(self._meta.gen, int(str(results[-1])[-10:]))
+        return version(meta.gen, int(str(results[-1])[-10:]))
 
     return {(log.Log, "append"): append}
+
+
+@breaks("P2", faults.delete_meta)
+def version_tells_which_log() -> dict[tuple[type, str], Any]:
+    """A record of the log's that was deleted and made again, of the same version, is taken for the one that was known."""
+
+    def learn(self: log.Log, meta: Meta, number: int) -> None:
+        if self._meta is None or number > self._version:
+            self._meta, self._version = meta, number
+
+    return {(log.Log, "changed"): lambda self: None, (log.Log, "learn"): learn}
 
 
 @breaks("P3")
@@ -345,6 +357,12 @@ def prefixes_not_applied() -> dict[tuple[type, str], Any]:
             original(self, change, stat)
 
     return {(reader.Reader, "_carry_out"): carry_out}
+
+
+@breaks("P9", faults.machine_sleeps, faults.elect_another_clock)
+def timers_are_believed() -> dict[tuple[type, str], Any]:
+    """A delayed flush comes when its timer says so."""
+    return {(reader.Reader, "_see_what_is_due"): lambda self: None}
 
 
 @breaks("P10")

@@ -54,12 +54,13 @@ def simulate(
     members: int = 0,
     strange: bool = False,
     uneven: bool = False,
+    odd: bool = False,
 ) -> Outcome:
     """Runs one seed, with a mutation of the code under test if one is named.
 
     `upgrade`: from that release; `members`: so many servers instead of two or three; `strange`: somebody who may write
     to ZooKeeper deletes and overwrites what is the fleet's; `uneven`: servers of one name, and of different options, at
-    servers of ZooKeeper that are behind, or whose clock jumps.
+    servers of ZooKeeper that are behind, or whose clock jumps; `odd`: machines sleep, and records are deleted one by one.
     """
     world = World(seed)
     if note is not None:
@@ -68,7 +69,9 @@ def simulate(
         fleet = Fleet(world)
         try:
             fleet.is_uneven |= uneven
-            chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else []
+            if odd:
+                fleet.wakes_later, fleet.policies = True, ("miss", "miss", "miss", "error", "serve")
+            chosen = faults.STRANGE if strange else faults.UNEVEN if uneven else faults.ODD if odd else []
             _run(fleet, FAULTS.get(mutation) or chosen, upgrade, members)
         except Violation as violation:
             return Outcome(seed, violation, world.events)
@@ -151,7 +154,7 @@ def _heal(fleet: Fleet) -> None:
         fleet.world.note("--- healed")
     ensemble = fleet.ensemble
     ensemble.writable, ensemble.lose_replies, ensemble.lag = True, 0.0, 1.0
-    ensemble.refuse_entries, ensemble.packet_limit = False, 1 << 20
+    ensemble.refuse_entries, ensemble.packet_limit, ensemble.forbidden = False, 1 << 20, ""
     for server in ensemble.servers:
         server.isolated, server.behind, server.slow = False, 0, 1.0
         server.start()

@@ -86,10 +86,14 @@ class Process:
         self.name = name
         self.killed = False
         self.paused_until = 0
+        self.slept = 0  # ns by which its timers are late, since the machine slept
         self.hiccups = 0.0
         self.random = random.Random(world.random.getrandbits(32))
         self.rate = 1.0 + world.random.uniform(-0.02, 0.02)
         self.offset = world.random.randrange(10**12)
+        self.wakes_later = (
+            False  # other events may come between an answer and whoever waits for it, as on an event loop
+        )
         self.forgives = ""  # an error with this text ends a task, and not the run
         self.on_pause: Callable[[], None] = lambda: None
 
@@ -98,6 +102,11 @@ class Process:
         if self.world.note:
             self.world.note(f"{self.name} paused for {duration / MS:.0f} ms")
         self.on_pause()
+
+    def sleep(self, duration: float) -> None:
+        """The machine sleeps: its clock runs on, as CLOCK_BOOTTIME does, and its timers do not."""
+        self.pause(duration)
+        self.slept += int(duration)
 
     def hiccup(self) -> None:
         """A short pause between two steps; now and then a long one."""
@@ -112,8 +121,16 @@ class Process:
 
     def call_later(self, seconds: float, callback: Callable[[], None]) -> Timer:
         timer = Timer(callback)
-        self.world.after(seconds * SECOND / self.rate + 2 if seconds > 0 else 0, self, timer.fire)
+        due = self.world.now + int(seconds * SECOND / self.rate + 2 if seconds > 0 else 0)
+        self.world.at(due, self, self._ring, timer, due, self.slept)
         return timer
+
+    def _ring(self, timer: Timer, due: int, slept: int) -> None:
+        due += self.slept - slept
+        if due > self.world.now:
+            self.world.at(due, self, self._ring, timer, due, self.slept)
+        else:
+            timer.fire()
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Task:
         task = Task(self, coroutine)
@@ -163,6 +180,9 @@ class Future:
     def finish_now(self, result: Any, error: BaseException | None) -> None:
         """As set_result or set_exception, but whoever waits goes on within this event. Only for the end of an event."""
         self.result, self.error, self.finished = result, error, True
+        if self.process.wakes_later:
+            self._finish()
+            return
         waiters, self.waiters = self.waiters, []
         for waiter in waiters:
             waiter()
