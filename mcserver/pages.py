@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from mcserver import MEMCACHED_VERSION, __version__
-from mcserver.cli import ALL_OPTIONS
+from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE
 from mcserver.settings.cluster import ClusterConfig
 from mcserver.settings.config import Config
 from mcserver.settings.help import describe, is_on, show_default
@@ -134,17 +134,20 @@ def man_page() -> str:
         *(line for name, (_, _, meaning) in SUBCOMMANDS.items() for line in (".TP", f".B {name}", roff(meaning))),
         ".SH ENVIRONMENT",
         ".TP\n.B MEMCACHED_PORT_FILENAME\nA file for the ports that were opened.",
-        ".TP\n.B MCSERVER_ZK_AUTH\nuser:password for ZooKeeper.",
-        ".TP\n.B LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC\nsystemd's: sockets that are open already, and where to tell of "
-        "the start, a reload, the end and of being alive.",
+        ".TP\n.B MEMCACHED_SASL_PWDB\nThe file of the users of -S, one name:password a line.",
+        f".TP\n.B {AUTH_VARIABLE}\nuser:password for ZooKeeper.",
+        ".TP\n.B LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID\nsystemd's: sockets that are "
+        "open already, and where to tell of the start, a reload, the end and of being alive.",
         ".SH SIGNALS",
         ".TP\n.B SIGTERM, SIGINT\nEnd, when what was answered is sent.",
-        ".TP\n.B SIGUSR1\nThe same, as memcached's graceful stop.",
-        ".TP\n.B SIGHUP\nReads the configuration file again; the log names what changed and what needs a new start.",
+        ".TP\n.B SIGUSR1\nThe same; with -e the items are kept for the next start.",
+        ".TP\n.B SIGHUP\nReads the configuration file, the users and the certificates of TLS again; the log names what "
+        "changed and what needs a new start.",
         ".SH EXIT STATUS",
         "0 after a signal or",
         ".BR shutdown ;",
-        "1 or 64 for the command line and the file, 67 for an unknown user, 71 for what the system refuses.",
+        "1 or 64 for the command line and the files that it names, 67 for an unknown user, 70 for an error of mcserver's own,",
+        "71 for what the system refuses.",
         ".SH SEE ALSO",
         ".BR memcached (1)",
     ]

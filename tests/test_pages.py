@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -78,6 +79,15 @@ def test_the_man_page_is_set_without_a_complaint() -> None:
         assert (f"--{option.long}" if option.long else f"-{option.short}") in text
     assert "SYNOPSIS" in text
     assert all(name in text for name in SUBCOMMANDS)
+
+
+def test_the_man_page_names_the_environment() -> None:
+    """Every variable that is read is told of, and no other."""
+    read = {cli.AUTH_VARIABLE}
+    for path in (ROOT / "mcserver").rglob("*.py"):
+        read |= set(re.findall(r'environ(?:ment)?\.(?:get|pop)\("(\w+)"', path.read_text()))
+    section = pages.man_page().partition(".SH ENVIRONMENT\n")[2].partition(".SH")[0]
+    assert {name for line in re.findall(r"^\.B (.+)$", section, re.MULTILINE) for name in line.split(", ")} == read
 
 
 def complete(line: str) -> list[str]:
