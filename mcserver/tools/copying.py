@@ -23,8 +23,9 @@ from mcserver.tools.client import ADDRESS, BusyError, Client, ToolError, Way, pa
 from mcserver.tools.progress import Progress
 
 BATCH = 100
-CRAWLER_SECONDS = 60.0
 """Items on their way at once."""
+CRAWLER_SECONDS = 60.0
+"""How long a crawler that is busy is asked again."""
 VALUE_MOST = 1 << 30
 KEY_MOST = 250
 
