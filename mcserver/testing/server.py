@@ -62,6 +62,9 @@ class Server(Stored):
     It serves from `start` (or `with`, or `async with`) to `stop`, and can be started only once. As a mapping it is what is
     stored: keys are str or bytes, values bytes (str is encoded). What clients have sent, though with noreply, has taken effect
     before anything is looked at, changed, planted or emptied here.
+
+    Where it is (`port`, `address`, `url`, `socket_path`) can be asked while it runs, else RuntimeError; what is stored before
+    `start`, too. After `stop` everything but `stop` raises RuntimeError, and so it does in a process that was forked meanwhile.
     """
 
     def __init__(self, *flags: str | float, name: str = "") -> None:
@@ -111,7 +114,10 @@ class Server(Stored):
     # From start to end -----------------------------------------------------------------------------------------------
 
     def start(self, port: int = 0) -> Server:
-        """Serves on this port of 127.0.0.1 (0: any that is free) when it returns."""
+        """Serves on this port of 127.0.0.1 (0: any that is free) when it returns.
+
+        Raises RuntimeError when it was started before, OSError (or OverflowError, above 65535) for a port that can't be had.
+        """
         if self._host is not None or self._ended:
             raise RuntimeError("this server was started before: make another one")
         self._holder = socket.socket()
@@ -182,9 +188,12 @@ class Server(Stored):
         self.stop()
 
     def reset(self) -> None:
-        """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself."""
+        """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself.
+
+        Raises RuntimeError when it has ended. Connections are closed all the same when its clock was moved on by four years.
+        """
         self.settle()
-        self._check()
+        self.check()
         if self.engine.now() > OLD and self.cluster is None:
             self._renew()
         with self.lock:
@@ -220,7 +229,7 @@ class Server(Stored):
             raise RuntimeError("this server does not run")
         return self._host
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises RuntimeError when there is no engine any more, or it is another process's."""
         if self._ended:
             raise RuntimeError(ENDED)

@@ -33,7 +33,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         """What clients have sent has taken effect when it returns."""
         raise NotImplementedError
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises RuntimeError when there is no engine any more."""
         raise NotImplementedError
 
@@ -44,7 +44,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         """
         self.settle()
         with self.lock:
-            self._check()
+            self.check()
             self.clock.catch_up()
             session = Session(self.engine, Hands(self.admin, self.watchers), -1)
             reply = session.feed(data) + session.drain()
@@ -62,7 +62,11 @@ class Stored(MutableMapping[str | bytes, bytes]):
         self.put(key, value)
 
     def put(self, key: str | bytes, value: bytes | str, *, ttl: int = 0, flags: int = 0) -> None:
-        """Stores a value for `ttl` seconds (0: for ever) with client flags. Raises ValueError with the server's reason."""
+        """Stores a value for `ttl` whole seconds (0: for ever; above 30 days: a Unix time) with client flags, 0 to 2^32 - 1.
+
+        Raises ValueError for what is no key (1 to 250 bytes without blanks and control characters) and with the server's reason
+        where it refuses, TypeError for what is neither str nor bytes.
+        """
         if not isinstance(value, str | bytes | bytearray | memoryview):
             raise TypeError(f"a value is bytes or str, as a client would send it, not {type(value).__name__}")
         if not isinstance(ttl, int):
@@ -82,7 +86,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
     def __iter__(self) -> Iterator[str]:
         self.settle()
         with self.lock:
-            self._check()
+            self.check()
             self.clock.catch_up()
             now = int(self.engine.wall(self.engine.now()))
             items = [item for piece in self.engine.walk() for item in piece]
@@ -104,7 +108,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         return id(self)
 
     def stats(self, *words: str) -> dict[str, str]:
-        """The lines of `stats`, or of `stats WORDS`."""
+        """The lines of `stats`, or of `stats WORDS`, as text by their names; empty for words that it doesn't know."""
         reply = self.ask(" ".join(["stats", *words]).encode() + b"\r\n").decode()
         return dict(line.split(" ", 2)[1:] for line in reply.split("\r\n") if line.startswith("STAT "))
 
