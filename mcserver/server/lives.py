@@ -50,7 +50,7 @@ def make_engine(
     engine.detail = config.detail_enabled
     engine.verbosity = min(config.verbosity, 2)
     engine.crawler_enabled = config.lru_crawler
-    engine.automove = config.slab_automove if config.slab_reassign else 0
+    engine.automove = config.engine_automove
     return engine
 
 

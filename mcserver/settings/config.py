@@ -553,6 +553,16 @@ class Config(Settings):
                 raise ConfigError(f"slab size {size} must be at least 8 bytes larger than previous class")
             smallest = size
 
+    @property
+    def engine_automove(self) -> int:
+        """How pages move, as the engine takes it: 0 where they must not."""
+        return self.slab_automove if self.slab_reassign else 0
+
+    @property
+    def engine_temporary_ttl(self) -> int:
+        """Seconds to live up to which items are kept apart, as the engine takes it; -1: none are."""
+        return self.temporary_ttl if self.temp_lru else -1
+
     def engine_arguments(self) -> dict[str, Any]:
         """What the engine is made with: the settings that are an argument of it, and what several of them say together.
 
@@ -560,7 +570,7 @@ class Config(Settings):
         """
         arguments = {rule.engine: getattr(self, name) for name, (_, rule) in rules(Config).items() if rule.engine}
         arguments["segmented"] = self.lru_segmented and self.lru_maintainer_thread
-        arguments["temporary_ttl"] = self.temporary_ttl if self.temp_lru else -1
+        arguments["temporary_ttl"] = self.engine_temporary_ttl
         arguments["protocol"] = self.binding_protocol
         arguments["log_buffer"] = self.worker_logbuf_size * self.num_threads
         if self.read_buf_mem_limit:
