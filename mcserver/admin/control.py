@@ -9,6 +9,7 @@ from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, signed, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
 from mcserver.keys import said
+from mcserver.settings.config import MEBIBYTE
 
 if TYPE_CHECKING:
     from mcserver.core import Session
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("mcserver")
 
 MAX_VERBOSITY = 2
-MEBIBYTE = 1 << 20
 
 
 def verbosity(context: Context, session: Session, words: list[bytes]) -> Reply:

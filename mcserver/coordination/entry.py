@@ -22,6 +22,8 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mcserver.keys import KEY_MAX
+
 from .ports import Change
 
 NEWEST = 2  # the highest format that this release reads and writes
@@ -30,7 +32,6 @@ COMPRESSED = 2
 WORTH = 200  # bytes of lines from which on compressing is worth its while
 TEXT_MAX = 1 << 18  # bytes of lines; ours have 64 KiB at most
 FLUSH = b"F"
-KEY_MAX = 250
 TTL_MAX = (1 << 31) - 1
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 _NUMBER = re.compile(rb"-?[0-9]{1,10}")

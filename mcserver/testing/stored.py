@@ -10,6 +10,7 @@ from collections.abc import Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from mcserver.core import Session
+from mcserver.keys import KEY_MAX
 
 if TYPE_CHECKING:
     import threading
@@ -147,6 +148,6 @@ def _key(key: str | bytes) -> bytes:
     if not isinstance(key, str | bytes | bytearray):
         raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
     found = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else bytes(key)
-    if not 0 < len(found) <= 250 or any(byte <= 32 or byte == 127 for byte in found):
-        raise ValueError(f"{key!r} is no key: 1 to 250 bytes without spaces and control characters")
+    if not 0 < len(found) <= KEY_MAX or any(byte <= 32 or byte == 127 for byte in found):
+        raise ValueError(f"{key!r} is no key: 1 to {KEY_MAX} bytes without spaces and control characters")
     return found
