@@ -11,11 +11,18 @@ from importlib import import_module
 
 from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE
-from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config
 from mcserver.settings.help import describe, is_on, show_default
-from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
-from mcserver.settings.rules import EX_USAGE, ConfigError, rules
+from mcserver.settings.options import (
+    CLUSTER_OPTIONS,
+    KNOWN,
+    OPTIONS,
+    OWN_OPTIONS,
+    SUBOPTIONS,
+    Option,
+    Suboption,
+    effect_of,
+)
+from mcserver.settings.rules import EX_USAGE, ConfigError
 from mcserver.subcommands import SUBCOMMANDS
 
 FILES = ("file", "path")
@@ -79,7 +86,7 @@ def _markdown(title: str, table: Table, note: str = "") -> Iterator[str]:
 def _names(entry: Option | Suboption) -> str:
     if isinstance(entry, Suboption):
         return f"`{entry.name}`"
-    return " ".join([f"`-{entry.short}`"] * bool(entry.short) + [f"`--{entry.long}`"] * bool(entry.long))
+    return " ".join(f"`{spelled}`" for spelled in entry.spellings)
 
 
 def _default(entry: Option | Suboption) -> str:
@@ -100,8 +107,6 @@ def is_live(entry: Option | Suboption) -> bool:
     known = KNOWN.get(entry.setting)
     return known is not None and known[1].live
 
-
-KNOWN = rules(ClusterConfig) | rules(Config)
 
 # The man page -----------------------------------------------------------------------------------------------------------
 
@@ -159,8 +164,7 @@ def _man(table: Table) -> Iterator[str]:
         if isinstance(entry, Suboption):
             names = f".B {roff(entry.name)}"
         else:
-            spelled = ["-" + entry.short] * bool(entry.short) + ["--" + entry.long] * bool(entry.long)
-            names = f".B {roff(', '.join(spelled))}"
+            names = f".B {roff(', '.join(entry.spellings))}"
         value = f" \\fI{roff(entry.metavar)}\\fR" if entry.metavar else ""
         yield from (".TP", names + value, roff(describe(entry)))
 
@@ -176,19 +180,19 @@ def roff(text: str) -> str:
 
 def bash() -> str:
     """Options, values where they are known, suboptions behind -o, and subcommands first."""
-    takes_file = "|".join(spell for each in ALL_OPTIONS if each.metavar in FILES for spell in _spellings(each))
+    takes_file = "|".join(spell for each in ALL_OPTIONS if each.metavar in FILES for spell in each.spellings)
     cases = [f'        {takes_file}) COMPREPLY=($(compgen -f -- "$cur")); return ;;']
     for name, values in CHOICES.items():
         option = next(each for each in ALL_OPTIONS if each.long == name)
         cases.append(
-            f'        {"|".join(_spellings(option))}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$cur")); return ;;'
+            f'        {"|".join(option.spellings)}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$cur")); return ;;'
         )
     tools = "".join(
         f"""        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur")); compopt -o default; return ;;\n"""
         for name, words in _tools().items()
     )
     suboptions = " ".join(each.name + ("=" if each.missing else "") for each in SUBOPTIONS)
-    valued = "|".join(spell for each in ALL_OPTIONS if each.metavar for spell in _spellings(each))
+    valued = "|".join(spell for each in ALL_OPTIONS if each.metavar for spell in each.spellings)
     return f"""# bash completion of mcserver, made by `mcserver pages bash`
 _mcserver() {{
     local cur prev
@@ -206,7 +210,7 @@ _mcserver() {{
         {valued}) return ;;
     esac
     case $cur in
-        -*) COMPREPLY=($(compgen -W "{" ".join(s for each in ALL_OPTIONS for s in _spellings(each))}" -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W "{" ".join(s for each in ALL_OPTIONS for s in each.spellings)}" -- "$cur")) ;;
         *) [ "$COMP_CWORD" -ne 1 ] || COMPREPLY=($(compgen -W "{" ".join(SUBCOMMANDS)}" -- "$cur")) ;;
     esac
 }}
@@ -224,7 +228,7 @@ def zsh() -> str:
     lines += [f"  {name}) compadd -- {' '.join(words)}; _files; return ;;" for name, words in _tools().items()]
     lines += ["esac", "_arguments -s \\"]
     for each in ALL_OPTIONS:
-        spelled = _spellings(each)
+        spelled = each.spellings
         group = f"'({' '.join(spelled)})'" if len(spelled) > 1 else ""
         names = f"{{{','.join(spelled)}}}" if len(spelled) > 1 else spelled[0]
         value = f":{each.metavar}:{_zsh_values(each)}" if each.metavar else ""
@@ -278,10 +282,6 @@ def _tools() -> dict[str, list[str]]:
             known = getattr(import_module(module), function.replace("main", "known_arguments"))()
             found[name] = [spelled for action in known._actions for spelled in action.option_strings]
     return found
-
-
-def _spellings(option: Option) -> list[str]:
-    return ["-" + option.short] * bool(option.short) + ["--" + option.long] * bool(option.long)
 
 
 PAGES = {"man": man_page, "bash": bash, "zsh": zsh, "fish": fish, "options": options_markdown}

@@ -10,8 +10,8 @@ import pytest
 
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
-from mcserver.settings.help import KNOWN, is_on, show_default
-from mcserver.settings.options import OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
+from mcserver.settings.help import is_on, show_default
+from mcserver.settings.options import KNOWN, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
 from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -133,7 +133,7 @@ def test_fish_completes_what_follows_a_subcommand() -> None:
 
 
 def test_bash_knows_every_option() -> None:
-    spelled = {spelling for each in ALL_OPTIONS for spelling in pages._spellings(each)}
+    spelled = {spelling for each in ALL_OPTIONS for spelling in each.spellings}
     assert set(complete("mcserver -")) == spelled
     assert len(complete("mcserver -o ")) == len(SUBOPTIONS)
 

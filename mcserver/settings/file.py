@@ -27,6 +27,7 @@ from mcserver.settings.options import (
     OPTIONS,
     OWN_OPTIONS,
     SUBOPTIONS,
+    UNITS,
     Draft,
     Option,
     Suboption,
@@ -51,7 +52,6 @@ NEVER_EMPTY = ("listen",)
 """Those of them that mean the most when they are left out: who empties the list hardly means that."""
 COUNTED = ("verbose",)
 """Options whose number of repetitions counts: a file gives the number."""
-UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
 
 Entry = Option | Suboption
 

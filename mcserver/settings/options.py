@@ -93,6 +93,11 @@ class Option(NamedTuple):
     meaning: str = ""
     effect: Effect = Effect.REAL
 
+    @property
+    def spellings(self) -> list[str]:
+        """How it is written: with its letter, its long name, or both."""
+        return ["-" + self.short] * bool(self.short) + ["--" + self.long] * bool(self.long)
+
 
 class Suboption(NamedTuple):
     """One name of `-o`. `missing` answers it without its value; "" when the value may be left out, or there is none."""
@@ -105,6 +110,12 @@ class Suboption(NamedTuple):
     missing: str = ""
     effect: Effect = Effect.REAL
 
+
+KNOWN = rules(ClusterConfig) | rules(Config)
+"""Default and rule of every setting that an option may name."""
+
+UNITS = {"MiB": MEBIBYTE, "KiB": 1 << 10}
+"""Bytes of the units in which options take what settings keep in bytes."""
 
 # Reading values ---------------------------------------------------------------------------------------------------------
 
@@ -586,8 +597,7 @@ REFUSED_SUBOPTIONS = {
 
 def effect_of(option: Option | Suboption) -> Effect:
     """The worst of the option's own effect and that of its setting."""
-    known = rules(ClusterConfig) | rules(Config)
-    own = known[option.setting][1].effect if option.setting in known else Effect.REAL
+    own = KNOWN[option.setting][1].effect if option.setting in KNOWN else Effect.REAL
     return option.effect if option.effect is not Effect.REAL else own
 
 
