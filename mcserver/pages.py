@@ -11,6 +11,7 @@ from importlib import import_module
 
 from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE
+from mcserver.settings.file import COUNTED, EXTENDED, REPEATED
 from mcserver.settings.help import describe, is_on, show_default
 from mcserver.settings.options import (
     CLUSTER_OPTIONS,
@@ -232,9 +233,8 @@ def zsh() -> str:
         group = f"'({' '.join(spelled)})'" if len(spelled) > 1 else ""
         names = f"{{{','.join(spelled)}}}" if len(spelled) > 1 else spelled[0]
         value = f":{each.metavar}:{_zsh_values(each)}" if each.metavar else ""
-        repeat = "*" if each.long in {"listen", "extended", "verbose", "ack", "soft"} else ""
-        text = f"[{_zsh(_meaning(each))}]{value}"
-        lines.append(f"  {group if not repeat else ''}{repeat and chr(39) + '*' + chr(39)}{names}'{text}' \\")
+        before = "'*'" if each.long in (*REPEATED, *COUNTED, EXTENDED) else group
+        lines.append(f"  {before}{names}'[{_zsh(_meaning(each))}]{value}' \\")
     commands = " ".join(f"{name}" for name in SUBCOMMANDS)
     lines.append(f"  '1:subcommand:({commands})'")
     return "\n".join(lines) + "\n"
@@ -247,7 +247,7 @@ def _zsh(text: str) -> str:
 def _zsh_values(option: Option) -> str:
     if option.metavar in FILES:
         return "_files"
-    if option.long == "extended":
+    if option.long == EXTENDED:
         return f"_values -s , suboption {' '.join(each.name for each in SUBOPTIONS)}"
     return f"({' '.join(CHOICES[option.long])})" if option.long in CHOICES else " "
 

@@ -11,7 +11,8 @@ import pytest
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
 from mcserver.settings.help import is_on, show_default
-from mcserver.settings.options import KNOWN, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
+from mcserver.settings.options import KNOWN, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Draft, Option, Suboption
+from mcserver.settings.rules import ConfigError
 from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +131,26 @@ def test_fish_completes_what_follows_a_subcommand() -> None:
         command = f"source {ROOT / KEPT['fish']}; complete -C '{line}'"
         result = subprocess.run(["fish", "-c", command], capture_output=True, text=True, timeout=20, check=True)
         assert [each.split("\t")[0] for each in result.stdout.splitlines()] == offered
+
+
+def test_zsh_offers_again_whatever_adds_up_and_nothing_else() -> None:
+    again = set(re.findall(r"^  '\*'(?:\{-\w,)?--([\w-]+)", pages.zsh(), re.MULTILINE))
+    assert again == {each.long for each in ALL_OPTIONS if adds_up(each)} | {"extended"}
+
+
+def adds_up(option: Option) -> bool:
+    """Whether it says more when it stands twice than its second time alone."""
+    for first, second in [("a", "b"), ("1", "2"), ("a=async", "b=async")] if option.metavar else [("", "")]:
+        both, last = Draft(), Draft()
+        try:
+            option.apply(both, "", first)
+            option.apply(both, "", second)
+            option.apply(last, "", second)
+        except ConfigError:
+            continue
+        if (both.settings, both.cluster) != (last.settings, last.cluster):
+            return True
+    return False
 
 
 def test_bash_knows_every_option() -> None:
