@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from importlib import import_module
 
 from mcserver import MEMCACHED_VERSION, __version__
-from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE
+from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE, USERS_VARIABLE
 from mcserver.settings.file import COUNTED, EXTENDED, REPEATED
 from mcserver.settings.help import describe, is_on, show_default
 from mcserver.settings.options import (
@@ -140,7 +140,7 @@ def man_page() -> str:
         *(line for name, (_, _, meaning) in SUBCOMMANDS.items() for line in (".TP", f".B {name}", roff(meaning))),
         ".SH ENVIRONMENT",
         ".TP\n.B MEMCACHED_PORT_FILENAME\nA file for the ports that were opened.",
-        ".TP\n.B MEMCACHED_SASL_PWDB\nThe file of the users of -S, one name:password a line.",
+        f".TP\n.B {USERS_VARIABLE}\nThe file of the users of -S, one name:password a line.",
         f".TP\n.B {AUTH_VARIABLE}\nuser:password for ZooKeeper.",
         ".TP\n.B LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID\nsystemd's: sockets that are "
         "open already, and where to tell of the start, a reload, the end and of being alive.",

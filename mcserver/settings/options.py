@@ -289,6 +289,11 @@ def off(draft: Draft, option: str, value: str) -> bool:
     return False
 
 
+def file_name(draft: Draft, option: str, value: str) -> str:
+    """The whole path of a file."""
+    return whole_path(option, value)
+
+
 def cluster(name: str, read: Callable[[Draft, str, str], Any] = plain) -> Apply:
     """An option of the fleet."""
 
@@ -333,18 +338,23 @@ def key_format(draft: Draft, option: str, value: str) -> None:
     draft.settings["ssl_keyformat"] = {"PEM": 1, "DER": 2}.get(value.upper()) or integer(draft, option, value)
 
 
+def whole_path(option: str, value: str, what: str = "name of a file") -> str:
+    """Of what is opened later, maybe by a daemon, which goes elsewhere. Raises ConfigError (1)."""
+    try:
+        whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
+    except OSError:
+        gone = f"{option} {value}: this was started in a directory that is gone; give the whole path"
+        raise ConfigError(gone, EX_FAILURE) from None
+    if not value or whole.strip("/") == "":
+        raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
+    return whole
+
+
 def path(name: str, what: str = "name of a file") -> Apply:
-    """What is opened later, maybe by a daemon, which goes elsewhere."""
+    """A setting that is the whole path of a file."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
-        try:
-            whole = os.path.abspath(value)  # noqa: PTH100  # loading pathlib takes its time
-        except OSError:
-            gone = f"{option} {value}: this was started in a directory that is gone; give the whole path"
-            raise ConfigError(gone, EX_FAILURE) from None
-        if not value or whole.strip("/") == "":
-            raise ConfigError(f"{option} takes the {what}", EX_FAILURE)
-        draft.settings[name] = whole
+        draft.settings[name] = whole_path(option, value, what)
 
     return apply
 
@@ -474,9 +484,9 @@ CLUSTER_OPTIONS = (
         cluster("refresh_enabled", off),
         "refuse `cluster refresh`",
     ),
-    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca")),
-    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate")),
-    Option("", "zk-key", "file", "tls_key", cluster("tls_key")),
+    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca", file_name)),
+    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate", file_name)),
+    Option("", "zk-key", "file", "tls_key", cluster("tls_key", file_name)),
 )
 
 
