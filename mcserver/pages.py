@@ -18,6 +18,7 @@ from mcserver.settings.options import (
     KNOWN,
     OPTIONS,
     OWN_OPTIONS,
+    PROTOCOLS,
     SUBOPTIONS,
     Option,
     Suboption,
@@ -29,12 +30,12 @@ from mcserver.subcommands import SUBCOMMANDS
 FILES = ("file", "path")
 """Units of options whose value is the path of a file."""
 CHOICES = {
-    "protocol": ("auto", "ascii", "binary"),
-    "loop": ("uvloop", "asyncio"),
-    "on-stale": ("miss", "error", "serve"),
-    "ack": ("async", "committed", "applied"),
-    "join": ("wait", "serve"),
-    "zk-acl": ("creator", "read", "open"),
+    "protocol": PROTOCOLS,
+    **{
+        each.long: KNOWN[each.setting][1].choices
+        for each in ALL_OPTIONS
+        if each.setting in KNOWN and KNOWN[each.setting][1].choices
+    },
 }
 """What a shell offers as the value of an option."""
 

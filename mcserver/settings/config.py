@@ -297,8 +297,8 @@ class Config(Settings):
     hash_algorithm: str = setting(
         "murmur3",
         "jenkins, murmur3 or xxh3, shown in stats; the index has one keyed hash",
-        lambda name: name in ("jenkins", "murmur3", "xxh3"),
-        "Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        error="Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        choices=("jenkins", "murmur3", "xxh3"),
         effect=Effect.ACCEPTED,
     )
     tail_repair_time: int = setting(
@@ -318,8 +318,8 @@ class Config(Settings):
     room_for: str = setting(
         "requests",
         "what memory goes to when sizes differ: requests (as many hits as possible) or bytes (as many of the bytes asked for)",
-        lambda value: value in {"requests", "bytes"},
-        "room_for must be requests or bytes",
+        error="room_for must be requests or bytes",
+        choices=("requests", "bytes"),
         engine="room_for",
     )
 
@@ -425,8 +425,8 @@ class Config(Settings):
     loop: str = setting(
         "uvloop",
         "event loop: uvloop or asyncio",
-        lambda name: name in ("uvloop", "asyncio"),
-        "--loop takes uvloop or asyncio, not '{}'",
+        error="--loop takes uvloop or asyncio, not '{}'",
+        choices=("uvloop", "asyncio"),
         status=EX_USAGE,
     )
     log_json: bool = setting(False, "log one JSON object a line")

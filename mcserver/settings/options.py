@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mcserver.settings.cluster import ClusterConfig, is_level, read_credentials
+from mcserver.settings.cluster import LEVELS, ClusterConfig, read_credentials
 from mcserver.settings.config import MEBIBYTE, PAGE, Config
 from mcserver.settings.rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
@@ -113,6 +113,9 @@ class Suboption(NamedTuple):
 
 KNOWN = rules(ClusterConfig) | rules(Config)
 """Default and rule of every setting that an option may name."""
+
+PROTOCOLS = ("auto", "ascii", "binary")
+"""What -B takes."""
 
 UNITS = {"MiB": MEBIBYTE, "KiB": 1 << 10}
 """Bytes of the units in which options take what settings keep in bytes."""
@@ -237,7 +240,7 @@ def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
 
 def protocol(draft: Draft, option: str, value: str) -> None:
     """auto, ascii or binary. Raises ConfigError."""
-    if value not in ("auto", "ascii", "binary"):
+    if value not in PROTOCOLS:
         raise ConfigError(f"Invalid value for binding protocol: {value}\n -- should be one of auto, binary, or ascii")
     draft.settings["binding_protocol"] = "auto-negotiate" if value == "auto" else value
 
@@ -320,7 +323,7 @@ def ack(draft: Draft, option: str, value: str) -> None:
     if not equals:
         draft.cluster["ack"] = value
         return
-    if not is_level(level):
+    if level not in LEVELS:
         raise ConfigError(f"{option} takes PREFIX=async, PREFIX=committed or PREFIX=applied, not '{shortened(value)}'")
     levels = dict(draft.cluster.get("ack_prefixes", ()))
     levels[os.fsencode(prefix)] = level
