@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from os import EX_USAGE
 
 from mcserver import MEMCACHED_VERSION, __version__
 from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE, USERS_VARIABLE
@@ -24,7 +25,7 @@ from mcserver.settings.options import (
     Suboption,
     effect_of,
 )
-from mcserver.settings.rules import EX_USAGE, ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.subcommands import SUBCOMMANDS
 
 FILES = ("file", "path")

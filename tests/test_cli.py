@@ -13,10 +13,10 @@ import pytest
 
 from mcserver import MEMCACHED_VERSION, __version__, cli
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
 from mcserver.settings.help import help_page, licence_page
 from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Suboption, effect_of
-from mcserver.settings.rules import Effect, rules
+from mcserver.settings.rules import ConfigError, Effect, rules
 from tests.peer import RELEASE
 
 ROOT = Path(__file__).parent.parent

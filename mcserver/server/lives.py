@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.core import Engine
-from mcserver.settings.rules import EX_USAGE
 from mcserver.system.early_log import log
 from mcserver.system.process import StartError
 
@@ -46,7 +45,9 @@ def make_engine(
             memory_fd=memory_fd,
         )
     except (ValueError, MemoryError, OSError) as error:
-        raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
+        raise StartError(
+            f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", os.EX_USAGE
+        ) from error
     engine.detail = config.detail_enabled
     engine.verbosity = min(config.verbosity, 2)
     engine.crawler_enabled = config.lru_crawler

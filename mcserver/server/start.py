@@ -23,7 +23,6 @@ from mcserver.server.users import read_logins
 from mcserver.system import signals
 from mcserver.system.early_log import early_log, log
 from mcserver.system.process import (
-    EX_SOFTWARE,
     Daemon,
     StartError,
     allow_core_dumps,
@@ -193,8 +192,8 @@ def give_up(daemon: Daemon | None) -> NoReturn:
     """The end of a server whose loop can't go on: at once, since its threads would keep a process that hears no signal."""
     early_log.load().finish()
     if daemon is not None:
-        daemon.failed(EX_SOFTWARE)
-    os._exit(EX_SOFTWARE)
+        daemon.failed(os.EX_SOFTWARE)
+    os._exit(os.EX_SOFTWARE)
 
 
 # The steps of a start ------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+from os import EX_USAGE
 
-from mcserver.settings.rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
+from mcserver.settings.rules import ConfigError, Settings, check_rules, secret, setting
 from mcserver.system import files
 
 CREDENTIALS_MAX = 4096  # bytes

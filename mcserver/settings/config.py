@@ -6,12 +6,11 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 from __future__ import annotations
 
 from enum import Enum
+from os import EX_OSERR, EX_USAGE
 from typing import Any, NamedTuple
 
 from mcserver.settings.cluster import ClusterConfig
 from mcserver.settings.rules import (
-    EX_OSERR,
-    EX_USAGE,
     ConfigError,
     Effect,
     Settings,
@@ -20,8 +19,6 @@ from mcserver.settings.rules import (
     rules,
     setting,
 )
-
-__all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 
 MEBIBYTE = 1 << 20
 PAGE = MEBIBYTE

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from os import EX_USAGE
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast, dataclass_transform
 
 EX_FAILURE = 1
-EX_USAGE = 64
-EX_OSERR = 71
+"""memcached's for most of what it refuses; the others are those of sysexits.h, as `os` has them."""
 
 T = TypeVar("T")
 

@@ -8,13 +8,11 @@ import os
 import pwd
 import resource
 import stat
+from os import EX_NOUSER, EX_OSERR
 
 from mcserver.system.files import nowhere
 from mcserver.system.folders import Folder
 
-EX_NOUSER = 67
-EX_SOFTWARE = 70
-EX_OSERR = 71
 STANDARD_STREAMS = 3
 DESCRIPTORS_OF_A_THREAD = 3
 SPARE_DESCRIPTORS = 64

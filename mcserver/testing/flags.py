@@ -8,7 +8,8 @@ from __future__ import annotations
 import warnings
 
 from mcserver.cli import parse
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
 
 NOT_WITHIN = {
     "ephemeral": "--ephemeral", "udpport": "-U", "tcpport": "-p", "inter": "-l", "domain_socket": "-s", "umask": "-a",

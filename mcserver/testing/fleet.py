@@ -19,7 +19,7 @@ from mcserver.coordination.node import Node
 from mcserver.coordination.notices import Notices
 from mcserver.coordination.opening import make_settings
 from mcserver.coordination.runtime import AsyncioRuntime
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
 from mcserver.testing.host import Host
 from mcserver.testing.server import Server

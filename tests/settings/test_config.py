@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import EX_OSERR, EX_USAGE
 from typing import Any
 
 import pytest
 
 from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, Secure, parse_listeners
-from mcserver.settings.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
+from mcserver.settings.config import MEMORY_LEAST, MEMORY_MOST, Config, Listener, Secure, parse_listeners
+from mcserver.settings.rules import EX_FAILURE, ConfigError, Effect, rules
 
 MEBIBYTE = 1 << 20
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 from pymemcache.exceptions import MemcacheServerError
 
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import Fleet, Server
 from mcserver.testing.host import Host
 from tests.serving import eventually

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from pymemcache.exceptions import MemcacheServerError
 
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import Command, Server
 from mcserver.testing.commands import Framing
 from tests.serving import eventually
