@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from .cells import Cells
 from .context import SECOND, Context, Signal
-from .entry import NEWEST, line
+from .entry import NEWEST
 from .layout import (
     GEN_MAX,
     Floor,
@@ -27,9 +27,8 @@ from .layout import (
     parts,
     sequence_of,
 )
-from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
+from .ports import Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 
@@ -42,11 +41,10 @@ PAST = 60_000  # ms for which a delayed flush that was due is still in the log's
 class Leader:
     """Candidate, and leader when its turn comes."""
 
-    def __init__(self, context: Context, membership: Membership, reader: Reader, log: Log, cells: Cells) -> None:
+    def __init__(self, context: Context, membership: Membership, reader: Reader, cells: Cells) -> None:
         self._context = context
         self._membership = membership
         self._reader = reader
-        self._log = log
         self._cells = cells
         self._guid = ""
         self._session = 0
@@ -56,7 +54,7 @@ class Leader:
         self._newest = ("", 0)  # the log of the highest generation that was seen, and that generation
         self._doubtful = ""  # a log that came after one of the same generation or a higher one
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
-        self._refreshed = self._summed = context.now()
+        self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
         self.is_leader = False
         self.name: str | None = None  # the member that leads, as last seen
@@ -279,7 +277,6 @@ class Leader:
         await self._trim(meta, kept, log_stat.version, head)
         await self._clear_logs(meta)
         await self._clear_members()
-        await self._refresh()
 
     async def _restore_members(self, members: Sequence[str]) -> None:
         """A live server whose record under /members somebody has deleted gets it again: whoever waits goes by it."""
@@ -418,16 +415,3 @@ class Leader:
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))
-
-    async def _refresh(self) -> None:
-        """The scheduled refresh: marks prefixes stale everywhere."""
-        settings, now = self._context.settings, self._context.now()
-        if not settings.refresh_every or now - self._refreshed < settings.refresh_every * SECOND:
-            return
-        self._refreshed = now
-        changes = [Change("refresh", prefix, settings.soft_ttl) for prefix in settings.refresh_prefixes]
-        for change in changes:
-            self._context.cache.refresh_prefix(change.key, change.ttl)
-        entry = Text(self._membership.name, False, [line(change) for change in changes])
-        self._context.budget.wrote("appends", now)
-        await self._log.append(entry, Check(self.candidate))
