@@ -22,8 +22,6 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mcserver.keys import KEY_MAX
-
 from .ports import Change
 
 NEWEST = 2  # the highest format that this release reads and writes
@@ -32,6 +30,7 @@ COMPRESSED = 2
 WORTH = 200  # bytes of lines from which on compressing is worth its while
 TEXT_MAX = 1 << 18  # bytes of lines; ours have 64 KiB at most
 FLUSH = b"F"
+KEY_MAX = 250  # that of mcserver.keys: the machines know nothing of the server around them
 TTL_MAX = (1 << 31) - 1
 _UNSAFE = re.compile(rb"[\x00-\x20\x7f]")
 _NUMBER = re.compile(rb"-?[0-9]{1,10}")
