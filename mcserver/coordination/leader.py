@@ -12,7 +12,7 @@ import logging
 from collections.abc import Sequence
 
 from .cells import Cells
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import NEWEST
 from .layout import (
     GEN_MAX,
@@ -28,7 +28,7 @@ from .layout import (
     sequence_of,
 )
 from .membership import Membership
-from .ports import Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
+from .ports import SECOND, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 

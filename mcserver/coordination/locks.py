@@ -13,12 +13,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .acks import Acks
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import line
 from .layout import is_candidate, sequence_of
 from .log import Log, Text
 from .membership import Membership
-from .ports import Change, Check, Future, Handle, Level, LockLost, NodeExists, NoNode, ZooKeeperError
+from .ports import SECOND, Change, Check, Future, Handle, Level, LockLost, NodeExists, NoNode, ZooKeeperError
 
 TURN = 64  # locked writes in a row while another server waits
 

@@ -19,12 +19,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import decode
 from .gate import Gate
-from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, is_log, version
+from .layout import LATER_MAX, UNKNOWN, Floor, Meta, boot_of, head_of, is_log, version
 from .membership import JITTER_FROM, Membership
-from .ports import Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
+from .ports import SECOND, Change, ConnectionLoss, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
 
 log = logging.getLogger("mcserver.coordination")
@@ -174,7 +174,7 @@ class Reader:
         seconds = context.budget.wait_to_acknowledge(self._membership.live, now)
         context.budget.held_back += bool(seconds) and not self._held_back
         self._held_back = bool(seconds)
-        return seconds * (0.75 + 0.5 * context.runtime.random.random())
+        return context.jittered(seconds)
 
     def _early(self, now: int) -> float:
         """Seconds for which a woken reader waits, in a large fleet and a flow of entries: then it reads several at once.
@@ -349,7 +349,7 @@ class Reader:
                     await self._context.sleep(0)
             self._ack_wanted |= entry.need_ack and not self._membership.is_large
         if entry is not None:
-            writer = entry.name.rsplit(".", 2)[0]
+            writer = boot_of(entry.name)
             direct = entry.need_ack and not self._membership.is_large
             acknowledgements = max(0, self._membership.live - 1) if direct else 0
             self._context.budget.saw(writer, acknowledgements, self._context.now(), version(self.gen, sequence))

@@ -17,6 +17,11 @@ ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]{1,100}\]|[A-Za-z0-9._-]{1,255}):[0-9]
 CREDENTIALS = re.compile(r"[^:\s]+:[^\r\n\0]+")
 
 
+def is_address(address: str) -> bool:
+    """HOST:PORT: a name, an IPv4 address, or an IPv6 address in brackets; a port above 0. Members' records are read likewise."""
+    return ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535
+
+
 def is_path(path: str) -> bool:
     """Whether ZooKeeper takes it as the path of a znode that is not its own."""
     parts = path.split("/")[1:]
@@ -84,7 +89,7 @@ class ClusterConfig(Settings):
     advertise: str = setting(
         "",
         "HOST:PORT at which clients reach this server (default: the first address that it listens on)",
-        lambda address: ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535,
+        is_address,
         "--advertise takes HOST:PORT that clients can reach, a port from 1 to 65535, an IPv6 address in [], not '{}'",
         status=EX_USAGE,
     )
@@ -182,7 +187,7 @@ class ClusterConfig(Settings):
         check_rules(self)
         servers, slash, chroot = self.zookeeper.partition("/")
         for address in servers.split(","):
-            if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) <= 65535:
+            if not is_address(address):
                 raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
         if slash and chroot and not is_path("/" + chroot):
             raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '/{chroot}' is no path of a znode")
