@@ -233,7 +233,20 @@ class Reader:
             self._lose(f"the log {self.log} is gone")
             self.log = None
             raise
-        kept = self._read(Floor.decode, layout.log(str(self.log)), record)
+        await self._catch_up(self._read(Floor.decode, layout.log(str(self.log)), record), stat, last_reply, connection)
+        if zk.connection != connection:
+            return False
+        self._verified = connection
+        self._behind = False
+        if certify:
+            self._certify(began)
+        await self._arm()
+        return True
+
+    async def _catch_up(
+        self, kept: Floor, stat: Stat, last_reply: Awaitable[Stat | None] | None, connection: int
+    ) -> None:
+        """To the head of the log: entry by entry, or with one flush where it is not known what was in between."""
         head, floor = head_of(stat), kept.floor
         self.head = version(self.gen, head)
         self._context.budget.unlogged = float(kept.unlogged)
@@ -249,14 +262,6 @@ class Reader:
             self._skip_to(head, f"entry {self.next - 1}, the last one seen, is gone, or another one")
         else:
             await self._apply_to(head, connection)
-        if zk.connection != connection:
-            return False
-        self._verified = connection
-        self._behind = False
-        if certify:
-            self._certify(began)
-        await self._arm()
-        return True
 
     def _certify(self, began: int) -> None:
         membership = self._membership
