@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mcserver.subcommands import SUBCOMMANDS
-from mcserver.testing import Server
+from mcserver.testing import Fleet, Server
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
@@ -74,6 +74,13 @@ def test_the_architecture_page_tells_all_that_sessions_ask_of_their_owner() -> N
     types = (ROOT / "mcserver/core/engine.pyi").read_text()
     asked = [types.partition(f"class {name}(")[2].partition("\n@final")[0] for name in ("_Owner", "_WorkersOwner")]
     assert HOOK.findall(page) == [hook for each in asked for hook in HOOK.findall(each)]
+
+
+def test_the_testing_page_tells_all_that_a_fleet_does() -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    table = page.partition("| of a fleet |")[2].partition("\n\n")[0]
+    public = {name for name, each in vars(Fleet).items() if callable(each) and not name.startswith("_")}
+    assert set(re.findall(r"(\w+)\(", table)) == public - {"start", "stop"}  # these stand above, for servers, too
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

@@ -143,7 +143,7 @@ class Fleet(Sequence[Server]):
         self._until(lambda: part.node.gate.is_stale, "it still serves", seconds)
 
     def stats(self, member: Server | int) -> dict[str, int | float | str]:
-        """`stats cluster` of this member."""
+        """`stats cluster` of this member, by name; numbers are numbers."""
         (part,) = self._named([member])
         return self._running().call(part.membership.stats)
 
