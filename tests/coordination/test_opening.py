@@ -11,6 +11,7 @@ import pytest
 from mcserver.coordination import kazoo_driver
 from mcserver.coordination.opening import first_address, make_settings, make_target
 from mcserver.coordination.ports import Level
+from mcserver.coordination.settings import Settings
 from mcserver.settings.cluster import ClusterConfig
 
 
@@ -29,6 +30,10 @@ def test_settings_arrive() -> None:
     assert (target.hosts, target.session_timeout, target.credentials, target.reply_deadline) == ("z:1/x", 5, "u:p", 1.5)
     assert (target.tls, target.tls_ca, target.tls_cert, target.tls_verify) == (True, "ca.pem", None, True)
     assert not make_target(ClusterConfig(zookeeper="z:1"), 1.5).tls
+
+
+def test_a_node_alone_has_the_same_defaults() -> None:
+    assert make_settings(ClusterConfig(zookeeper="z:1", node_name=Settings.node_name), []) == Settings()
 
 
 @pytest.mark.parametrize("held", [None, "no certificate"])
