@@ -171,7 +171,11 @@ class Memory:
             os.close(self._fd)  # the other's, who may yet serve it
             self._fd = os.memfd_create("mcserver")
             return self._new()
-        self.resumed, self.place = True, legacy.place
+        return self._goes_on(engine, legacy.place)
+
+    def _goes_on(self, engine: Engine, place: dict[str, Any] | None) -> Engine:
+        """What the other process had is served."""
+        self.resumed, self.place = True, place
         log.info("--take-over: %d items go on", engine.stats()["curr_items"])
         return engine
 
@@ -261,9 +265,7 @@ class Memory:
             except ValueError as error:
                 log.warning("--take-over: starting empty: %s", error)
             else:
-                self.resumed, self.place = True, regained.place
-                log.info("--take-over: %d items go on", engine.stats()["curr_items"])
-                return engine
+                return self._goes_on(engine, regained.place)
         else:
             log.warning("--take-over: starting empty: the other process had the memory")
         before = self._fd
