@@ -295,7 +295,8 @@ def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop]
         import_module("mcserver.server.loop")
         return choose_loop(config.loop)
     except (OSError, MemoryError, ImportError) as error:  # no descriptor, no memory for a file of it
-        raise StartError(f"can't load the event loop: {error!r}") from error
+        advice = "; --loop asyncio needs nothing beside Python" if config.loop == "uvloop" else ""
+        raise StartError(f"can't load the event loop: {error!r}{advice}") from error
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

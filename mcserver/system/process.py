@@ -60,7 +60,9 @@ def allow_core_dumps() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     if hard == 0:
-        raise StartError("failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`)")
+        raise StartError(
+            "failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`): raise it, or leave out -r"
+        )
 
 
 def raise_lock_limit() -> None:
