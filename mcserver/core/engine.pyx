@@ -39,6 +39,7 @@ from .values cimport *
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
+from .packets cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *

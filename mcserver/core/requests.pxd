@@ -11,7 +11,7 @@ from .lock cimport *
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .uploads cimport uploading
 from .sockets cimport *
-from .binary cimport BINARY_REQUEST
+from .packets cimport BINARY_REQUEST
 from .conn cimport *
 from .sending cimport *
 from .datagrams cimport *

@@ -24,6 +24,7 @@ from .telling cimport *
 from .intake cimport *
 from .classic cimport *
 from .meta cimport *
+from .packets cimport *
 from .binary cimport *
 from .dispatch cimport dispatch
 from .door cimport *

@@ -12,6 +12,7 @@ from .sockets cimport SHUT_RDWR, shutdown
 from .journal cimport *
 from .lock cimport *
 from .mail cimport *
+from .packets cimport BINARY_HEADER, BIN_TEMPORARY, OPAQUE_AT, as_words, header_write
 from .conn cimport *
 from .sending cimport *
 
@@ -122,23 +123,12 @@ cdef inline void tell_events(Conn* c) noexcept nogil:
 
 cdef inline bint keep_error(Conn* c, const char* reply, const char* text, size_t n) noexcept nogil:
     # An error of the text protocol in the place of a reply that was held. 0: out of memory.
-    cdef unsigned char head[24]
+    cdef char head[BINARY_HEADER]
     if not c.binary:
         return keep(c, text, n)
-    while n and (text[n - 1] == c'\n' or text[n - 1] == c'\r'):
-        n -= 1
-    if n > 13 and memcmp(text, b"SERVER_ERROR ", 13) == 0:
-        text += 13
-        n -= 13
-    memset(head, 0, 24)
-    memcpy(head, reply, 2)                  # magic and opcode
-    head[7] = 0x86                          # a temporary failure
-    head[8] = <uint8_t> (n >> 24)
-    head[9] = <uint8_t> (n >> 16)
-    head[10] = <uint8_t> (n >> 8)
-    head[11] = <uint8_t> n
-    memcpy(head + 12, reply + 12, 4)        # opaque
-    return keep(c, <char*> head, 24) and keep(c, text, n)
+    as_words(&text, &n)
+    header_write(head, <uint8_t> reply[1], reply + OPAQUE_AT, BIN_TEMPORARY, 0, 0, <uint32_t> n, 0)
+    return keep(c, head, BINARY_HEADER) and keep(c, text, n)
 
 
 cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:

@@ -13,6 +13,7 @@ cdef extern from *:
     #define WIRE_BAD_DELTA "CLIENT_ERROR invalid numeric delta argument\\r\\n"
     #define WIRE_NON_NUMERIC "CLIENT_ERROR cannot increment or decrement non-numeric value\\r\\n"
     #define WIRE_FLUSH_FORBIDDEN "CLIENT_ERROR flush_all not allowed\\r\\n"
+    #define WIRE_SERVER_ERROR "SERVER_ERROR "
     #define WIRE_TOO_LARGE "SERVER_ERROR object too large for cache\\r\\n"
     #define WIRE_NO_MEMORY_STORE "SERVER_ERROR out of memory storing object\\r\\n"
     #define WIRE_NO_MEMORY "SERVER_ERROR out of memory\\r\\n"
@@ -85,6 +86,7 @@ cdef extern from *:
     const char* WIRE_TOO_LARGE
     const char* WIRE_NO_MEMORY_STORE
     const char* WIRE_NO_MEMORY
+    const char* WIRE_SERVER_ERROR
     const char* WIRE_NO_MEMORY_ITEM
     const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
