@@ -128,7 +128,6 @@ cdef class Engine:
                   manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
                   read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1):
         cdef Store* s = &self.s
-        cdef int power
         check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, slab_sizes, slab_chunk_max)
         check_policy(protocol, room_for, hot_lru_pct, warm_lru_pct)
         s.memory_limit = memory_limit
@@ -138,10 +137,7 @@ cdef class Engine:
         s.segmented = segmented
         s.maintained = maintained
         s.room_for_bytes = room_for == "bytes"
-        s.uploads.next = &s.uploads
-        s.uploads.prev = &s.uploads
-        s.readers.next = &s.readers
-        s.readers.prev = &s.readers
+        lists_begin(s)
         pthread_mutex_init(&s.queue, NULL)
         self.opened = 1
         s.flush_enabled = flush_enabled
@@ -167,25 +163,9 @@ cdef class Engine:
         s.prefixes.delimiter = PyBytes_AS_STRING(self.prefix_delimiter)
         s.prefixes.ndelimiter = <size_t> len(prefix_delimiter)
         clock_set(s, s.start_ns)
-        if reserve is None:
-            reserve = 32 << 30      # so far the limit can be raised
-        if arena_open(&s.arena, memory_limit, reserve, memory_fd) != 0:
-            raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
+        open_arena(s, RESERVED if reserve is None else reserve, memory_fd)
         make_classes(s, chunk_size, growth_factor, slab_sizes)
-        if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
-            raise MemoryError("the system refuses address space: lower -m")
-        s.arena.pages_limit = pages_for(s, memory_limit)
-        power = hashpower_init or 16
-        if index_open(&s.index, s.arena.reserved // 48, power) != 0:
-            raise MemoryError("the system refuses address space for the hash table: lower -m")
-        s.mrc = mrc_open(memory_limit, mrc_budget(memory_limit))
-        if s.mrc == NULL:
-            raise MemoryError
-        s.mrc.by_bytes = s.room_for_bytes
-        seed = hash_seed or os.urandom(16)
-        s.index.k0 = int.from_bytes(seed[:8], "little")
-        s.index.k1 = int.from_bytes(seed[8:], "little")
-        rules_open(&s.rules, int.from_bytes(os.urandom(8), "little"))
+        open_tables(s, hashpower_init or HASHPOWER, hash_seed or os.urandom(16))
         if track_sizes:
             s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
             if s.size_count == NULL:
