@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mcserver")
 
-MAX_VERBOSITY = 2
-
 
 def verbosity(context: Context, session: Session, words: list[bytes]) -> Reply:
     """`verbosity N`: 0 quiet, 1 warnings, 2 and more also connections, commands and replies."""
     level = unsigned(words[1]) if len(words) > 1 else None
     if level is None:
         return BAD_FORMAT
-    context.engine.verbosity = min(level, MAX_VERBOSITY)
+    context.engine.verbosity = level
     return OK
 
 

@@ -66,11 +66,14 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
+TOO_MANY = bytes(WIRE_TOO_MANY)
+NOT_CONFIRMED = bytes(WIRE_NOT_CONFIRMED)
 READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
 cdef enum:
+    VERBOSITY_MOST = 2
     WATCHED_BYTES = 65536       # of lines for watchers that nobody has spelled yet
 
 cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
@@ -322,8 +325,8 @@ cdef class Engine:
         return self._verbosity
 
     @verbosity.setter
-    def verbosity(self, int level):
-        self._verbosity = level
+    def verbosity(self, level):
+        self._verbosity = min(level, VERBOSITY_MOST)
         engine_lock(&self.s)
         self.s.trace = level > 1
         engine_unlock(&self.s)

@@ -153,7 +153,7 @@ cdef inline void put_value(Conn* c, uint32_t h, Item* it, bint line_end) noexcep
         value_read(c.store, it, c.shared.out + c.shared.out_len)
         c.shared.out_len += it.nbytes
         if line_end:
-            put(c, b"\r\n", 2)
+            put(c, WIRE_CRLF, 2)
     else:
         big_begin(c, h, it)
         c.tail = WIRE_CRLF if line_end else NULL

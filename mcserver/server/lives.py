@@ -49,7 +49,7 @@ def make_engine(
             f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", os.EX_USAGE
         ) from error
     engine.detail = config.detail_enabled
-    engine.verbosity = min(config.verbosity, 2)
+    engine.verbosity = config.verbosity
     engine.crawler_enabled = config.lru_crawler
     engine.automove = config.engine_automove
     return engine

@@ -67,7 +67,7 @@ def _raise_limits(names: list[str], wanted: Config, engine: Engine) -> tuple[str
 
 def _tell_engine(names: set[str], config: Config, engine: Engine) -> None:
     if "verbosity" in names:
-        engine.verbosity = min(config.verbosity, 2)
+        engine.verbosity = config.verbosity
     if "hot_lru_pct" in names:
         engine.tune_lru(config.hot_lru_pct, config.warm_lru_pct, config.hot_max_factor, config.warm_max_factor)
     if names & {"temp_lru", "temporary_ttl"}:

@@ -22,6 +22,7 @@ from mcserver.admin.context import Context
 from mcserver.admin.figures import Figures
 from mcserver.admin.settings import Settings
 from mcserver.admin.watchers import Watchers
+from mcserver.core import TOO_MANY
 from mcserver.server.lives import make_engine
 from mcserver.testing.clock import Clock
 from mcserver.testing.commands import Commands
@@ -201,7 +202,7 @@ class Server(Stored):
             self.clock.reset()
             engine.flush()
             engine.maintain(RESET_MICROSECONDS)
-            engine.verbosity, engine.detail = min(self.config.verbosity, 2), self.config.detail_enabled
+            engine.verbosity, engine.detail = self.config.verbosity, self.config.detail_enabled
             engine.reset_stats()
             self.figures.reset()
             self.commands.forget()
@@ -333,7 +334,7 @@ class Server(Stored):
         if len(self.lines) >= self.config.maxconns:
             self.figures.rejected_connections += 1
             with connection, suppress(OSError):  # it has gone again
-                connection.send(b"ERROR Too many open connections\r\n")
+                connection.send(TOO_MANY)
             return
         self._numbers += 1
         try:
