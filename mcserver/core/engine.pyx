@@ -170,7 +170,7 @@ cdef class Engine:
         make_classes(s, chunk_size, growth_factor, slab_sizes)
         open_tables(s, hashpower_init or HASHPOWER, hash_seed or os.urandom(16))
         if track_sizes:
-            s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
+            s.size_count = <uint32_t*> calloc(size_buckets(item_size_max), sizeof(uint32_t))
             if s.size_count == NULL:
                 raise MemoryError
         if box_open(&self.outbox, 0) != 0 or shared_open(&self.shared, &self.outbox, NULL) != 0 \
@@ -432,13 +432,8 @@ cdef class Engine:
 
     def crawl(self, classes=None, limit=0):
         """Starts a pass that frees dead items (`lru_crawler crawl`). False while one asked for is running."""
-        cdef uint64_t mask = 0, most = limit
+        cdef uint64_t mask = mask_of(classes), most = limit
         cdef bint busy
-        if classes is None:
-            mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
-        else:
-            for cls in classes:
-                mask |= <uint64_t> 1 << <int> cls
         engine_lock(&self.s)
         busy = self.upkeep.walk.running and self.upkeep.walk.asked
         if not busy:
@@ -469,7 +464,7 @@ cdef class Engine:
             engine_lock(&self.s)
             rest = upkeep_slice(&self.s, &self.upkeep, self.crawler_enabled, limit if limit < SLICE_NS else SLICE_NS)
             engine_unlock(&self.s)
-            if rest > 0.001 or boot_clock() - began >= limit:
+            if rest > AT_ONCE or boot_clock() - began >= limit:
                 return rest
 
     # From one process to the next

@@ -83,7 +83,7 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
     cdef object slab_chunk_max = s.slab_chunk_max
     largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
     if not slab_sizes:
-        first = (48 + chunk_size + unit - 1) // unit * unit
+        first = (HEADER + chunk_size + unit - 1) // unit * unit
         arena_classes(a, first, growth_factor, largest)
         make_bands(s, growth_factor)
         return 0
@@ -91,7 +91,7 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
         raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
     a.classes = 0
     for size in slab_sizes:
-        size = (48 + size + unit - 1) // unit * unit
+        size = (HEADER + size + unit - 1) // unit * unit
         if size >= slab_chunk_max:
             raise ValueError("slab_sizes must be smaller than slab_chunk_max")
         if size >= largest or a.classes and size <= a.cls[a.classes].size:

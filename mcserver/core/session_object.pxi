@@ -395,7 +395,7 @@ cdef class Session:
         events = []
         while at < m.n:
             e = <EventHead*> (m.data + at)
-            at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+            at += sizeof(EventHead) + padded(e.nkey)
             events.append((EVENT_NAMES[e.kind],
                            PyBytes_FromStringAndSize(<char*> e + sizeof(EventHead), <Py_ssize_t> e.nkey), e.position, e.ttl))
         try:

@@ -36,7 +36,7 @@ cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t 
 
 cdef inline void note_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
     cdef Shared* sh = c.shared
-    cdef size_t need = sizeof(EventHead) + ((nkey + 7) & ~<size_t> 7)
+    cdef size_t need = sizeof(EventHead) + padded(nkey)
     cdef EventHead* e
     cdef char* grown
     if sh.events_len + need > sh.events_cap:
@@ -81,7 +81,7 @@ cdef inline Hold* hold_of(Conn* c, size_t first, int spans) noexcept nogil:
     memcpy(h.out, sh.out + first, n)
     while at < sh.events_len:
         e = <EventHead*> (sh.events + at)
-        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        at += sizeof(EventHead) + padded(e.nkey)
         if e.position >= 0:
             h.span[h.spans].position = e.position
             h.span[h.spans].start = e.start - first
@@ -99,7 +99,7 @@ cdef inline void tell_events(Conn* c) noexcept nogil:
     cdef EventHead* e
     while at < sh.events_len:
         e = <EventHead*> (sh.events + at)
-        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        at += sizeof(EventHead) + padded(e.nkey)
         if e.position >= 0:
             if spans == 0:
                 first = e.start
@@ -141,7 +141,7 @@ cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
     cdef uint64_t before, began = answer_at(c) if c.datagram != NULL else 0
     for i in range(h.spans):
         while read < m.n and (<ErrorHead*> (m.data + read)).position < h.span[i].position:
-            read += sizeof(ErrorHead) + (((<ErrorHead*> (m.data + read)).n + 7) & ~<size_t> 7)
+            read += sizeof(ErrorHead) + padded(<size_t> (<ErrorHead*> (m.data + read)).n)
         if read >= m.n:
             break
         e = <ErrorHead*> (m.data + read)
@@ -234,8 +234,6 @@ cdef inline void tell_untold(Shared* sh) noexcept nogil:
         c = after
 
 
-# What -vv shows
-
 cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
     # A cold command's line, whose reply comes by letter; it is posted when what stands before it is sent. 0: out of memory.
     cdef Mail* m = mail_with(M_COLD, c, line, n) if c.datagram == NULL or not c.datagram.crowded else NULL
@@ -252,6 +250,8 @@ cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
     c.phase = P_COLD
     return 1
 
+
+# What -vv shows
 
 cdef inline void trace(Conn* c, int kind, const char* p, size_t n) noexcept nogil:
     cdef Record* r = journal_add(&c.store.journal, p, n if n < SHOWN_MOST else SHOWN_MOST)

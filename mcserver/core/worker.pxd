@@ -400,7 +400,7 @@ cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexce
     engine_unlock(c.store)
     add32(&w.pool.clients, 1)
     pthread_mutex_lock(&w.list_mutex)       # the worker, which walks the list, must not meet one that goes again
-    conns_link(w, c)
+    conns_link(&w.ends, c)
     c.reading = c.watched = 1               # before the worker can meet it: a reset is told at once
     taken = watch_in(w, c, fd, EPOLL_CTL_ADD, 0)
     if not taken:
