@@ -9,11 +9,11 @@ that touches the store takes the engine's lock for it, and makes no Python objec
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
+from cpython.ref cimport PyObject
 from libc.errno cimport errno, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ERANGE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 from .memory cimport *
 from .index cimport *

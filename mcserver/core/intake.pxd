@@ -4,8 +4,7 @@
 # taken as the bytes arrive: the chunk of a small value or the first piece of a large one at the command line, each piece after
 # it when the one before is full. A store that can't be completed for want of memory is answered so, and the rest is skipped.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.errno cimport errno
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .memory cimport *
 from .store cimport Store, boot_ms
 from .items cimport item_find, item_release, item_unlink, key_of, last_piece

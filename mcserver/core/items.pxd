@@ -3,7 +3,7 @@
 # Owns the consistency of index, lists and figures: an item is in both or in neither. Must never evict (room.pxd
 # does) nor parse anything.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from .memory cimport *
 from .index cimport index_find, index_hash, index_insert, index_swap

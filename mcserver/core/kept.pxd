@@ -4,11 +4,11 @@
 # looked at. Must never open, read or write a file. A record says where the lists end and what each page holds; all else (index, free
 # chunks, sums) is made anew from the items, page by page, each page when its checksum has been found right.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 from .text cimport KEY_MAX
 from .memory cimport *
-from .index cimport index_hash, index_insert, Index
+from .index cimport index_insert
 from .store cimport *
 from .rules cimport *
 from .ghosts cimport GHOSTS_LEAST, Ghost

@@ -2,7 +2,7 @@
 #
 # Owns the struct that every room above shares, and the clock. Must never touch a key or a client: behaviour is above.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
 from .miniatures cimport Mrc

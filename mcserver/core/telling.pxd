@@ -5,8 +5,8 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
-from .store cimport Prefixed, Store
+from libc.string cimport memcmp, memcpy
+from .store cimport Prefixed
 from .uploads cimport reader_end
 from .sockets cimport SHUT_RDWR, shutdown
 from .journal cimport *

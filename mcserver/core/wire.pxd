@@ -86,10 +86,10 @@ cdef extern from *:
     const char* WIRE_BAD_DELTA
     const char* WIRE_NON_NUMERIC
     const char* WIRE_FLUSH_FORBIDDEN
+    const char* WIRE_SERVER_ERROR
     const char* WIRE_TOO_LARGE
     const char* WIRE_NO_MEMORY_STORE
     const char* WIRE_NO_MEMORY
-    const char* WIRE_SERVER_ERROR
     const char* WIRE_NO_MEMORY_ITEM
     const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
