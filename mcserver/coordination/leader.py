@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from .cells import Cells
 from .context import Context, Signal
-from .entry import NEWEST
+from .entry import NEWEST, line
 from .layout import (
     GEN_MAX,
     Floor,
@@ -28,8 +28,9 @@ from .layout import (
     parts,
     sequence_of,
 )
+from .log import Log, Text
 from .membership import Membership
-from .ports import SECOND, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
+from .ports import SECOND, Change, Check, ConnectionLoss, Create, Delete, Malformed, NodeExists, NoNode, Operation, Set
 from .reader import Reader
 from .registrar import Registrar
 
@@ -52,10 +53,11 @@ class Current(NamedTuple):
 class Leader:
     """Candidate, and leader when its turn comes."""
 
-    def __init__(self, context: Context, membership: Membership, reader: Reader, cells: Cells) -> None:
+    def __init__(self, context: Context, membership: Membership, reader: Reader, log: Log, cells: Cells) -> None:
         self._context = context
         self._membership = membership
         self._reader = reader
+        self._log = log
         self._cells = cells
         self._guid = ""
         self._session = 0
@@ -65,7 +67,7 @@ class Leader:
         self._newest = ("", 0)  # the log of the highest generation that was seen, and that generation
         self._doubtful = ""  # a log that came after one of the same generation or a higher one
         self._old_logs: dict[str, int] = {}  # logs that are not current: since when we know
-        self._summed = context.now()
+        self._refreshed = self._summed = context.now()
         self.token = 0  # the fencing token of our candidate
         self.is_leader = False
         self.name: str | None = None  # the member that leads, as last seen
@@ -255,6 +257,7 @@ class Leader:
         await self._trim(current)
         await self._clear_logs(meta)
         await self._clear_members()
+        await self._refresh()
 
     async def _current_log(self) -> Current | None:
         """The log as its two records tell; None: one of them was not there or not readable, so there is a new log now."""
@@ -440,3 +443,16 @@ class Leader:
         ]
         for name in gone:
             await self._write(Delete(layout.member(name)))
+
+    async def _refresh(self) -> None:
+        """The scheduled refresh: marks prefixes stale everywhere."""
+        settings, now = self._context.settings, self._context.now()
+        if not settings.refresh_every or now - self._refreshed < settings.refresh_every * SECOND:
+            return
+        self._refreshed = now
+        changes = [Change("refresh", prefix, settings.soft_ttl) for prefix in settings.refresh_prefixes]
+        for change in changes:
+            self._context.cache.refresh_prefix(change.key, change.ttl)
+        entry = Text(self._membership.name, False, [line(change) for change in changes])
+        self._context.budget.wrote("appends", now)
+        await self._log.append(entry, Check(self.candidate))

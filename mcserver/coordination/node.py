@@ -57,7 +57,7 @@ class Node:
         self.acks = Acks(context, self.membership, self.cells)
         self._log = appender
         self.publisher = Publisher(context, appender, self.acks, self.membership)
-        self.election = Leader(context, self.membership, self.reader, self.cells)
+        self.election = Leader(context, self.membership, self.reader, appender, self.cells)
         self.locks = Locks(context, self.membership, appender, self.acks, self.level)
         self._levels = sorted(settings.ack_prefixes, key=lambda item: len(item[0]), reverse=True)
         self._callbacks: list[Callable[[str], None]] = []

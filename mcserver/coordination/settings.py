@@ -23,6 +23,8 @@ class Settings:
     soft_prefixes: tuple[bytes, ...] = ()  # remote deletes of these mark stale instead
     soft_ttl: int = 30  # how long a softly deleted item may still be served as stale
     flush_prefixes: tuple[bytes, ...] = ()  # on overflow flush only these, when they cover the queue
+    refresh_every: float = 0.0  # the leader marks refresh_prefixes stale so often; 0: never
+    refresh_prefixes: tuple[bytes, ...] = ()
 
     reply_deadline: float = 1.5
     write_rate: float = 100.0  # writes a second of the whole fleet

@@ -162,6 +162,16 @@ def test_a_wiped_ensemble_is_built_again() -> None:
     assert answer.done()
 
 
+def test_scheduled_refresh_marks_the_prefixes_everywhere() -> None:
+    fleet = Quiet(2, refresh_every=1.0, refresh_prefixes=(b"a:",))
+    for host in fleet.hosts:
+        host.cache.put(b"a:1")
+        host.cache.put(b"b:1")
+    fleet.run(1300)
+    for host in fleet.hosts:
+        assert {key: item.stale for key, item in host.cache.items.items()} == {b"a:1": True, b"b:1": False}
+
+
 def test_the_version_of_the_membership_rises_with_each_change_and_is_shared() -> None:
     fleet = Quiet(2)
     before = fleet.hosts[0].node.members()[0]
