@@ -30,7 +30,7 @@ def free_port() -> int:
             port = random.randrange(*RANGE)
             if port in _kept or not _lock(port):
                 continue
-            if not _is_free(port):
+            if not is_free(port):
                 _unlock(port)
                 continue
             _kept.append(port)
@@ -39,7 +39,8 @@ def free_port() -> int:
             return port
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether nobody has this TCP port of 127.0.0.1 now."""
     with socket.socket() as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -5,8 +5,6 @@ import sys
 
 from mcserver.system import signals
 
-EX_OSERR = 71
-
 
 def main() -> int:
     """The process's exit code."""
@@ -17,7 +15,7 @@ def main() -> int:
         return cli.main()
     except MemoryError:  # what says so elsewhere may need more than there is
         os.write(2, b"can't start: the system has no memory left for this process\n")
-        return EX_OSERR
+        return os.EX_OSERR
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from mcserver.settings.options import (
     check_named,
     note_effect,
     refuse_suboption,
+    whole_path,
 )
 from mcserver.settings.rules import EX_FAILURE, ConfigError
 from mcserver.subcommands import SUBCOMMANDS
@@ -36,6 +37,8 @@ ALL_OPTIONS = (*OPTIONS, *OWN_OPTIONS, *CLUSTER_OPTIONS)
 INFORMATION = ("help", "license", "version")
 SENTENCES_MOST = 2
 """Lines of an error. memcached's for -B has two; a value may hold any number of line ends."""
+USERS_VARIABLE = "MEMCACHED_SASL_PWDB"
+"""The environment's file of the users of -S."""
 AUTH_VARIABLE = "MCSERVER_ZK_AUTH"
 """The environment's `user:password` for ZooKeeper."""
 
@@ -235,11 +238,17 @@ def assemble(draft: Draft, environment: Mapping[str, str]) -> Config:
         settings.setdefault("binding_protocol", "ascii")
     return Config(
         **settings,
-        sasl_file=environment.get("MEMCACHED_SASL_PWDB") or None,
+        sasl_file=users_file(settings, environment),
         port_file=environment.get("MEMCACHED_PORT_FILENAME") or None,
         cluster=cluster_config(draft, environment),
         warnings=draft.said_warnings(),
     )
+
+
+def users_file(settings: Mapping[str, Any], environment: Mapping[str, str]) -> str | None:
+    """The whole path of the file of the users, or None without -S or a file. Raises ConfigError (1)."""
+    name = environment.get(USERS_VARIABLE) if settings.get("sasl") else None
+    return whole_path(USERS_VARIABLE, name) if name else None
 
 
 def cluster_config(draft: Draft, environment: Mapping[str, str]) -> ClusterConfig | None:

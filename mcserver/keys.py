@@ -1,4 +1,6 @@
-"""How keys and other bytes of clients are written where a line, or a terminal, reads them. Nobody else writes them there.
+"""How long a key may be, and how keys and other bytes of clients are written where a line, or a terminal, reads them.
+
+Nobody else writes them there.
 
 A key that came base64-encoded may hold any byte. In a reply that is made of lines it must neither end a line nor begin
 another field; in a log it must not command a terminal, and a value that somebody gave an option must not fill it.
@@ -7,6 +9,9 @@ another field; in a log it must not command a terminal, and a value that somebod
 from __future__ import annotations
 
 import re
+
+KEY_MAX = 250
+"""Bytes of a key, as in memcached."""
 
 _BREAKS = re.compile(rb"[\x00\n\r ]")
 _PLAIN = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-~"

@@ -8,25 +8,35 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from os import EX_USAGE
 
 from mcserver import MEMCACHED_VERSION, __version__
-from mcserver.cli import ALL_OPTIONS
-from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config
+from mcserver.cli import ALL_OPTIONS, AUTH_VARIABLE, USERS_VARIABLE
+from mcserver.settings.file import COUNTED, EXTENDED, REPEATED
 from mcserver.settings.help import describe, is_on, show_default
-from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
-from mcserver.settings.rules import EX_USAGE, ConfigError, rules
+from mcserver.settings.options import (
+    CLUSTER_OPTIONS,
+    KNOWN,
+    OPTIONS,
+    OWN_OPTIONS,
+    PROTOCOLS,
+    SUBOPTIONS,
+    Option,
+    Suboption,
+    effect_of,
+)
+from mcserver.settings.rules import ConfigError
 from mcserver.subcommands import SUBCOMMANDS
 
 FILES = ("file", "path")
 """Units of options whose value is the path of a file."""
 CHOICES = {
-    "protocol": ("auto", "ascii", "binary"),
-    "loop": ("uvloop", "asyncio"),
-    "on-stale": ("miss", "error", "serve"),
-    "ack": ("async", "committed", "applied"),
-    "join": ("wait", "serve"),
-    "zk-acl": ("creator", "read", "open"),
+    "protocol": PROTOCOLS,
+    **{
+        each.long: KNOWN[each.setting][1].choices
+        for each in ALL_OPTIONS
+        if each.setting in KNOWN and KNOWN[each.setting][1].choices
+    },
 }
 """What a shell offers as the value of an option."""
 
@@ -79,7 +89,7 @@ def _markdown(title: str, table: Table, note: str = "") -> Iterator[str]:
 def _names(entry: Option | Suboption) -> str:
     if isinstance(entry, Suboption):
         return f"`{entry.name}`"
-    return " ".join([f"`-{entry.short}`"] * bool(entry.short) + [f"`--{entry.long}`"] * bool(entry.long))
+    return " ".join(f"`{spelled}`" for spelled in entry.spellings)
 
 
 def _default(entry: Option | Suboption) -> str:
@@ -100,8 +110,6 @@ def is_live(entry: Option | Suboption) -> bool:
     known = KNOWN.get(entry.setting)
     return known is not None and known[1].live
 
-
-KNOWN = rules(ClusterConfig) | rules(Config)
 
 # The man page -----------------------------------------------------------------------------------------------------------
 
@@ -134,17 +142,20 @@ def man_page() -> str:
         *(line for name, (_, _, meaning) in SUBCOMMANDS.items() for line in (".TP", f".B {name}", roff(meaning))),
         ".SH ENVIRONMENT",
         ".TP\n.B MEMCACHED_PORT_FILENAME\nA file for the ports that were opened.",
-        ".TP\n.B MCSERVER_ZK_AUTH\nuser:password for ZooKeeper.",
-        ".TP\n.B LISTEN_FDS, NOTIFY_SOCKET, WATCHDOG_USEC\nsystemd's: sockets that are open already, and where to tell of "
-        "the start, a reload, the end and of being alive.",
+        f".TP\n.B {USERS_VARIABLE}\nThe file of the users of -S, one name:password a line.",
+        f".TP\n.B {AUTH_VARIABLE}\nuser:password for ZooKeeper.",
+        ".TP\n.B LISTEN_FDS, LISTEN_FDNAMES, LISTEN_PID, NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID\nsystemd's: sockets that are "
+        "open already, and where to tell of the start, a reload, the end and of being alive.",
         ".SH SIGNALS",
         ".TP\n.B SIGTERM, SIGINT\nEnd, when what was answered is sent.",
-        ".TP\n.B SIGUSR1\nThe same, as memcached's graceful stop.",
-        ".TP\n.B SIGHUP\nReads the configuration file again; the log names what changed and what needs a new start.",
+        ".TP\n.B SIGUSR1\nThe same; with -e the items are kept for the next start.",
+        ".TP\n.B SIGHUP\nReads the configuration file, the users and the certificates of TLS again; the log names what "
+        "changed and what needs a new start.",
         ".SH EXIT STATUS",
         "0 after a signal or",
         ".BR shutdown ;",
-        "1 or 64 for the command line and the file, 67 for an unknown user, 71 for what the system refuses.",
+        "1 or 64 for the command line and the files that it names, 67 for an unknown user, 70 for an error of mcserver's own,",
+        "71 for what the system refuses.",
         ".SH SEE ALSO",
         ".BR memcached (1)",
     ]
@@ -156,8 +167,7 @@ def _man(table: Table) -> Iterator[str]:
         if isinstance(entry, Suboption):
             names = f".B {roff(entry.name)}"
         else:
-            spelled = ["-" + entry.short] * bool(entry.short) + ["--" + entry.long] * bool(entry.long)
-            names = f".B {roff(', '.join(spelled))}"
+            names = f".B {roff(', '.join(entry.spellings))}"
         value = f" \\fI{roff(entry.metavar)}\\fR" if entry.metavar else ""
         yield from (".TP", names + value, roff(describe(entry)))
 
@@ -173,19 +183,19 @@ def roff(text: str) -> str:
 
 def bash() -> str:
     """Options, values where they are known, suboptions behind -o, and subcommands first."""
-    takes_file = "|".join(spell for each in ALL_OPTIONS if each.metavar in FILES for spell in _spellings(each))
+    takes_file = "|".join(spell for each in ALL_OPTIONS if each.metavar in FILES for spell in each.spellings)
     cases = [f'        {takes_file}) COMPREPLY=($(compgen -f -- "$cur")); return ;;']
     for name, values in CHOICES.items():
         option = next(each for each in ALL_OPTIONS if each.long == name)
         cases.append(
-            f'        {"|".join(_spellings(option))}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$cur")); return ;;'
+            f'        {"|".join(option.spellings)}) COMPREPLY=($(compgen -W "{" ".join(values)}" -- "$cur")); return ;;'
         )
     tools = "".join(
         f"""        {name}) COMPREPLY=($(compgen -W "{" ".join(words)}" -- "$cur")); compopt -o default; return ;;\n"""
         for name, words in _tools().items()
     )
     suboptions = " ".join(each.name + ("=" if each.missing else "") for each in SUBOPTIONS)
-    valued = "|".join(spell for each in ALL_OPTIONS if each.metavar for spell in _spellings(each))
+    valued = "|".join(spell for each in ALL_OPTIONS if each.metavar for spell in each.spellings)
     return f"""# bash completion of mcserver, made by `mcserver pages bash`
 _mcserver() {{
     local cur prev
@@ -203,7 +213,7 @@ _mcserver() {{
         {valued}) return ;;
     esac
     case $cur in
-        -*) COMPREPLY=($(compgen -W "{" ".join(s for each in ALL_OPTIONS for s in _spellings(each))}" -- "$cur")) ;;
+        -*) COMPREPLY=($(compgen -W "{" ".join(s for each in ALL_OPTIONS for s in each.spellings)}" -- "$cur")) ;;
         *) [ "$COMP_CWORD" -ne 1 ] || COMPREPLY=($(compgen -W "{" ".join(SUBCOMMANDS)}" -- "$cur")) ;;
     esac
 }}
@@ -221,13 +231,12 @@ def zsh() -> str:
     lines += [f"  {name}) compadd -- {' '.join(words)}; _files; return ;;" for name, words in _tools().items()]
     lines += ["esac", "_arguments -s \\"]
     for each in ALL_OPTIONS:
-        spelled = _spellings(each)
+        spelled = each.spellings
         group = f"'({' '.join(spelled)})'" if len(spelled) > 1 else ""
         names = f"{{{','.join(spelled)}}}" if len(spelled) > 1 else spelled[0]
         value = f":{each.metavar}:{_zsh_values(each)}" if each.metavar else ""
-        repeat = "*" if each.long in {"listen", "extended", "verbose", "ack", "soft"} else ""
-        text = f"[{_zsh(_meaning(each))}]{value}"
-        lines.append(f"  {group if not repeat else ''}{repeat and chr(39) + '*' + chr(39)}{names}'{text}' \\")
+        before = "'*'" if each.long in (*REPEATED, *COUNTED, EXTENDED) else group
+        lines.append(f"  {before}{names}'[{_zsh(_meaning(each))}]{value}' \\")
     commands = " ".join(f"{name}" for name in SUBCOMMANDS)
     lines.append(f"  '1:subcommand:({commands})'")
     return "\n".join(lines) + "\n"
@@ -240,7 +249,7 @@ def _zsh(text: str) -> str:
 def _zsh_values(option: Option) -> str:
     if option.metavar in FILES:
         return "_files"
-    if option.long == "extended":
+    if option.long == EXTENDED:
         return f"_values -s , suboption {' '.join(each.name for each in SUBOPTIONS)}"
     return f"({' '.join(CHOICES[option.long])})" if option.long in CHOICES else " "
 
@@ -275,10 +284,6 @@ def _tools() -> dict[str, list[str]]:
             known = getattr(import_module(module), function.replace("main", "known_arguments"))()
             found[name] = [spelled for action in known._actions for spelled in action.option_strings]
     return found
-
-
-def _spellings(option: Option) -> list[str]:
-    return ["-" + option.short] * bool(option.short) + ["--" + option.long] * bool(option.long)
 
 
 PAGES = {"man": man_page, "bash": bash, "zsh": zsh, "fish": fish, "options": options_markdown}

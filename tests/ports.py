@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import tempfile
 from pathlib import Path
+
+from conformance.ports import is_free
 
 FIRST, END = 20000, 32000  # the kernel's own begin at 32768, /proc/sys/net/ipv4/ip_local_port_range
 COUNTER = Path(tempfile.gettempdir(), f"mcserver-tests-ports-{os.geteuid()}")
@@ -26,7 +27,7 @@ def free_ports(count: int) -> list[int]:
         taken: list[int] = []
         for _ in range(FIRST, END):
             port = port + 1 if FIRST <= port < END - 1 else FIRST
-            if _is_free(port):
+            if is_free(port):
                 taken.append(port)
             if len(taken) == count:
                 break
@@ -40,12 +41,3 @@ def free_ports(count: int) -> list[int]:
 def free_port() -> int:
     """One such port."""
     return free_ports(1)[0]
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True

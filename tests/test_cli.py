@@ -13,10 +13,10 @@ import pytest
 
 from mcserver import MEMCACHED_VERSION, __version__, cli
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
 from mcserver.settings.help import help_page, licence_page
 from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Suboption, effect_of
-from mcserver.settings.rules import Effect, rules
+from mcserver.settings.rules import ConfigError, Effect, rules
 from tests.peer import RELEASE
 
 ROOT = Path(__file__).parent.parent
@@ -317,6 +317,27 @@ def test_every_suboption_is_memcacheds_but_two() -> None:
     assert illegal - builds_for_debugging == {"room_for", "ssl_handshake_timeout"}
 
 
+OPENED_ELSEWHERE = ("domain_socket", "pid_file")
+"""As in memcached, whose daemon opens them once it is in `/`."""
+NAMING = [
+    entry
+    for entry in (*cli.ALL_OPTIONS, *SUBOPTIONS)
+    if entry.metavar in ("file", "path") and entry.setting not in (*OPENED_ELSEWHERE, "credentials")
+]
+
+
+@pytest.mark.parametrize("entry", NAMING, ids=lambda entry: entry.setting)
+def test_files_that_a_daemon_opens_later_are_named_from_the_root(entry: cli.Option | Suboption) -> None:
+    draft = cli.Draft()
+    entry.apply(draft, "--it", "some/file")
+    assert {**draft.settings, **draft.cluster} == {entry.setting: f"{Path.cwd()}/some/file"}
+
+
+def test_the_file_of_users_is_named_from_the_root() -> None:
+    assert parsed("-S", environment={"MEMCACHED_SASL_PWDB": "users"}).sasl_file == f"{Path.cwd()}/users"
+    assert parsed(environment={"MEMCACHED_SASL_PWDB": "/"}).sasl_file is None
+
+
 # The fleet ---------------------------------------------------------------------------------------
 
 
@@ -341,9 +362,9 @@ def test_options_of_the_fleet() -> None:
         soft_prefixes=(b"page:", b"feed:"),
         broadcast_writes=(b"cart:",),
         lock_writes=(b"stock:",),
-        tls_ca=str(Path.cwd() / "ca.pem"),
-        tls_certificate=str(Path.cwd() / "cert.pem"),
-        tls_key=str(Path.cwd() / "key.pem"),
+        tls_ca=f"{Path.cwd()}/ca.pem",
+        tls_certificate=f"{Path.cwd()}/cert.pem",
+        tls_key=f"{Path.cwd()}/key.pem",
     )
 
 

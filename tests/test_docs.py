@@ -11,11 +11,16 @@ from pathlib import Path
 import pytest
 
 from mcserver.subcommands import SUBCOMMANDS
-from mcserver.testing import Server
+from mcserver.testing import Fleet, Server
 
 ROOT = Path(__file__).parent.parent
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 BESIDE_THE_SITE = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGES.md")
+PAGES = (*BESIDE_THE_SITE, *sorted(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md")))
+ROOMS = "conformance|docs|mcserver|packaging|scripts|tests"
+PLACE = re.compile(rf"(?<![\w/.-])((?:{ROOMS})/[\w./-]*\w)")
+SOURCE = re.compile(r"\b(\w+\.(?:py|pyi|pyx|pxd|pxi))\b")
+HOOK = re.compile(r"^    def (\w+)\(self", re.MULTILINE)
 
 
 def anchors(path: Path) -> set[str]:
@@ -54,6 +59,28 @@ def test_a_broken_link_would_be_found(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "nowhere.md" in result.stderr
     assert "#nothing" in result.stderr
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_names_is_there(page: str) -> None:
+    text = (ROOT / page).read_text()
+    assert [place for place in PLACE.findall(text) if not (ROOT / place).exists()] == []
+    sources = {path.name for room in ROOMS.split("|") for path in (ROOT / room).rglob("*.p*")}
+    assert set(SOURCE.findall(text)) - sources == set()
+
+
+def test_the_architecture_page_tells_all_that_sessions_ask_of_their_owner() -> None:
+    page = (ROOT / "docs/architecture.md").read_text().partition("class Owner(Protocol):")[2].partition("```")[0]
+    types = (ROOT / "mcserver/core/engine.pyi").read_text()
+    asked = [types.partition(f"class {name}(")[2].partition("\n@final")[0] for name in ("_Owner", "_WorkersOwner")]
+    assert HOOK.findall(page) == [hook for each in asked for hook in HOOK.findall(each)]
+
+
+def test_the_testing_page_tells_all_that_a_fleet_does() -> None:
+    page = (ROOT / "docs/testing.md").read_text()
+    table = page.partition("| of a fleet |")[2].partition("\n\n")[0]
+    public = {name for name, each in vars(Fleet).items() if callable(each) and not name.startswith("_")}
+    assert set(re.findall(r"(\w+)\(", table)) == public - {"start", "stop"}  # these stand above, for servers, too
 
 
 def test_every_page_is_reached_from_the_readme() -> None:

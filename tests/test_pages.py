@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from mcserver import cli, pages
 from mcserver.cli import ALL_OPTIONS
-from mcserver.settings.help import KNOWN, is_on, show_default
-from mcserver.settings.options import OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
+from mcserver.settings.help import is_on, show_default
+from mcserver.settings.options import KNOWN, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Draft, Option, Suboption
+from mcserver.settings.rules import ConfigError
 from mcserver.subcommands import SUBCOMMANDS
 
 ROOT = Path(__file__).parent.parent
@@ -80,6 +82,15 @@ def test_the_man_page_is_set_without_a_complaint() -> None:
     assert all(name in text for name in SUBCOMMANDS)
 
 
+def test_the_man_page_names_the_environment() -> None:
+    """Every variable that is read is told of, and no other."""
+    read = {cli.AUTH_VARIABLE, cli.USERS_VARIABLE}
+    for path in (ROOT / "mcserver").rglob("*.py"):
+        read |= set(re.findall(r'environ(?:ment)?\.(?:get|pop)\("(\w+)"', path.read_text()))
+    section = pages.man_page().partition(".SH ENVIRONMENT\n")[2].partition(".SH")[0]
+    assert {name for line in re.findall(r"^\.B (.+)$", section, re.MULTILINE) for name in line.split(", ")} == read
+
+
 def complete(line: str) -> list[str]:
     """What bash offers for the last word of the line."""
     words = line.split(" ")
@@ -122,8 +133,28 @@ def test_fish_completes_what_follows_a_subcommand() -> None:
         assert [each.split("\t")[0] for each in result.stdout.splitlines()] == offered
 
 
+def test_zsh_offers_again_whatever_adds_up_and_nothing_else() -> None:
+    again = set(re.findall(r"^  '\*'(?:\{-\w,)?--([\w-]+)", pages.zsh(), re.MULTILINE))
+    assert again == {each.long for each in ALL_OPTIONS if adds_up(each)} | {"extended"}
+
+
+def adds_up(option: Option) -> bool:
+    """Whether it says more when it stands twice than its second time alone."""
+    for first, second in [("a", "b"), ("1", "2"), ("a=async", "b=async")] if option.metavar else [("", "")]:
+        both, last = Draft(), Draft()
+        try:
+            option.apply(both, "", first)
+            option.apply(both, "", second)
+            option.apply(last, "", second)
+        except ConfigError:
+            continue
+        if (both.settings, both.cluster) != (last.settings, last.cluster):
+            return True
+    return False
+
+
 def test_bash_knows_every_option() -> None:
-    spelled = {spelling for each in ALL_OPTIONS for spelling in pages._spellings(each)}
+    spelled = {spelling for each in ALL_OPTIONS for spelling in each.spellings}
     assert set(complete("mcserver -")) == spelled
     assert len(complete("mcserver -o ")) == len(SUBOPTIONS)
 

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .misbehaving import HEADER, Answer, Script, right
+from ..binary import HEADER
+from .misbehaving import Answer, Script, right
 
 TIMEOUT = 1.0  # seconds: what every driver tells its client
 PATIENCE = 5.0  # seconds that one operation may take all the same

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-HEADER = struct.Struct("!BBHBBHIIQ")
+from ..binary import HEADER
 
 
 @dataclass

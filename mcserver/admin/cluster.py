@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import LINES_A_PIECE, WRITE_MOST, pieces, stat_lines, unsigned
+from mcserver.admin.words import INT32_MAX, LINES_A_PIECE, WRITE_MOST, pieces, stat_lines, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
+from mcserver.keys import KEY_MAX
 
 if TYPE_CHECKING:
     from mcserver.admin.ports import Cluster
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from mcserver.settings.config import Config
 
 USAGE = b"CLIENT_ERROR usage: cluster members|figures|leader|flush [PREFIX]|refresh PREFIX [TTL]|leave\r\n"
-MAX_TTL = (1 << 31) - 1
-KEY_MAX = 250
 
 
 def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
@@ -47,7 +46,7 @@ def cluster(context: Context, session: Session, words: list[bytes]) -> Reply:
             session.event("cluster refresh", prefix, 0)
         case [b"refresh", prefix, seconds]:
             ttl = unsigned(seconds)
-            if ttl is None or ttl > MAX_TTL:
+            if ttl is None or ttl > INT32_MAX:
                 return BAD_FORMAT
             session.event("cluster refresh", prefix, ttl)
         case [b"leave"]:

@@ -9,14 +9,12 @@ from mcserver.admin.context import Context, Reply
 from mcserver.admin.words import is_word, signed, unsigned
 from mcserver.core import BAD_FORMAT, ERROR, OK
 from mcserver.keys import said
+from mcserver.settings.config import MEBIBYTE
 
 if TYPE_CHECKING:
     from mcserver.core import Session
 
 log = logging.getLogger("mcserver")
-
-MAX_VERBOSITY = 2
-MEBIBYTE = 1 << 20
 
 
 def verbosity(context: Context, session: Session, words: list[bytes]) -> Reply:
@@ -24,7 +22,7 @@ def verbosity(context: Context, session: Session, words: list[bytes]) -> Reply:
     level = unsigned(words[1]) if len(words) > 1 else None
     if level is None:
         return BAD_FORMAT
-    context.engine.verbosity = min(level, MAX_VERBOSITY)
+    context.engine.verbosity = level
     return OK
 
 

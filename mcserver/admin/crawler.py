@@ -7,15 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import is_word, unsigned
+from mcserver.admin.words import CLASS_MOST, is_word, unsigned
 from mcserver.core import BAD_FORMAT, END, ERROR, OK, strtoul32
 from mcserver.keys import escaped, plain
 
 if TYPE_CHECKING:
     from mcserver.core import ItemInfo, Session
-
-LARGEST_CLASS = 63
-"""The greatest slab class id that can be named."""
 
 CLASSES_MOST = 511
 """Bytes of a list of classes; memcached leaves out what follows."""
@@ -141,7 +138,7 @@ def parse_classes(word: bytes) -> set[int] | bytes | None:
     for part in word.split(b","):
         if part:
             number = strtoul32(part)
-            if number is None or not 1 <= number <= LARGEST_CLASS:
+            if number is None or not 1 <= number <= CLASS_MOST:
                 return b"BADCLASS invalid class id\r\n"
             classes.add(number)
     return classes or b"NOTSTARTED no items to crawl\r\n"

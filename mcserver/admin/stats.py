@@ -16,7 +16,7 @@ from mcserver import MEMCACHED_VERSION
 from mcserver.admin import cluster
 from mcserver.admin.conns import conns
 from mcserver.admin.context import Context, Reply
-from mcserver.admin.words import INT32_MAX, is_word, pieces, stat_lines, stat_pieces, unsigned
+from mcserver.admin.words import CLASS_MOST, INT32_MAX, is_word, pieces, stat_lines, stat_pieces, unsigned
 from mcserver.core import BAD_FORMAT, END, ERROR, OK
 from mcserver.keys import plain, plain_or_escaped
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from mcserver.core import Session
 
 RESET = b"RESET\r\n"
-SLAB_CLASSES = 64
 
 _GENERAL = """
     pid uptime time version libevent pointer_size rusage_user rusage_system max_connections curr_connections
@@ -250,7 +249,7 @@ def _cachedump(context: Context, words: list[bytes]) -> Reply:
     number, limit = unsigned(words[0]), unsigned(words[1])
     if number is None or limit is None:
         return BAD_FORMAT
-    if number >= SLAB_CLASSES:
+    if number > CLASS_MOST:
         return b"CLIENT_ERROR Illegal slab id\r\n"
     return _item_lines(context.engine.cachedump(number, min(limit, INT32_MAX)))
 

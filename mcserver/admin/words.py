@@ -10,6 +10,8 @@ from mcserver.core import strtod
 
 UINT32_MAX = (1 << 32) - 1
 INT32_MAX = (1 << 31) - 1
+CLASS_MOST = 63
+"""The greatest number of a slab class that can be named."""
 
 DECIMAL_MOST = 31
 """Characters of a decimal number that memcached has room for."""

@@ -17,9 +17,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from .cells import Cells
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .membership import Membership
-from .ports import Future, Stat, ZooKeeperError
+from .ports import SECOND, Future, Stat, ZooKeeperError
 
 NOTHING = -2  # below every version
 

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections import deque
 
-SECOND = 1_000_000_000  # ns
+from .ports import SECOND
+
 WINDOW = 5  # s; who has appended within one or two of these shares the budget
 FREE = 0.9  # of the budget: below it nobody waits
 BURST = 1.25  # of what is left for appends: above it, in the last second, a token is no longer enough

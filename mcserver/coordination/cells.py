@@ -17,10 +17,10 @@ import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .layout import STATES, UNKNOWN, NodeRecord, is_name, parts, read_figures, read_record, version
 from .membership import Membership
-from .ports import Malformed, NodeExists, NoNode, Stat, ZooKeeperError
+from .ports import SECOND, Malformed, NodeExists, NoNode, Stat, ZooKeeperError
 
 SHEET_MAX = 200_000  # bytes; a row has some hundred
 ASKED = 128  # records that are read at most because they are on no sheet yet

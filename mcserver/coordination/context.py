@@ -10,6 +10,7 @@ from .budget import Budget
 from .figures import Figures
 from .layout import Layout
 from .ports import (
+    SECOND,
     Cache,
     Future,
     NoAuth,
@@ -26,7 +27,6 @@ from .settings import Settings
 
 log = logging.getLogger("mcserver.coordination")
 
-SECOND = 1_000_000_000  # nanoseconds
 UNREADABLE_MAX = 1000  # paths remembered
 ACCESS = (
     "the user or password of --zk-auth-file (or MCSERVER_ZK_AUTH) is not that of the ACL of --cluster-path, or is missing; "
@@ -252,4 +252,8 @@ class Context:
         """Seconds to wait after so many failures in a row."""
         settings = self.settings
         delay = min(settings.retry_delay * 1.6 ** (failures - 1), settings.retry_delay_max)
-        return delay * (0.75 + 0.5 * self.runtime.random.random())
+        return self.jittered(delay)
+
+    def jittered(self, seconds: float) -> float:
+        """About so long, a quarter more or less by chance: who waits for the same thing does not come back at the same time."""
+        return seconds * (0.75 + 0.5 * self.runtime.random.random())

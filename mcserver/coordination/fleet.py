@@ -15,6 +15,8 @@ import time
 from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from mcserver.core import NOT_CONFIRMED
+
 from .notices import Notices
 from .ports import Change, Coordinator, Level, LockLost, Member, MemberFigures, NotConfirmed
 
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mcserver.coordination")
 
-NOT_CONFIRMED = b"SERVER_ERROR invalidation not confirmed"
 LOCK_LOST = b"SERVER_ERROR lock lost"
 SWITCH_INTERVAL = 0.0005  # s; kazoo's threads hold the interpreter for at most so long while the loop wants it
 RELATIVE_MAX = 30 * 86400  # s

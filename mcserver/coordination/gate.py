@@ -7,7 +7,8 @@ would be too late after a pause of the process.
 
 from __future__ import annotations
 
-from .context import SECOND, Context
+from .context import Context
+from .ports import SECOND
 
 
 class Gate:

@@ -477,7 +477,7 @@ class KazooDriver:
         client, found = self._client, list[reach.Seen]()
 
         def ask() -> None:
-            found.extend(reach.look(self._servers, self._target.reply_deadline, terms.tls_context(self._target)))
+            found.extend(look(self._servers, self._target))
 
         def done() -> None:
             self._probing = False
@@ -537,6 +537,17 @@ def _dispose(client: KazooClient | None) -> None:
         client.close()
     except Exception as error:  # noqa: BLE001  # it is thrown away, whatever it has to say
         kazoo_log.info("stopping a client: %r", error)
+
+
+def look(servers: str, target: Target) -> list[reach.Seen]:
+    """What each of HOST:PORT,... answers, or why none can be asked. It blocks, as `reach.look` does, and reads files."""
+    try:
+        context = terms.tls_context(target)
+    except (OSError, ValueError) as error:
+        names = ", ".join(name for name in (target.tls_ca, target.tls_cert, target.tls_key) if name)
+        why = f"is not asked: what --zk-ca, --zk-cert or --zk-key name can't be used ({names}: {error})"
+        return [reach.Seen(servers, serving=False, there=False, text=why)]
+    return reach.look(servers, target.reply_deadline, context)
 
 
 def _in_thread(

@@ -38,6 +38,11 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def boot_of(name: str) -> str:
+    """What a member's name has in all sessions of one boot of its server: NODE.BOOT of NODE.BOOT.SESSION.NUMBER."""
+    return name.rsplit(".", 2)[0]
+
+
 def is_log(name: str) -> bool:
     """Whether a znode's name is that of a log."""
     return _LOG.fullmatch(name) is not None

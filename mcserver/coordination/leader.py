@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .cells import Cells
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import NEWEST, line
 from .layout import (
     GEN_MAX,
@@ -30,6 +31,7 @@ from .layout import (
 from .log import Log, Text
 from .membership import Membership
 from .ports import (
+    SECOND,
     Change,
     Check,
     ConnectionLoss,
@@ -49,6 +51,16 @@ log = logging.getLogger("mcserver.coordination")
 
 
 PAST = 60_000  # ms for which a delayed flush that was due is still in the log's record
+
+
+class Current(NamedTuple):
+    """The log that takes entries now: its two records, the version of each, and the sequence of its last entry (-1: none)."""
+
+    meta: Meta
+    meta_version: int
+    kept: Floor
+    version: int
+    head: int
 
 
 class Leader:
@@ -243,13 +255,34 @@ class Leader:
             raise
 
     async def _work(self) -> None:
+        """One round of all that a leader sees to."""
+        current = await self._current_log()
+        if current is None or await self._followed(current):
+            return
+        meta = current.meta
+        await self._restore_members(await self._membership.look())
+        form = self._format()
+        if form >= 2:
+            await self.registrar.keep(self._write)
+        if form != meta.format:
+            log.info("the log's format is now %d: every member reads it", form)
+            record = meta._replace(format=form, token=self.token).encode()
+            await self._write(Set(self._context.layout.meta, record, current.meta_version))
+            self._membership.set_format(form)
+        await self._trim(current)
+        await self._clear_logs(meta)
+        await self._clear_members()
+        await self._refresh()
+
+    async def _current_log(self) -> Current | None:
+        """The log as its two records tell; None: one of them was not there or not readable, so there is a new log now."""
         zk, layout = self._context.zk, self._context.layout
         try:
             record, stat = await zk.get(layout.meta)
         except NoNode:
             await self._membership.make_skeleton()
             await self._make_log(None, -1)
-            return
+            return None
         try:
             meta = Meta.decode(record)
         except Malformed as error:
@@ -258,42 +291,34 @@ class Leader:
                 self._context.alarm("meta", f"{layout.meta} is that of a newer release: update this server")
                 raise
             await self._make_log(Meta(0, "", None, 0), stat.version)
-            return
+            return None
         self._context.settled("meta")
         try:
             data, log_stat = await zk.get(layout.log(meta.log))
             kept = Floor.decode(data)
         except NoNode:
             await self._make_log(meta._replace(log=""), stat.version)
-            return
+            return None
         except Malformed as error:
             self._context.unreadable(layout.log(meta.log), data, error)
             await self._make_log(meta._replace(log=""), stat.version)
-            return
-        head = head_of(log_stat)
+            return None
+        return Current(meta, stat.version, kept, log_stat.version, head_of(log_stat))
+
+    async def _followed(self, current: Current) -> bool:
+        """Whether another log follows it now: its versions were others' before, or it has as many entries as a log may."""
+        meta = current.meta
         if meta.log == self._doubtful:
             log.warning("%s was made by hand, its versions were used before: another log follows it", meta.log)
             used = max(meta.gen, self._newest[1], await self._used())
-            await self._make_log(meta._replace(gen=used), stat.version, kept, log_stat.version)
+            await self._make_log(meta._replace(gen=used), current.meta_version, current.kept, current.version)
             self._newest, self._doubtful = ("", 0), ""
-            self.wake.set()
-            return
-        if head + 1 >= self._context.settings.rotate_at:
-            await self._make_log(meta, stat.version, kept, log_stat.version)
-            self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
-            return
-        await self._restore_members(await self._membership.look())
-        form = self._format()
-        if form >= 2:
-            await self.registrar.keep(self._write)
-        if form != meta.format:
-            log.info("the log's format is now %d: every member reads it", form)
-            await self._write(Set(layout.meta, meta._replace(format=form, token=self.token).encode(), stat.version))
-            self._membership.set_format(form)
-        await self._trim(meta, kept, log_stat.version, head)
-        await self._clear_logs(meta)
-        await self._clear_members()
-        await self._refresh()
+        elif current.head + 1 >= self._context.settings.rotate_at:
+            await self._make_log(meta, current.meta_version, current.kept, current.version)
+        else:
+            return False
+        self.wake.set()  # what else there is to do comes at once: a log that fills up soon must not put it off for ever
+        return True
 
     async def _restore_members(self, members: Sequence[str]) -> None:
         """A live server whose record under /members somebody has deleted gets it again: whoever waits goes by it."""
@@ -358,8 +383,9 @@ class Leader:
         stat = await self._context.zk.exists(self._context.layout.invalidation)
         return stat.cversion if stat else 0
 
-    async def _trim(self, meta: Meta, kept: Floor, version: int, head: int) -> None:
+    async def _trim(self, current: Current) -> None:
         """Deletes what nobody needs, lowest first, and moves the floor in the same transactions."""
+        meta, kept, version, head = current.meta, current.kept, current.version, current.head
         floor, past = kept.floor, self._context.ensemble_time() - PAST
         later = tuple(due for due in kept.later if due > past)
         settings, layout, now = self._context.settings, self._context.layout, self._context.now()

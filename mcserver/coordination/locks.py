@@ -2,9 +2,8 @@
 
 A key belongs to one of a few buckets; a bucket's lock is an ephemeral sequential znode, held by the lowest. A locked write
 commits its invalidation in one transaction with a check of that znode, at level `applied` waits for the others and checks
-again, then writes here, then answers. So the invalidations
-of a key are in the order of its lock, and whoever lost the lock has written nothing to the log and must write nothing here.
-A lock is kept until somebody else wants it.
+again, then writes here, then answers. So the invalidations of a key are in the order of its lock, and whoever lost the lock
+has written nothing to the log and must write nothing here. A lock is kept until somebody else wants it.
 """
 
 from __future__ import annotations
@@ -14,12 +13,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from .acks import Acks
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import line
 from .layout import is_candidate, sequence_of
 from .log import Log, Text
 from .membership import Membership
 from .ports import (
+    SECOND,
     Ambiguous,
     Change,
     Check,

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Collection
 
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import NEWEST
-from .layout import UNKNOWN, MemberRecord, NodeRecord, is_name
-from .ports import Create, Delete, Malformed, Member, NodeExists, NoNode, Stat, ZooKeeperError
+from .layout import UNKNOWN, MemberRecord, NodeRecord, boot_of, is_name
+from .ports import SECOND, Create, Delete, Malformed, Member, NodeExists, NoNode, Stat, ZooKeeperError
 from .roll import Listing, News, Roll, Row
 
 JITTER_FROM = 24  # members up to which nobody waits before looking at what has changed
@@ -69,7 +69,7 @@ class Membership:
 
     def is_own(self, name: str) -> bool:
         """Whether a name is of this boot of this server, in whatever session."""
-        return name.rsplit(".", 2)[0] == self.boot
+        return boot_of(name) == self.boot
 
     async def register(self) -> None:
         """Makes both records under a new name; after a lost answer, under the same name again."""
@@ -454,8 +454,7 @@ class Membership:
     def _take_row(self, name: str, node: NodeRecord | None, row: Row) -> None:
         """What the roll says of a server that is new here, or was joining."""
         if node is None:
-            boot = name.rsplit(".", 2)[0]
-            self.nodes[name] = NodeRecord(row.record.address, row.state, UNKNOWN, boot)
+            self.nodes[name] = NodeRecord(row.record.address, row.state, UNKNOWN, boot_of(name))
         elif node.state != row.state:
             self.nodes[name] = node._replace(state=row.state)
 

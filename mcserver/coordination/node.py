@@ -11,15 +11,16 @@ from typing import Any
 
 from .acks import Acks
 from .cells import Cells, Line, figures_of
-from .context import SECOND, Context
+from .context import Context
 from .figures import Rates
 from .gate import Gate
-from .layout import Meta
+from .layout import Meta, parts
 from .leader import Leader
 from .locks import Locks
 from .log import Log
 from .membership import Membership
 from .ports import (
+    SECOND,
     Cache,
     Change,
     Handle,
@@ -294,4 +295,7 @@ def some(names: Sequence[str]) -> str:
 
 def show(version: int) -> str:
     """A version for people."""
-    return "none" if version < 0 else f"{(version + 1) >> 32}:{((version + 1) & 0xFFFFFFFF) - 1}"
+    if version < 0:
+        return "none"
+    generation, sequence = parts(version)
+    return f"{generation}:{sequence}"

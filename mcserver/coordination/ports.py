@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, 
 from enum import Enum
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+SECOND = 1_000_000_000  # in the unit of Runtime.now
 T = TypeVar("T")
 
 

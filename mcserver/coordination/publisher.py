@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from .acks import Acks
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import FLUSH, TTL_MAX
 from .log import Log, Text
 from .membership import Membership
-from .ports import Ambiguous, Change, Future, Level, NoAuth, NotConfirmed, TooLarge
+from .ports import SECOND, Ambiguous, Change, Future, Level, NoAuth, NotConfirmed, TooLarge
 from .queue import Queue
 
 log = logging.getLogger("mcserver.coordination")
@@ -152,7 +152,7 @@ class Publisher:
         while (seconds := budget.wait(self._membership.boot, self._membership.live, context.now())) and not self._hurry:
             budget.waits += not waited
             waited = True
-            await context.sleep(min(seconds, 1.0) * (0.75 + 0.5 * context.runtime.random.random()))
+            await context.sleep(context.jittered(min(seconds, 1.0)))
 
     def _freeze(self) -> Batch:
         lines, mark = self.queue.take(self._batch_keys, self._context.settings.batch_bytes)

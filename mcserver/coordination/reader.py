@@ -20,12 +20,12 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .entry import decode
 from .gate import Gate
-from .layout import LATER_MAX, UNKNOWN, Floor, Meta, head_of, is_log, version
+from .layout import LATER_MAX, UNKNOWN, Floor, Meta, boot_of, head_of, is_log, version
 from .membership import JITTER_FROM, Membership
-from .ports import Change, ConnectionLoss, Handle, Malformed, NoNode, Stat, ZooKeeperError
+from .ports import SECOND, Change, ConnectionLoss, Handle, Malformed, NoNode, Stat, ZooKeeperError
 from .trim import History
 
 log = logging.getLogger("mcserver.coordination")
@@ -181,7 +181,7 @@ class Reader:
         seconds = context.budget.wait_to_acknowledge(self._membership.live, now)
         context.budget.held_back += bool(seconds) and not self._held_back
         self._held_back = bool(seconds)
-        return seconds * (0.75 + 0.5 * context.runtime.random.random())
+        return context.jittered(seconds)
 
     def _early(self, now: int) -> float:
         """Seconds for which a woken reader waits, in a large fleet and a flow of entries: then it reads several at once.
@@ -241,7 +241,20 @@ class Reader:
             self._lose(f"the log {self.log} is gone")
             self.log = None
             raise
-        kept = self._read(Floor.decode, layout.log(str(self.log)), record)
+        await self._catch_up(self._read(Floor.decode, layout.log(str(self.log)), record), stat, last_reply, connection)
+        if zk.connection != connection:
+            return False
+        self._verified = connection
+        self._behind = False
+        if certify:
+            self._certify(began)
+        await self._arm()
+        return True
+
+    async def _catch_up(
+        self, kept: Floor, stat: Stat, last_reply: Awaitable[Stat | None] | None, connection: int
+    ) -> None:
+        """To the head of the log: entry by entry, or with one flush where it is not known what was in between."""
         head, floor = head_of(stat), kept.floor
         self.head = version(self.gen, head)
         self._context.budget.unlogged = float(kept.unlogged)
@@ -257,14 +270,6 @@ class Reader:
             self._skip_to(head, f"entry {self.next - 1}, the last one seen, is gone, or another one")
         else:
             await self._apply_to(head, connection)
-        if zk.connection != connection:
-            return False
-        self._verified = connection
-        self._behind = False
-        if certify:
-            self._certify(began)
-        await self._arm()
-        return True
 
     def _certify(self, began: int) -> None:
         membership = self._membership
@@ -357,7 +362,7 @@ class Reader:
                     await self._context.sleep(0)
             self._ack_wanted |= entry.need_ack and not self._membership.is_large
         if entry is not None:
-            writer = entry.name.rsplit(".", 2)[0]
+            writer = boot_of(entry.name)
             direct = entry.need_ack and not self._membership.is_large
             acknowledgements = max(0, self._membership.live - 1) if direct else 0
             self._context.budget.saw(writer, acknowledgements, self._context.now(), version(self.gen, sequence))

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from .context import SECOND, Context, Signal
+from .context import Context, Signal
 from .layout import MemberRecord, NodeRecord
 from .membership import JITTER_FROM, Membership
-from .ports import Create, Malformed, NoNode, Set, Stat
+from .ports import SECOND, Create, Malformed, NoNode, Set, Stat
 from .roll import Listing, News, Roll, Row, next_news
 
 GATHER = 1.0  # s, at most, for which changes are gathered

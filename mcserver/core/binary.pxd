@@ -16,6 +16,7 @@ from .sending cimport *
 from .telling cimport *
 from .intake cimport data_begins
 from .login cimport *
+from .packets cimport *
 from .verbs cimport *
 from .wire cimport *
 
@@ -23,9 +24,6 @@ cdef extern from "<endian.h>" nogil:
     uint16_t be16toh(uint16_t x)
     uint32_t be32toh(uint32_t x)
     uint64_t be64toh(uint64_t x)
-    uint16_t htobe16(uint16_t x)
-    uint32_t htobe32(uint32_t x)
-    uint64_t htobe64(uint64_t x)
 
 cdef extern from *:
     """
@@ -44,9 +42,6 @@ cdef extern from "<strings.h>" nogil:
     int strncasecmp(const char* one, const char* other, size_t n)
 
 cdef enum:
-    BINARY_REQUEST = 0x80
-    BINARY_REPLY = 0x81
-    BINARY_HEADER = 24
     BINARY_OPCODES = 0x25       # of BINARY_VERBS
     NEVER_MAKE = 0xffffffff     # an expiry by which a counter that is missing stays so
     MECHANISM_MOST = 32
@@ -74,21 +69,6 @@ cdef enum:
     B_SASL_STEP = 0x22
     B_GATK = 0x23
     B_NONE = 0x7f               # no command
-
-cdef enum BinaryStatus:
-    BIN_OK = 0x00
-    BIN_NOT_FOUND = 0x01
-    BIN_EXISTS = 0x02
-    BIN_TOO_LARGE = 0x03
-    BIN_INVALID = 0x04
-    BIN_NOT_STORED = 0x05
-    BIN_NON_NUMERIC = 0x06
-    BIN_AUTH_ERROR = 0x20
-    BIN_AUTH_CONTINUE = 0x21
-    BIN_UNKNOWN = 0x81
-    BIN_NO_MEMORY = 0x82
-    BIN_NOT_SUPPORTED = 0x83
-    BIN_TEMPORARY = 0x86        # memcached has no such answers: stale, not confirmed, lock lost
 
 # One request's header and where its parts are. `size` is what stands before the value.
 cdef struct Request:
@@ -132,7 +112,7 @@ cdef inline bint read_request(Conn* c, const char* p, size_t n, Request* r) noex
     r.extras = p + BINARY_HEADER
     r.key = r.extras + r.extlen
     r.size = BINARY_HEADER + r.extlen + <size_t> r.keylen
-    memcpy(&c.opaque, p + 12, 4)
+    memcpy(&c.opaque, p + OPAQUE_AT, 4)
     c.opcode = r.opcode
     return n >= r.size
 
@@ -141,23 +121,7 @@ cdef inline bint read_request(Conn* c, const char* p, size_t n, Request* r) noex
 
 cdef inline void put_header(Conn* c, BinaryStatus status, uint8_t extlen, uint16_t keylen, uint32_t bodylen,
                             uint64_t cas) noexcept nogil:
-    cdef char* p = c.shared.out + c.shared.out_len
-    cdef uint16_t two
-    cdef uint32_t four
-    cdef uint64_t eight
-    p[0] = <char> BINARY_REPLY
-    p[1] = <char> c.opcode
-    two = htobe16(keylen)
-    memcpy(p + 2, &two, 2)
-    p[4] = <char> extlen
-    p[5] = 0
-    two = htobe16(<uint16_t> status)
-    memcpy(p + 6, &two, 2)
-    four = htobe32(bodylen)
-    memcpy(p + 8, &four, 4)
-    memcpy(p + 12, &c.opaque, 4)
-    eight = htobe64(cas)
-    memcpy(p + 16, &eight, 8)
+    header_write(c.shared.out + c.shared.out_len, c.opcode, &c.opaque, status, extlen, keylen, bodylen, cas)
     c.shared.out_len += BINARY_HEADER
 
 
@@ -187,12 +151,8 @@ cdef inline void put_done(Conn* c, uint64_t cas) noexcept nogil:
 
 
 cdef inline void put_line(Conn* c, BinaryStatus status, const char* line, size_t n) noexcept nogil:
-    # An error of the text protocol, without its first word and its line end.
-    if n > 13 and memcmp(line, b"SERVER_ERROR ", 13) == 0:
-        line += 13
-        n -= 13
-    while n and (line[n - 1] == c'\n' or line[n - 1] == c'\r'):
-        n -= 1
+    # An error of the text protocol.
+    as_words(&line, &n)
     put_words(c, status, line, n)
 
 

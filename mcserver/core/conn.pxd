@@ -9,14 +9,10 @@
 # `reader` are looked at under the lock only.
 
 from cpython.ref cimport PyObject
-from libc.errno cimport errno, EAGAIN, EINTR
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memmove, memset
-from .memory cimport HEADER, Item, item_at
-from .store cimport Prefixed, Reader, Store, Upload
-from .items cimport first_piece, item_release
-from .uploads cimport reader_begin, reader_end, upload_end
+from libc.string cimport memcpy
+from .store cimport Reader, Store, Upload
 from .flush cimport clock_update
 from .journal cimport *
 from .lock cimport *
@@ -24,8 +20,7 @@ from .mail cimport *
 from .text cimport write_u64, write_i64
 from .sockets cimport *
 from .tls cimport *
-from .values cimport Fill, Mode, value_read
-from .wire cimport WIRE_CRLF
+from .values cimport Fill, Mode
 
 cdef enum:
     IN_SIZE = 65536             # the shared input buffer

@@ -7,6 +7,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset, strlen
 from .mail cimport add64
+from .packets cimport BINARY_HEADER, BIN_TOO_LARGE, OPAQUE_AT, as_words, header_write
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
@@ -44,6 +45,7 @@ cdef enum:
     DATAGRAM_BODY = 1392        # bytes of an answer in one, as memcached cuts it
     FACTOR = 10                 # an answer's length over its request's, headers included
     SENDS = 32                  # datagrams in a system call
+    REFUSAL_MOST = 128          # bytes of what is said in the place of a reply: a header and WIRE_DATAGRAM_LONG
 
 
 cdef inline void put_number(uint8_t* to, uint32_t n) noexcept nogil:
@@ -128,23 +130,18 @@ cdef inline bint affordable(Conn* c, size_t n) noexcept nogil:
 
 cdef inline void send_refusal(Conn* c, const char* reply, size_t n) noexcept nogil:
     # In the place of a reply (its first n bytes) that may not be sent.
-    cdef char text[128]
-    cdef size_t length = strlen(WIRE_DATAGRAM_LONG)
-    if not c.binary:
-        memcpy(text, WIRE_DATAGRAM_LONG, length)
-    else:
-        length -= 2 + 13                    # without SERVER_ERROR and the line's end
-        memset(text, 0, 24)
-        text[0] = <char> 0x81
-        if n >= 24:
-            text[1] = reply[1]
-            memcpy(text + 12, reply + 12, 4)
-        text[7] = 3                         # too large
-        text[11] = <char> length
-        memcpy(text + 24, WIRE_DATAGRAM_LONG + 13, length)
-        length += 24
-    if affordable(c, length):
-        send_reply(c, text, length)
+    cdef char refusal[REFUSAL_MOST]
+    cdef const char* text = WIRE_DATAGRAM_LONG
+    cdef size_t length = strlen(text), head = 0
+    cdef bint known = n >= BINARY_HEADER
+    if c.binary:
+        head = BINARY_HEADER
+        as_words(&text, &length)
+        header_write(refusal, <uint8_t> reply[1] if known else 0, reply + OPAQUE_AT if known else NULL, BIN_TOO_LARGE, 0, 0,
+                     <uint32_t> length, 0)
+    memcpy(refusal + head, text, length)
+    if affordable(c, head + length):
+        send_reply(c, refusal, head + length)
     c.datagram.budget = 0
 
 

@@ -3,19 +3,20 @@
 # Whoever speaks what is not spoken here gets an answer that its own library shows, and is closed; the owner counts it. Must never
 # run a command.
 
-from libc.stdint cimport int32_t, uint8_t
-from libc.string cimport memchr, memcmp, memset, strlen
+from libc.stdint cimport uint8_t
+from libc.string cimport memchr, memcmp, strlen
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .text cimport MAX_TOKENS, Token, read_u32, tokenise
+from .tls cimport TLS_HELLO
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
 from .login cimport *
-from .binary cimport BINARY_HEADER, BINARY_OPCODES, BINARY_REPLY, BINARY_REQUEST, BIN_NOT_SUPPORTED, Request, put_words, read_request
+from .packets cimport BINARY_HEADER, BINARY_REQUEST, BIN_NOT_SUPPORTED, header_write
+from .binary cimport BINARY_OPCODES, Request, put_words, read_request
 from .wire cimport *
 
 cdef enum:
-    TLS_HANDSHAKE = 0x16
     TLS_ALERT_SIZE = 7
     LOGIN_LINE_LEAST = 7        # a shorter one can't be a login, nor mean well
     LOGIN_MOST = 16384          # bytes of `user password`
@@ -66,13 +67,9 @@ cdef inline void plain_comes(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef size_t line = <size_t> (end - p) if end != NULL else n
     c.wrong = WRONG_PLAIN
     if <uint8_t> p[0] == BINARY_REQUEST:
-        memset(head, 0, BINARY_HEADER)
-        head[0] = <char> BINARY_REPLY
-        head[1] = p[1] if n > 1 else 0
-        head[7] = <char> BIN_NOT_SUPPORTED
-        head[11] = <char> strlen(WIRE_WRONG_PLAIN_BINARY)
-        send(c.fd, head, BINARY_HEADER, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
         text = WIRE_WRONG_PLAIN_BINARY
+        header_write(head, <uint8_t> p[1] if n > 1 else 0, NULL, BIN_NOT_SUPPORTED, 0, 0, <uint32_t> strlen(text), 0)
+        send(c.fd, head, BINARY_HEADER, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
     elif is_http(p, line):
         text = WIRE_WRONG_PLAIN_HTTP
     elif is_resp(p, line):
@@ -87,7 +84,7 @@ cdef inline bint greet(Conn* c, const char* p, size_t n) noexcept nogil:
     cdef size_t length
     if first == BINARY_REQUEST:
         return binary_comes(c, p, n)
-    if first == TLS_HANDSHAKE:
+    if first == TLS_HELLO:
         if n < 3:
             return 0
         if p[1] == 3 and <uint8_t> p[2] <= 4:

@@ -7,6 +7,8 @@
 cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
     SIZES_SLICE = 65536
+    LIST_BYTES = 2 << 20        # of text that memcached makes of one list,
+    LINE_WORDS = 60             # ... in which a line takes so many beside its key
     DUMP_ROOM = 65536           # bytes of copies in a slice
     DUMPED_MOST = 65000         # users of an item that a dump still holds on to; else to its neighbours alone (see pinned_full)
     KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
@@ -35,7 +37,7 @@ cdef struct Place:              # in a list, kept while others have their turn
 
 cdef bint copy_item(Store* s, Item* it, Copies* out) noexcept nogil:
     # False: there is no room.
-    cdef size_t need = sizeof(Copied) + ((<size_t> it.nkey + 7) & ~<size_t> 7)
+    cdef size_t need = sizeof(Copied) + padded(it.nkey)
     cdef Copied* c = <Copied*> (out.room + out.n)
     if out.n + need > DUMP_ROOM:
         return 0
@@ -65,7 +67,7 @@ cdef list spelled(Copies* out, bint whole):
     found = []
     while at < out.n:
         c = <Copied*> (out.room + at)
-        at += sizeof(Copied) + ((<size_t> c.nkey + 7) & ~<size_t> 7)
+        at += sizeof(Copied) + padded(c.nkey)
         key = PyBytes_FromStringAndSize(<char*> c + sizeof(Copied), <Py_ssize_t> c.nkey)
         if whole:
             found.append(ItemInfo(key, c.exptime or -1, c.used, c.cas, bool(c.fetched), c.cls, c.size, c.flags, bool(c.binary)))
@@ -79,7 +81,7 @@ cdef list spelled(Copies* out, bint whole):
 def _dump_of_list(Engine self, int cls, uint64_t limit, int budget):
     cdef Copies* out
     cdef Place place
-    cdef size_t room = 2 << 20
+    cdef size_t room = LIST_BYTES
     cdef uint64_t count = 0
     cdef bint more = 1
     if not 1 <= cls <= self.s.arena.lists:
@@ -120,10 +122,10 @@ cdef bint list_slice(Store* s, int cls, Place* place, Copies* out, int budget, u
         if limit and count[0] >= limit:
             more = 0
         elif not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
-            if <size_t> it.nkey + 60 > room[0]:
+            if <size_t> it.nkey + LINE_WORDS > room[0]:
                 more = 0
             else:
-                room[0] -= it.nkey + 60
+                room[0] -= it.nkey + LINE_WORDS
                 if is_alive(s, it):
                     count[0] += 1
                     copy_item(s, it, out)
@@ -182,19 +184,25 @@ cdef uint32_t let_go(Store* s, Place* place, int cls) noexcept nogil:
 
 # All pages
 
+cdef uint64_t mask_of(classes) except? 0:
+    # A bit for each of these classes; None: for all.
+    cdef uint64_t mask = 0
+    if classes is None:
+        return ALL_CLASSES
+    for cls in classes:
+        mask |= <uint64_t> 1 << <int> cls
+    return mask
+
+
 def _dump_of_pages(Engine self, classes, int budget):
     cdef Copies* out = <Copies*> malloc(sizeof(Copies))
-    cdef uint64_t mask = 0
+    cdef uint64_t mask
     cdef uint32_t page = 1, index = 0
     cdef bint more = 1
     if out == NULL:
         raise MemoryError
-    if classes is None:
-        mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
-    else:
-        for cls in classes:
-            mask |= <uint64_t> 1 << <int> cls
     try:
+        mask = mask_of(classes)
         while more:
             more = pages_slice(&self.s, mask, &page, &index, budget, out)
             found = spelled(out, 1)
@@ -243,7 +251,7 @@ def _prefixes(Engine self):
             at = 0
             while at < out.n:
                 p = <Prefix*> (out.room + at)
-                at += sizeof(Prefix) + ((p.n + 7) & ~<size_t> 7)
+                at += sizeof(Prefix) + padded(p.n)
                 yield (PyBytes_FromStringAndSize(p.text, <Py_ssize_t> p.n), p.count[0], p.count[1], p.count[2], p.count[3])
     finally:
         free(out)
@@ -263,7 +271,7 @@ cdef void prefixes_slice(Store* s, uint32_t* place, Copies* out) noexcept nogil:
         begun = out.n
         p = s.prefixes.table[place[0]]
         while p != NULL:
-            need = sizeof(Prefix) + ((p.n + 7) & ~<size_t> 7)
+            need = sizeof(Prefix) + padded(p.n)
             if out.n + need > DUMP_ROOM:
                 if begun == 0:              # so many in one place that they don't fit: those that do
                     break
@@ -280,9 +288,9 @@ cdef void prefixes_slice(Store* s, uint32_t* place, Copies* out) noexcept nogil:
 # Sizes
 
 def _sizes(Engine self):
-    cdef uint64_t i, most = self.s.item_size_max // 32 + 16
+    cdef uint64_t i, most = size_buckets(self.s.item_size_max)
     for i in range(most):
         if self.s.size_count[i]:
-            yield i * 32, self.s.size_count[i]
+            yield i * SIZE_STEP, self.s.size_count[i]
         elif i and i % SIZES_SLICE == 0:
-            yield i * 32, 0             # so that whoever asks can give up its turn
+            yield i * SIZE_STEP, 0             # so that whoever asks can give up its turn

@@ -9,11 +9,11 @@ that touches the store takes the engine's lock for it, and makes no Python objec
 
 cimport cython
 from cpython.bytes cimport PyBytes_FromStringAndSize, PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.ref cimport PyObject, Py_DECREF, Py_INCREF
+from cpython.ref cimport PyObject
 from libc.errno cimport errno, EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM, ERANGE
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, realloc
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memset
 
 from .memory cimport *
 from .index cimport *
@@ -39,6 +39,7 @@ from .values cimport *
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
+from .packets cimport *
 from .binary cimport *
 from .login cimport *
 from .session cimport *
@@ -65,11 +66,14 @@ OK = bytes(WIRE_OK)
 END = bytes(WIRE_END)
 BAD_FORMAT = bytes(WIRE_BAD_FORMAT)
 BAD_EXPTIME = bytes(WIRE_BAD_EXPTIME)
+TOO_MANY = bytes(WIRE_TOO_MANY)
+NOT_CONFIRMED = bytes(WIRE_NOT_CONFIRMED)
 READ_BUFFERS = 64 << 20     # bytes that all lines without an end may take together
 
 ItemInfo = namedtuple("ItemInfo", "key exptime last_access cas fetched cls size flags binary")
 
 cdef enum:
+    VERBOSITY_MOST = 2
     WATCHED_BYTES = 65536       # of lines for watchers that nobody has spelled yet
 
 cdef dict LOGINS = {None: LOGIN_NONE, "ascii": LOGIN_ASCII, "sasl": LOGIN_SASL}
@@ -127,7 +131,6 @@ cdef class Engine:
                   manual_clock=False, flush_enabled=True, protocol="auto-negotiate", maintained=True, room_for="requests",
                   read_buffers=READ_BUFFERS, log_buffer=WATCHED_BYTES, reserve=None, memory_fd=-1, like=None):
         cdef Store* s = &self.s
-        cdef int power
         check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, slab_sizes, slab_chunk_max)
         check_policy(protocol, room_for, hot_lru_pct, warm_lru_pct)
         s.memory_limit = memory_limit
@@ -137,10 +140,7 @@ cdef class Engine:
         s.segmented = segmented
         s.maintained = maintained
         s.room_for_bytes = room_for == "bytes"
-        s.uploads.next = &s.uploads
-        s.uploads.prev = &s.uploads
-        s.readers.next = &s.readers
-        s.readers.prev = &s.readers
+        lists_begin(s)
         pthread_mutex_init(&s.queue, NULL)
         self.opened = 1
         s.flush_enabled = flush_enabled
@@ -166,27 +166,11 @@ cdef class Engine:
         s.prefixes.delimiter = PyBytes_AS_STRING(self.prefix_delimiter)
         s.prefixes.ndelimiter = <size_t> len(prefix_delimiter)
         clock_set(s, s.start_ns)
-        if reserve is None:
-            reserve = 32 << 30      # so far the limit can be raised
-        if arena_open(&s.arena, memory_limit, reserve, memory_fd, page_bits_like(like, memory_limit)) != 0:
-            raise MemoryError(f"the system refuses {memory_limit >> 20} megabytes of address space: lower -m")
+        open_arena(s, RESERVED if reserve is None else reserve, memory_fd, page_bits_like(like, memory_limit))
         make_classes(s, chunk_size, growth_factor, slab_sizes)
-        if ghosts_open(&s.ghosts, ghosts_for(memory_limit)) != 0:
-            raise MemoryError("the system refuses address space: lower -m")
-        s.arena.pages_limit = pages_for(s, memory_limit)
-        power = hashpower_init or 16
-        if index_open(&s.index, s.arena.reserved // 48, power) != 0:
-            raise MemoryError("the system refuses address space for the hash table: lower -m")
-        s.mrc = mrc_open(memory_limit, mrc_budget(memory_limit))
-        if s.mrc == NULL:
-            raise MemoryError
-        s.mrc.by_bytes = s.room_for_bytes
-        seed = hash_seed or os.urandom(16)
-        s.index.k0 = int.from_bytes(seed[:8], "little")
-        s.index.k1 = int.from_bytes(seed[8:], "little")
-        rules_open(&s.rules, int.from_bytes(os.urandom(8), "little"))
+        open_tables(s, hashpower_init or HASHPOWER, hash_seed or os.urandom(16))
         if track_sizes:
-            s.size_count = <uint32_t*> calloc(item_size_max // 32 + 16, 4)
+            s.size_count = <uint32_t*> calloc(size_buckets(item_size_max), sizeof(uint32_t))
             if s.size_count == NULL:
                 raise MemoryError
         if box_open(&self.outbox, 0) != 0 or shared_open(&self.shared, &self.outbox, NULL) != 0 \
@@ -341,8 +325,8 @@ cdef class Engine:
         return self._verbosity
 
     @verbosity.setter
-    def verbosity(self, int level):
-        self._verbosity = level
+    def verbosity(self, level):
+        self._verbosity = min(level, VERBOSITY_MOST)
         engine_lock(&self.s)
         self.s.trace = level > 1
         engine_unlock(&self.s)
@@ -448,13 +432,8 @@ cdef class Engine:
 
     def crawl(self, classes=None, limit=0):
         """Starts a pass that frees dead items (`lru_crawler crawl`). False while one asked for is running."""
-        cdef uint64_t mask = 0, most = limit
+        cdef uint64_t mask = mask_of(classes), most = limit
         cdef bint busy
-        if classes is None:
-            mask = <uint64_t> 0xFFFFFFFFFFFFFFFF
-        else:
-            for cls in classes:
-                mask |= <uint64_t> 1 << <int> cls
         engine_lock(&self.s)
         busy = self.upkeep.walk.running and self.upkeep.walk.asked
         if not busy:
@@ -485,7 +464,7 @@ cdef class Engine:
             engine_lock(&self.s)
             rest = upkeep_slice(&self.s, &self.upkeep, self.crawler_enabled, limit if limit < SLICE_NS else SLICE_NS)
             engine_unlock(&self.s)
-            if rest > 0.001 or boot_clock() - began >= limit:
+            if rest > AT_ONCE or boot_clock() - began >= limit:
                 return rest
 
     # From one process to the next

@@ -14,7 +14,7 @@ from .expiry cimport due_advance
 
 cdef enum:
     SWEEP_EPOCHS = 16384        # new epochs in which all items are met, or twice as many while their number grows
-    MUCH = 16                   # chunks; to look at more is not what a command usually does
+    USUAL_SHARE = 16            # chunks; to look at more is not what a command usually does
 
 
 cdef inline void sweep_step(Store* s) noexcept nogil:
@@ -28,7 +28,7 @@ cdef inline void sweep_step(Store* s) noexcept nogil:
     for cls in range(1, a.classes + 1):
         share += <uint64_t> a.cls[cls].pages * a.cls[cls].per_page
     share = (share + a.high) // SWEEP_EPOCHS + 1
-    s.costly = s.costly or share > MUCH
+    s.costly = s.costly or share > USUAL_SHARE
     while share:
         share -= 1
         if s.sweep_page >= a.high:
@@ -117,7 +117,7 @@ cdef inline void clock_set(Store* s, uint64_t boot_ns) noexcept nogil:
         if elapsed < 0:
             elapsed = 0
         s.elapsed_ns = <uint64_t> elapsed
-        s.tick = <uint32_t> (s.elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS
+        s.tick = tick_of(s.elapsed_ns)
         s.sec = s.tick // TICKS
         if s.sec > s.due_sec:
             due_advance(s)

@@ -4,7 +4,7 @@
 # never change an item but for its `h_next`. No insert splits more than two buckets, so nobody waits for a rehash; the
 # array's address space is reserved at the start and grows in place.
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from .memory cimport Arena, Item, item_at, HEADER, mmap, munmap, madvise, MADV_HUGEPAGE, PROT_READ, PROT_WRITE, \
     MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE, MAP_FAILED

@@ -4,10 +4,9 @@
 # taken as the bytes arrive: the chunk of a small value or the first piece of a large one at the command line, each piece after
 # it when the one before is full. A store that can't be completed for want of memory is answered so, and the rest is skipped.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
-from libc.errno cimport errno
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from .memory cimport *
-from .store cimport Store
+from .store cimport Store, boot_ms
 from .items cimport item_find, item_release, item_unlink, key_of, last_piece
 from .uploads cimport *
 from .room cimport ONE_STEP
@@ -20,7 +19,7 @@ cdef enum:
     SLICES_A_TURN = 8           # of making room; then the others have their turn
     TURNS_MOST = 64             # for one piece; then the search goes to its end at once, since each turn begins it anew
     AHEAD_MOST = 14
-    MUCH = 32768                # bytes of a value in one read: more will come as fast
+    FAST_READ = 32768           # bytes of a value in one read: more will come as fast
 
 
 cdef inline void data_begins(Conn* c, uint32_t h) noexcept nogil:
@@ -89,7 +88,7 @@ cdef inline void intake_note(Conn* c) noexcept nogil:
         c.up.refuse = refuse_conn
         upload_begin(c.store, &c.up)
     upload_hold(c.store, &c.up, held_by(c) - c.up.held)
-    c.up.moved_ms = now_ms(c.store)
+    c.up.moved_ms = boot_ms(c.store)
     if not upload_fits(c.store, &c.up, 0):
         intake_refuse(c)
 
@@ -130,7 +129,7 @@ cdef inline size_t intake_copy(Conn* c, const char* p, size_t n) noexcept nogil:
         memcpy(at, p + done, length)
         fill_done(&c.fill, length)
         done += length
-    if done >= MUCH:
+    if done >= FAST_READ:
         c.ahead = AHEAD_MOST
     return done
 

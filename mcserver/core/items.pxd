@@ -3,7 +3,7 @@
 # Owns the consistency of index, lists and figures: an item is in both or in neither. Must never evict (room.pxd
 # does) nor parse anything.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 from .memory cimport *
 from .index cimport index_find, index_hash, index_insert, index_swap
@@ -118,10 +118,19 @@ cdef inline void renumber(Store* s, Item* it) noexcept nogil:
 
 # Linking and freeing
 
+cdef enum:
+    SIZE_STEP = 32              # bytes between two sizes that track_sizes tells apart
+
+
+cdef inline size_t size_buckets(uint64_t item_size_max) noexcept nogil:
+    # How many there are: an item takes some hundred bytes more than its value.
+    return <size_t> (item_size_max // SIZE_STEP + 16)
+
+
 cdef inline void count_size(Store* s, Item* it, int by) noexcept nogil:
     cdef uint64_t bucket
     if s.size_count != NULL:
-        bucket = (size_of(s, it) + 31) // 32
+        bucket = (size_of(s, it) + SIZE_STEP - 1) // SIZE_STEP
         s.size_count[bucket] += <uint32_t> by
 
 
@@ -348,10 +357,6 @@ cdef inline void free_dead(Store* s, uint32_t h, Item* it) noexcept nogil:
 
 
 # Hold-off (coherence page): after a remote invalidation plain stores of that key are refused for a while.
-
-cdef inline uint64_t boot_ms(Store* s) noexcept nogil:
-    return (s.elapsed_ns if s.manual else s.boot_ns) // 1000000
-
 
 cdef inline void hold_key(Store* s, uint64_t hv) noexcept nogil:
     if s.hold_ms:

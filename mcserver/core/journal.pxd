@@ -6,7 +6,7 @@
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
-from .mail cimport Box, box_ring
+from .mail cimport Box, box_ring, padded
 
 cdef enum:
     SHOWN_MOST = 1024           # bytes of a command or a reply that -vv shows
@@ -57,7 +57,7 @@ cdef inline void journal_close(Journal* j) noexcept nogil:
 
 cdef inline Record* journal_add(Journal* j, const char* text, size_t n) noexcept nogil:
     # A record with so much text behind it; NULL if there is no room.
-    cdef size_t need = (sizeof(Record) + n + 7) & ~<size_t> 7
+    cdef size_t need = padded(sizeof(Record) + n)
     cdef Record* r
     if j.length + need > j.room:
         j.dropped += 1

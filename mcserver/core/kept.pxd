@@ -4,10 +4,11 @@
 # looked at. Must never open, read or write a file. A record says where the lists end and what each page holds; all else (index, free
 # chunks, sums) is made anew from the items, page by page, each page when its checksum has been found right.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+from .text cimport KEY_MAX
 from .memory cimport *
-from .index cimport index_hash, index_insert, Index
+from .index cimport index_insert
 from .store cimport *
 from .rules cimport *
 from .ghosts cimport GHOSTS_LEAST, Ghost
@@ -287,7 +288,7 @@ cdef inline bint pieces_fit(Store* s, KeptHead* k, Found* f, uint32_t h, Item* i
 
 
 cdef inline bint item_fits(Store* s, KeptHead* k, Found* f, uint32_t h, Item* it, uint32_t size, uint32_t cls) noexcept nogil:
-    if it.nkey == 0 or it.nkey > 250 or it.cls == 0 or it.cls > k.lists:
+    if it.nkey == 0 or it.nkey > KEY_MAX or it.cls == 0 or it.cls > k.lists:
         return 0
     if it.state & S_LARGE:
         if it.cls < k.classes or <uint32_t> HEADER + it.nkey + LINKS > size or not pieces_fit(s, k, f, h, it):
@@ -396,7 +397,7 @@ cdef inline bint flush_resume(Store* s, Flushes* f, Rule* rule) noexcept nogil:
     return flush_add(&s.rules, f, rule.prefix, rule.length, rule.epoch, rule.came)
 
 
-cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noexcept nogil:
+cdef inline void kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noexcept nogil:
     # The record was found right: the store, which is empty, becomes what that one was so much later. Its clock first.
     cdef int i, seg
     s.index.k0 = k.k0
@@ -415,7 +416,7 @@ cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noex
         s.start_ns = boot_clock()               # it may have been made long before
     s.skew_ns = <int64_t> (k.elapsed_ns + away_ns)
     s.elapsed_ns = k.elapsed_ns + away_ns
-    s.tick = <uint32_t> (s.elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS
+    s.tick = tick_of(s.elapsed_ns)
     s.sec = s.tick // TICKS
     s.due_sec = s.sec
     for i in range(1, s.arena.lists + 1):
@@ -424,7 +425,6 @@ cdef inline const char* kept_begin(Store* s, KeptHead* k, uint64_t away_ns) noex
             s.lru[i][seg].head = k.ends[i].head[seg]
             s.lru[i][seg].tail = k.ends[i].tail[seg]
     s.arena.high = k.pages
-    return NULL
 
 
 cdef inline const char* kept_end(Store* s, KeptHead* k, Found* f) noexcept nogil:

@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint32_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcmp
 from .store cimport User, Users
 from .conn cimport *
 from .sending cimport *

@@ -45,6 +45,11 @@ cdef extern from * nogil:
     uint32_t swap32 "mc_swap32" (uint32_t* p, uint32_t v)       # these two return the old value
     uint32_t or32 "mc_or32" (uint32_t* p, uint32_t v)
 
+cdef inline size_t padded(size_t n) noexcept nogil:
+    # What so many bytes take where something else begins behind them.
+    return (n + 7) & ~<size_t> 7
+
+
 cdef struct Mail:
     Mail* next
     void* about                 # a connection

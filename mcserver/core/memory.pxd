@@ -9,7 +9,7 @@
 # Slab classes have the ids 1 to `classes`; the chunks of the last one are also the pieces that larger values lie in. Ids
 # from there to `lists` are bands: they have no chunks, only a list each of the large items of about one size.
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 

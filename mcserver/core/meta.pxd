@@ -107,7 +107,7 @@ cdef inline bint no_flags(Meta* m, int first) noexcept nogil:
     cdef uint8_t f
     for i in range(first, indexed(m.t, m.count)):
         f = <uint8_t> m.t[i].at[0]
-        if not (65 <= f <= 122 or 48 <= f <= 57):
+        if not (c'A' <= f <= c'z' or c'0' <= f <= c'9'):
             return 1
     return 0
 

@@ -1,10 +1,15 @@
-# Opening: what an engine's settings allow, and the slab classes that follow from them. Included by engine.pyx.
+# Opening: what an engine's settings allow, the memory that it takes, and the slab classes. Included by engine.pyx.
 #
-# Owns the limits of settings and the words in which one is refused. Must never be lenient: whatever it lets pass has to work.
+# Owns the limits of settings and the words in which one, or the system, is refused. Must never be lenient: whatever it lets
+# pass has to work.
 
 MEMORY_LIMIT_LEAST = 2 << 20
 MEMORY_LIMIT_MOST = (<uint64_t> 1 << (32 + MAX_SHIFT)) - PAGE_SIZE_MOST
 
+cdef enum:
+    HASHPOWER = 16              # of the index at its start
+
+cdef object RESERVED = 32 << 30         # bytes of address space: so far the limit of a running engine can be raised
 cdef dict PROTOCOLS = {"auto-negotiate": PROTOCOL_AUTO, "ascii": PROTOCOL_ASCII, "binary": PROTOCOL_BINARY}
 
 
@@ -38,6 +43,38 @@ cdef int check_policy(protocol, room_for, hot_lru_pct, warm_lru_pct) except -1:
     return 0
 
 
+cdef void lists_begin(Store* s) noexcept:
+    # Of values on their way in and out: none.
+    s.uploads.next = &s.uploads
+    s.uploads.prev = &s.uploads
+    s.readers.next = &s.readers
+    s.readers.prev = &s.readers
+
+
+cdef int open_arena(Store* s, reserve, int memory_fd, uint32_t page_bits) except -1:
+    # The address space of the items. Raises MemoryError.
+    if arena_open(&s.arena, s.memory_limit, reserve, memory_fd, page_bits) != 0:
+        raise MemoryError(f"the system refuses {s.memory_limit >> 20} megabytes of address space: lower -m")
+    return 0
+
+
+cdef int open_tables(Store* s, int power, bytes seed) except -1:
+    # What is kept beside the items, when their classes are made. Raises MemoryError.
+    if ghosts_open(&s.ghosts, ghosts_for(s.memory_limit)) != 0:
+        raise MemoryError("the system refuses address space: lower -m")
+    s.arena.pages_limit = pages_for(s, s.memory_limit)
+    if index_open(&s.index, s.arena.reserved // HEADER, power) != 0:
+        raise MemoryError("the system refuses address space for the hash table: lower -m")
+    s.mrc = mrc_open(s.memory_limit, mrc_budget(s.memory_limit))
+    if s.mrc == NULL:
+        raise MemoryError
+    s.mrc.by_bytes = s.room_for_bytes
+    s.index.k0 = int.from_bytes(seed[:8], "little")
+    s.index.k1 = int.from_bytes(seed[8:], "little")
+    rules_open(&s.rules, int.from_bytes(os.urandom(8), "little"))
+    return 0
+
+
 cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1:
     # Classes that grow by a factor from the smallest chunk on, or those of the sizes. Raises ValueError for other sizes than
     # can be.
@@ -46,7 +83,7 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
     cdef object slab_chunk_max = s.slab_chunk_max
     largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
     if not slab_sizes:
-        first = (48 + chunk_size + unit - 1) // unit * unit
+        first = (HEADER + chunk_size + unit - 1) // unit * unit
         arena_classes(a, first, growth_factor, largest)
         make_bands(s, growth_factor)
         return 0
@@ -54,7 +91,7 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
         raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
     a.classes = 0
     for size in slab_sizes:
-        size = (48 + size + unit - 1) // unit * unit
+        size = (HEADER + size + unit - 1) // unit * unit
         if size >= slab_chunk_max:
             raise ValueError("slab_sizes must be smaller than slab_chunk_max")
         if size >= largest or a.classes and size <= a.cls[a.classes].size:

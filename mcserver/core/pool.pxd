@@ -101,16 +101,15 @@ cdef struct Worker:
 
 # The list of all connections, and that of those whose turn comes again
 
-cdef inline void conns_link(Worker* w, Conn* c) noexcept nogil:
-    # Under list_mutex.
-    c.next = &w.ends
-    c.prev = w.ends.prev
-    w.ends.prev.next = c
-    w.ends.prev = c
+cdef inline void conns_link(Conn* list, Conn* c) noexcept nogil:
+    # At its end. The list of all needs list_mutex, as for conns_unlink.
+    c.next = list
+    c.prev = list.prev
+    list.prev.next = c
+    list.prev = c
 
 
 cdef inline void conns_unlink(Conn* c) noexcept nogil:
-    # Under list_mutex.
     c.prev.next = c.next
     c.next.prev = c.prev
     c.next = NULL

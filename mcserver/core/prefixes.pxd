@@ -3,7 +3,7 @@
 # Owns a table of at most PREFIXES_MOST prefixes; what comes for others is counted as left out. Must never look at an item.
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy
 
 cdef enum:

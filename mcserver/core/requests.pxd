@@ -11,7 +11,7 @@ from .lock cimport *
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .uploads cimport uploading
 from .sockets cimport *
-from .binary cimport BINARY_REQUEST
+from .packets cimport BINARY_REQUEST
 from .conn cimport *
 from .sending cimport *
 from .datagrams cimport *
@@ -150,10 +150,7 @@ cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
     # After anything ran: it goes on waiting, or the answer goes out and the connection's life is over.
     if c.phase != P_CLOSED and (stopped(c) or c.yielded):
         if c.next == NULL:
-            c.next = &w.waiting
-            c.prev = w.waiting.prev
-            w.waiting.prev.next = c
-            w.waiting.prev = c
+            conns_link(&w.waiting, c)
             w.waits += 1
         if stopped(c) and not c.blocked:
             turn_remove(c)
@@ -169,9 +166,7 @@ cdef inline void settle_datagram(Worker* w, Conn* c) noexcept nogil:
 cdef inline void datagram_ends(Worker* w, Conn* c) noexcept nogil:
     turn_remove(c)
     if c.next != NULL:
-        c.prev.next = c.next
-        c.next.prev = c.prev
-        c.next = NULL
+        conns_unlink(c)
         w.waits -= 1
     if w.spare == NULL and not (c.known or c.poked or c.item or c.big or c.held_big or c.in_cap or c.out_buf != NULL
                                 or c.mail != NULL or c.hold != NULL or c.line != NULL or uploading(&c.up) or c.sink_cap > SPARE_SINK

@@ -13,6 +13,7 @@ from .memory cimport HEADER, Item, item_at
 from .items cimport first_piece, item_release
 from .uploads cimport reader_begin, reader_end, upload_end
 from .mail cimport *
+from .packets cimport BINARY_HEADER
 from .sockets cimport *
 from .tls cimport *
 from .values cimport value_read
@@ -22,7 +23,7 @@ from .conn cimport *
 
 cdef inline size_t answer_most(Conn* c) noexcept nogil:
     # Bytes of a datagram's answer that are worth keeping: no more can be sent. Of the first reply that can't, its binary header.
-    cdef uint64_t budget = c.datagram.budget + 24
+    cdef uint64_t budget = c.datagram.budget + BINARY_HEADER
     return DATAGRAMS_MOST if c.unbounded or budget > DATAGRAMS_MOST else <size_t> budget
 
 
@@ -152,7 +153,7 @@ cdef inline void put_value(Conn* c, uint32_t h, Item* it, bint line_end) noexcep
         value_read(c.store, it, c.shared.out + c.shared.out_len)
         c.shared.out_len += it.nbytes
         if line_end:
-            put(c, b"\r\n", 2)
+            put(c, WIRE_CRLF, 2)
     else:
         big_begin(c, h, it)
         c.tail = WIRE_CRLF if line_end else NULL

@@ -24,6 +24,7 @@ from .telling cimport *
 from .intake cimport *
 from .classic cimport *
 from .meta cimport *
+from .packets cimport *
 from .binary cimport *
 from .dispatch cimport dispatch
 from .door cimport *
@@ -301,11 +302,50 @@ cdef inline void others_first(Conn* c, uint64_t* entered) noexcept nogil:
         entered[0] = 0
 
 
+cdef inline int next_look(Conn* c, int commands) noexcept nogil:
+    # After how many commands of a turn the clock is looked at again.
+    cdef int look = commands + COMMANDS_A_LOOK
+    return look if look < c.store.turn else c.store.turn
+
+
+cdef inline size_t swallowed(Conn* c, size_t n) noexcept nogil:
+    # Bytes of the n that came which belong to a value that nobody wants.
+    cdef size_t taken = n if n < c.swallow else <size_t> c.swallow
+    c.swallow -= taken
+    if c.swallow == 0:
+        c.phase = P_LINE
+    return taken
+
+
+cdef inline bint more_keys(Conn* c, uint64_t* began, uint64_t* entered) noexcept nogil:
+    # Goes on with a get of many keys. False: the turn is over.
+    c.start = c.shared.out_len
+    run_keys(c)
+    if c.phase == P_LINE:
+        command_done(c)
+    elif not c.big and c.shared.out_len < OUT_SOFT:         # a long one of misses
+        if turn_is_over(c, began):
+            return 0
+        others_first(c, entered)
+    return 1
+
+
+cdef inline void batch_done(Conn* c) noexcept nogil:
+    # Keeps what goes on with the next batch, sends the replies, and does what follows them.
+    if c.phase == P_DATA:
+        intake_note(c)
+        if c.refused:
+            c.yielded = 1
+    if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
+        gone(c)
+    flush_outside(c)
+    run_ends(c)
+
+
 cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
-    cdef int commands = 0
-    cdef int look = COMMANDS_A_LOOK if COMMANDS_A_LOOK < c.store.turn else c.store.turn
+    cdef int commands = 0, look = next_look(c, 0)
     cdef bint known = 1, over
     cdef uint64_t began = 0, entered = 0
     enter(c)
@@ -349,32 +389,19 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
                         break
                 if over:
                     commands = 0
-                look = commands + COMMANDS_A_LOOK
-                if look > c.store.turn:
-                    look = c.store.turn
+                look = next_look(c, commands)
         elif c.phase == P_DATA:
             taken = run_data(c, p + pos, n - pos)
             pos += taken
             if c.phase == P_DATA or c.phase == P_LOCKED:
                 break
         elif c.phase == P_SWALLOW:
-            taken = n - pos
-            if taken > c.swallow:
-                taken = <size_t> c.swallow
-            pos += taken
-            c.swallow -= taken
-            if c.swallow:
+            pos += swallowed(c, n - pos)
+            if c.phase == P_SWALLOW:
                 break
-            c.phase = P_LINE
         elif c.phase == P_KEYS:
-            c.start = c.shared.out_len
-            run_keys(c)
-            if c.phase == P_LINE:
-                command_done(c)
-            elif not c.big and c.shared.out_len < OUT_SOFT:         # a long one of misses
-                if turn_is_over(c, &began):
-                    break
-                others_first(c, &entered)
+            if not more_keys(c, &began, &entered):
+                break
         elif c.phase == P_READY:
             data_done(c, 1)
         elif c.phase == P_ANSWER:
@@ -386,14 +413,7 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
             break
         else:
             break
-    if c.phase == P_DATA:
-        intake_note(c)
-        if c.refused:
-            c.yielded = 1
-    if (c.phase == P_KEYS or c.meta and (c.phase == P_DATA or c.phase == P_LOCKED or c.phase == P_READY)) and not save_text(c):
-        gone(c)
-    flush_outside(c)
-    run_ends(c)
+    batch_done(c)
     return pos
 
 

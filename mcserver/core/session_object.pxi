@@ -17,8 +17,7 @@ cdef tuple PHASES = ("conn_new_cmd", "conn_nread", "conn_swallow", "conn_mwrite"
                      "conn_mwrite", "conn_mwrite", "conn_waiting", "conn_waiting", "conn_watch", "conn_closing")
 cdef tuple REASONS = ("normal", "error", "idle_timeout", "shutdown", "binary", "text", "tls", "http", "resp",
                       "plain", "tls_handshake", "tls_slow", "tls_record")
-cdef bytes NOT_TOLD = b"SERVER_ERROR invalidation not confirmed"
-cdef bytes INTERNAL = b"SERVER_ERROR internal error\r\n"
+cdef bytes INTERNAL = bytes(WIRE_INTERNAL)
 
 
 cdef report(what):
@@ -384,7 +383,7 @@ cdef class Session:
             report("events")    # whoever gets a reply must be able to rely on it
             hold = False
             if position == 0 and self.kept is not None:
-                self.kept = with_end(NOT_TOLD)
+                self.kept = with_end(NOT_CONFIRMED)
         if self.kept is not None and (position < 0 or not hold):
             reply = self.kept
             self.kept = None
@@ -396,7 +395,7 @@ cdef class Session:
         events = []
         while at < m.n:
             e = <EventHead*> (m.data + at)
-            at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+            at += sizeof(EventHead) + padded(e.nkey)
             events.append((EVENT_NAMES[e.kind],
                            PyBytes_FromStringAndSize(<char*> e + sizeof(EventHead), <Py_ssize_t> e.nkey), e.position, e.ttl))
         try:
@@ -404,7 +403,7 @@ cdef class Session:
         except Exception:
             report("events")
             if m.a:
-                self.write(W_RELEASE, 0, errors_text({position: NOT_TOLD for _, _, position, _ in events if position >= 0}))
+                self.write(W_RELEASE, 0, errors_text({position: NOT_CONFIRMED for _, _, position, _ in events if position >= 0}))
             return
         if m.a and not hold:
             self.write(W_RELEASE, 0, b"")

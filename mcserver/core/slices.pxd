@@ -5,7 +5,7 @@
 # before, but its free chunks are not handed out: its class loses its next victims, not those that happen to lie in the
 # page; the others move to chunks that became free.
 
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.string cimport memcpy
 from .memory cimport *
 from .index cimport index_swap

@@ -2,7 +2,7 @@
 #
 # Owns the struct that every room above shares, and the clock. Must never touch a key or a client: behaviour is above.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from .memory cimport Arena, Item, MAX_CLASSES
 from .index cimport Index
 from .miniatures cimport Mrc
@@ -102,8 +102,6 @@ cdef struct Counters:
     uint64_t too_large
     uint64_t no_memory
     uint64_t total_items
-    uint64_t bytes_read
-    uint64_t bytes_written
     uint64_t yields
     uint64_t page_moves         # pages that changed class
     uint64_t rescues            # items that moved to another chunk because their page left the class
@@ -305,7 +303,7 @@ cdef struct Store:
     uint64_t untraced           # those for which it had no room, since it was spelled last
     log_hook log
     prefix_hook prefix
-    uint32_t* size_count        # items by 32 bytes, with track_sizes
+    uint32_t* size_count        # items by steps of size, with track_sizes
     Mrc* mrc                    # miniatures of this cache, for `stats mrc`
 
 
@@ -333,6 +331,16 @@ cdef inline uint32_t expiry(Store* s, int64_t exptime) noexcept nogil:
         at = exptime - s.wall_start
         return 1 if at <= CLOCK_START else <uint32_t> at
     return s.sec + <uint32_t> exptime
+
+
+cdef inline uint64_t boot_ms(Store* s) noexcept nogil:
+    # Milliseconds, as of the last look, of a clock that nobody pauses or moves; of one that is driven by hand, its own.
+    return (s.elapsed_ns if s.manual else s.boot_ns) // 1000000
+
+
+cdef inline uint32_t tick_of(uint64_t elapsed_ns) noexcept nogil:
+    # The engine's clock so long after it began.
+    return <uint32_t> (elapsed_ns // (1000000000 // TICKS)) + CLOCK_START * TICKS
 
 
 cdef inline int64_t ttl_left(Store* s, Item* it) noexcept nogil:

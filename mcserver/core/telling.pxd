@@ -5,13 +5,14 @@
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
-from libc.string cimport memcmp, memcpy, memset, strlen
-from .store cimport Prefixed, Store
+from libc.string cimport memcmp, memcpy
+from .store cimport Prefixed
 from .uploads cimport reader_end
 from .sockets cimport SHUT_RDWR, shutdown
 from .journal cimport *
 from .lock cimport *
 from .mail cimport *
+from .packets cimport BINARY_HEADER, BIN_TEMPORARY, OPAQUE_AT, as_words, header_write
 from .conn cimport *
 from .sending cimport *
 
@@ -35,7 +36,7 @@ cdef inline void event(Conn* c, int kind, const char* key, size_t nkey, int64_t 
 
 cdef inline void note_event(Conn* c, int kind, const char* key, size_t nkey, int64_t ttl) noexcept nogil:
     cdef Shared* sh = c.shared
-    cdef size_t need = sizeof(EventHead) + ((nkey + 7) & ~<size_t> 7)
+    cdef size_t need = sizeof(EventHead) + padded(nkey)
     cdef EventHead* e
     cdef char* grown
     if sh.events_len + need > sh.events_cap:
@@ -80,7 +81,7 @@ cdef inline Hold* hold_of(Conn* c, size_t first, int spans) noexcept nogil:
     memcpy(h.out, sh.out + first, n)
     while at < sh.events_len:
         e = <EventHead*> (sh.events + at)
-        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        at += sizeof(EventHead) + padded(e.nkey)
         if e.position >= 0:
             h.span[h.spans].position = e.position
             h.span[h.spans].start = e.start - first
@@ -98,7 +99,7 @@ cdef inline void tell_events(Conn* c) noexcept nogil:
     cdef EventHead* e
     while at < sh.events_len:
         e = <EventHead*> (sh.events + at)
-        at += sizeof(EventHead) + ((e.nkey + 7) & ~<size_t> 7)
+        at += sizeof(EventHead) + padded(e.nkey)
         if e.position >= 0:
             if spans == 0:
                 first = e.start
@@ -122,23 +123,12 @@ cdef inline void tell_events(Conn* c) noexcept nogil:
 
 cdef inline bint keep_error(Conn* c, const char* reply, const char* text, size_t n) noexcept nogil:
     # An error of the text protocol in the place of a reply that was held. 0: out of memory.
-    cdef unsigned char head[24]
+    cdef char head[BINARY_HEADER]
     if not c.binary:
         return keep(c, text, n)
-    while n and (text[n - 1] == c'\n' or text[n - 1] == c'\r'):
-        n -= 1
-    if n > 13 and memcmp(text, b"SERVER_ERROR ", 13) == 0:
-        text += 13
-        n -= 13
-    memset(head, 0, 24)
-    memcpy(head, reply, 2)                  # magic and opcode
-    head[7] = 0x86                          # a temporary failure
-    head[8] = <uint8_t> (n >> 24)
-    head[9] = <uint8_t> (n >> 16)
-    head[10] = <uint8_t> (n >> 8)
-    head[11] = <uint8_t> n
-    memcpy(head + 12, reply + 12, 4)        # opaque
-    return keep(c, <char*> head, 24) and keep(c, text, n)
+    as_words(&text, &n)
+    header_write(head, <uint8_t> reply[1], reply + OPAQUE_AT, BIN_TEMPORARY, 0, 0, <uint32_t> n, 0)
+    return keep(c, head, BINARY_HEADER) and keep(c, text, n)
 
 
 cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
@@ -151,7 +141,7 @@ cdef inline bint release_hold(Conn* c, Mail* m) noexcept nogil:
     cdef uint64_t before, began = answer_at(c) if c.datagram != NULL else 0
     for i in range(h.spans):
         while read < m.n and (<ErrorHead*> (m.data + read)).position < h.span[i].position:
-            read += sizeof(ErrorHead) + (((<ErrorHead*> (m.data + read)).n + 7) & ~<size_t> 7)
+            read += sizeof(ErrorHead) + padded(<size_t> (<ErrorHead*> (m.data + read)).n)
         if read >= m.n:
             break
         e = <ErrorHead*> (m.data + read)
@@ -244,8 +234,6 @@ cdef inline void tell_untold(Shared* sh) noexcept nogil:
         c = after
 
 
-# What -vv shows
-
 cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
     # A cold command's line, whose reply comes by letter; it is posted when what stands before it is sent. 0: out of memory.
     cdef Mail* m = mail_with(M_COLD, c, line, n) if c.datagram == NULL or not c.datagram.crowded else NULL
@@ -262,6 +250,8 @@ cdef inline bint ask_owner(Conn* c, const char* line, size_t n) noexcept nogil:
     c.phase = P_COLD
     return 1
 
+
+# What -vv shows
 
 cdef inline void trace(Conn* c, int kind, const char* p, size_t n) noexcept nogil:
     cdef Record* r = journal_add(&c.store.journal, p, n if n < SHOWN_MOST else SHOWN_MOST)

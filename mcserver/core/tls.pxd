@@ -10,7 +10,7 @@ from libc.errno cimport errno, EAGAIN, ECONNRESET, EINTR, EPROTO
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
-from .mail cimport add64, get64
+from .mail cimport add64
 from .sockets cimport *
 
 cdef extern from "<openssl/ssl.h>" nogil:

@@ -15,7 +15,16 @@ from .room cimport compact_step, shrink_step
 cdef enum:
     DEAD_A_STEP = 256           # items that are freed before the clock is looked at
     TRIM_A_SLICE = 8            # pages that are given back to the system, each a system call
+    WALK_STEP = 256             # chunks of a pass before the clock is looked at again
+    WALK_PAUSE = 10             # s of the engine's clock between two passes that nobody asked for,
+    HURRY_PAUSE = 2             # ... and between two that begin because many are dead
     OVERDUE_SHARE = 64          # a pass begins at once when more than one item in so many is dead
+
+cdef extern from *:
+    """
+    #define AT_ONCE 0.001
+    """
+    const double AT_ONCE        # seconds: there is more to do, and others have their turn first
 
 cdef struct Upkeep:
     Walk walk                   # the pass that runs, or ran last
@@ -59,17 +68,17 @@ cdef inline double upkeep_slice(Store* s, Upkeep* u, bint crawls, uint64_t limit
         more = more or full
     more = more or s.garbage or s.mover.page
     if not w.running and s.rules.count:
-        walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
+        walk_start(s, w, ALL_CLASSES, 0, 1)
     elif not w.running and crawls and s.sec >= u.next_hurry and s.overdue > s.index.count // OVERDUE_SHARE:
-        u.next_hurry = s.sec + 2                 # many are dead, and who met them at the lists' ends met few
-        walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 1)
+        u.next_hurry = s.sec + HURRY_PAUSE      # many are dead, and who met them at the lists' ends met few
+        walk_start(s, w, ALL_CLASSES, 0, 1)
     elif not w.running and (crawls and s.sec >= u.next_walk and (s.timed or s.flush_epoch)
                             or s.clock - u.clock_at_walk > <uint32_t> (OLDEST // 2)):
-        walk_start(s, w, <uint64_t> 0xFFFFFFFFFFFFFFFF, 0, 0)
+        walk_start(s, w, ALL_CLASSES, 0, 0)
     while w.running and boot_clock() - began < limit:
-        if not walk_step(s, w, 256):
-            u.next_walk = s.sec + 10
+        if not walk_step(s, w, WALK_STEP):
+            u.next_walk = s.sec + WALK_PAUSE
             u.clock_at_walk = s.clock
-    if w.running:
-        return 0.001 if w.asked or more or s.rules.count else 0.05
-    return 0.001 if more or s.rules.count else 0.25
+    if more or s.rules.count or w.running and w.asked:
+        return AT_ONCE
+    return 0.05 if w.running else 0.25

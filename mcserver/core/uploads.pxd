@@ -19,17 +19,13 @@ cdef inline uint64_t unfinished_most(Store* s) noexcept nogil:
     return one if one > most else most
 
 
-cdef inline uint64_t now_ms(Store* s) noexcept nogil:
-    return (s.elapsed_ns if s.manual else s.boot_ns) // 1000000
-
-
 cdef inline bint uploading(Upload* u) noexcept nogil:
     return u.next != NULL
 
 
 cdef inline void upload_begin(Store* s, Upload* u) noexcept nogil:
     u.held = 0
-    u.moved_ms = now_ms(s)
+    u.moved_ms = boot_ms(s)
     u.next = &s.uploads
     u.prev = s.uploads.prev
     s.uploads.prev.next = u
@@ -54,7 +50,7 @@ cdef inline Upload* worst_upload(Store* s, Upload* extra, uint64_t more) noexcep
     # The one that holds most and moves least; NULL if all hold little. `extra` is counted with `more` bytes.
     cdef Upload* u = s.uploads.next
     cdef Upload* worst = NULL
-    cdef uint64_t now = now_ms(s), held
+    cdef uint64_t now = boot_ms(s), held
     cdef double score, most = 0
     while u != &s.uploads:
         held = u.held + (more if u == extra else 0)

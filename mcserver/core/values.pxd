@@ -4,7 +4,7 @@
 # reply is spelled. A value that fits no chunk lies in a chain of pieces; it grows at either end without being copied, and
 # nobody who reads or fills it ever starts again from the first piece.
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memmove, memset
 from .memory cimport *
 from .store cimport *

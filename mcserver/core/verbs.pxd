@@ -40,6 +40,9 @@ cdef enum:
     OP_SET = 2
     OP_DELETE = 3
 
+cdef enum:
+    REFS_MOST = 60000           # readers of an item
+
 cdef enum Use:
     F_GET
     F_GET_AND_TOUCH
@@ -49,7 +52,7 @@ cdef enum Use:
 cdef inline bint pinned_full(Item* it) noexcept nogil:
     # memcached's limit (IT_REFCOUNT_LIMIT). What is left of 16 bits is for what isn't asked: a reader counts twice where the item
     # is its own only piece, each worker once more while it sends, and commands and dumps that need the item while they run.
-    return it.refs >= 60000
+    return it.refs >= REFS_MOST
 
 
 cdef inline Result lock_first(Conn* c, const char* key, size_t nkey) noexcept nogil:

@@ -10,6 +10,12 @@ from .store cimport *
 from .items cimport *
 from .rules cimport *
 
+cdef extern from *:
+    """
+    #define ALL_CLASSES UINT64_MAX
+    """
+    const uint64_t ALL_CLASSES  # as a mask
+
 cdef enum:
     OLDEST = 1 << 30            # ages on the clock of traffic, which wraps, are cut there
 
@@ -28,7 +34,7 @@ cdef struct Walk:
 cdef inline void walk_start(Store* s, Walk* w, uint64_t classes, uint64_t most, bint asked) noexcept nogil:
     w.running = 1
     w.asked = asked
-    w.everything = classes == <uint64_t> 0xFFFFFFFFFFFFFFFF and most == 0
+    w.everything = classes == ALL_CLASSES and most == 0
     if w.everything:
         pass_begins(&s.rules)
     w.epoch = s.epoch

@@ -13,6 +13,7 @@ cdef extern from *:
     #define WIRE_BAD_DELTA "CLIENT_ERROR invalid numeric delta argument\\r\\n"
     #define WIRE_NON_NUMERIC "CLIENT_ERROR cannot increment or decrement non-numeric value\\r\\n"
     #define WIRE_FLUSH_FORBIDDEN "CLIENT_ERROR flush_all not allowed\\r\\n"
+    #define WIRE_SERVER_ERROR "SERVER_ERROR "
     #define WIRE_TOO_LARGE "SERVER_ERROR object too large for cache\\r\\n"
     #define WIRE_NO_MEMORY_STORE "SERVER_ERROR out of memory storing object\\r\\n"
     #define WIRE_NO_MEMORY "SERVER_ERROR out of memory\\r\\n"
@@ -20,6 +21,9 @@ cdef extern from *:
     #define WIRE_NO_MEMORY_REQUEST "SERVER_ERROR out of memory reading request\\r\\n"
     #define WIRE_REFCOUNT "SERVER_ERROR refcount overflow during fetch\\r\\n"
     #define WIRE_DATAGRAM_LONG "SERVER_ERROR reply too large for UDP\\r\\n"
+    #define WIRE_NOT_CONFIRMED "SERVER_ERROR invalidation not confirmed"     /* without a line's end: it goes into a letter */
+    #define WIRE_INTERNAL "SERVER_ERROR internal error\\r\\n"
+    #define WIRE_TOO_MANY "ERROR Too many open connections\\r\\n"
     #define WIRE_STALE "SERVER_ERROR stale\\r\\n"
     #define WIRE_STORED "STORED\\r\\n"
     #define WIRE_NOT_STORED "NOT_STORED\\r\\n"
@@ -82,6 +86,7 @@ cdef extern from *:
     const char* WIRE_BAD_DELTA
     const char* WIRE_NON_NUMERIC
     const char* WIRE_FLUSH_FORBIDDEN
+    const char* WIRE_SERVER_ERROR
     const char* WIRE_TOO_LARGE
     const char* WIRE_NO_MEMORY_STORE
     const char* WIRE_NO_MEMORY
@@ -89,6 +94,9 @@ cdef extern from *:
     const char* WIRE_NO_MEMORY_REQUEST
     const char* WIRE_REFCOUNT
     const char* WIRE_DATAGRAM_LONG
+    const char* WIRE_NOT_CONFIRMED
+    const char* WIRE_INTERNAL
+    const char* WIRE_TOO_MANY
     const char* WIRE_STALE
     const char* WIRE_STORED
     const char* WIRE_NOT_STORED

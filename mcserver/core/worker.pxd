@@ -4,13 +4,12 @@
 # takes the GIL; it waits for nothing but its epoll and the engine's lock, and whoever has that never waits (lock.pxd). What only
 # Python can do goes to the owner by letter (conn.pxd), and the connection keeps its place until the reply comes.
 
-from libc.errno cimport errno
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 from .mail cimport *
 from .lock cimport *
-from .store cimport CLOCK_START, Store, boot_clock
+from .store cimport boot_clock
 from .conn cimport *
 from .sending cimport *
 from .telling cimport *
@@ -400,7 +399,7 @@ cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexce
     engine_unlock(c.store)
     add32(&w.pool.clients, 1)
     pthread_mutex_lock(&w.list_mutex)       # the worker, which walks the list, must not meet one that goes again
-    conns_link(w, c)
+    conns_link(&w.ends, c)
     c.reading = c.watched = 1               # before the worker can meet it: a reset is told at once
     taken = watch_in(w, c, fd, EPOLL_CTL_ADD, 0)
     if not taken:

@@ -116,7 +116,7 @@ cdef class Workers:
         cdef int i
         cdef Worker* w
         if not 1 <= threads <= WORKERS_MOST:
-            raise ValueError("the number of threads must be 1 to 64")
+            raise ValueError(f"the number of threads must be 1 to {WORKERS_MOST}")
         self.engine = engine
         self.owner = owner
         self.sessions = set()

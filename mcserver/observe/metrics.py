@@ -28,7 +28,13 @@ class Figure(NamedTuple):
     parts: int = 1
     """How many of the figure's units are one of the metric's: 1,000,000 for microseconds that are told in seconds."""
 
+    @property
+    def family(self) -> type[CounterMetricFamily | GaugeMetricFamily]:
+        """How the library calls its kind."""
+        return CounterMetricFamily if self.is_counter else GaugeMetricFamily
+
     def of(self, values: Mapping[str, Any]) -> float:
+        """The figure among these of `stats`, in the metric's unit."""
         return number(values[self.key]) / self.parts
 
 
@@ -163,8 +169,7 @@ ITEMS = (
 )
 
 COMMANDS = ("get", "delete", "incr", "decr", "cas", "touch")
-"""Commands with hits and misses."""
-SLAB_COMMANDS = ("get", "delete", "incr", "decr", "cas", "touch")
+"""Commands with hits and misses; slab classes know the hits alone."""
 LISTS = ("hot", "warm", "cold", "temp")
 CAS = ("cas_hits", "cas_misses", "cas_badval")
 
@@ -229,7 +234,7 @@ class ServerCollector:
             "memcached_slab_commands", "Commands by slab class", labels=["slab", "command", "status"]
         )
         for cls, figures in classes.items():
-            for command in SLAB_COMMANDS:
+            for command in COMMANDS:
                 commands.add_metric([str(cls), command, "hit"], figures[f"{command}_hits"])
             commands.add_metric([str(cls), "cas", "badval"], figures["cas_badval"])
             commands.add_metric(
@@ -278,15 +283,12 @@ def _labelled(name: str, meaning: str, labels: Mapping[str, str], value: float) 
 def _plain(figures: tuple[Figure, ...], values: Mapping[str, Any]) -> Iterator[Metric]:
     for each in figures:
         if each.key in values:
-            kind = CounterMetricFamily if each.is_counter else GaugeMetricFamily
-            yield kind(each.name, each.meaning, value=each.of(values))
+            yield each.family(each.name, each.meaning, value=each.of(values))
 
 
 def _by_class(figures: tuple[Figure, ...], classes: Mapping[int, Mapping[str, Any]]) -> Iterator[Metric]:
     for each in figures:
-        family = (CounterMetricFamily if each.is_counter else GaugeMetricFamily)(
-            each.name, each.meaning, labels=["slab"]
-        )
+        family = each.family(each.name, each.meaning, labels=["slab"])
         for cls, values in classes.items():
             if each.key in values:
                 family.add_metric([str(cls)], each.of(values))

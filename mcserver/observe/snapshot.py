@@ -79,7 +79,10 @@ class Snapshots:
         cluster = self._context.cluster
         if cluster is None:
             return None
+        from mcserver.coordination.layout import parts
+
         version, members = cluster.members()
+        applied = [parts(each.applied) for each in members]
         return {
             "version": version,
             "leader": cluster.leader(),
@@ -89,10 +92,10 @@ class Snapshots:
                     "name": each.name,
                     "address": each.address,
                     "state": each.state,
-                    "generation": (each.applied + 1) >> 32,
-                    "sequence": ((each.applied + 1) & 0xFFFFFFFF) - 1,
+                    "generation": generation,
+                    "sequence": sequence,
                     "self": each.is_self,
                 }
-                for each in members
+                for each, (generation, sequence) in zip(members, applied, strict=True)
             ],
         }

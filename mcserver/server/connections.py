@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from mcserver.admin.figures import Figures
 from mcserver.admin.figures import Socket as SocketStatus
 from mcserver.admin.watchers import Watchers
-from mcserver.core import Engine, Session, TlsRules, Workers
+from mcserver.core import TOO_MANY, Engine, Session, TlsRules, Workers
 from mcserver.server.listeners import is_loopback, spoken_at
 from mcserver.server.tls import load, security
 from mcserver.system.early_log import early_log, log
@@ -44,7 +44,6 @@ FULL = -1
 """What Workers.accept answers when -c is reached."""
 SOCKETS_A_TURN = 20
 """Of `stats conns`: asking for the addresses of so many takes half a millisecond."""
-TOO_MANY = b"ERROR Too many open connections\r\n"
 TOO_MANY_TLS = b"\x15\x03\x01\x00\x02\x02\x50"
 """A fatal alert, internal_error: where TLS is spoken, words would only be taken for a wrong version."""
 EXHAUSTED = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}

@@ -158,7 +158,10 @@ class Inheritance:
             answer = YOURS
         except (TimeoutError, InterruptedError) as error:
             self._connection.close()
-            raise StartError(f"--take-over: nothing was handed over: {str(error) or 'no answer'}") from error
+            reason = str(error) or "no answer"
+            raise StartError(
+                f"--take-over: nothing was handed over: {reason}; try again, or end that server"
+            ) from error
         if answer == NO:
             self._connection.close()
             raise StartError("--take-over: the server went on, since this process took too long; try again")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mcserver import MEMCACHED_VERSION
 from mcserver.core import Engine
-from mcserver.settings.rules import EX_USAGE
 from mcserver.system.early_log import log
 from mcserver.system.process import StartError
 
@@ -53,11 +52,13 @@ def make_engine(
             like=like,
         )
     except (ValueError, MemoryError, OSError) as error:
-        raise StartError(f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", EX_USAGE) from error
+        raise StartError(
+            f"can't set up the memory: {error}; see -m, -I, -f, -n and -o slab_sizes", os.EX_USAGE
+        ) from error
     engine.detail = config.detail_enabled
-    engine.verbosity = min(config.verbosity, 2)
+    engine.verbosity = config.verbosity
     engine.crawler_enabled = config.lru_crawler
-    engine.automove = config.slab_automove if config.slab_reassign else 0
+    engine.automove = config.engine_automove
     return engine
 
 
@@ -178,7 +179,11 @@ class Memory:
             os.close(self._fd)  # the other's, who may yet serve it
             self._fd = os.memfd_create("mcserver")
             return self._new()
-        self.resumed, self.place = True, legacy.place
+        return self._goes_on(engine, legacy.place)
+
+    def _goes_on(self, engine: Engine, place: dict[str, Any] | None) -> Engine:
+        """What the other process had is served."""
+        self.resumed, self.place = True, place
         log.info("--take-over: %d items go on", engine.stats()["curr_items"])
         return engine
 
@@ -268,9 +273,7 @@ class Memory:
             except ValueError as error:
                 log.warning("--take-over: starting empty: %s", error)
             else:
-                self.resumed, self.place = True, regained.place
-                log.info("--take-over: %d items go on", engine.stats()["curr_items"])
-                return engine
+                return self._goes_on(engine, regained.place)
         else:
             log.warning("--take-over: starting empty: the other process had the memory")
         before = self._fd

@@ -72,15 +72,15 @@ def _raise_limits(names: list[str], wanted: Config, engine: Engine) -> tuple[str
 
 def _tell_engine(names: set[str], config: Config, engine: Engine) -> None:
     if "verbosity" in names:
-        engine.verbosity = min(config.verbosity, 2)
+        engine.verbosity = config.verbosity
     if "hot_lru_pct" in names:
         engine.tune_lru(config.hot_lru_pct, config.warm_lru_pct, config.hot_max_factor, config.warm_max_factor)
     if names & {"temp_lru", "temporary_ttl"}:
-        engine.set_temporary_ttl(config.temporary_ttl if config.temp_lru else -1)
+        engine.set_temporary_ttl(config.engine_temporary_ttl)
     if "lru_crawler" in names:
         engine.crawler_enabled = config.lru_crawler
     if names & {"slab_automove", "slab_reassign"}:
-        engine.automove = config.slab_automove if config.slab_reassign else 0
+        engine.automove = config.engine_automove
 
 
 def _need_a_start(running: Config, wanted: Config) -> list[str]:

@@ -23,7 +23,6 @@ from mcserver.server.users import read_logins
 from mcserver.system import signals
 from mcserver.system.early_log import early_log, log
 from mcserver.system.process import (
-    EX_SOFTWARE,
     Daemon,
     StartError,
     allow_core_dumps,
@@ -193,8 +192,8 @@ def give_up(daemon: Daemon | None) -> NoReturn:
     """The end of a server whose loop can't go on: at once, since its threads would keep a process that hears no signal."""
     early_log.load().finish()
     if daemon is not None:
-        daemon.failed(EX_SOFTWARE)
-    os._exit(EX_SOFTWARE)
+        daemon.failed(os.EX_SOFTWARE)
+    os._exit(os.EX_SOFTWARE)
 
 
 # The steps of a start ------------------------------------------------------------------------------------------------
@@ -296,7 +295,8 @@ def load_server(config: Config) -> tuple[Callable[[], asyncio.AbstractEventLoop]
         import_module("mcserver.server.loop")
         return choose_loop(config.loop)
     except (OSError, MemoryError, ImportError) as error:  # no descriptor, no memory for a file of it
-        raise StartError(f"can't load the event loop: {error!r}") from error
+        advice = "; --loop asyncio needs nothing beside Python" if config.loop == "uvloop" else ""
+        raise StartError(f"can't load the event loop: {error!r}{advice}") from error
 
 
 def choose_loop(name: str) -> tuple[Callable[[], asyncio.AbstractEventLoop], str]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from os import EX_USAGE
 
 from mcserver.core import TlsRules
 from mcserver.server.listeners import asked_by
 from mcserver.settings.config import Config, Secure
-from mcserver.settings.rules import EX_USAGE, rules
+from mcserver.settings.rules import rules
 from mcserver.system import files
 from mcserver.system.process import StartError
 

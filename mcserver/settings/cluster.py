@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 import re
+from os import EX_USAGE
 
-from mcserver.settings.rules import EX_USAGE, ConfigError, Settings, check_rules, secret, setting
+from mcserver.settings.rules import ConfigError, Settings, check_rules, secret, setting
 from mcserver.system import files
 
 CREDENTIALS_MAX = 4096  # bytes
 LEVELS = ("async", "committed", "applied")
-
+"""What --ack takes."""
 
 ADDRESS = re.compile(r"(?:\[[0-9A-Fa-f:.%]{1,100}\]|[A-Za-z0-9._-]{1,255}):[0-9]{1,5}")
 CREDENTIALS = re.compile(r"[^:\s]+:[^\r\n\0]+")
+
+
+def is_address(address: str) -> bool:
+    """HOST:PORT: a name, an IPv4 address, or an IPv6 address in brackets; a port above 0. Members' records are read likewise."""
+    return ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535
 
 
 def is_path(path: str) -> bool:
@@ -58,11 +64,6 @@ def read_credentials(path: str) -> str:
     return line
 
 
-def is_level(value: str) -> bool:
-    """Whether it is a level of --ack."""
-    return value in LEVELS
-
-
 class ClusterConfig(Settings):
     """How this server takes part in a fleet kept coherent through ZooKeeper (docs/coherence.md). Prefixes are of keys."""
 
@@ -88,7 +89,7 @@ class ClusterConfig(Settings):
     advertise: str = setting(
         "",
         "HOST:PORT at which clients reach this server (default: the first address that it listens on)",
-        lambda address: ADDRESS.fullmatch(address) is not None and 0 < int(address.rpartition(":")[2]) <= 65535,
+        is_address,
         "--advertise takes HOST:PORT that clients can reach, a port from 1 to 65535, an IPv6 address in [], not '{}'",
         status=EX_USAGE,
     )
@@ -109,22 +110,22 @@ class ClusterConfig(Settings):
     on_stale: str = setting(
         "miss",
         "what gets answer after that: miss, error or serve (the old value)",
-        lambda policy: policy in ("miss", "error", "serve"),
-        "--on-stale takes miss, error or serve, not '{}'",
+        choices=("miss", "error", "serve"),
+        error="--on-stale takes miss, error or serve, not '{}'",
         status=EX_USAGE,
     )
     ack: str = setting(
         "committed",
         "when a delete is answered: async (at once), committed (no member can miss it) or applied (every member has done it); "
         "PREFIX=LEVEL for keys with a prefix; repeatable",
-        is_level,
-        "--ack takes async, committed or applied, alone or as PREFIX=LEVEL, not '{}'",
+        choices=LEVELS,
+        error="--ack takes async, committed or applied, alone or as PREFIX=LEVEL, not '{}'",
         status=EX_USAGE,
     )
     ack_prefixes: tuple[tuple[bytes, str], ...] = setting(
         (),
         "levels of keys with a prefix; the longest prefix decides",
-        lambda pairs: all(is_level(level) for _, level in pairs),
+        lambda pairs: all(level in LEVELS for _, level in pairs),
         "--ack takes PREFIX=async, PREFIX=committed or PREFIX=applied",
         status=EX_USAGE,
     )
@@ -138,8 +139,8 @@ class ClusterConfig(Settings):
     join: str = setting(
         "wait",
         "until this server has joined: wait (gets follow --on-stale) or serve",
-        lambda policy: policy in ("wait", "serve"),
-        "--join takes wait or serve, not '{}'",
+        choices=("wait", "serve"),
+        error="--join takes wait or serve, not '{}'",
         status=EX_USAGE,
     )
     hold_off: int = setting(
@@ -172,8 +173,8 @@ class ClusterConfig(Settings):
         "",
         "who may use the znodes that this server makes: creator (those with these credentials; the default with "
         "credentials), read (the same, and all may read) or open (all may do all; the default without)",
-        lambda acl: acl in ("creator", "read", "open"),
-        "--zk-acl takes creator, read or open, not '{}'",
+        choices=("creator", "read", "open"),
+        error="--zk-acl takes creator, read or open, not '{}'",
         status=EX_USAGE,
     )
     leave_enabled: bool = setting(True, "allow `cluster leave`")
@@ -186,7 +187,7 @@ class ClusterConfig(Settings):
         check_rules(self)
         servers, slash, chroot = self.zookeeper.partition("/")
         for address in servers.split(","):
-            if not ADDRESS.fullmatch(address) or not 0 < int(address.rpartition(":")[2]) <= 65535:
+            if not is_address(address):
                 raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
         if slash and chroot and not is_path("/" + chroot):
             raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '/{chroot}' is no path of a znode")

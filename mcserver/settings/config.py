@@ -6,12 +6,11 @@ A `Config` that exists is valid. Names are those of memcached's `stats settings`
 from __future__ import annotations
 
 from enum import Enum
+from os import EX_OSERR, EX_USAGE
 from typing import Any, NamedTuple
 
 from mcserver.settings.cluster import ClusterConfig
 from mcserver.settings.rules import (
-    EX_OSERR,
-    EX_USAGE,
     ConfigError,
     Effect,
     Settings,
@@ -20,8 +19,6 @@ from mcserver.settings.rules import (
     rules,
     setting,
 )
-
-__all__ = ["MEBIBYTE", "ClusterConfig", "Config", "ConfigError", "Effect", "Listener", "Secure"]
 
 MEBIBYTE = 1 << 20
 PAGE = MEBIBYTE
@@ -297,8 +294,8 @@ class Config(Settings):
     hash_algorithm: str = setting(
         "murmur3",
         "jenkins, murmur3 or xxh3, shown in stats; the index has one keyed hash",
-        lambda name: name in ("jenkins", "murmur3", "xxh3"),
-        "Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        error="Unknown hash_algorithm option (jenkins, murmur3, xxh3)",
+        choices=("jenkins", "murmur3", "xxh3"),
         effect=Effect.ACCEPTED,
     )
     tail_repair_time: int = setting(
@@ -318,8 +315,8 @@ class Config(Settings):
     room_for: str = setting(
         "requests",
         "what memory goes to when sizes differ: requests (as many hits as possible) or bytes (as many of the bytes asked for)",
-        lambda value: value in {"requests", "bytes"},
-        "room_for must be requests or bytes",
+        error="room_for must be requests or bytes",
+        choices=("requests", "bytes"),
         engine="room_for",
     )
 
@@ -425,8 +422,8 @@ class Config(Settings):
     loop: str = setting(
         "uvloop",
         "event loop: uvloop or asyncio",
-        lambda name: name in ("uvloop", "asyncio"),
-        "--loop takes uvloop or asyncio, not '{}'",
+        error="--loop takes uvloop or asyncio, not '{}'",
+        choices=("uvloop", "asyncio"),
         status=EX_USAGE,
     )
     log_json: bool = setting(False, "log one JSON object a line")
@@ -555,6 +552,16 @@ class Config(Settings):
                 raise ConfigError(f"slab size {size} must be at least 8 bytes larger than previous class")
             smallest = size
 
+    @property
+    def engine_automove(self) -> int:
+        """How pages move, as the engine takes it: 0 where they must not."""
+        return self.slab_automove if self.slab_reassign else 0
+
+    @property
+    def engine_temporary_ttl(self) -> int:
+        """Seconds to live up to which items are kept apart, as the engine takes it; -1: none are."""
+        return self.temporary_ttl if self.temp_lru else -1
+
     def engine_arguments(self) -> dict[str, Any]:
         """What the engine is made with: the settings that are an argument of it, and what several of them say together.
 
@@ -562,7 +569,7 @@ class Config(Settings):
         """
         arguments = {rule.engine: getattr(self, name) for name, (_, rule) in rules(Config).items() if rule.engine}
         arguments["segmented"] = self.lru_segmented and self.lru_maintainer_thread
-        arguments["temporary_ttl"] = self.temporary_ttl if self.temp_lru else -1
+        arguments["temporary_ttl"] = self.engine_temporary_ttl
         arguments["protocol"] = self.binding_protocol
         arguments["log_buffer"] = self.worker_logbuf_size * self.num_threads
         if self.read_buf_mem_limit:

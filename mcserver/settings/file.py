@@ -27,6 +27,7 @@ from mcserver.settings.options import (
     OPTIONS,
     OWN_OPTIONS,
     SUBOPTIONS,
+    UNITS,
     Draft,
     Option,
     Suboption,
@@ -53,7 +54,6 @@ TEXT_ALONE = {"unix-mask": "0o660 would be 432, which is another mode"}
 """Options whose digits TOML's own numbers would spell another way, and why."""
 COUNTED = ("verbose",)
 """Options whose number of repetitions counts: a file gives the number."""
-UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
 
 Entry = Option | Suboption
 

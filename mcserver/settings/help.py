@@ -6,16 +6,21 @@ import textwrap
 from typing import Any
 
 from mcserver import MEMCACHED_VERSION, __version__
-from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config
-from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption, effect_of
-from mcserver.settings.rules import rules
+from mcserver.settings.options import (
+    CLUSTER_OPTIONS,
+    KNOWN,
+    OPTIONS,
+    OWN_OPTIONS,
+    SUBOPTIONS,
+    UNITS,
+    Option,
+    Suboption,
+    effect_of,
+)
 from mcserver.subcommands import SUBCOMMANDS
 
 WIDTH = 100
 COLUMN = 32
-KNOWN = rules(ClusterConfig) | rules(Config)
-UNITS = {"MiB": 1 << 20, "KiB": 1 << 10}
 WRITTEN = {
     "binding_protocol": "auto", "hashpower_init": "16", "item_size_max": "1m", "num_napi_ids": "", "tail_repair_time": "",
     "temporary_ttl": "",
@@ -64,8 +69,7 @@ def option_lines(option: Option) -> str:
     value = (
         f"=<{option.metavar}>" if option.metavar and option.long else f" <{option.metavar}>" if option.metavar else ""
     )
-    names = ", ".join(["-" + option.short] * bool(option.short) + ["--" + option.long] * bool(option.long))
-    return two_columns(names + value, describe(option))
+    return two_columns(", ".join(option.spellings) + value, describe(option))
 
 
 def suboption_lines(suboption: Suboption) -> str:

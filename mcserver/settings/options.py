@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from mcserver.settings.cluster import ClusterConfig, is_level, read_credentials
+from mcserver.settings.cluster import LEVELS, ClusterConfig, read_credentials
 from mcserver.settings.config import MEBIBYTE, PAGE, Config
 from mcserver.settings.rules import EX_FAILURE, ConfigError, Effect, check_value, rules
 
@@ -111,6 +111,11 @@ class Option(NamedTuple):
     meaning: str = ""
     effect: Effect = Effect.REAL
 
+    @property
+    def spellings(self) -> list[str]:
+        """How it is written: with its letter, its long name, or both."""
+        return ["-" + self.short] * bool(self.short) + ["--" + self.long] * bool(self.long)
+
 
 class Suboption(NamedTuple):
     """One name of `-o`. `missing` answers it without its value; "" when the value may be left out, or there is none."""
@@ -123,6 +128,15 @@ class Suboption(NamedTuple):
     missing: str = ""
     effect: Effect = Effect.REAL
 
+
+KNOWN = rules(ClusterConfig) | rules(Config)
+"""Default and rule of every setting that an option may name."""
+
+PROTOCOLS = ("auto", "ascii", "binary")
+"""What -B takes."""
+
+UNITS = {"MiB": MEBIBYTE, "KiB": 1 << 10}
+"""Bytes of the units in which options take what settings keep in bytes."""
 
 # Reading values ---------------------------------------------------------------------------------------------------------
 
@@ -246,7 +260,7 @@ def prefix_delimiter(draft: Draft, option: str, value: str) -> None:
 
 def protocol(draft: Draft, option: str, value: str) -> None:
     """auto, ascii or binary. Raises ConfigError."""
-    if value not in ("auto", "ascii", "binary"):
+    if value not in PROTOCOLS:
         raise ConfigError(f"Invalid value for binding protocol: {value}\n -- should be one of auto, binary, or ascii")
     draft.settings["binding_protocol"] = "auto-negotiate" if value == "auto" else value
 
@@ -298,6 +312,11 @@ def off(draft: Draft, option: str, value: str) -> bool:
     return False
 
 
+def file_name(draft: Draft, option: str, value: str) -> str:
+    """The whole path of a file. An empty name is refused: it would turn TLS to ZooKeeper off in silence."""
+    return whole_path(option, value)
+
+
 def cluster(name: str, read: Callable[[Draft, str, str], Any] = plain) -> Apply:
     """An option of the fleet."""
 
@@ -324,7 +343,7 @@ def ack(draft: Draft, option: str, value: str) -> None:
     if not equals:
         draft.cluster["ack"] = value
         return
-    if not is_level(level):
+    if level not in LEVELS:
         raise ConfigError(f"{option} takes PREFIX=async, PREFIX=committed or PREFIX=applied, not '{shortened(value)}'")
     levels = dict(draft.cluster.get("ack_prefixes", ()))
     levels[os.fsencode(prefix)] = level
@@ -355,17 +374,12 @@ def whole_path(option: str, value: str, what: str = "name of a file") -> str:
 
 
 def path(name: str, what: str = "name of a file") -> Apply:
-    """What is opened later."""
+    """A setting that is the whole path of a file."""
 
     def apply(draft: Draft, option: str, value: str) -> None:
         draft.settings[name] = whole_path(option, value, what)
 
     return apply
-
-
-def tls_file(draft: Draft, option: str, value: str) -> str:
-    """One that every connection to ZooKeeper reads. An empty name is none: it would turn TLS off in silence."""
-    return whole_path(option, value)
 
 
 def auth_file(draft: Draft, option: str, value: str) -> None:
@@ -493,9 +507,9 @@ CLUSTER_OPTIONS = (
         cluster("refresh_enabled", off),
         "refuse `cluster refresh`",
     ),
-    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca", tls_file)),
-    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate", tls_file)),
-    Option("", "zk-key", "file", "tls_key", cluster("tls_key", tls_file)),
+    Option("", "zk-ca", "file", "tls_ca", cluster("tls_ca", file_name)),
+    Option("", "zk-cert", "file", "tls_certificate", cluster("tls_certificate", file_name)),
+    Option("", "zk-key", "file", "tls_key", cluster("tls_key", file_name)),
 )
 
 
@@ -616,8 +630,7 @@ REFUSED_SUBOPTIONS = {
 
 def effect_of(option: Option | Suboption) -> Effect:
     """The worst of the option's own effect and that of its setting."""
-    known = rules(ClusterConfig) | rules(Config)
-    own = known[option.setting][1].effect if option.setting in known else Effect.REAL
+    own = KNOWN[option.setting][1].effect if option.setting in KNOWN else Effect.REAL
     return option.effect if option.effect is not Effect.REAL else own
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from os import EX_USAGE
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast, dataclass_transform
 
 EX_FAILURE = 1
-EX_USAGE = 64
-EX_OSERR = 71
+"""memcached's for most of what it refuses; the others are those of sysexits.h, as `os` has them."""
 
 T = TypeVar("T")
 
@@ -32,6 +32,7 @@ class Rule(NamedTuple):
     """What is known of one setting. `error` and `status` answer a value that `valid` refuses.
 
     `engine`: the argument of the engine that it is, if it is one. `live`: whether a reload changes it in a running server.
+    `choices`: all words that are valid, where there are but a few.
     """
 
     meaning: str
@@ -41,6 +42,7 @@ class Rule(NamedTuple):
     status: int
     engine: str = ""
     live: bool = False
+    choices: tuple[str, ...] = ()
 
 
 class Declared(NamedTuple):
@@ -60,9 +62,12 @@ def setting(
     status: int = EX_FAILURE,
     engine: str = "",
     live: bool = False,
+    choices: tuple[str, ...] = (),
 ) -> T:
-    """A field of Config with its rule; type checkers see the default."""
-    return cast("T", Declared(default, Rule(meaning, effect, valid, error, status, engine, live)))
+    """A field of Config with its rule; type checkers see the default. With `choices`, they alone are valid."""
+    if choices:
+        valid = choices.__contains__
+    return cast("T", Declared(default, Rule(meaning, effect, valid, error, status, engine, live, choices)))
 
 
 def secret(default: T) -> T:

@@ -8,13 +8,11 @@ import os
 import pwd
 import resource
 import stat
+from os import EX_NOUSER, EX_OSERR
 
 from mcserver.system.files import nowhere
 from mcserver.system.folders import Folder
 
-EX_NOUSER = 67
-EX_SOFTWARE = 70
-EX_OSERR = 71
 STANDARD_STREAMS = 3
 DESCRIPTORS_OF_A_THREAD = 3
 SPARE_DESCRIPTORS = 64
@@ -62,7 +60,9 @@ def allow_core_dumps() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
     if hard == 0:
-        raise StartError("failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`)")
+        raise StartError(
+            "failed to ensure core file creation: the hard limit is 0 (`ulimit -H -c`): raise it, or leave out -r"
+        )
 
 
 def raise_lock_limit() -> None:

@@ -134,7 +134,7 @@ class Manager:
             thread.join()
 
     def reloading(self) -> None:
-        """`ready` or `status` follows."""
+        """`reloaded` follows."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
 
     def reloaded(self, status: str) -> None:

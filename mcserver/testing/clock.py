@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import datetime as dt
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -27,9 +29,12 @@ class Timed(Protocol):
     def reach(self) -> None:
         """What clients have sent has taken effect when it returns. Raises RuntimeError when it can't be reached."""
 
+    def check(self) -> None:
+        """Raises RuntimeError when there is no engine any more, or it is another process's."""
+
 
 class Clock:
-    """The server's time. It can only go forward.
+    """The server's time. It can only go forward. Where the server has ended, RuntimeError.
 
     While it is paused or follows, `catch_up` takes back before each command what has passed by itself: the engine's clock stands
     in the middle of a second.
@@ -42,41 +47,36 @@ class Clock:
 
     @property
     def now(self) -> float:
-        """Unix time at the server."""
-        self._server.reach()
-        with self._server.lock:
+        """Unix time at the server, in seconds."""
+        with self._settled() as engine:
             self.catch_up()
-            engine = self._server.engine
             return engine.wall(engine.now() if self._target is None else self._target)
 
     def advance(self, seconds: float | dt.timedelta) -> None:
-        """So many seconds pass at once: what was to live for less is gone, exactly. Raises TypeError, ValueError."""
+        """So many seconds pass at once, 0 or more: what was to live for less is gone, exactly. Raises TypeError, ValueError."""
         if not isinstance(seconds, int | float):
             if not hasattr(seconds, "total_seconds"):
                 raise TypeError(f"time advances by a number of seconds or a timedelta, not by {seconds!r}")
             seconds = seconds.total_seconds()
         if not 0 <= seconds < float("inf"):
             raise ValueError("a server's time can't go back, nor to its end")
-        self._server.reach()
-        with self._server.lock:
+        with self._settled() as engine:
             if self._target is None:
-                self._server.engine.advance(seconds)
+                engine.advance(seconds)
             else:
                 self._target += seconds
                 self.catch_up()
 
     def pause(self) -> None:
         """No time passes any more but by `advance`."""
-        self._server.reach()
-        with self._server.lock:
+        with self._settled() as engine:
             if self._target is None:
-                self._target = int(self._server.engine.now()) + 0.5
+                self._target = int(engine.now()) + 0.5
                 self.catch_up()
 
     def resume(self) -> None:
         """Time passes again by itself, from where it stands; it follows nothing any more."""
-        self._server.reach()
-        with self._server.lock:
+        with self._settled():
             self.catch_up()
             self._target = None
             if self._followed is not None:
@@ -98,6 +98,14 @@ class Clock:
         with self._server.lock:
             self._followed = _now()
             self._server.engine.set_wall(self._followed)
+
+    @contextmanager
+    def _settled(self) -> Iterator[Engine]:
+        """The engine, for whoever moves its clock, when what clients have sent has taken effect."""
+        self._server.reach()
+        with self._server.lock:
+            self._server.check()
+            yield self._server.engine
 
     def catch_up(self) -> None:
         """Before each command, under the server's lock."""

@@ -35,7 +35,12 @@ VERBS = frozenset((
 
 @dataclass(frozen=True)
 class Command:
-    """One command as it was received. `line` is all of it but the value, without its end."""
+    """One command as it was received.
+
+    verb: as it was written, or the binary protocol's name for it (`getq`); "" for an empty line. keys: none, one or many, each
+    byte that is no UTF-8 as a surrogate (`surrogateescape`). line: all of it but the value, without its end. value: None where
+    none came. noreply: whether that was its last word.
+    """
 
     verb: str
     keys: tuple[str, ...]
@@ -78,7 +83,10 @@ class Commands(Sequence[Command]):
         return list(self._commands)
 
     def of(self, verb: str | None = None, key: str | None = None) -> list[Command]:
-        """Those with this verb and a key that fits this pattern (`user:*`). Raises ValueError for a verb that nobody has."""
+        """Those with this verb (None: any) and a key that fits this pattern (`user:*`; None: any, or none), the oldest first.
+
+        Raises ValueError for a verb that nobody has.
+        """
         known = self._all()
         if verb is not None and verb not in VERBS and all(each.verb != verb for each in known):
             raise ValueError(f"no command is named {verb!r}: a verb is one of {', '.join(sorted(VERBS))}, or None")

@@ -13,7 +13,11 @@ OUT_OF_MEMORY = b"SERVER_ERROR out of memory storing object"
 
 @dataclass
 class Fault:
-    """One planted fault. `after`: matching commands that still go well; `times`: how many it still hits, None: all."""
+    """One planted fault: delay, error, drop, half, blackhole or slow, by the method of Faults that plants it.
+
+    `after`: matching commands that still go well; `times`: how many it still hits, None: all; `hits`: how many it has hit. Of a
+    delay `seconds`, of an error its line, of a slow reply its bytes a second.
+    """
 
     kind: str
     verb: str | None
@@ -45,8 +49,9 @@ class Faults:
     """Plants faults; each method returns the same object, so that they can be chained.
 
     A fault hits commands with this `verb` (None: any) and, with `key`, those with a key that fits the pattern (`user:*`).
-    `after`: so many of these still go well; `times`: how many it hits (None: all that come). Those that were planted first come
-    first; a delay goes together with another fault.
+    `after`: so many of these still go well, from 0; `times`: how many it hits, from 1 (None: all that come). Those that were
+    planted first come first; a delay goes together with another fault. Raises ValueError for a verb that is no command's and for
+    numbers out of range, TypeError for a verb or key that is no str.
     """
 
     def __init__(self, changed: Callable[[], None] = lambda: None, before: Callable[[], None] = lambda: None) -> None:
@@ -61,7 +66,7 @@ class Faults:
     def delay(
         self, verb: str | None, seconds: float, *, key: str | None = None, times: int | None = None, after: int = 0
     ) -> Faults:
-        """The command waits for so long before it is carried out; other connections go on."""
+        """The command waits for so many seconds, 0 or more, before it is carried out; other connections go on."""
         return self._plant(Fault("delay", verb, key, after, times, seconds=seconds))
 
     def error(
@@ -73,7 +78,10 @@ class Faults:
         times: int | None = None,
         after: int = 0,
     ) -> Faults:
-        """The command has no effect and is answered with this line; one with noreply is answered with nothing."""
+        """The command has no effect and is answered with this line; one with noreply is answered with nothing.
+
+        text: one line, its end may be left out; else ValueError, or TypeError.
+        """
         if not isinstance(text, str | bytes):
             raise TypeError(f"the answer of a fault is bytes or str, not {text!r}")
         line = (text.encode() if isinstance(text, str) else text).rstrip(b"\r\n")
@@ -108,7 +116,7 @@ class Faults:
         times: int | None = None,
         after: int = 0,
     ) -> Faults:
-        """The reply comes at this rate, in pieces of a tenth of a second."""
+        """The reply comes at this rate, above 0, in pieces of a tenth of a second."""
         return self._plant(Fault("slow", verb, key, after, times, rate=bytes_a_second))
 
     def refuse(self) -> Faults:

@@ -9,7 +9,8 @@ import warnings
 
 from mcserver.cli import parse
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
 
 NOT_WITHIN = {
     "ephemeral": "--ephemeral", "udpport": "-U", "tcpport": "-p", "inter": "-l", "domain_socket": "-s", "umask": "-a",

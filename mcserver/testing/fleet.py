@@ -35,14 +35,19 @@ IN_PROCESS = "in-process:1"
 DEFAULTS = ("--max-stale", "1", "--zk-session-timeout", "1", "--ack-timeout", "2", "--zk-writes", "10000")
 """A test should not have to wait; flags of its own go before these."""
 READY_SECONDS = 10.0
+"""How long is waited for what has to come in a fraction of a second."""
 DRAIN_SECONDS = 0.5
+"""How long a member that ends tells the others what is queued."""
 
 
 class Fleet(Sequence[Server]):
-    """`Fleet(3, "--ack", "applied")`: three servers with these flags; fleet[0] is a Server like any other."""
+    """`Fleet(3, "--ack", "applied")`: three servers with these flags; fleet[0] is a Server like any other.
+
+    Members are named by their number or their Server. Where it doesn't run, RuntimeError.
+    """
 
     def __init__(self, members: int, *flags: str | float) -> None:
-        """Raises ConfigError for flags that a server would refuse."""
+        """members: how many, from 1; else ValueError, or TypeError. Raises ConfigError for flags that a server would refuse."""
         if not isinstance(members, int):
             raise TypeError(f"a fleet begins with the number of its members, such as 3, not with {members!r}")
         if members < 1:
@@ -57,7 +62,10 @@ class Fleet(Sequence[Server]):
     # From start to end -----------------------------------------------------------------------------------------------
 
     def start(self) -> Fleet:
-        """Returns when all members have joined and serve. Raises RuntimeError when it was started before."""
+        """Returns when all members have joined and serve; raises TimeoutError after READY_SECONDS.
+
+        Raises RuntimeError when it was started before.
+        """
         if self._host is not None or self._parts:
             raise RuntimeError("this fleet was started before: make another one")
         self._host = Host.join()
@@ -130,7 +138,7 @@ class Fleet(Sequence[Server]):
             self._running().call(part.zookeeper.heal)
 
     def settle(self, seconds: float = READY_SECONDS) -> None:
-        """Waits until every member that is not cut off has told and heard all there is; raises TimeoutError."""
+        """Waits until every member that is not cut off has told and heard all there is; raises TimeoutError after `seconds`."""
         self._let_arrive()
         self._until(
             lambda: all(part.is_settled for part in self._parts if not part.is_cut),
@@ -139,12 +147,12 @@ class Fleet(Sequence[Server]):
         )
 
     def until_stale(self, member: Server | int, seconds: float = READY_SECONDS) -> None:
-        """Waits until a member that is cut off answers by --on-stale; raises TimeoutError."""
+        """Waits until a member that is cut off answers by --on-stale; raises TimeoutError after `seconds`."""
         (part,) = self._named([member])
         self._until(lambda: part.node.gate.is_stale, "it still serves", seconds)
 
     def stats(self, member: Server | int) -> dict[str, int | float | str]:
-        """`stats cluster` of this member."""
+        """`stats cluster` of this member, by name; numbers are numbers."""
         (part,) = self._named([member])
         return self._running().call(part.membership.stats)
 

@@ -22,6 +22,7 @@ from mcserver.admin.context import Context
 from mcserver.admin.figures import Figures
 from mcserver.admin.settings import Settings
 from mcserver.admin.watchers import Watchers
+from mcserver.core import TOO_MANY
 from mcserver.server.lives import make_engine
 from mcserver.testing.clock import Clock
 from mcserver.testing.commands import Commands
@@ -59,6 +60,9 @@ class Server(Stored):
     It serves from `start` (or `with`, or `async with`) to `stop`, and can be started only once. As a mapping it is what is
     stored: keys are str or bytes, values bytes (str is encoded). What clients have sent, though with noreply, has taken effect
     before anything is looked at, changed, planted or emptied here.
+
+    Where it is (`port`, `address`, `url`, `socket_path`) can be asked while it runs, else RuntimeError; what is stored before
+    `start`, too. After `stop` everything but `stop` raises RuntimeError, and so it does in a process that was forked meanwhile.
     """
 
     def __init__(self, *flags: str | float, name: str = "") -> None:
@@ -108,7 +112,10 @@ class Server(Stored):
     # From start to end -----------------------------------------------------------------------------------------------
 
     def start(self, port: int = 0) -> Server:
-        """Serves on this port of 127.0.0.1 (0: any that is free) when it returns."""
+        """Serves on this port of 127.0.0.1 (0: any that is free) when it returns.
+
+        Raises RuntimeError when it was started before, OSError (or OverflowError, above 65535) for a port that can't be had.
+        """
         if self._host is not None or self._ended:
             raise RuntimeError("this server was started before: make another one")
         self._holder = socket.socket()
@@ -179,7 +186,10 @@ class Server(Stored):
         self.stop()
 
     def reset(self) -> None:
-        """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself."""
+        """As new, but for connections, which stay open: no items, faults, commands; its clock runs by itself.
+
+        Raises RuntimeError when it has ended. Connections are closed all the same when its clock was moved on by four years.
+        """
         self.reach()
         if self.engine.now() > OLD and self.cluster is None:
             self._renew()
@@ -188,7 +198,7 @@ class Server(Stored):
             self.clock.reset()
             engine.flush()
             engine.maintain(RESET_MICROSECONDS)
-            engine.verbosity, engine.detail = min(self.config.verbosity, 2), self.config.detail_enabled
+            engine.verbosity, engine.detail = self.config.verbosity, self.config.detail_enabled
             engine.reset_stats()
             self.figures.reset()
             self.commands.forget()
@@ -216,7 +226,7 @@ class Server(Stored):
             raise RuntimeError("this server does not run")
         return self._host
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises RuntimeError when there is no engine any more, or it is another process's."""
         if self._ended:
             raise RuntimeError(ENDED)
@@ -225,7 +235,7 @@ class Server(Stored):
 
     def reach(self) -> None:
         """As settle. Raises RuntimeError when there is nothing to be reached: it has ended, or is another process's."""
-        self._check()
+        self.check()
         self.settle()
 
     def _settle_here(self) -> None:
@@ -337,7 +347,7 @@ class Server(Stored):
         if len(self.lines) >= self.config.maxconns:
             self.figures.rejected_connections += 1
             with connection, suppress(OSError):  # it has gone again
-                connection.send(b"ERROR Too many open connections\r\n")
+                connection.send(TOO_MANY)
             return
         self._numbers += 1
         try:

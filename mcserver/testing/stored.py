@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from mcserver.core import Session
+from mcserver.keys import KEY_MAX
 
 if TYPE_CHECKING:
     import threading
@@ -40,7 +41,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         """What clients have sent has taken effect when it returns."""
         raise NotImplementedError
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Raises RuntimeError when there is no engine any more."""
         raise NotImplementedError
 
@@ -57,7 +58,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         """spell: gives what is asked, by the server's Unix time."""
         self.settle()
         with self.lock:
-            self._check()
+            self.check()
             self.clock.catch_up()
             data = spell(int(self.engine.wall(self.engine.now())))
             session = Session(self.engine, Hands(self.admin, self.watchers), -1)
@@ -72,7 +73,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         """The value, and no trace of having looked: no hit, no use, no lease that is won."""
         self.settle()
         with self.lock:
-            self._check()
+            self.check()
             self.clock.catch_up()
             return self.engine.peek(key)
 
@@ -121,7 +122,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
     def __iter__(self) -> Iterator[str]:
         self.settle()
         with self.lock:
-            self._check()
+            self.check()
             self.clock.catch_up()
             now = int(self.engine.wall(self.engine.now()))
             items = [item for piece in self.engine.walk() for item in piece]
@@ -143,7 +144,7 @@ class Stored(MutableMapping[str | bytes, bytes]):
         return id(self)
 
     def stats(self, *words: str) -> dict[str, str]:
-        """The lines of `stats`, or of `stats WORDS`."""
+        """The lines of `stats`, or of `stats WORDS`, as text by their names; empty for words that it doesn't know."""
         reply = self.ask(" ".join(["stats", *words]).encode() + b"\r\n").decode()
         return dict(line.split(" ", 2)[1:] for line in reply.split("\r\n") if line.startswith("STAT "))
 
@@ -182,6 +183,6 @@ def _key(key: str | bytes) -> bytes:
     if not isinstance(key, str | bytes | bytearray):
         raise TypeError(f"a key is str or bytes, not {type(key).__name__}")
     found = key.encode("utf-8", "surrogateescape") if isinstance(key, str) else bytes(key)
-    if not 0 < len(found) <= 250 or any(byte <= 32 or byte == 127 for byte in found):
-        raise ValueError(f"{key!r} is no key: 1 to 250 bytes without spaces and control characters")
+    if not 0 < len(found) <= KEY_MAX or any(byte <= 32 or byte == 127 for byte in found):
+        raise ValueError(f"{key!r} is no key: 1 to {KEY_MAX} bytes without spaces and control characters")
     return found

@@ -16,7 +16,9 @@ from mcserver.tools.progress import Progress
 
 KEYS = 1000
 DEPTH = 100
+"""Requests on their way at once in a pipeline; it divides KEYS."""
 LIFETIME = 60
+"""Seconds that the keys live, should they not be deleted."""
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,15 +18,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from mcserver.keys import printable_text
+from mcserver.keys import KEY_MAX, printable_text
 from mcserver.tools.client import ADDRESS, BusyError, Client, ToolError, Way, parser, run
 from mcserver.tools.progress import Progress
 
 BATCH = 100
-CRAWLER_SECONDS = 60.0
 """Items on their way at once."""
+CRAWLER_SECONDS = 60.0
+"""How long a crawler that is busy is asked again."""
 VALUE_MOST = 1 << 30
-KEY_MOST = 250
 
 
 class Item(NamedTuple):
@@ -232,7 +232,7 @@ def items(file: IO[str]) -> Iterator[Item]:
             entry = json.loads(line)
             key, value = (_bytes(entry, name) for name in ("key", "value"))
             flags, expires = int(entry.get("flags", 0)), int(entry.get("expires", 0))
-            if not 0 < len(key) <= KEY_MOST or len(value) > VALUE_MOST or not 0 <= flags < 1 << 32 or expires < 0:
+            if not 0 < len(key) <= KEY_MAX or len(value) > VALUE_MOST or not 0 <= flags < 1 << 32 or expires < 0:
                 raise ValueError("out of range")
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ToolError(f"line {number} is no item of a dump: {error!r}") from None

@@ -285,7 +285,7 @@ def class_table(server: Watched) -> Table:
 
 
 def prefix_table(server: Watched) -> Table:
-    """The prefixes that were asked for most since the last look, of one server."""
+    """The prefixes of one server that were asked for most since it is watched."""
     from rich import box
     from rich.table import Table
 

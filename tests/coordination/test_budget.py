@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mcserver.coordination import budget
-from mcserver.coordination.budget import SECOND, Budget
+from mcserver.coordination.budget import Budget
+from mcserver.coordination.ports import SECOND
 
 APPEND = 0.008  # s from the request to the answer
 SEEN = 0.004  # s more until the others have read the entry

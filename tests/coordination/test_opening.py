@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
+from mcserver.coordination import kazoo_driver
 from mcserver.coordination.opening import first_address, make_settings, make_target
 from mcserver.coordination.ports import Level
+from mcserver.coordination.settings import Settings
 from mcserver.settings.cluster import ClusterConfig
 
 
@@ -27,6 +30,22 @@ def test_settings_arrive() -> None:
     assert (target.hosts, target.session_timeout, target.credentials, target.reply_deadline) == ("z:1/x", 5, "u:p", 1.5)
     assert (target.tls, target.tls_ca, target.tls_cert, target.tls_verify) == (True, "ca.pem", None, True)
     assert not make_target(ClusterConfig(zookeeper="z:1"), 1.5).tls
+
+
+def test_a_node_alone_has_the_same_defaults() -> None:
+    assert make_settings(ClusterConfig(zookeeper="z:1", node_name=Settings.node_name), []) == Settings()
+
+
+@pytest.mark.parametrize("held", [None, "no certificate"])
+def test_files_of_tls_that_are_gone_or_broken_are_named(tmp_path: Path, held: str | None) -> None:
+    """A running server reads them again whenever it has no connection."""
+    ca = tmp_path / "ca.pem"
+    if held is not None:
+        ca.write_text(held)
+    (seen,) = kazoo_driver.look("z:1,z:2", make_target(ClusterConfig(zookeeper="z:1,z:2", tls_ca=str(ca)), 1.5))
+    assert (seen.serving, seen.there) == (False, False)
+    assert f"({ca}: " in seen.text
+    assert "--zk-ca" in seen.text
 
 
 @pytest.mark.parametrize(

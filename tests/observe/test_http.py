@@ -15,7 +15,8 @@ import pytest
 
 from mcserver import cli
 from mcserver.observe.http import REST_SECONDS
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
 from tests.conftest import Start
 from tests.ports import free_port
 from tests.serving import Server, eventually, run_to_end

@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
+from os import EX_OSERR, EX_USAGE
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from mcserver import MEMCACHED_VERSION, core
 from mcserver.core.engine import MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import MEMORY_LEAST, MEMORY_MOST, Config, ConfigError, Listener, Secure, parse_listeners
-from mcserver.settings.rules import EX_FAILURE, EX_OSERR, EX_USAGE, Effect, rules
+from mcserver.settings.config import MEMORY_LEAST, MEMORY_MOST, Config, Listener, Secure, parse_listeners
+from mcserver.settings.rules import EX_FAILURE, ConfigError, Effect, rules
 
 MEBIBYTE = 1 << 20
 
 
 def test_the_limits_of_the_memory_are_the_cores() -> None:
     assert (MEMORY_LIMIT_LEAST, MEMORY_LIMIT_MOST) == (MEMORY_LEAST * MEBIBYTE, MEMORY_MOST * MEBIBYTE)
+
+
+def test_an_engine_alone_has_the_same_defaults() -> None:
+    """Its own stand in its stub, which scripts/lint compares with the core, but for those that are no literals there."""
+    stub = ast.parse((Path(core.__file__).parent / "engine.pyi").read_text())
+    made = next(
+        each
+        for kind in stub.body
+        if isinstance(kind, ast.ClassDef) and kind.name == "Engine"
+        for each in kind.body
+        if isinstance(each, ast.FunctionDef) and each.name == "__new__"
+    )
+    given = Config().engine_arguments() | {"version": MEMCACHED_VERSION.encode()}
+    for argument, default in zip(made.args.kwonlyargs, made.args.kw_defaults, strict=True):
+        if argument.arg in given and default is not None and ast.unparse(default) != "...":
+            assert ast.literal_eval(default) == given[argument.arg], argument.arg
 
 
 def test_the_defaults_are_memcacheds() -> None:

@@ -9,10 +9,10 @@ import pytest
 
 from mcserver import cli
 from mcserver.settings.cluster import ClusterConfig
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
 from mcserver.settings.file import effective, file_options
 from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
-from mcserver.settings.rules import rules
+from mcserver.settings.rules import ConfigError, rules
 from tests.conftest import Start
 from tests.serving import eventually, run_to_end
 

@@ -9,9 +9,9 @@ import pytest
 
 from mcserver import cli
 from mcserver.core.engine import Engine
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
 from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Option, Suboption
-from mcserver.settings.rules import rules
+from mcserver.settings.rules import ConfigError, rules
 from mcserver.system.process import StartError, raise_descriptor_limit
 
 EDGES = [str(number + more) for number in (0, 1 << 31, 1 << 32, 1 << 63, 1 << 64) for more in (-1, 0, 1)]

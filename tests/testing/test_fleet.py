@@ -11,7 +11,7 @@ from pymemcache.exceptions import MemcacheServerError
 
 from mcserver.coordination import ports
 from mcserver.coordination.ports import Create, Delete, SessionState, Set
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import FakeSocket, Fleet
 from mcserver.testing.ensemble import Ensemble, InProcessZooKeeper
 from tests.testing.clients import Client, Plain

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 from pymemcache.exceptions import MemcacheServerError
 
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import Fleet, Server
 from mcserver.testing.host import Host
 from tests.serving import eventually
@@ -244,8 +244,9 @@ def test_a_forked_process_leaves_it_alone(memcached_factory: Callable[..., Serve
     if not child:
         code = 1
         try:
-            with pytest.raises(RuntimeError, match="forked"):
-                server["a"]
+            for use in (lambda: server["a"], lambda: server.clock.advance(1)):
+                with pytest.raises(RuntimeError, match="forked"):
+                    use()
             server.stop()
             with Server() as another, socket.create_connection(another.address) as one:
                 one.sendall(b"mn\r\n")

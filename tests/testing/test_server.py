@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from pymemcache.exceptions import MemcacheServerError
 
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import Command, Server
 from mcserver.testing.commands import Framing
 from tests.serving import eventually
@@ -65,7 +65,14 @@ def test_it_can_be_started_once_and_stopped_often() -> None:
     server.stop()
     with pytest.raises(RuntimeError, match="make another"):
         server.start()
-    for use in (lambda: server["a"], lambda: list(server), server.reset):
+    uses = (
+        lambda: server["a"],
+        lambda: list(server),
+        server.reset,
+        lambda: server.clock.now,
+        lambda: server.clock.advance(1),
+    )
+    for use in (*uses, server.clock.pause, server.clock.resume, server.clock.follow):
         with pytest.raises(RuntimeError, match="has ended"):
             use()
     with pytest.raises(ConnectionRefusedError):

@@ -322,9 +322,10 @@ class Fleet:
 
 
 def _released_node(host: Host, settings: Settings) -> Node:
-    """A node of an earlier release, which may know fewer settings."""
+    """A node of an earlier release, which may know other settings: those keep their defaults."""
     earlier = machines(host.released)
-    known = {field.name: getattr(settings, field.name) for field in fields(earlier.Settings)}
+    ours = vars(settings)
+    known = {field.name: ours[field.name] for field in fields(earlier.Settings) if field.name in ours}
     node: Node = earlier.Node(host.zk, host.process, host.cache, earlier.Settings(**known))
     return node
 
