@@ -345,7 +345,7 @@ def test_options_of_the_fleet() -> None:
     line = """--zookeeper zk1:2181,zk2:2181/chroot --cluster-path /fleet --node-name web1 --advertise web1:11211
         --zk-session-timeout 5 --max-stale 7.5 --on-stale error --ack async --ack user:=applied --ack a=b=committed
         --ack user:=committed --ack-timeout 2 --join serve --hold-off 200 --soft page: --soft feed:
-        --broadcast-writes cart: --lock-writes stock: --zk-ca ca.pem --zk-cert cert.pem --zk-key key.pem"""
+        --refresh menu: --refresh-every 60 --broadcast-writes cart: --lock-writes stock: --zk-ca ca.pem --zk-cert cert.pem --zk-key key.pem"""
     assert parsed(*line.split()).cluster == ClusterConfig(
         zookeeper="zk1:2181,zk2:2181/chroot",
         path="/fleet",
@@ -360,6 +360,8 @@ def test_options_of_the_fleet() -> None:
         join="serve",
         hold_off=200,
         soft_prefixes=(b"page:", b"feed:"),
+        refresh_prefixes=(b"menu:",),
+        refresh_every=60.0,
         broadcast_writes=(b"cart:",),
         lock_writes=(b"stock:",),
         tls_ca=f"{Path.cwd()}/ca.pem",

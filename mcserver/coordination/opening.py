@@ -61,6 +61,8 @@ def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) ->
         ack_timeout=cluster.ack_timeout,
         join=cluster.join,
         soft_prefixes=cluster.soft_prefixes,
+        refresh_prefixes=cluster.refresh_prefixes,
+        refresh_every=cluster.refresh_every,
         write_rate=float(cluster.zk_writes),
     )
 

@@ -153,6 +153,16 @@ class ClusterConfig(Settings):
     soft_prefixes: tuple[bytes, ...] = setting(
         (), "PREFIX of keys that another member's delete marks stale; repeatable"
     )
+    refresh_prefixes: tuple[bytes, ...] = setting(
+        (), "PREFIX of keys that the leader marks stale everywhere, each --refresh-every seconds; repeatable"
+    )
+    refresh_every: float = setting(
+        0.0,
+        "seconds between two refreshes of the keys of --refresh, while this server leads (0: never)",
+        lambda seconds: seconds == 0 or 1 <= seconds <= 86400,
+        "--refresh-every must be 0, or from 1 to 86400 seconds, not {}",
+        status=EX_USAGE,
+    )
     broadcast_writes: tuple[bytes, ...] = setting(
         (), "PREFIX of keys whose writes, too, take the key out of the other members; repeatable"
     )
@@ -191,6 +201,8 @@ class ClusterConfig(Settings):
                 raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '{address}' is no HOST:PORT")
         if slash and chroot and not is_path("/" + chroot):
             raise ConfigError(f"--zookeeper takes HOST:PORT,HOST:PORT,...[/CHROOT]: '/{chroot}' is no path of a znode")
+        if bool(self.refresh_prefixes) != bool(self.refresh_every):
+            raise ConfigError("--refresh PREFIX and --refresh-every SECONDS need each other")
         if self.tls_key and not self.tls_certificate:
             raise ConfigError("--zk-key needs --zk-cert, the certificate that the key belongs to")
         if self.credentials and not CREDENTIALS.fullmatch(self.credentials):

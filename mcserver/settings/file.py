@@ -46,7 +46,7 @@ LONG_NAME = re.compile(
 """`a.a.a...`: to read it takes tomllib a time that grows with the square of its parts, half an hour for a file of them."""
 EXTENDED = "extended"
 NOT_IN_A_FILE = ("help", "license", "version", "config", EXTENDED)
-REPEATED = ("listen", "ack", "soft", "broadcast-writes", "lock-writes", "metrics-name")
+REPEATED = ("listen", "ack", "soft", "refresh", "broadcast-writes", "lock-writes", "metrics-name")
 """Options that add up when they are repeated: a file may give them a list."""
 NEVER_EMPTY = ("listen",)
 """Those of them that mean the most when they are left out: who empties the list hardly means that."""

@@ -486,6 +486,8 @@ CLUSTER_OPTIONS = (
     Option("", "join", "policy", "join", cluster("join")),
     Option("", "hold-off", "ms", "hold_off", cluster("hold_off", integer)),
     Option("", "soft", "prefix", "soft_prefixes", prefixes("soft_prefixes")),
+    Option("", "refresh", "prefix", "refresh_prefixes", prefixes("refresh_prefixes")),
+    Option("", "refresh-every", "s", "refresh_every", cluster("refresh_every", seconds)),
     Option("", "broadcast-writes", "prefix", "broadcast_writes", prefixes("broadcast_writes")),
     Option("", "lock-writes", "prefix", "lock_writes", prefixes("lock_writes")),
     Option(

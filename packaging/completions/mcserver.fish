@@ -71,6 +71,8 @@ complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats du
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l join -x -a 'wait serve' -d 'until this server has joined: wait (gets follow --on-stale) or serve'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l hold-off -x -d 'milliseconds after another member\'s delete during which plain stores of the key are refused (0: off)'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l soft -x -d 'PREFIX of keys that another member\'s delete marks stale; repeatable'
+complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l refresh -x -d 'PREFIX of keys that the leader marks stale everywhere, each --refresh-every seconds; repeatable'
+complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l refresh-every -x -d 'seconds between two refreshes of the keys of --refresh, while this server leads (0: never)'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l broadcast-writes -x -d 'PREFIX of keys whose writes, too, take the key out of the other members; repeatable'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l lock-writes -x -d 'PREFIX of keys that only one member at a time may write, under a lock; repeatable'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -l zk-auth-file -r -d 'file with one line, user:password, for ZooKeeper (default: the environment\'s MCSERVER_ZK_AUTH)'

@@ -118,6 +118,17 @@ def test_cluster_flush_and_refresh_a_prefix(ensemble: Ensemble, name: str) -> No
         assert sum(line.endswith(b"self") or b" self " in line for line in lines) == 1
 
 
+def test_the_leader_refreshes_a_prefix_again_and_again(ensemble: Ensemble, name: str) -> None:
+    with Fleet(ensemble, name, "--refresh", "q:", "--refresh-every", "1", count=2) as fleet:
+        for _ in range(2):
+            for server in fleet.servers:
+                server.set(b"p:k", b"1")
+                server.set(b"q:k", b"1")
+                with server.client() as client:
+                    until(lambda client=client: b"X" in client.ask(b"mg q:k v").split())
+                    assert b"X" not in client.ask(b"mg p:k v").split()
+
+
 @pytest.mark.parametrize("how", ["TERM", "leave"])
 def test_the_end_of_a_server_takes_its_queue_along(ensemble: Ensemble, name: str, how: str) -> None:
     with Fleet(ensemble, name, "--zk-session-timeout", "20", count=2) as fleet:

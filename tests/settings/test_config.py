@@ -225,6 +225,9 @@ def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:
         ({"join": "now"}, "--join"),
         ({"hold_off": -1}, "--hold-off"),
         ({"tls_key": "key.pem"}, "--zk-key needs --zk-cert"),
+        ({"refresh_every": 60.0}, "need each other"),
+        ({"refresh_prefixes": (b"a:",)}, "need each other"),
+        ({"refresh_prefixes": (b"a:",), "refresh_every": 0.5}, "--refresh-every must be 0, or from 1 to 86400"),
         ({"credentials": "no-colon"}, "user:password"),
     ],
 )
