@@ -345,7 +345,8 @@ def test_options_of_the_fleet() -> None:
     line = """--zookeeper zk1:2181,zk2:2181/chroot --cluster-path /fleet --node-name web1 --advertise web1:11211
         --zk-session-timeout 5 --max-stale 7.5 --on-stale error --ack async --ack user:=applied --ack a=b=committed
         --ack user:=committed --ack-timeout 2 --join serve --hold-off 200 --soft page: --soft feed:
-        --refresh menu: --refresh-every 60 --broadcast-writes cart: --lock-writes stock: --zk-ca ca.pem --zk-cert cert.pem --zk-key key.pem"""
+        --refresh menu: --refresh-every 60 --broadcast-writes cart:
+        --lock-writes stock: --zk-ca ca.pem --zk-cert cert.pem --zk-key key.pem"""
     assert parsed(*line.split()).cluster == ClusterConfig(
         zookeeper="zk1:2181,zk2:2181/chroot",
         path="/fleet",
