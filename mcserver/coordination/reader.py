@@ -229,6 +229,7 @@ class Reader:
                 self._flush_later(self._kept_later.pop())
             self._see_what_is_due()
         record, stat = await meta_reply
+        named = stat.mzxid
         meta = self._read(Meta.decode, layout.meta, record)
         membership.set_format(meta.format)
         self.on_meta(meta, stat.version if self._meta_armed else None)
@@ -261,7 +262,7 @@ class Reader:
         for due in kept.later:
             self._flush_later(due)
         unchanged = last_reply is None or self._is_unchanged(await last_reply)
-        if self._is_remade(stat):
+        if self._is_remade(stat, named):
             self.on_remade(str(self.log))
             self._skip_to(head, f"the log {self.log} was deleted and made again")
         elif not floor <= self.next <= head + 1:
@@ -319,10 +320,12 @@ class Reader:
         _, czxid, ctime = self._last
         return stat.czxid == czxid and ctime in (0, stat.ctime)
 
-    def _is_remade(self, stat: Stat) -> bool:
-        """Whether the log is not the znode that it was when it was looked at last."""
+    def _is_remade(self, stat: Stat, named: int = 0) -> bool:
+        """Whether the log is not the znode that it was when it was looked at last. At the first look: whether it was made after
+        meta was written (`named`: its zxid), for a leader does both in one transaction.
+        """
         before, self._born = self._born, stat.czxid
-        return before not in (0, stat.czxid)
+        return before != stat.czxid if before else 0 < named < stat.czxid
 
     # Entries -------------------------------------------------------------------------------------------------------------
 

@@ -264,6 +264,34 @@ def test_another_log_of_a_generation_that_was_used_is_followed_by_one_of_a_new_g
     assert works(fleet, b"k")
 
 
+def test_a_log_that_is_made_again_before_a_server_has_come_to_it_is_another_log() -> None:
+    """The leader is stopped when it has sealed the log that it had read: what the next one had said is gone when it goes on."""
+    fleet = Quiet(2, rotate_at=5)
+    two = fleet.leading()
+    (one,) = [host for host in fleet.hosts if host is not two]
+    two.cache.put(b"k")
+    for n in range(5):
+        tell(one, b"k%d" % n)
+        fleet.run(15)
+    while fleet.meta()["gen"] == 1:
+        fleet.run(0.05)
+    two.process.pause(200e6)
+    fleet.run(60)
+    tell(one, b"k")
+    fleet.run(60)
+    path = f"/cache/invalidation/{fleet.meta()['log']}"
+    fleet.checkers.on_replaced()
+    below = [each for each in sorted(fleet.ensemble.tree.nodes, reverse=True) if each.startswith(path)]
+    assert len(below) > 1
+    fleet.ensemble.change_by_hand(
+        [*(Delta("delete", each) for each in below), Delta("create", path, Floor(0, 0).encode())]
+    )
+    fleet.run(900)
+    assert two.cache.get(b"k") is None
+    assert is_whole(fleet)
+    assert works(fleet, b"k")
+
+
 def test_a_log_that_is_made_again_under_its_name_is_another_log() -> None:
     """Its entries up to the place of a member were never read by that: what they delete was served until its TTL."""
     fleet = Quiet(2)

@@ -197,7 +197,7 @@ def hole_skipped() -> dict[tuple[type, str], Any]:
 @breaks("P1", faults.remake_log)
 def log_made_again_unnoticed() -> dict[tuple[type, str], Any]:
     """A reader goes on at its place in a log that is another under the same name."""
-    return {(reader.Reader, "_is_remade"): lambda self, stat: False}
+    return {(reader.Reader, "_is_remade"): lambda self, stat, named=0: False}
 
 
 @breaks("P3")
