@@ -242,7 +242,8 @@ class Reader:
             self._lose(f"the log {self.log} is gone")
             self.log = None
             raise
-        await self._catch_up(self._read(Floor.decode, layout.log(str(self.log)), record), stat, last_reply, connection)
+        kept = self._read(Floor.decode, layout.log(str(self.log)), record)
+        await self._catch_up(kept, stat, named, last_reply, connection)
         if zk.connection != connection:
             return False
         self._verified = connection
@@ -253,9 +254,12 @@ class Reader:
         return True
 
     async def _catch_up(
-        self, kept: Floor, stat: Stat, last_reply: Awaitable[Stat | None] | None, connection: int
+        self, kept: Floor, stat: Stat, named: int, last_reply: Awaitable[Stat | None] | None, connection: int
     ) -> None:
-        """To the head of the log: entry by entry, or with one flush where it is not known what was in between."""
+        """To the head of the log: entry by entry, or with one flush where it is not known what was in between.
+
+        named: the zxid at which meta was written that names the log.
+        """
         head, floor = head_of(stat), kept.floor
         self.head = version(self.gen, head)
         self._context.budget.unlogged = float(kept.unlogged)
