@@ -142,7 +142,8 @@ cdef class Engine:
         s.room_for_bytes = room_for == "bytes"
         lists_begin(s)
         pthread_mutex_init(&s.queue, NULL)
-        self.opened = 1
+        box_open(&self.outbox, 0)
+        self.opened = 1         # before whatever may be refused: a box that was not opened has no descriptor to close
         s.flush_enabled = flush_enabled
         s.protocol = PROTOCOLS[protocol]
         s.slab_chunk_max = slab_chunk_max
@@ -173,8 +174,7 @@ cdef class Engine:
             s.size_count = <uint32_t*> calloc(size_buckets(item_size_max), sizeof(uint32_t))
             if s.size_count == NULL:
                 raise MemoryError
-        if box_open(&self.outbox, 0) != 0 or shared_open(&self.shared, &self.outbox, NULL) != 0 \
-                or journal_open(&s.journal, max(log_buffer, 4096)) != 0:
+        if shared_open(&self.shared, &self.outbox, NULL) != 0 or journal_open(&s.journal, max(log_buffer, 4096)) != 0:
             raise MemoryError
         self.version_reply = b"VERSION " + version + b"\r\n"
         self.shared.version = PyBytes_AS_STRING(self.version_reply)

@@ -330,6 +330,7 @@ cdef inline Worker* worker_new(Pool* pool) noexcept nogil:
     if w == NULL:
         return NULL
     w.pool = pool
+    w.box.fd = -1                       # until it is opened: whoever frees a worker that is half made closes nobody's descriptor
     w.ends.next = &w.ends
     w.ends.prev = &w.ends
     w.turns.turn_next = &w.turns

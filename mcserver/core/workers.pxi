@@ -400,6 +400,8 @@ cdef class Workers:
                 while self.pool.count:
                     self.pool.count -= 1
                     worker_free(self.pool.worker[self.pool.count])
+                if self.pool.outbox.fd >= 0:
+                    box_close(&self.pool.outbox)
 
 
 cdef void come_back(Box* box) noexcept nogil:

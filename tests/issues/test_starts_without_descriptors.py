@@ -47,6 +47,68 @@ def test_they_are_counted() -> None:
             os.close(each)
 
 
+REFUSED = """
+import gc, os
+from mcserver.core import Engine
+before = sorted(os.listdir("/proc/self/fd"))
+for settings in (
+    {"memory_limit": 1}, {"room_for": "nothing"}, {"slab_sizes": [200, 100]}, {"prefix_delimiter": 1}, {"like": "text"},
+    {"version": "text"},
+):
+    try:
+        Engine(**settings)
+    except (ValueError, TypeError):
+        gc.collect()
+        assert sorted(os.listdir("/proc/self/fd")) == before, settings
+    else:
+        raise SystemExit(f"{settings} are taken")
+"""
+NO_ROOM = """
+import gc, os, resource
+from mcserver.core import Engine, Workers
+engine = Engine()
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+more = []
+try:
+    while True:
+        more.append(os.dup(2))
+except OSError:
+    pass
+for room in range(1, 8):  # the owner's box; an epoll, a timer and a box for each worker
+    os.close(more.pop())
+    try:
+        Workers(engine, None, 2)
+    except OSError:
+        pass
+    gc.collect()
+    for each in (0, 1, 2, *more):
+        os.fstat(each)
+    held = []
+    try:
+        while True:
+            held.append(os.dup(2))
+    except OSError:
+        assert len(held) == room, f"{room - len(held)} are still held"
+    for each in held:
+        os.close(each)
+"""
+
+
+@pytest.mark.parametrize("code", [REFUSED, NO_ROOM], ids=["settings", "descriptors"])
+def test_what_could_not_be_made_closes_its_own_descriptors_and_no_other(code: str) -> None:
+    """What had not been opened yet stood at 0, and that was closed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.slow
 def test_a_loop_that_cannot_run_ends_the_process() -> None:
     """Its threads serve already, and the signals are blocked."""
