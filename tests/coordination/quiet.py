@@ -90,3 +90,10 @@ def tell(host: Host, key: bytes, level: Level = Level.COMMITTED) -> Any:
     """A delete at a server, as its clients do it; the answer to wait for."""
     host.cache.delete(key)
     return host.node.submit([Change("delete", key)], level)
+
+
+def tell_several(fleet: Quiet, host: Host, count: int, pause: int) -> None:
+    """Deletes at a server, of the keys 0, 1, ... that nobody waits for, each followed by so many ms."""
+    for n in range(count):
+        tell(host, b"%d" % n, Level.ASYNC)
+        fleet.run(pause)

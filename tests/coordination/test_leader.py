@@ -8,7 +8,7 @@ from mcserver.coordination.layout import Floor
 from mcserver.coordination.ports import ConnectionLoss, Level, Set
 from mcserver.testing.tree import Delta, ZNode
 
-from .quiet import META, Quiet, tell
+from .quiet import META, Quiet, tell, tell_several
 
 
 def floor_of(fleet: Quiet) -> Floor:
@@ -69,9 +69,7 @@ def test_a_suspended_leader_stops_acting() -> None:
 def test_the_log_is_trimmed_behind_everybody() -> None:
     fleet = Quiet(2, keep_seconds=0.3, keep_entries=5)
     one, _ = fleet.hosts
-    for n in range(20):
-        tell(one, b"%d" % n, Level.ASYNC)
-        fleet.run(50)
+    tell_several(fleet, one, 20, pause=50)
     fleet.run(1000)
     assert floor_of(fleet).floor == 15
     assert len(fleet.log()) == 5
@@ -84,14 +82,10 @@ def test_a_slow_member_holds_the_floor_until_the_cap() -> None:
     (slow,) = [host for host in fleet.hosts if host is not leader]
     slow.node.context.sleep = lambda seconds: slow.process.future()
     slow.node.context.settings.__dict__["slice_keys"] = 1
-    for n in range(10):
-        tell(leader, b"%d" % n, Level.ASYNC)
-        fleet.run(40)
+    tell_several(fleet, leader, 10, pause=40)
     fleet.run(500)
     assert floor_of(fleet).floor == 0
-    for n in range(10):
-        tell(leader, b"%d" % n, Level.ASYNC)
-        fleet.run(40)
+    tell_several(fleet, leader, 10, pause=40)
     fleet.run(500)
     assert (floor_of(fleet).floor, floor_of(fleet).capped) == (8, True)
 
@@ -99,13 +93,9 @@ def test_a_slow_member_holds_the_floor_until_the_cap() -> None:
 def test_trimming_passes_over_what_somebody_has_deleted() -> None:
     fleet = Quiet(1, keep_seconds=0.1, keep_entries=2)
     (host,) = fleet.hosts
-    for n in range(5):
-        tell(host, b"%d" % n, Level.ASYNC)
-        fleet.run(20)
+    tell_several(fleet, host, 5, pause=20)
     fleet.by_hand(f"/cache/invalidation/{fleet.meta()['log']}/e-0000000001")
-    for n in range(5):
-        tell(host, b"%d" % n, Level.ASYNC)
-        fleet.run(20)
+    tell_several(fleet, host, 5, pause=20)
     fleet.run(800)
     assert floor_of(fleet).floor == 8
 
@@ -113,22 +103,16 @@ def test_trimming_passes_over_what_somebody_has_deleted() -> None:
 def test_what_somebody_made_below_an_entry_does_not_keep_the_log_from_being_trimmed_and_cleared_away() -> None:
     fleet = Quiet(1, keep_seconds=0.1, keep_entries=2, rotate_at=14)
     (host,) = fleet.hosts
-    for n in range(5):
-        tell(host, b"%d" % n, Level.ASYNC)
-        fleet.run(20)
+    tell_several(fleet, host, 5, pause=20)
     old = f"/cache/invalidation/{fleet.meta()['log']}"
     for entry, below in (("e-0000000001", "/x"), ("e-0000000001", "/x/y"), ("e-0000000004", "/z")):
         fleet.ensemble.change_by_hand([Delta("create", f"{old}/{entry}{below}", b"")])
     fleet.by_hand(f"{old}/e-0000000000")
-    for n in range(5):
-        tell(host, b"%d" % n, Level.ASYNC)
-        fleet.run(20)
+    tell_several(fleet, host, 5, pause=20)
     fleet.run(1500)
     assert floor_of(fleet).floor == 8
     fleet.ensemble.change_by_hand([Delta("create", f"{old}/e-0000000009/x", b"")])
-    for n in range(8):
-        tell(host, b"%d" % n, Level.ASYNC)
-        fleet.run(60)
+    tell_several(fleet, host, 8, pause=60)
     fleet.run(2500)
     assert fleet.meta()["gen"] == 2
     assert old not in fleet.ensemble.tree.nodes
@@ -138,9 +122,7 @@ def test_rotation_seals_the_old_log_and_clears_it_away_later() -> None:
     fleet = Quiet(2, rotate_at=5, keep_seconds=0.5)
     one, _ = fleet.hosts
     old = fleet.meta()["log"]
-    for n in range(5):
-        tell(one, b"%d" % n, Level.ASYNC)
-        fleet.run(30)
+    tell_several(fleet, one, 5, pause=30)
     fleet.run(400)
     assert (fleet.meta()["gen"], fleet.meta()["previous"]) == (2, old)
     assert f"/cache/invalidation/{old}" in fleet.ensemble.tree.nodes

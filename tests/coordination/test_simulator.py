@@ -35,12 +35,18 @@ def quickly() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+def holds(seed: int, kind: str = "") -> None:
+    """In this world, of this kind (`--strange`, ...), no property is violated."""
+    replay = f"python -m tests.coordination.simulator {seed}" + f" --{kind}" * bool(kind)
+    assert simulate(seed, **({kind: True} if kind else {})).violation is None, replay
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("first", SEEDS)
 def test_every_property_holds(first: int) -> None:
     for seed in range(first, first + CHUNK):
-        assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+        holds(seed)
     gc.collect()
 
 
@@ -57,7 +63,7 @@ def test_every_property_holds(first: int) -> None:
     ],
 )
 def test_a_seed_that_once_failed_holds(seed: int) -> None:
-    assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+    holds(seed)
 
 
 @pytest.mark.parametrize(
@@ -68,16 +74,14 @@ def test_a_seed_that_once_failed_holds(seed: int) -> None:
     ],
 )
 def test_what_strangers_did_that_once_failed_holds(seed: int) -> None:
-    replay = f"python -m tests.coordination.simulator {seed} --strange"
-    assert simulate(seed, strange=True).violation is None, replay
+    holds(seed, "strange")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_every_property_holds_while_somebody_else_deletes_and_overwrites() -> None:
     for seed in range(10_000, 10_100):
-        replay = f"python -m tests.coordination.simulator {seed} --strange"
-        assert simulate(seed, strange=True).violation is None, replay
+        holds(seed, "strange")
 
 
 @pytest.mark.slow
@@ -85,13 +89,12 @@ def test_every_property_holds_while_somebody_else_deletes_and_overwrites() -> No
 @pytest.mark.parametrize("first", [30_000, 30_100])
 def test_every_property_holds_with_servers_of_one_name_of_other_options_and_at_late_servers(first: int) -> None:
     for seed in range(first, first + CHUNK):
-        replay = f"python -m tests.coordination.simulator {seed} --uneven"
-        assert simulate(seed, uneven=True).violation is None, replay
+        holds(seed, "uneven")
 
 
 def test_what_could_not_be_read_for_a_while_once_failed_and_holds() -> None:
     """Seed 369: the ACL of the roll is another when a server reads it for the first time on a connection."""
-    assert simulate(369, odd=True).violation is None, "python -m tests.coordination.simulator 369 --odd"
+    holds(369, "odd")
 
 
 @pytest.mark.slow
@@ -99,13 +102,12 @@ def test_what_could_not_be_read_for_a_while_once_failed_and_holds() -> None:
 @pytest.mark.parametrize("first", [40_000, 40_100])
 def test_every_property_holds_while_machines_sleep_and_records_look_as_before(first: int) -> None:
     for seed in range(first, first + CHUNK):
-        replay = f"python -m tests.coordination.simulator {seed} --odd"
-        assert simulate(seed, odd=True).violation is None, replay
+        holds(seed, "odd")
 
 
 def test_a_few_seeds_for_everyday() -> None:
     for seed in range(50_000, 50_020):
-        assert simulate(seed).violation is None, f"python -m tests.coordination.simulator {seed}"
+        holds(seed)
 
 
 @pytest.mark.slow
