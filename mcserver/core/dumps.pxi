@@ -8,7 +8,7 @@ cdef enum:
     WALK_SLICE = 2000           # chunks that a dump looks at before others get their turn
     SIZES_SLICE = 65536
     LIST_BYTES = 2 << 20        # of text that memcached makes of one list,
-    LINE_WORDS = 60             # ... in which a line takes so many beside its key
+    LINE_BYTES = 60             # ... in which a line takes so many beside its key
     DUMP_ROOM = 65536           # bytes of copies in a slice
     DUMPED_MOST = 65000         # users of an item that a dump still holds on to; else to its neighbours alone (see pinned_full)
     KEPT_MOST = 8               # items that a cachedump holds on to while others have their turn
@@ -122,10 +122,10 @@ cdef bint list_slice(Store* s, int cls, Place* place, Copies* out, int budget, u
         if limit and count[0] >= limit:
             more = 0
         elif not (it.nbytes == 0 and it.seg & G_TOKEN or it.state & S_BINARY):
-            if <size_t> it.nkey + LINE_WORDS > room[0]:
+            if <size_t> it.nkey + LINE_BYTES > room[0]:
                 more = 0
             else:
-                room[0] -= it.nkey + LINE_WORDS
+                room[0] -= it.nkey + LINE_BYTES
                 if is_alive(s, it):
                     count[0] += 1
                     copy_item(s, it, out)

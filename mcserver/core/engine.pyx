@@ -522,7 +522,9 @@ cdef class Engine:
         engine_unlock(&self.s)
 
     def peek(self, bytes key not None):
-        """The value that a get would give, without being one: nothing is counted, used, logged or won. None: it is not there."""
+        """The value that a get would give, without being one: nothing is counted, used, logged or won. None: it is not there.
+
+        For tests: the lock is held while the value is copied, whatever its size."""
         cdef Store* s = &self.s
         cdef size_t n = <size_t> len(key), length = 0
         cdef uint32_t h = 0
