@@ -65,7 +65,7 @@ ITEMS_WITH_MAINTAINER = _MOVES | {
     *("hits_to_hot", "hits_to_warm", "hits_to_cold", "hits_to_temp"),
 }
 
-SCALED = {"page_worth": 1_000_000, "hits_share": 10, "new_worth": 1000}
+SCALED = {"page_worth": 1_000_000, "hits_share": 10, "new_worth": 1000, "use_ratio": 1000}
 """Figures of `stats items` that are fractions: printed as whole numbers, since clients read nothing else there."""
 
 _NOTHING_TO_COUNT = """

@@ -28,6 +28,7 @@ cdef inline void evict(Store* s, uint32_t h, Item* it) noexcept nogil:
         c.evicted_active += 1
     if s.log_mask & LOG_EVICT:
         s.log(s.owner, LOG_EVICT, key_of(it), it.nkey, it, b"", b"", ttl_left(s, it), it.nbytes, it.cls)
+    count_uses(s, it, 0)
     hv = hash_of(s, it)
     s.evicted[it.cls] += 1
     if s.segmented:

@@ -4,8 +4,9 @@
 # looked at, in the order in which they would leave: an item's worth is (requests since its last use) ^ -FADES, less if it is new
 # and was never used; theirs on average, for each byte, is the class's. The class with the least gives (the size-adjusted LRU
 # of Aggarwal, Wolf and Yu, 1999, by pages). Not all of them are looked at but the first SAMPLE of each list; that the others
-# are younger is reckoned with, and those that were used, which don't leave yet, are passed over. Ages are counted in traffic: the
-# same replay, slower, ends the same.
+# are younger is reckoned with, and those that were used, which don't leave yet, are passed over. A class whose items were used
+# more often, or less, than their ages said counts so much more or less. Ages are counted in traffic: the same replay, slower, ends
+# the same.
 
 from libc.stdint cimport uint32_t, uint64_t
 from .fading cimport *
@@ -182,6 +183,11 @@ cdef inline void count_store(Store* s, int cls, uint64_t n) noexcept nogil:
         judge(s)
 
 
+cdef inline double use_ratio_of(Store* s, int cls) noexcept nogil:
+    cdef Uses* u = &s.recent[cls].uses
+    return use_ratio(u.seen, u.expected, s.uses.seen, s.uses.expected)
+
+
 cdef inline double readiness(Store* s, int cls) noexcept nogil:
     # The same, and not looked at again before an eighth of a page has left or its items are an eighth older.
     cdef Ready* r = &s.ready[cls]
@@ -190,7 +196,7 @@ cdef inline double readiness(Store* s, int cls) noexcept nogil:
         age = s.clock - r.at
         if age == 0 or <double> age * (8 << TRAFFIC_GRAIN) < r.age:
             return r.value
-    r.value = readiness_now(s, cls, &r.age)
+    r.value = readiness_now(s, cls, &r.age) / use_ratio_of(s, cls)
     if s.recent[cls].idle >= IDLE_LONG and s.recent[cls].idle > 2 * s.recent[cls].spell:
         r.value *= IDLE_FACTOR
     r.at = s.clock

@@ -1,14 +1,23 @@
-# Fading: how fast what an item is worth falls with its age, and how much less it is worth while it is new; in the cache and in
-# its miniatures.
+# Fading: how fast what an item is worth falls with its age, how much less it is worth while it is new, and how much more or less
+# where ages have been wrong; in the cache and in its miniatures.
 #
-# Owns the exponent, and what is learnt of new items. Must never know an item. The exponent is the beta of GreedyDual* (Jin and
+# Owns the exponent, and what is learnt of new items and of lists. Must never know an item. The exponent is the beta of GreedyDual* (Jin and
 # Bestavros, 2000): with 1, twice the age would be half the worth. 7/8 needs no more than square roots, of which a store that evicts takes dozens.
+#
+# What an item is worth at each age, summed up from its last use to the next, or until it leaves, is how often it should have been
+# used meanwhile. A list whose items are used more often than that says, beside all lists, is worth so much more (Cox's model of
+# proportional hazards, 1972, with age^-FADES as what all have in common). A key that comes back soon after it left was used, too.
 
 from libc.math cimport pow, sqrt
+from libc.stdint cimport uint32_t
 
 cdef enum:
     LEARNT = 8192               # new items from which is learnt what new ones are worth; as many as the list has, if it has more
     DOUBT = 32                  # new items as good as WANTED that every list is taken to have had
+    EXPECTED_DOUBT = 8192       # uses expected that every list is taken to have had, and got: those of some 32 items
+    EXPECTED_MOST = 1 << 21     # from which a list's share is learnt: those of some 8,192 items; 256 for each item if it has more
+    EXPECTED_BITS = 8           # of that 256
+    RATIO_MOST = 16             # how much more or less often a list may be found to be used
 
 cdef extern from *:
     """
@@ -18,6 +27,17 @@ cdef extern from *:
     #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
     """
     const double FADES, NEW_WORTH, WANTED, NEW_LEAST
+    int zeros_in "__builtin_clz"(unsigned int) noexcept nogil
+
+cdef extern from *:
+    """
+    /* The integral of age^-FADES from 1 to each octave's middle, an age of 16 * (ticks + 1/2) + 1 requests, in sixteenths. */
+    static const unsigned short EXPECTED[33] = {
+        40, 69, 83, 99, 119, 140, 164, 190, 219, 250, 284, 322, 362, 407, 455, 508, 565,
+        628, 697, 771, 853, 941, 1038, 1144, 1259, 1384, 1521, 1670, 1833, 2011, 2204, 2415, 2646,
+    };
+    """
+    const unsigned short[33] EXPECTED
 
 
 cdef inline double aged(double age) noexcept nogil:
@@ -35,3 +55,18 @@ cdef inline double worth_of_new(double came, double wanted) noexcept nogil:
     # What an unused new item is worth beside a used one of its age, if lately so many new ones came and so many were wanted.
     cdef double share = (wanted + DOUBT * WANTED) / (came + DOUBT) / WANTED
     return NEW_WORTH * (1 if share > 1 else NEW_LEAST if share < NEW_LEAST else share)
+
+
+cdef inline uint32_t expected_uses(uint32_t ticks) noexcept nogil:
+    # How often an item should have been used in so many ticks of 16 requests since its last use, by a measure of its own. By octaves:
+    # a hit takes no roots.
+    return EXPECTED[32 - zeros_in(ticks) if ticks else 0]
+
+
+cdef inline double use_ratio(double uses, double expected, double all_uses, double all_expected) noexcept nogil:
+    # How many times as often as its items' ages say a list is used, all lists together being 1.
+    cdef double ratio
+    if all_uses == 0:
+        return 1
+    ratio = (uses * all_expected / all_uses + EXPECTED_DOUBT) / (expected + EXPECTED_DOUBT)
+    return RATIO_MOST if ratio > RATIO_MOST else 1.0 / RATIO_MOST if ratio < 1.0 / RATIO_MOST else ratio

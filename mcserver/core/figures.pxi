@@ -157,7 +157,7 @@ cdef dict spelled_lists(Store* s, Worth* worth):
             "hits_to_temp": c.hits_to[TEMP],
             "page_worth": s.arena.page_size / ready if ready else 0.0,
             "hits_share": 100 * hits_of(c) / hits if hits else 0.0,
-            "new_worth": worth_of_new(s.recent[i].came, s.recent[i].wanted),
+            "new_worth": worth_of_new(s.recent[i].came, s.recent[i].wanted), "use_ratio": use_ratio_of(s, i),
         }
     return result
 

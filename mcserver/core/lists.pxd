@@ -8,7 +8,7 @@
 # time left that nothing is gained by evicting them. A flat LRU has everything in COLD, and a use moves an item to its head.
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
-from .fading cimport LEARNT
+from .fading cimport *
 from .memory cimport *
 from .store cimport *
 
@@ -85,6 +85,32 @@ cdef inline void list_replace(Store* s, uint32_t old, uint32_t new, Item* it) no
         l.tail = new
 
 
+cdef inline uint32_t list_items(Store* s, int cls) noexcept nogil:
+    cdef Lru* l = s.lru[cls]
+    return l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
+
+
+cdef inline void learn(Uses* u, uint32_t seen, uint32_t expected, uint64_t most) noexcept nogil:
+    u.seen += seen
+    u.expected += expected
+    if u.expected > most:
+        u.seen //= 2
+        u.expected //= 2
+
+
+cdef inline void count_uses(Store* s, Item* it, uint32_t seen) noexcept nogil:
+    # Since its last use the item was used again (1), or it leaves unused (0).
+    cdef Uses* u = &s.recent[it.cls].uses
+    cdef uint32_t expected = expected_uses(s.clock - it.used)
+    cdef uint64_t most = EXPECTED_MOST
+    if u.expected + expected > most:
+        most = <uint64_t> list_items(s, it.cls) << EXPECTED_BITS
+        if most < EXPECTED_MOST:
+            most = EXPECTED_MOST
+    learn(u, seen, expected, most)
+    learn(&s.uses, seen, expected, 8 * EXPECTED_MOST)
+
+
 cdef inline void item_touch(Store* s, Item* it) noexcept nogil:
     it.time = s.tick
     it.used = s.clock
@@ -97,6 +123,7 @@ cdef inline void item_bump(Store* s, uint32_t h, Item* it) noexcept nogil:
     cdef uint64_t n
     it.state |= S_FETCHED
     s.recent[it.cls].hits += 1
+    count_uses(s, it, 1)
     item_touch(s, it)
     if not s.segmented:
         list_move(s, h, it, seg)
@@ -124,16 +151,13 @@ cdef inline void item_update(Store* s, uint32_t h, Item* it) noexcept nogil:
         list_move(s, h, it, it.seg & SEG_MASK)
 
 
-cdef inline uint32_t list_items(Store* s, int cls) noexcept nogil:
-    cdef Lru* l = s.lru[cls]
-    return l[HOT].count + l[WARM].count + l[COLD].count + l[TEMP].count
-
-
 cdef inline void count_new(Store* s, int cls, bint returns) noexcept nogil:
     # A key comes that was not there; `returns`: it left not long ago.
     cdef Recent* r = &s.recent[cls]
     r.came += 1
     r.wanted += returns
+    r.uses.seen += returns
+    s.uses.seen += returns
     if r.came > LEARNT and r.came > list_items(s, cls):
         r.came //= 2
         r.wanted //= 2

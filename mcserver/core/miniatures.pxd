@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from .fading cimport aged, worth_of_new, LEARNT
+from .fading cimport aged, expected_uses, use_ratio, worth_of_new, EXPECTED_BITS, EXPECTED_MOST, LEARNT
 from .memory cimport page_bits_for
 
 cdef extern from *:
@@ -52,6 +52,8 @@ cdef struct MrcBand:
     uint16_t evictions
     float came                  # new keys, and those of them that were used or came back, each counted as one over the rate
     float wanted
+    float uses                  # ... of items, and how many their ages said
+    float expected
 
 cdef struct MrcMini:
     double factor               # of the real cache's memory
@@ -59,6 +61,8 @@ cdef struct MrcMini:
     double half_page            # bytes
     double taken
     double hits                 # each counted as one over the rate at which it was sampled
+    double uses                 # of all bands' items
+    double expected
     uint64_t filled             # a bit for each band that has items
     MrcBand band[BANDS]
 
@@ -212,6 +216,25 @@ cdef inline void mrc_outs_take(Mrc* m, uint16_t k) noexcept nogil:
     m.outs -= 1
 
 
+cdef inline void mrc_count_uses(Mrc* m, int i, MrcKey* e, double seen, double since) noexcept nogil:
+    # Of an item since its last use, `since` samples ago.
+    cdef MrcMini* c = &m.mini[i]
+    cdef MrcBand* q = &c.band[mrc_band(e.size)]
+    cdef double each = 1 / mrc_rate(m), ticks = since * each / 16
+    cdef double expected = expected_uses(<uint32_t> ticks if ticks < 4e9 else <uint32_t> 4000000000) * each
+    cdef double most = (<double> (q.n[FRESH] + q.n[RING])) * (1 << EXPECTED_BITS) * each
+    q.uses += <float> (seen * each)
+    q.expected += <float> expected
+    if q.expected > EXPECTED_MOST and q.expected > most:
+        q.uses /= 2
+        q.expected /= 2
+    c.uses += seen * each
+    c.expected += expected
+    if c.expected > 8 * EXPECTED_MOST:
+        c.uses /= 2
+        c.expected /= 2
+
+
 cdef inline void mrc_leave(Mrc* m, int i, uint16_t k, bint ghost) noexcept nogil:
     # Out of one miniature.
     cdef MrcKey* e = &m.key[k]
@@ -252,6 +275,7 @@ cdef inline void mrc_evict(Mrc* m, int i, int b) noexcept nogil:
         k = q.tail[FRESH] if fresh else q.tail[RING]
         e = &m.key[k]
         if not e.state[i] & USES:
+            mrc_count_uses(m, i, e, 0, m.now - e.used)
             mrc_leave(m, i, k, 1)
             return
         mrc_take(m, i, k)
@@ -276,8 +300,10 @@ cdef inline MrcKey* mrc_victim(Mrc* m, int i, uint16_t tail) noexcept nogil:
 
 
 cdef inline int mrc_readiest(Mrc* m, int i) noexcept nogil:
-    # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ FADES x size), less if it is still new.
-    cdef uint64_t left = m.mini[i].filled
+    # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ FADES x size), less if it is still new, and by
+    # how often the band's items are used for their ages.
+    cdef MrcMini* c = &m.mini[i]
+    cdef uint64_t left = c.filled
     cdef MrcBand* q
     cdef MrcKey* e
     cdef bint fresh
@@ -286,10 +312,10 @@ cdef inline int mrc_readiest(Mrc* m, int i) noexcept nogil:
     while left:
         b = first_bit(left)
         left &= left - 1
-        q = &m.mini[i].band[b]
+        q = &c.band[b]
         fresh = is_fresh(q)
         e = mrc_victim(m, i, q.tail[FRESH] if fresh else q.tail[RING])
-        r = aged(m.now - e.used + 1)
+        r = aged(m.now - e.used + 1) / use_ratio(q.uses, q.expected, c.uses, c.expected)
         if fresh and not e.state[i] & USES:
             r /= worth_of_new(q.came, q.wanted)
         if not m.by_bytes:
@@ -314,6 +340,7 @@ cdef inline void mrc_make_room(Mrc* m, int i, uint32_t size) noexcept nogil:
 
 cdef inline void mrc_use(Mrc* m, int i, uint16_t k) noexcept nogil:
     cdef MrcKey* e = &m.key[k]
+    mrc_count_uses(m, i, e, 1, m.now - e.used)
     if e.state[i] & WHERE == FRESH and not e.state[i] & USES:
         m.mini[i].band[mrc_band(e.size)].wanted += 1 / mrc_rate(m)
     if e.state[i] & USES != USES:
@@ -337,6 +364,8 @@ cdef inline void mrc_insert(Mrc* m, int i, uint16_t k) noexcept nogil:
     q.came += 1 / mrc_rate(m)
     if back:
         q.wanted += 1 / mrc_rate(m)
+        q.uses += 1 / mrc_rate(m)
+        m.mini[i].uses += 1 / mrc_rate(m)
     if q.came > LEARNT and q.came * mrc_rate(m) > q.n[FRESH] + q.n[RING]:
         q.came /= 2
         q.wanted /= 2

@@ -134,6 +134,11 @@ cdef struct Ready:
     uint32_t gone               # Store.gone then
     bint known
 
+# Uses of items, and how many there should have been by the items' ages (fading.pxd).
+cdef struct Uses:
+    uint32_t seen
+    uint64_t expected
+
 # What was asked of a class lately (exchange.pxd).
 cdef struct Recent:
     uint32_t hits
@@ -142,6 +147,7 @@ cdef struct Recent:
     uint32_t spell              # how long it was idle when what it had kept was used again
     uint32_t came               # keys that were not there when they were stored
     uint32_t wanted             # of them: used while new, or stored again soon after they had left
+    Uses uses
 
 # A page on its way from one class to another (slices.pxd).
 cdef struct Mover:
@@ -271,6 +277,7 @@ cdef struct Store:
     uint32_t tried[MAX_CLASSES] # the attempt at which a class last had no page that could leave
     uint32_t stuck[MAX_CLASSES] # the attempt at which a list last had nobody who could leave
     Recent recent[MAX_CLASSES]
+    Uses uses                   # of all classes
     uint64_t recent_bytes       # stored since it was last judged
     uint32_t garbage            # pieces of large values that are gone, as one chain: freed in slices
     Upload uploads              # the list's ends

@@ -29,7 +29,7 @@ ITEMS = """
     number number_hot number_warm number_cold age_hot age_warm age mem_requested evicted evicted_nonzero evicted_time
     outofmemory tailrepairs reclaimed expired_unfetched evicted_unfetched evicted_active crawler_reclaimed
     crawler_items_checked lrutail_reflocked moves_to_cold moves_to_warm moves_within_lru direct_reclaims hits_to_hot
-    hits_to_warm hits_to_cold hits_to_temp page_worth hits_share new_worth
+    hits_to_warm hits_to_cold hits_to_temp page_worth hits_share new_worth use_ratio
 """
 SLABS = """
     chunk_size chunks_per_page total_pages total_chunks used_chunks free_chunks free_chunks_end get_hits cmd_set delete_hits

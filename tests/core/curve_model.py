@@ -13,6 +13,7 @@ from math import log2, sqrt
 LOOKED_AT = 8
 NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.3, 0.05, 0.01, 32, 8192
 PAGED, WASTE_MOST = 36, 3  # bands of less than 16 KiB; what stands empty in their pages at most, one part in so many
+EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 21, 256, 16
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
 
@@ -27,6 +28,34 @@ class Key:
     missed: bool = False
 
 
+def expected_uses(samples: int) -> int:
+    """How often an item should have been used since its last use, by octaves of sixteen requests."""
+    octave = 0.0 if samples < 16 else 2 ** ((samples // 16).bit_length() - 0.5)
+    return round(128 * ((16 * (octave + 0.5) + 1) ** 0.125 - 1))
+
+
+@dataclass
+class Uses:
+    """Uses of items, and how many their ages said."""
+
+    seen: float = 0
+    expected: float = 0
+
+    def learn(self, seen: int, expected: int, most: float) -> None:
+        self.seen += seen
+        self.expected += expected
+        if self.expected > most:
+            self.seen /= 2
+            self.expected /= 2
+
+    def beside(self, everything: Uses) -> float:
+        if not everything.seen:
+            return 1.0
+        as_all = self.seen * everything.expected / everything.seen
+        ratio = (as_all + EXPECTED_DOUBT) / (self.expected + EXPECTED_DOUBT)
+        return min(max(ratio, 1 / RATIO_MOST), RATIO_MOST)
+
+
 @dataclass
 class Band:
     """The items of one size: new ones and the ring, the next victim first."""
@@ -36,6 +65,7 @@ class Band:
     evictions: int = 0
     came: float = 0
     wanted: float = 0
+    learnt: Uses = field(default_factory=Uses)
 
     def of(self, key: bytes) -> OrderedDict[bytes, None]:
         return self.fresh if key in self.fresh else self.ring
@@ -61,6 +91,7 @@ class Miniature:
         self.bands = {number: Band() for number in range(64)}
         self.uses: dict[bytes, int] = {}
         self.ghosts: dict[bytes, int] = {}
+        self.learnt = Uses()
         self.hits = 0
         self.taken = 0
 
@@ -76,11 +107,18 @@ class Miniature:
             band.evictions += 1
             self.ghosts[key] = band.evictions
 
+    def count_uses(self, band: Band, key: bytes, seen: int) -> None:
+        """Since its last use it was used again, or it leaves."""
+        expected = expected_uses(self.curve.now - self.curve.keys[key].used)
+        band.learnt.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * (len(band.fresh) + len(band.ring))))
+        self.learnt.learn(seen, expected, 8 * EXPECTED_MOST)
+
     def evict(self, band: Band) -> None:
         while True:
             fresh = band.fresh_is_next()
             key = next(iter(band.fresh if fresh else band.ring))
             if not self.uses[key]:
+                self.count_uses(band, key, 0)
                 self.leave(key, ghost=True)
                 return
             (band.fresh if fresh else band.ring).popitem(last=False)
@@ -95,6 +133,7 @@ class Miniature:
         half = sqrt(self.curve.now - victim.used + 1.0)
         quarter = sqrt(half)
         aged = half * quarter * sqrt(quarter)  # age ^ 7/8, to the last bit as it is compiled
+        aged /= band.learnt.beside(self.learnt)
         return aged / (band.worth_of_new() if fresh and not self.uses[name] else 1) * victim.size
 
     def room(self) -> float:
@@ -116,6 +155,8 @@ class Miniature:
         back = stamp is not None and band.evictions - stamp < len(band.fresh) + len(band.ring)
         band.came += 1
         band.wanted += back
+        band.learnt.seen += back
+        self.learnt.seen += back
         if band.came > LEARNT and band.came > len(band.fresh) + len(band.ring):
             band.came /= 2
             band.wanted /= 2
@@ -125,6 +166,7 @@ class Miniature:
 
     def use(self, key: bytes) -> None:
         band = self.band(key)
+        self.count_uses(band, key, 1)
         band.wanted += key in band.fresh and not self.uses[key]
         self.uses[key] = min(MOST_USES, self.uses[key] + 1)
 

@@ -232,3 +232,20 @@ def test_background_work_takes_no_hits() -> None:
         settle(client.engine)
     assert held(client, b"k", 1500) == 750
     assert client.engine.stats()["evictions"] == 0
+
+
+# Loads in which an age says little
+
+
+def test_where_every_key_is_as_likely_the_small_stay() -> None:
+    """By their ages alone 28.9 per cent would be found. The smallest that fit, from the start, would be 35.0: nothing is better."""
+    client, random_ = fresh(memory_limit=16 * MIB), random.Random(7)
+    size = [int(100 * 200 ** random_.random()) for _ in range(40_000)]
+    hits = 0
+    for _ in range(90_000):
+        key = random_.randrange(40_000)
+        if client.send(b"mg k%d\r\n" % key).startswith(b"HD"):
+            hits += 1
+        else:
+            client.send(b"ms k%d %d\r\n%b\r\n" % (key, size[key], b"x" * size[key]))
+    assert hits / 90_000 > 0.33

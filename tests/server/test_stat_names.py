@@ -39,7 +39,7 @@ TLS_SINCE = {"ssl_proto_errors"} if RELEASE < (1, 6, 30) else set()
 ONLY_OURS = {
     "": {*OWN, *NEW, *TLS_SINCE},
     "settings": NEW_SETTINGS,
-    "items": {"items:N:page_worth", "items:N:hits_share", "items:N:new_worth"},
+    "items": {"items:N:page_worth", "items:N:hits_share", "items:N:new_worth", "items:N:use_ratio"},
     "slabs": {"N:pages_given", "N:pages_taken"},
 }
 """What came after Debian's, and mcserver's own."""

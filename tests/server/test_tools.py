@@ -131,7 +131,7 @@ def test_class_keys_are_memcacheds(client: Client, peer: Callable[..., Client], 
         assert each.command(b"set a 0 0 1\r\nx") == b"STORED\r\n"
         each.command(b"get a", b"END\r\n")
         keys.append(list(each.stats(sub)))
-    own = (":page_worth", ":hits_share", ":new_worth", ":pages_given", ":pages_taken")
+    own = (":page_worth", ":hits_share", ":new_worth", ":use_ratio", ":pages_given", ":pages_taken")
     assert [key for key in keys[0] if not key.endswith(own)] == keys[1]
 
 

@@ -15,6 +15,8 @@ TRIES = 256  # items that are passed over before another must leave: the newest,
 GRAIN = 16  # requests while the clock of traffic moves once
 SAMPLE, LOOKED, FADES, NEW_WORTH, YOUNGEST = 16, 64, 0.875, 0.3, 0.95
 WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 8192  # what new items are worth by what others have shown
+# What a list's items are worth by their uses.
+EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 21, 256, 16
 
 
 @dataclass(eq=False)
@@ -43,6 +45,35 @@ class Ready:
     gone: int
 
 
+def expected_uses(ticks: int) -> int:
+    """How often an item should have been used since its last use, so many ticks ago: in each octave as in its middle."""
+    octave = 0.0 if ticks == 0 else 2 ** (ticks.bit_length() - 0.5)
+    return round(16 * ((GRAIN * (octave + 0.5) + 1) ** (1 - FADES) - 1) / (1 - FADES))
+
+
+@dataclass
+class Uses:
+    """Uses of items, and how many there should have been by their ages."""
+
+    seen: int = 0
+    expected: int = 0
+
+    def learn(self, seen: int, expected: int, most: int) -> None:
+        self.seen += seen
+        self.expected += expected
+        if self.expected > most:
+            self.seen //= 2
+            self.expected //= 2
+
+    def beside(self, everything: Uses) -> float:
+        """How many times as often they are used as their ages say, everything being 1."""
+        if not everything.seen:
+            return 1.0
+        as_all = self.seen * everything.expected / everything.seen
+        ratio = (as_all + EXPECTED_DOUBT) / (self.expected + EXPECTED_DOUBT)
+        return min(max(ratio, 1 / RATIO_MOST), RATIO_MOST)
+
+
 @dataclass
 class SlabClass:
     """One class. The lists have their heads, where new items come in, at the end. WARM items stand among the COLD."""
@@ -56,6 +87,7 @@ class SlabClass:
     gone: int = 0  # items that left, for whatever reason
     came: int = 0  # keys that were not there when they were stored
     wanted: int = 0  # of them: used while new, or stored again soon after they had left
+    uses: Uses = field(default_factory=Uses)
     ready: Ready | None = None
 
     def items(self) -> Iterator[Item]:
@@ -106,6 +138,7 @@ class Policy:
         self.segmented, self.evictions, self.maintained = segmented, evictions, maintained
         self.hot_pct, self.temporary_ttl = hot_pct, temporary_ttl
         self.second, self.requests = 2, 0
+        self.uses = Uses()
         self.departed: list[bytes] = []
         self.counts = dict.fromkeys(
             [
@@ -143,6 +176,12 @@ class Policy:
     def expiry(self, exptime: int) -> int:
         return 0 if exptime == 0 else 1 if exptime < 0 else self.second + exptime
 
+    def count_uses(self, c: SlabClass, item: Item, seen: int) -> None:
+        """Since its last use the item was used again (1), or it leaves unused (0)."""
+        expected = expected_uses(self.requests // GRAIN - item.used)
+        c.uses.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * sum(1 for _ in c.items())))
+        self.uses.learn(seen, expected, 8 * EXPECTED_MOST)
+
     def touched(self, item: Item) -> None:
         item.used = self.requests // GRAIN
 
@@ -157,6 +196,7 @@ class Policy:
     def bump(self, c: SlabClass, item: Item) -> None:
         """A use: counted up to three; no item moves (but in a flat LRU, where it goes to the head)."""
         item.fetched = True
+        self.count_uses(c, item, 1)
         self.touched(item)
         if not self.segmented:
             c.move(item, item.segment)
@@ -245,6 +285,8 @@ class Policy:
                 segment = COLD
             c.came += 1
             c.wanted += segment == COLD
+            c.uses.seen += segment == COLD
+            self.uses.seen += segment == COLD
             if c.came > LEARNT and c.came > sum(1 for _ in c.items()):
                 c.came //= 2
                 c.wanted //= 2
@@ -313,6 +355,7 @@ class Policy:
         self.counts["evicted_unfetched"] += not item.fetched
         self.counts["evicted_active"] += item.uses > 0
         self.departed.append(item.key)
+        self.count_uses(c, item, 0)
         c.evicted += 1
         if self.segmented:
             c.ghosts[item.key] = c.evicted
@@ -414,8 +457,8 @@ class Policy:
             if age == 0 or age * 8 * GRAIN < c.ready.age:
                 return c.ready.value
         value, old = self.readiness_now(c)
-        c.ready = Ready(value, old, now, c.gone)
-        return value
+        c.ready = Ready(value / c.uses.beside(self.uses), old, now, c.gone)
+        return c.ready.value
 
     def page_worth(self, c: SlabClass) -> float:
         ready = self.readiness(c)

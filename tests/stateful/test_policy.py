@@ -37,6 +37,7 @@ def check_lists(client: Client, model: Policy, number: int, cls: int) -> None:
     assert figures["mem_requested"] == sum(item.size for item in c.items())
     assert isclose(figures["page_worth"], model.page_worth(c), rel_tol=1e-9), (figures["page_worth"], c.ready)
     assert isclose(figures["new_worth"], model.new_worth(c), rel_tol=1e-9), (figures["new_worth"], c.came, c.wanted)
+    assert isclose(figures["use_ratio"], c.uses.beside(model.uses), rel_tol=1e-9), (figures["use_ratio"], c.uses)
 
 
 class OneClassMachine(RuleBasedStateMachine):
