@@ -42,7 +42,7 @@ class Datagrams:
 
     def until_barrier(self) -> list[bytes]:
         self.socket.send(HEADER.pack(BARRIER, 0, 1, 0) + b"verbosity 0\r\n")  # Python answers it, behind all before
-        found = []
+        found: list[bytes] = []
         while True:
             received = self.socket.recv(1 << 16)
             if received[:2] == b"\xff\xff":

@@ -124,9 +124,13 @@ class Server:
             time.sleep(0.005)
 
     @property
-    def port(self) -> int:
+    def tcp(self) -> tuple[str, int]:
         assert not isinstance(self.address, str)
-        return self.address[1]
+        return self.address
+
+    @property
+    def port(self) -> int:
+        return self.tcp[1]
 
     def log(self) -> str:
         """All that it printed so far."""
@@ -173,7 +177,7 @@ def run_to_end(*args: str, environment: dict[str, str] | None = None) -> subproc
     )
 
 
-def eventually(condition: Callable[[], object], seconds: float = REPLY_SECONDS) -> None:
+def eventually(condition: Callable[..., object], seconds: float = REPLY_SECONDS) -> None:
     """Waits until the condition holds; fails when it doesn't in time."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_cluster import simulate
@@ -181,7 +182,7 @@ def test_requests_and_a_flood_where_logins_are_by_sasl(tmp_path: Path) -> None:
     (tmp_path / "users").write_text(disturb.LOGIN.decode().replace(" ", ":") + "\n")
     told = {"MEMCACHED_SASL_PWDB": str(tmp_path / "users")}
     with programs.subject().running(more=["-S"], sasl=disturb.LOGIN, environment=told) as server:
-        how = {"sasl": disturb.LOGIN.decode(), "keys": 500, "value": 100}
+        how: dict[str, Any] = {"sasl": disturb.LOGIN.decode(), "keys": 500, "value": 100}
         assert load(server, "fill", depth=50, **how)["sets"] == 500
         disturb.log_in_by_sasl(server.port)
         assert load(server, "open", rate=1000, seconds=0.2, connections=3, **how)["requests"] > 100
@@ -241,7 +242,12 @@ def test_a_server_that_does_not_start_is_an_error() -> None:
 
 def test_pairs_take_turns_in_going_first() -> None:
     order: list[str] = []
-    pairs = interleave(3, ("a", "b"), lambda name: order.append(name) or len(order))
+
+    def timed(name: str) -> int:
+        order.append(name)
+        return len(order)
+
+    pairs = interleave(3, ("a", "b"), timed)
     assert order == ["a", "b", "b", "a", "a", "b"]
     assert pairs == [(1, 2), (4, 3), (5, 6)]
 
@@ -260,7 +266,7 @@ def test_a_ratio_is_the_median_of_the_pairs() -> None:
 @pytest.mark.slow
 def test_the_script_prints_a_table(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    command = [ROOT / "scripts/bench", "--quick", "--pairs=1", "--only=stall", f"--json={report}"]
+    command = [str(ROOT / "scripts/bench"), "--quick", "--pairs=1", "--only=stall", f"--json={report}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=290, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\| longest stall +\| \d+\.\d\d +\| \d+\.\d\d +\| \d+\.\d\d +\|$", done.stdout, re.MULTILINE)

@@ -243,7 +243,7 @@ def test_a_plot_is_drawn_the_same_again(tmp_path: Path, suffix: str, magic: byte
 @pytest.mark.slow
 def test_the_script_prints_tables_and_draws(tmp_path: Path) -> None:
     report, picture = tmp_path / "report.json", tmp_path / "hits.svg"
-    command = [ROOT / "scripts/bench", "--quick", "--only=hits", f"--traces={small_folder(tmp_path)}", "-m", "8"]
+    command = [str(ROOT / "scripts/bench"), "--quick", "--only=hits", f"--traces={small_folder(tmp_path)}", "-m", "8"]
     command += [f"--json={report}", f"--plot={picture}"]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=290, env=os.environ)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,16 @@ from mcserver import MEMCACHED_VERSION, __version__, cli
 from mcserver.settings.cluster import ClusterConfig
 from mcserver.settings.config import Config
 from mcserver.settings.help import help_page, licence_page
-from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Suboption, effect_of
+from mcserver.settings.options import (
+    CLUSTER_OPTIONS,
+    OPTIONS,
+    OWN_OPTIONS,
+    SUBOPTIONS,
+    Draft,
+    Option,
+    Suboption,
+    effect_of,
+)
 from mcserver.settings.rules import ConfigError, Effect, rules
 from tests.peer import RELEASE
 
@@ -327,8 +336,8 @@ NAMING = [
 
 
 @pytest.mark.parametrize("entry", NAMING, ids=lambda entry: entry.setting)
-def test_files_that_a_daemon_opens_later_are_named_from_the_root(entry: cli.Option | Suboption) -> None:
-    draft = cli.Draft()
+def test_files_that_a_daemon_opens_later_are_named_from_the_root(entry: Option | Suboption) -> None:
+    draft = Draft()
     entry.apply(draft, "--it", "some/file")
     assert {**draft.settings, **draft.cluster} == {entry.setting: f"{Path.cwd()}/some/file"}
 
@@ -374,7 +383,7 @@ def test_options_of_the_fleet() -> None:
 @pytest.mark.parametrize(
     "option", [option for option in CLUSTER_OPTIONS if option.long not in ("zookeeper", "zk-auth-file")]
 )
-def test_an_option_of_the_fleet_needs_zookeeper(option: cli.Option) -> None:
+def test_an_option_of_the_fleet_needs_zookeeper(option: Option) -> None:
     values = {"s": "5", "ms": "5", "num": "5", "level": "async", "policy": "serve"}
     status, text = refusal(f"--{option.long}", values.get(option.metavar, "/x"))
     assert (status, text) == (64, f"--{option.long} needs --zookeeper HOST:PORT, without which there is no fleet")

@@ -121,7 +121,7 @@ def test_the_suite_is_a_package_of_its_own(tmp_path: Path) -> None:
     run([*pip, "--python", tmp_path / "venv", "install", "--no-deps", wheel], tmp_path)
     binaries = tmp_path / "venv/bin"
     assert run([binaries / "python", "-c", TOP_LEVEL], tmp_path).split() == ["mcconform"]
-    spawn = [binaries / "mcconform", "--spawn", "memcached -u root -U 0 -t 1", "--only", "classic/get/"]
+    spawn = [str(binaries / "mcconform"), "--spawn", "memcached -u root -U 0 -t 1", "--only", "classic/get/"]
     assert "FAILED" not in run(spawn, tmp_path)
     for command in (["client", "--list"], ["--coverage"], ["compare", "--help"], ["faults", "--help"]):
         assert run([binaries / "mcconform", *command], tmp_path)

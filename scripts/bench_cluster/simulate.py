@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from mcserver.coordination.ports import Change, Check, Create, Level
 from mcserver.coordination.settings import Settings
+from tests.coordination.simulator.cache import ModelCache
 from tests.coordination.simulator.client import SimulatedZooKeeper
 from tests.coordination.simulator.costs import CostedEnsemble, Service
 from tests.coordination.simulator.fleet import Fleet, Host
@@ -102,8 +103,8 @@ class Simulated(Fleet):
             self.world.at(number * 4 * SECOND // members, None, self.start, f"n{number}")
         self.run(SETTLE)
 
-    def start(self, node: str, old: Any = None) -> Host:
-        host = super().start(node, old)
+    def start(self, node: str, old: ModelCache | None = None, left: Host | None = None) -> Host:
+        host = super().start(node, old, left)
         host.node.context.cache = NoCache()
         host.node.context.trace = lambda kind, *details: None
         return host

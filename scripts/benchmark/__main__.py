@@ -138,7 +138,8 @@ def raise_file_limit() -> None:
 def main() -> int:
     """The exit status: 1 when a measurement could not be made or a reply was wrong."""
     options = arguments()
-    measurements = {**MEASUREMENTS, "hits": partial(hits.measure, choice=choice(options))}
+    measurements = dict(MEASUREMENTS)
+    measurements["hits"] = partial(hits.measure, choice=choice(options))
     contest = Contest(subject(options.subject), peer(options.peer), options.pairs, options.quick)
     raise_file_limit()
     tables: list[Table] = []

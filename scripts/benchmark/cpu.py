@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .contest import Contest, progress
 from .generator import load, turns
@@ -136,12 +136,12 @@ def cost(contest: Contest, server: Server, workload: Workload, column: Column, k
     return report["server_ns"] / report["requests"] / 1000
 
 
-def closed(server: Server, workload: Workload, column: Column, **more: float | str) -> dict[str, int]:
+def closed(server: Server, workload: Workload, column: Column, **more: Any) -> dict[str, int]:
     """The generator's report of one run of the closed loop; `more`: its other options."""
     return load(server, "closed", **options(workload, column), **more)
 
 
-def options(workload: Workload, column: Column) -> dict[str, float | str]:
+def options(workload: Workload, column: Column) -> dict[str, Any]:
     """As the generator takes them."""
     what = workload._asdict()
     return {"workload": what.pop("name"), **what, **column._asdict()}

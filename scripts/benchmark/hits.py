@@ -203,7 +203,7 @@ def measure(contest: Contest, choice: Choice) -> list[Table]:
     tables.append(hits.table(f"Hits by bytes at -m {SMALL_MEMORY}, percent", small, "byte_hits"))
     memory = STRESS_MEMORY // 4 if contest.quick else STRESS_MEMORY
     loads = stress.loads(memory, hits.choice.most)
-    hard = hits.play([Cell((name,), lambda load=load: load) for name, load in loads.items()], memory)
+    hard = hits.play([Cell((name,), partial(loads.__getitem__, name)) for name in loads], memory)
     tables.append(hits.table(f"Hits at -m {memory} under loads nobody tuned for, percent", hard))
     if choice.plot:
         tables.append(hits.plot(choice.plot))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from .programs import BenchError
 
@@ -29,7 +30,7 @@ def draw(
     colours = dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), GREY
     )
-    style = {**colours, "font.size": 10, "svg.hashsalt": "hits", "svg.fonttype": "path"}
+    style: dict[Any, Any] = {**colours, "font.size": 10, "svg.hashsalt": "hits", "svg.fonttype": "path"}
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
     with mpl.rc_context(style):

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from .contest import Contest, progress
 from .disturb import DISTURBANCES, FLOODS, LOGIN
@@ -98,7 +99,7 @@ def floods(contest: Contest, p50: Table, p99: Table) -> None:
         users.write_text(LOGIN.decode().replace(" ", ":") + "\n")
         library = sasl_library(folder)
         more, context = certified(folder, "ECDSA P-256")
-        ways = {
+        ways: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
             handshakes: (["-l", "notls:127.0.0.1", *more], {"tls": context}, {}),
             logins: (["-Y", str(users)], {"login": LOGIN}, {"login": LOGIN.decode()}),
             sasl: (["-S"], {"sasl": LOGIN, "environment": library}, {"sasl": LOGIN.decode()}),
@@ -126,7 +127,7 @@ def floods(contest: Contest, p50: Table, p99: Table) -> None:
                     add(p99, row, "p99_ns", pairs, quiet)
 
 
-def flooded(contest: Contest, pair: Pair, asked: dict[str, str], flood: str, pace: float = 0) -> list[tuple[Run, Run]]:
+def flooded(contest: Contest, pair: Pair, asked: dict[str, Any], flood: str, pace: float = 0) -> list[tuple[Run, Run]]:
     """Both, beside a flood (or QUIET), at a pace if it isn't 0."""
     progress(f"undisturbed: {flood}" + (f", {pace:,.0f} a second" if pace else ""))
     return interleave(contest.pairs * RUNS_A_PAIR, pair, partial(disturbed, contest, name=flood, pace=pace, **asked))
@@ -173,7 +174,7 @@ def running(program: Program, stderr: int | None = None) -> Iterator[Server]:
         yield server
 
 
-def disturbed(contest: Contest, server: Server, name: str, pace: float = 0, **how: str) -> Run:
+def disturbed(contest: Contest, server: Server, name: str, pace: float = 0, **how: Any) -> Run:
     """The generator's report while the others are at it."""
     seconds, warm_up = (0.5, 0.2) if contest.quick else (2, 0.5)
     others = nullcontext() if name == QUIET else disturbing(name, server, *([f"@{pace}"] if pace else []))

@@ -9,6 +9,7 @@ import os
 import random
 import signal
 import time
+from typing import Any
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, Client
@@ -17,7 +18,7 @@ HEAD = 2 << 20  # where page 1 lies in the file
 HANG = 60  # seconds after which a memory has hung
 MUTANTS = 60  # of each memory
 WORDS = (0, 1, 2, 0x7F, 0x80, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF)
-SETTINGS: tuple[dict[str, object], ...] = (
+SETTINGS: tuple[dict[str, Any], ...] = (
     {},
     {"segmented": False},
     {"slab_chunk_max": 1024},
@@ -26,7 +27,7 @@ SETTINGS: tuple[dict[str, object], ...] = (
 )
 
 
-def engine_on(fd: int, settings: dict[str, object]) -> Engine:
+def engine_on(fd: int, settings: dict[str, Any]) -> Engine:
     return Engine(**{"memory_limit": 8 * MIB, "memory_fd": fd, "manual_clock": True, **settings})
 
 

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 import trustme
+from fuzz import HANG, FindingError, Inputs, check_known
 
 from mcserver.core import Engine, TlsRules
-from scripts.sanitized.fuzz import HANG, FindingError, Inputs, check_known
 from tests.core.harness import MIB, crawl
 from tests.core.threaded import Owner
 from tests.stateful.invariants import check_figures

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from mcserver.core import Engine
 from tests.core.harness import MIB, crawl
@@ -144,9 +145,7 @@ class WorkersRound:
         time.sleep(0.002)
         for session, _ in self.owner.locks[:]:
             self.owner.locks.pop(0)
-            self.owner.do(
-                session.grant if chance.random() < 0.8 else lambda session=session: session.refuse(b"SERVER_ERROR lost")
-            )
+            self.owner.do(session.grant if chance.random() < 0.8 else partial(session.refuse, b"SERVER_ERROR lost"))
         chance.choice((
             engine.maintain, engine.stats, engine.item_stats, engine.slab_stats, engine.mrc_stats, self.owner.workers.sockets,
             lambda: engine.delete(chance.choice(KEYS)), lambda: engine.mark_stale(chance.choice(KEYS)), engine.crawl,

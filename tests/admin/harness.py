@@ -39,6 +39,9 @@ class PretendedNetwork:
         yield from self.open
         yield None
 
+    def refresh_certificates(self) -> str:
+        raise AssertionError("it has no TLS")
+
     def stop(self, *, graceful: bool) -> None:
         self.stops.append(graceful)
 

@@ -53,11 +53,13 @@ class Session:
         self.events.append(event)
 
 
-def ask(line: str, *, flush: bool = True, **switches: bool) -> tuple[bytes | None, list[tuple[Any, ...]]]:
-    session, words = Session(), line.encode().split()
+def ask(line: str, *, flush: bool = True, **switches: Any) -> tuple[bytes | None, list[tuple[Any, ...]]]:
+    session: Any = Session()
+    words = line.encode().split()
     command = {b"cluster": cluster.cluster, b"config": cluster.config}[words[0]]
     config = Config(flush_enabled=flush, cluster=ClusterConfig("zk:2181", **switches))
-    reply = command(SimpleNamespace(cluster=Fleet(), config=config), session, words)
+    context: Any = SimpleNamespace(cluster=Fleet(), config=config)
+    reply = command(context, session, words)
     assert reply is None or isinstance(reply, bytes)
     return reply, session.events
 
@@ -154,7 +156,8 @@ def test_a_bad_ttl(ttl: str) -> None:
 
 
 def test_stats_have_no_empty_value() -> None:
-    assert cluster.stats(Fleet()) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"
+    fleet: Any = Fleet()
+    assert cluster.stats(fleet) == b"STAT state ready\r\nSTAT log none\r\nSTAT append_ms_p50 1.5\r\nEND\r\n"
 
 
 def test_commands_that_harm_the_fleet_have_switches() -> None:

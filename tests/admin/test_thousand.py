@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from types import SimpleNamespace
+from typing import Any
 
 import emcache
 import pytest
@@ -40,7 +41,9 @@ class Stub:
             while line := await reader.readline():
                 words = line.split()
                 if words[:1] == [b"config"]:
-                    reply = cluster.config(SimpleNamespace(cluster=self), None, words)
+                    context: Any = SimpleNamespace(cluster=self)
+                    session: Any = None
+                    reply = cluster.config(context, session, words)
                 else:
                     reply = b"END\r\n"
                 assert reply is not None

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from mcserver.cli import main
 from mcserver.coordination import opening
+from mcserver.coordination.settings import Settings
+from mcserver.settings.cluster import ClusterConfig
 
 
 def in_cells() -> None:
     made = opening.make_settings
 
-    def make_settings(*args: Any) -> Any:
-        return replace(made(*args), direct_max=0, cell_size=2)
+    def make_settings(cluster: ClusterConfig, listeners: Sequence[socket.socket]) -> Settings:
+        return replace(made(cluster, listeners), direct_max=0, cell_size=2)
 
     opening.make_settings = make_settings
 

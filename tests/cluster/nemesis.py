@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from .ensemble import Ensemble
 from .fleet import Fleet
-from .network import Link
+from .network import Direction, Link
 from .servers import CacheServer
 from .workload import Workload
 
@@ -101,7 +101,8 @@ class Nemesis:
     # The way to ZooKeeper
 
     def blackhole(self) -> None:
-        directions = self._chance.choice([("up",), ("down",), ("up", "down")])
+        ways: list[tuple[Direction, ...]] = [("up",), ("down",), ("up", "down")]
+        directions = self._chance.choice(ways)
         for link in self._links():
             link.blackhole(*directions)
         self._wait()

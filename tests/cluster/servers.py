@@ -206,7 +206,7 @@ class CacheServer:
         return int(self.stats()["session_id"], 16)
 
 
-def until(condition: Callable[[], object], seconds: float = PATIENCE, what: str = "") -> float:
+def until(condition: Callable[..., object], seconds: float = PATIENCE, what: str = "") -> float:
     """Waits until the condition holds; the seconds it took. AssertionError after `seconds`."""
     started = time.monotonic()
     while not condition():

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 @asynccontextmanager
-async def driver(hosts: str, **settings: object) -> AsyncIterator[KazooDriver]:
+async def driver(hosts: str, **settings: Any) -> AsyncIterator[KazooDriver]:
     target = Target(hosts, **{"session_timeout": 4.0, "reply_deadline": 3.0, **settings})
     made = KazooDriver(asyncio.get_running_loop(), target, on_unreachable=told.append)
     try:
@@ -41,7 +41,7 @@ def forget() -> None:
     told.clear()
 
 
-async def until(condition: Callable[[], object], seconds: float = 60.0) -> float:
+async def until(condition: Callable[..., object], seconds: float = 60.0) -> float:
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, "waited in vain"

@@ -18,7 +18,7 @@ from kazoo.exceptions import ConnectionLoss, NoNodeError, NotEmptyError
 from .ensemble import SYNC_LIMIT, TICK_MS, Ensemble
 from .fleet import Fleet, Probe
 from .ledger import broken_promises, transactions
-from .network import OP_GET, Frame, Network
+from .network import OP_GET, Direction, Frame, Network
 from .servers import PATIENCE, CacheServer, until
 from .workload import Workload
 
@@ -97,7 +97,7 @@ def test_03_isolate_a_follower_with_its_server(ensemble: Ensemble, name: str) ->
 
 
 @pytest.mark.parametrize("directions", [(), ("up",), ("down",)], ids=["both", "up", "down"])
-def test_04_blackhole(ensemble: Ensemble, name: str, directions: tuple[str, ...]) -> None:
+def test_04_blackhole(ensemble: Ensemble, name: str, directions: tuple[Direction, ...]) -> None:
     """The server keeps sending, so kazoo never looks whether anything comes back; the reply deadline does."""
     with Fleet(ensemble, name) as fleet, Workload(fleet.servers, seed=4) as work:
         time.sleep(0.5)

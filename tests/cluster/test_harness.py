@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from kazoo.client import KazooClient
@@ -205,7 +205,7 @@ def bad_reply_kills_kazoo_thread(ensemble: Ensemble, network: Network) -> None:
     client.close()
 
 
-def until(condition: object, timeout: float = 60.0) -> None:
+def until(condition: Callable[[], object], timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from kazoo.exceptions import KazooException, NotEmptyError
@@ -26,7 +25,7 @@ READ_AND_ADMIN = 1 | 16
 LARGEST = (1 << 20) - 500  # bytes that ZooKeeper's default packet limit still takes
 
 
-def insist(call: Callable[[], Any]) -> None:
+def insist(call: Callable[..., object]) -> None:
     """A deletion with all that is below, while servers write there."""
 
     def done() -> bool:

@@ -9,6 +9,7 @@ import ssl
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_wrong_value_is_never_fine() -> None:
 
 def test_a_late_reply_that_is_given_for_another_key_is_a_fault() -> None:
     slept = {"value": None, "seconds": 1.0}
-    told = [
+    told: list[dict[str, Any]] = [
         {"error": "timeout", "seconds": 1.0},
         slept,
         {"value": "value-of-a", "seconds": 0.0},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 
 import pytest
@@ -91,7 +92,7 @@ def test_no_case_passes(behaviour: Behaviour) -> None:
 
 
 def test_what_came_too_much_is_a_failure() -> None:
-    def echo_twice(client: object) -> None:
+    def echo_twice(client: socket.socket) -> None:
         while data := client.recv(1 << 16):
             client.sendall(b"MN\r\nMN\r\n" if data == b"mn\r\n" else b"VERSION 1\r\n")
 

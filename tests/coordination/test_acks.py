@@ -115,7 +115,9 @@ def test_many_wait_for_one_look() -> None:
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_a_look_during_which_the_connection_changes_confirms_nothing_by_itself(late: bool) -> None:
+def test_a_look_during_which_the_connection_changes_confirms_nothing_by_itself(
+    late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answers had come when it changed: what the look had found was thrown away, and nobody seemed to be left to wait for."""
     fleet = Quiet(3, direct_max=0, cell_size=4)
     fleet.run(800)
@@ -135,9 +137,9 @@ def test_a_look_during_which_the_connection_changes_confirms_nothing_by_itself(l
         return answer
 
     if late:
-        acks._by_records = changed_late
+        monkeypatch.setattr(acks, "_by_records", changed_late)
     else:
-        cells.read = changed
+        monkeypatch.setattr(cells, "read", changed)
     answer = tell(one, b"k", Level.APPLIED)
     fleet.run(270)
     assert not answer.done()

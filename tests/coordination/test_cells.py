@@ -162,13 +162,15 @@ def test_who_becomes_the_writer_tells_what_is_waited_for() -> None:
     assert answer.done()
 
 
-def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_changed() -> None:
+def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The records had come when it changed: an empty sheet was written, and that somebody waits was forgotten."""
     fleet = large(5, max_stale=4.0, ack_timeout=3.0)
     fleet.run(4500)
     writer = next(host for host in writers(fleet) if host is not fleet.hosts[0])
     cells, context = writer.node.cells, writer.node.context
-    get_each, changed = context.get_each, []
+    get_each, changed = context.get_each, list[Any]()
 
     async def get(items: Any, path: Any) -> Any:
         answer = await get_each(items, path)
@@ -180,8 +182,13 @@ def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_
 
     sheets: list[Sheet] = []
     seen = cells._sheet
-    cells._sheet = lambda names: (sheets.append(seen(names)), sheets[-1])[1]
-    context.get_each = get
+
+    def sheet(names: Any) -> Sheet:
+        sheets.append(seen(names))
+        return sheets[-1]
+
+    monkeypatch.setattr(cells, "_sheet", sheet)
+    monkeypatch.setattr(context, "get_each", get)
     answer = tell(fleet.hosts[0], b"k", Level.APPLIED)
     fleet.run(1500)  # half of max_stale, after which the records themselves are asked, is later
     assert changed
@@ -189,13 +196,13 @@ def test_who_writes_a_sheet_goes_on_with_what_is_waited_for_when_its_connection_
     assert all(sheet.lines for sheet in sheets)
 
 
-def test_a_sheet_that_nobody_writes_is_done_without() -> None:
+def test_a_sheet_that_nobody_writes_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = large(5)
 
     async def nothing(cell: int, names: object) -> None: ...
 
     for host in fleet.hosts:
-        host.node.cells._write = nothing
+        monkeypatch.setattr(host.node.cells, "_write", nothing)
     paths = [path for path in fleet.ensemble.tree.nodes if path.startswith("/cache/cells/")]
     fleet.by_hand(*paths)
     answer = tell(fleet.hosts[0], b"k", Level.APPLIED)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,11 @@ class ByHand:
         self.waiting: list[asyncio.Future[int]] = []
         self.locks: list[tuple[bytes, Callable[[], None], asyncio.Future[None]]] = []
         self.left = False
+
+    def place(self) -> dict[str, Any] | None:
+        return None
+
+    def resume(self, place: Mapping[str, Any] | None) -> None: ...
 
     def start(self) -> None: ...
 
@@ -95,7 +101,7 @@ class Owner:
 
     def command(self, session: Session, line: bytes) -> bytes:
         words = line.split()
-        session.event(" ".join(word.decode() for word in words[:2]), *words[2:3])
+        session.event(" ".join(word.decode() for word in words[:2]), b"".join(words[2:3]))
         return b"OK\r\n"
 
     def events(self, session: Session, events: list[tuple[str, bytes, int, int]]) -> bool:
@@ -111,7 +117,7 @@ class Owner:
 
     def later(self, session: Session) -> None: ...
 
-    def trace(self, session: Session, text: bytes) -> None: ...
+    def trace(self, session: Session | None, text: bytes) -> None: ...
 
 
 class Bench:

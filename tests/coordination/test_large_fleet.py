@@ -84,9 +84,9 @@ def test_all_sessions_lost_at_once_are_back_soon_and_no_server_is_overloaded(hos
         assert {name.rsplit(".", 2)[0] for name in host.node.membership.nodes} == boots
         assert len(host.node.membership.nodes) == hosts
         assert host.cache.flush_count == 1, "the log is replayed, not flushed"
-    spent = ensemble.count()
-    assert (spent.reads - before.reads) / hosts < 60, (
+    after = ensemble.count()
+    assert (after.reads - before.reads) / hosts < 60, (
         "eight seconds of rounds, the roll a few times; no read for each other"
     )
-    assert (spent.writes - before.writes) / hosts < 30
+    assert (after.writes - before.writes) / hosts < 30
     assert busiest < 0.3

@@ -76,11 +76,11 @@ def test_the_log_is_trimmed_behind_everybody() -> None:
     assert not floor_of(fleet).capped
 
 
-def test_a_slow_member_holds_the_floor_until_the_cap() -> None:
+def test_a_slow_member_holds_the_floor_until_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Quiet(2, keep_seconds=0.1, keep_entries=2, cap_entries=12, max_stale=0.8)
     leader = fleet.leading()
     (slow,) = [host for host in fleet.hosts if host is not leader]
-    slow.node.context.sleep = lambda seconds: slow.process.future()
+    monkeypatch.setattr(slow.node.context, "sleep", lambda seconds: slow.process.future())
     slow.node.context.settings.__dict__["slice_keys"] = 1
     tell_several(fleet, leader, 10, pause=40)
     fleet.run(500)

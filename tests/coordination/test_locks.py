@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from mcserver.coordination.ports import Level, LockLost
 
 from .quiet import Quiet
@@ -13,7 +15,11 @@ from .simulator.scheduler import MS, Timer
 
 
 def write(host: Host, key: bytes, done: list[str]) -> Any:
-    return host.node.locked(key, lambda: (done.append(host.process.name), host.cache.put(key))[0])
+    def put() -> None:
+        done.append(host.process.name)
+        host.cache.put(key)
+
+    return host.node.locked(key, put)
 
 
 def test_the_invalidation_is_in_the_log_before_the_write() -> None:
@@ -66,7 +72,7 @@ def test_without_zookeeper_the_lock_is_lost_and_nothing_is_written() -> None:
     assert done == []
 
 
-def test_each_lock_is_given_up_once() -> None:
+def test_each_lock_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = Quiet(3, lock_buckets=2, write_rate=1000.0)
     asked: Counter[str] = Counter()
     for host in fleet.hosts:
@@ -75,7 +81,7 @@ def test_each_lock_is_given_up_once() -> None:
             asked[path] += 1
             return delete(path, version)
 
-        host.zk.delete = delete
+        monkeypatch.setattr(host.zk, "delete", delete)
     done: list[str] = []
     for n in range(60):
         write(fleet.hosts[n * 7 % 3], b"k%d" % (n % 4), done)
@@ -212,7 +218,7 @@ def test_an_outage_keeps_no_more_writes_than_clients_wait_for() -> None:
     assert done == ["n1.0"]
 
 
-def test_a_write_that_is_done_has_no_timer_any_more() -> None:
+def test_a_write_that_is_done_has_no_timer_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """--ack-timeout may be an hour, and a timer keeps the client's session."""
     fleet = Quiet(1, ack_timeout=3600.0)
     (one,) = fleet.hosts
@@ -225,7 +231,7 @@ def test_a_write_that_is_done_has_no_timer_any_more() -> None:
             timers.append(timer)
         return timer
 
-    one.process.call_later = noting
+    monkeypatch.setattr(one.process, "call_later", noting)
     done: list[str] = []
     for _ in range(3):
         write(one, b"k", done)
@@ -233,7 +239,9 @@ def test_a_write_that_is_done_has_no_timer_any_more() -> None:
     assert [timer.callback for timer in timers] == [None] * 3
 
 
-def test_a_place_in_the_queue_that_cannot_be_seen_yet_is_given_up_all_the_same() -> None:
+def test_a_place_in_the_queue_that_cannot_be_seen_yet_is_given_up_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The answer is lost, the next server is late, and the client has gone: the znode would stand until the session ends."""
     fleet = Quiet(2, lock_buckets=1, ack_timeout=0.1, max_stale=4.0)
     one, two = fleet.hosts
@@ -252,7 +260,8 @@ def test_a_place_in_the_queue_that_cannot_be_seen_yet_is_given_up_all_the_same()
             asked.append("behind a write")
         return answer
 
-    one.zk.children, one.zk.set = children, set_data
+    monkeypatch.setattr(one.zk, "children", children)
+    monkeypatch.setattr(one.zk, "set", set_data)
     answer = write(one, b"k", [])
     while not (bucket in fleet.ensemble.tree.nodes and fleet.ensemble.tree.nodes[bucket].children):
         fleet.run(0.1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -264,14 +265,14 @@ def test_a_delayed_flush_reaches_the_log_when_the_one_that_was_known_is_cleared_
         tell(two, b"%d" % n)
         fleet.run(100)
     fleet.run(1500)
-    answer = one.node.submit([Change("flush", b"", 30)], Level.COMMITTED)
+    answer: Any = one.node.submit([Change("flush", b"", 30)], Level.COMMITTED)
     fleet.run(300)
     assert answer is not None
     assert answer.done()
     assert fleet.lines()[-1][:2] == b"F "
 
 
-def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
+def test_the_first_append_asks_nothing_that_the_reader_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     """One trip: a lone delete, the first at its server, waits for the append and for nothing else."""
     fleet = Quiet(2)
     host = fleet.hosts[1]
@@ -282,7 +283,7 @@ def test_the_first_append_asks_nothing_that_the_reader_knows() -> None:
         asked.append(path)
         return get(path, watch)
 
-    host.zk.get = noting
+    monkeypatch.setattr(host.zk, "get", noting)
     answer = tell(host, b"k")
     while not answer.done():
         fleet.run(0.1)

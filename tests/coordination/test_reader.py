@@ -79,6 +79,7 @@ def test_after_a_lost_session_the_log_is_replayed_without_a_flush() -> None:
 
 
 def leaves(host: Host) -> None:
+    assert isinstance(host.fleet, Quiet)
     host.leave()
     while host.is_live:
         host.fleet.run(20)
@@ -466,7 +467,7 @@ def test_a_flush_here_and_everywhere() -> None:
     for host in fleet.hosts:
         host.cache.put(b"a:1")
         host.cache.put(b"b:1")
-    answer = one.node.flush(b"a:")
+    answer: Any = one.node.flush(b"a:")
     assert list(one.cache.items) == [b"b:1"]
     fleet.run(100)
     assert list(two.cache.items) == [b"b:1"]
@@ -498,7 +499,12 @@ def test_who_flushes_for_a_gap_acknowledges_what_the_flush_stands_for(direct_max
     one, two = fleet.hosts
     asked: list[int] = []
     want = two.node.reader.on_need_ack
-    two.node.reader.on_need_ack = lambda number: (asked.append(number), want(number))[1]
+
+    def on_need_ack(number: int) -> None:
+        asked.append(number)
+        want(number)
+
+    two.node.reader.on_need_ack = on_need_ack
     two.process.pause(100e6)
     answer = tell(one, b"k", Level.APPLIED)
     fleet.run(30)
@@ -586,7 +592,7 @@ def test_a_delayed_flush_that_no_timer_has_carried_out_is_not_taken_for_done_by_
     assert place["done"]
 
 
-def test_any_number_of_delayed_flushes_is_one_timer_and_the_last_ones_come() -> None:
+def test_any_number_of_delayed_flushes_is_one_timer_and_the_last_ones_come(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client may order them without end, for days ahead."""
     fleet = Quiet(2, batch_keys=50, write_rate=1000.0)
     one, two = fleet.hosts
@@ -599,7 +605,7 @@ def test_any_number_of_delayed_flushes_is_one_timer_and_the_last_ones_come() -> 
             timers.append(timer)
         return timer
 
-    two.process.call_later = noting
+    monkeypatch.setattr(two.process, "call_later", noting)
     for ttl in range(30, 1030):
         one.node.submit([Change("flush", b"", ttl)], Level.ASYNC)
         if ttl % 50 == 0:

@@ -57,6 +57,7 @@ def test_many_changes_make_a_new_list_and_short_news() -> None:
 @pytest.mark.parametrize("field", ["mark", "leader", "version", "base", "changes"])
 def test_news_that_nobody_of_ours_wrote_are_refused(field: str) -> None:
     good = json.loads(News("a", "l", 1, 2, ()).encode())
+    odd: Any
     for odd in (None, -1, "", "a b\n", [1], [["x", 1]], [["x y", None]], {}, 1 << 70, True, [["x", [1, 2, 3, 4, 5]]]):
         record: dict[str, Any] = {**good, field: odd}
         if odd == good[field] or (field == "changes" and odd == []):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,8 @@ def quickly() -> Iterator[None]:
 def holds(seed: int, kind: str = "") -> None:
     """In this world, of this kind (`--strange`, ...), no property is violated."""
     replay = f"python -m tests.coordination.simulator {seed}" + f" --{kind}" * bool(kind)
-    assert simulate(seed, **({kind: True} if kind else {})).violation is None, replay
+    kinds: dict[str, Any] = {kind: True} if kind else {}
+    assert simulate(seed, **kinds).violation is None, replay
 
 
 @pytest.mark.slow

@@ -54,7 +54,8 @@ def test_machines_know_no_loop_no_wall_clock_and_no_driver(name: str) -> None:
 
 
 def waits(signal: Signal, seconds: float | None) -> tuple[World, list[Any]]:
-    process: Process = signal._runtime
+    process = signal._runtime
+    assert isinstance(process, Process)
     seen: list[Any] = []
 
     async def wait() -> None:

@@ -13,7 +13,7 @@ from mcserver.testing.tree import Delta
 
 from .quiet import META, Quiet, tell
 from .simulator.ensemble import Transaction
-from .simulator.faults import delete_candidates, delete_invalidation, delete_meta, delete_path, delete_roll
+from .simulator.faults import Fault, delete_candidates, delete_invalidation, delete_meta, delete_path, delete_roll
 from .simulator.fleet import Host
 
 
@@ -47,7 +47,7 @@ def works(fleet: Quiet, key: bytes) -> bool:
 
 
 @pytest.mark.parametrize("fault", [delete_invalidation, delete_path, delete_candidates, delete_roll, delete_meta])
-def test_what_is_deleted_is_made_again(fault: object) -> None:
+def test_what_is_deleted_is_made_again(fault: Fault) -> None:
     fleet = Quiet(3)
     fault(fleet)
     fleet.run(1500)

@@ -262,7 +262,12 @@ def test_long_statistics_become_packets(streamed: bool) -> None:
 def test_which_statistics_there_are() -> None:
     client = fresh()
     asked: list[bytes] = []
-    client.owner.commands[b"stats"] = lambda _session, line: asked.append(line) or b"RESET\r\n"
+
+    def note(_session: Session, line: bytes) -> bytes:
+        asked.append(line)
+        return b"RESET\r\n"
+
+    client.owner.commands[b"stats"] = note
     for key in (b"", b"reset", b"resetting", b"settings", b"items", b"detail on", b"mrc"):
         assert said(ask(client, request(b.STAT, key))[0]) == (0, b""), key
     assert asked == [

@@ -163,19 +163,24 @@ def test_cachedump_goes_on_where_it_was_though_items_move_and_go() -> None:
     assert client.engine.slab_stats()[0][cls]["used_chunks"] == 0
 
 
+def sizes_of(client: Client) -> dict[int, int]:
+    sizes = client.engine.sizes()
+    assert sizes is not None
+    return dict(sizes)
+
+
 def test_sizes_by_buckets_of_32_bytes() -> None:
     assert fresh().engine.sizes() is None
     client = fresh(track_sizes=True)
-    assert dict(client.engine.sizes()) == {}
+    assert sizes_of(client) == {}
     client.set(b"a", b"1")  # 48 + 1 + 1 + 1 + 2 + 8 = 61
     client.set(b"b", b"1")
     client.set(b"c", b"x" * 100)
-    sizes = dict(client.engine.sizes())
-    assert sizes is not None
+    sizes = sizes_of(client)
     assert sum(sizes.values()) == 3
     assert sizes[64] == 2
     client.send(b"delete a\r\nincr b 9\r\nappend c 0 0 200\r\n%b\r\nflush_all\r\nget b c\r\n" % (b"y" * 200))
-    assert dict(client.engine.sizes()) == {}
+    assert sizes_of(client) == {}
 
 
 def test_walks_show_every_item_once() -> None:

@@ -1,6 +1,7 @@
 """What stays: small memories, sets that are only read, sizes that change, and clocks that run at another speed."""
 
 import random
+from collections.abc import Callable
 from itertools import accumulate
 
 import pytest
@@ -64,7 +65,7 @@ USES = {
     "mg T": lambda key: b"mg %b v T0\r\n" % key,
     "mg u": lambda key: b"mg %b u v\r\n" % key,
 }
-SCANS = {
+SCANS: dict[str, Callable[[int], int]] = {
     "large": lambda _: 8000,
     "larger": lambda _: 60_000,
     "same": lambda _: 100,

@@ -64,7 +64,7 @@ def test_evictions_are_counted_by_what_left() -> None:
     assert sum(figures["evicted_unfetched"] for figures in items) == total["evicted_unfetched"]
 
 
-def segments(client: Client) -> tuple[int, int, int]:
+def segments(client: Client) -> tuple[float, float, float]:
     figures = list(client.engine.item_stats().values())
     return (
         sum(f["number_hot"] for f in figures),

@@ -3,6 +3,7 @@
 import itertools
 import random
 import time
+from typing import Any
 
 import pytest
 
@@ -132,7 +133,7 @@ def test_the_printed_size_is_memcacheds() -> None:
         {"hot_lru_pct": 50, "warm_lru_pct": 50},
     ],
 )
-def test_bad_settings_are_refused_with_a_reason(options: dict[str, object]) -> None:
+def test_bad_settings_are_refused_with_a_reason(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"\w+ \w+"):
         Engine(**options)
 

@@ -2,6 +2,7 @@
 
 import random
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -158,7 +159,7 @@ def test_a_long_administrative_reply_is_pulled_as_it_is_read() -> None:
     client = fresh()
     pulled = 0
 
-    def pieces() -> object:
+    def pieces() -> Iterator[bytes]:
         nonlocal pulled
         for i in range(1000):
             pulled += 1

@@ -140,7 +140,12 @@ def test_a_granted_write_has_taken_effect_when_grant_returns(owner: Owner) -> No
         session, key = owner.locks[-1]
         assert key == b"l:k"
         seen: list[bool] = []
-        owner.do(lambda session=session, seen=seen: (session.grant(), seen.append(owner.engine.delete(b"l:k"))))
+
+        def grant(session: Session = session, seen: list[bool] = seen) -> None:
+            session.grant()
+            seen.append(owner.engine.delete(b"l:k"))
+
+        owner.do(grant)
         eventually(lambda seen=seen: seen)
         assert seen == [True]
         assert peer.until(b"STORED\r\nMN\r\n") == b"MN\r\nSTORED\r\nMN\r\n"
@@ -295,6 +300,8 @@ class Lines:
     def gone(self) -> None: ...
 
     def unknown_change(self) -> None: ...
+
+    def accepted(self, listener: int, reason: int, descriptors: list[int]) -> None: ...
 
 
 def sockets(workers: Workers) -> Iterator[tuple[int, str, int, int]]:

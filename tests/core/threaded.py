@@ -108,6 +108,9 @@ class Owner:
     def unknown_change(self) -> None:
         raise AssertionError
 
+    def accepted(self, listener: int, reason: int, descriptors: list[int]) -> None:
+        raise AssertionError
+
 
 class Peer:
     """The client's end of a connection."""

@@ -23,7 +23,7 @@ class ClosingOwner:
 
 def test_a_command_closes_its_own_session_in_the_middle_of_kept_input() -> None:
     engine, owner = Engine(manual_clock=True), ClosingOwner()
-    session = Session(engine, owner)
+    session = Session(engine, owner)  # type: ignore[arg-type]  # all that is asked of one
     session.feed(b"set big 0 0 70000\r\n" + b"x" * 70000 + b"\r\n")
     session.limit(0)
     session.feed(b"get big\r\n" + b"mn\r\n" * 100 + b"shutdown\r\n" + b"get big\r\n" * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -106,7 +107,12 @@ def test_certificates_in_a_pipe_or_a_device_are_an_error(pipe: str, tmp_path: Pa
     made = trustme.CA().issue_cert("localhost")
     made.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "both"))
     both = str(tmp_path / "both")
-    wrong = [{"ssl_chain_cert": pipe}, {"ssl_key": pipe}, {"ssl_ca_cert": pipe}, {"ssl_ca_cert": "/dev/zero"}]
+    wrong: list[dict[str, Any]] = [
+        {"ssl_chain_cert": pipe},
+        {"ssl_key": pipe},
+        {"ssl_ca_cert": pipe},
+        {"ssl_ca_cert": "/dev/zero"},
+    ]
     for files_of_tls in wrong:
         with pytest.raises(StartError, match=r"a pipe, not a file|no file"):
             tls.load(Config(ssl_enabled=True, **{"ssl_chain_cert": both, **files_of_tls}))
@@ -116,7 +122,8 @@ def test_what_zookeeper_asks_for(pipe: str, tmp_path: Path) -> None:
     Path(pipe).chmod(0o600)
     with pytest.raises(OSError, match="nobody wrote"):
         read_credentials(pipe)
-    for settings in ({"tls_ca": pipe}, {"tls_certificate": pipe}):
+    wrong: list[dict[str, Any]] = [{"tls_ca": pipe}, {"tls_certificate": pipe}]
+    for settings in wrong:
         with pytest.raises(ConfigError, match="a pipe, not a file"):
             check_tls(ClusterConfig(zookeeper="a:1", **settings))
 

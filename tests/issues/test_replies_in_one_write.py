@@ -17,7 +17,9 @@ def test_some_hundred_lines_are_one_write() -> None:
 
 def test_more_than_a_write_takes_goes_out_in_several() -> None:
     lines = [b"STAT line%d 1\r\n" % number for number in range(20 * LINES_A_PIECE)]
-    made = [piece for piece in pieces(lines) if piece]
+    several = pieces(lines)
+    assert not isinstance(several, bytes)
+    made = [piece for piece in several if piece]
     assert len(made) > 1
     assert max(map(len, made)) <= WRITE_MOST + len(b"END\r\n")
     assert b"".join(made) == b"".join(lines) + b"END\r\n"

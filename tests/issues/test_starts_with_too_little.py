@@ -14,11 +14,12 @@ import pytest
 
 from mcserver import __main__, cli
 from mcserver.coordination import kazoo_driver
+from mcserver.coordination.kazoo_terms import Target
 from mcserver.coordination.ports import SessionState
 from mcserver.coordination.reach import look
 from mcserver.server import start as starting
 from mcserver.settings.rules import ConfigError
-from mcserver.system import files
+from mcserver.system import files, signals
 from mcserver.system.early_log import early_log
 from mcserver.system.process import StartError
 from tests.conftest import Start
@@ -51,8 +52,12 @@ def test_no_memory_for_a_step(monkeypatch: pytest.MonkeyPatch, error: Exception)
     def refused(_config: object) -> NoReturn:
         raise error
 
+    def failed(failure: StartError, _daemon: object) -> int:
+        said.append(str(failure))
+        return failure.code
+
     monkeypatch.setattr(starting, "prepare", refused)
-    monkeypatch.setattr(starting, "failed", lambda failure, _daemon: said.append(str(failure)) or failure.code)
+    monkeypatch.setattr(starting, "failed", failed)
     monkeypatch.setattr(early_log, "prepare", lambda **_: None)
     config = cli.parse(["-u", "root"], {})
     assert not isinstance(config, str)
@@ -65,7 +70,7 @@ def test_no_memory_to_say_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Capt
         raise MemoryError
 
     monkeypatch.setattr(cli, "main", refused)
-    monkeypatch.setattr(__main__.signals, "hold", lambda: None)
+    monkeypatch.setattr(signals, "hold", lambda: None)
     assert __main__.main() == 71
     assert capfd.readouterr().err == "can't start: the system has no memory left for this process\n"
 
@@ -102,7 +107,7 @@ def test_the_driver_asks_again_when_there_is_a_thread(monkeypatch: pytest.Monkey
     threads = Threads(monkeypatch)
 
     async def use() -> None:
-        target = kazoo_driver.Target(f"127.0.0.1:{free_port()}", reply_deadline=0.1)
+        target = Target(f"127.0.0.1:{free_port()}", reply_deadline=0.1)
         driver = kazoo_driver.KazooDriver(asyncio.get_running_loop(), target)
         old = driver._client
         states: list[SessionState] = []

@@ -335,11 +335,12 @@ def take_screenshots(folder: Path) -> None:
         shown, load = Shown(fleet[0]), Load(fleet[0], 60)
         load.start()
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        for name, context in {
+        contexts: dict[str, dict[str, Any]] = {
             "light": {"viewport": {"width": 1180, "height": 800}, "color_scheme": "light"},
             "dark": {"viewport": {"width": 1180, "height": 800}, "color_scheme": "dark"},
             "phone": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "device_scale_factor": 2},
-        }.items():
+        }
+        for name, context in contexts.items():
             page = browser.new_page(**context)
             page.goto(shown.url)
             live(page)

@@ -164,6 +164,11 @@ def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
     assert ended.stderr.splitlines()[-1].endswith(f"remove {meta}, or name another file with -e")
 
 
+def a_pipe_for_a_record(_file: Path, meta: Path) -> None:
+    meta.unlink()
+    os.mkfifo(meta)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "why"),
@@ -173,7 +178,7 @@ def test_a_record_that_can_not_be_removed_is_an_error(memory: Path) -> None:
         (lambda file, meta: meta.write_bytes(meta.read_bytes()[:-1]), "damaged"),
         (lambda file, meta: meta.write_bytes(b"T\nKslab_config 1.25\n"), "another program"),
         (lambda file, meta: meta.write_bytes(b""), "another program"),
-        (lambda file, meta: (meta.unlink(), os.mkfifo(meta)), "no record of this server"),
+        (a_pipe_for_a_record, "no record of this server"),
         (lambda file, meta: meta.unlink(), "no record"),
     ],
 )

@@ -41,7 +41,7 @@ def test_an_upgrade_under_load(start: Start, tmp_path: Path) -> None:
     def load() -> None:
         while not ending.is_set():
             try:
-                with socket.create_connection(old.address, 30) as one:
+                with socket.create_connection(old.tcp, 30) as one:
                     for n in range(50):
                         one.sendall(b"get k%d\r\n" % n)
                         if not one.recv(100):
@@ -59,7 +59,7 @@ def test_an_upgrade_under_load(start: Start, tmp_path: Path) -> None:
         new = start("--take-over", path, "-t", "2", "-p", str(old.port))
         assert old.end() == 0, old.log()
         before = served[0]
-        with socket.create_connection(old.address, 30) as one:
+        with socket.create_connection(old.tcp, 30) as one:
             one.sendall(b"get k1\r\n")
             assert one.recv(100) == b"VALUE k1 0 5\r\n00001\r\nEND\r\n"
         client = new.connect()
@@ -250,7 +250,7 @@ def test_the_port_of_metrics_is_handed_over(start: Start, tmp_path: Path) -> Non
 
     def items() -> str:
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as page:
-            lines = page.read().decode().splitlines()
+            lines: list[str] = page.read().decode().splitlines()
         return next(line for line in lines if line.startswith("memcached_current_items "))
 
     old = start("--take-over", path, "--metrics", address)
@@ -265,7 +265,7 @@ def test_who_was_full_when_it_ended_leaves_no_narrow_door(start: Start, tmp_path
     path = str(tmp_path / "door")
     old = start("--take-over", path, "-c", "1", "-o", "no_maxconns_fast")
     client = old.connect()
-    with socket.create_connection(old.address, 60):
+    with socket.create_connection(old.tcp, 60):
         eventually(lambda: client.stats()["listen_disabled_num"] == "1")
         new = start("--take-over", path, "-p", str(old.port))
         assert old.end() == 0, old.log()

@@ -41,7 +41,7 @@ SPOILT = {"after ready", "after claim", "before serving", "after serving"}
 class Load:
     """A client that writes and reads what it wrote, on connection after connection."""
 
-    def __init__(self, address: tuple[str, int] | str) -> None:
+    def __init__(self, address: tuple[str, int]) -> None:
         self._address, self._ending = address, threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.refused: list[str] = []
@@ -99,7 +99,7 @@ def loaded(server: Server) -> Iterator[Load]:
     client = server.connect()
     client.command(b"".join(b"set k%d 0 0 5\r\n%05d\r\n" % (n, n) for n in range(ITEMS)) + b"mn", b"MN\r\n")
     client.close()
-    load = Load(server.address)
+    load = Load(server.tcp)
     try:
         yield load
     finally:

@@ -57,7 +57,8 @@ def is_quiet(*servers: Server) -> None:
 
 
 def cases(steps: tuple[str, ...], few: tuple[str, ...]) -> list[tuple[signal.Signals, str]]:
-    every, some = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP), (signal.SIGINT, signal.SIGUSR2)
+    every: tuple[signal.Signals, ...] = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+    some: tuple[signal.Signals, ...] = (signal.SIGINT, signal.SIGUSR2)
     if "MCSERVER_SOAK" in os.environ:
         every, some = (*every, *some), ()
     return [

@@ -114,7 +114,7 @@ def test_every_setting_is_described_and_its_default_is_valid(kind: type) -> None
     ],
 )
 def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
-    settings: Mapping[str, object], status: int, text: str
+    settings: Mapping[str, Any], status: int, text: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
         Config(**settings)
@@ -138,7 +138,7 @@ def test_what_cannot_be_is_refused_with_memcacheds_exit_code(
         {"slab_chunk_max": MEBIBYTE},
     ],
 )
-def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, object]) -> None:
+def test_the_edges_of_the_ranges_are_valid(settings: Mapping[str, Any]) -> None:
     config = Config(**settings)
     assert {name: getattr(config, name) for name in settings} == settings
 
@@ -231,7 +231,7 @@ def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:
         ({"credentials": "no-colon"}, "user:password"),
     ],
 )
-def test_bad_settings_of_the_fleet_are_refused(settings: dict[str, object], text: str) -> None:
+def test_bad_settings_of_the_fleet_are_refused(settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         ClusterConfig(**({"zookeeper": "zk1:2181"} | settings))
     assert caught.value.status == EX_USAGE

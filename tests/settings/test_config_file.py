@@ -11,7 +11,7 @@ from mcserver import cli
 from mcserver.settings.cluster import ClusterConfig
 from mcserver.settings.config import Config
 from mcserver.settings.file import effective, file_options
-from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS
+from mcserver.settings.options import CLUSTER_OPTIONS, OPTIONS, OWN_OPTIONS, SUBOPTIONS, Draft
 from mcserver.settings.rules import ConfigError, rules
 from tests.conftest import Start
 from tests.serving import eventually, run_to_end
@@ -220,7 +220,7 @@ def test_origins_and_no_password(file: Path, tmp_path: Path, capsys: pytest.Capt
 
 
 def test_every_setting_can_stand_in_a_file_and_is_shown() -> None:
-    shown = effective(Config(cluster=ClusterConfig("zk1:2181")), cli.Draft())
+    shown = effective(Config(cluster=ClusterConfig("zk1:2181")), Draft())
     for name in rules(Config):
         if name not in {"config_file", "lru_segmented", "temp_lru", "detail_enabled"}:  # others speak for these
             entry = next(each for each in (*OPTIONS, *OWN_OPTIONS, *SUBOPTIONS) if each.setting == name)

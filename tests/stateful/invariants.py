@@ -22,10 +22,10 @@ def check_figures(engine: Engine) -> None:
     for figures in classes.values():
         assert figures["used_chunks"] + figures["free_chunks"] == figures["total_chunks"]
         assert min(figures.values()) >= 0
-    for figures in items.values():
-        assert figures["number"] > 0
-        assert figures["number"] == sum(figures[f"number_{name}"] for name in SEGMENTS)
-        assert min(figures.values()) >= 0
+    for held in items.values():
+        assert held["number"] > 0
+        assert held["number"] == sum(held[f"number_{name}"] for name in SEGMENTS)
+        assert min(held.values()) >= 0
     assert stats["unfinished_bytes"] >= 0
 
 

@@ -81,8 +81,8 @@ class SlabClass:
     chunk: int
     page: int
     lists: dict[str, list[Item]] = field(default_factory=lambda: {HOT: [], COLD: [], TEMP: []})
-    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys((HOT, COLD, TEMP), 0))
     ghosts: dict[bytes, int] = field(default_factory=dict)  # key: evictions when it left
+    bytes: dict[str, int] = field(default_factory=lambda: dict.fromkeys((HOT, COLD, TEMP), 0))
     evicted: int = 0
     gone: int = 0  # items that left, for whatever reason
     came: int = 0  # keys that were not there when they were stored
@@ -396,14 +396,14 @@ class Policy:
     # What a page is worth
 
     def worth_of(self, item: Item) -> float:
-        return ((self.requests // GRAIN - item.used + 0.5) * GRAIN + 1) ** -FADES
+        return float(((self.requests // GRAIN - item.used + 0.5) * GRAIN + 1) ** -FADES)
 
     def age_for(self, worth: float) -> float:
-        return worth ** (-1 / FADES)
+        return float(worth ** (-1 / FADES))
 
     def above_the_oldest(self, share: float) -> float:
         """What that share of a list is worth on average beside its oldest item, for ages fall evenly."""
-        return (1 - (1 - share) ** (1 - FADES)) / (share * (1 - FADES))
+        return float((1 - (1 - share) ** (1 - FADES)) / (share * (1 - FADES)))
 
     def worth_at_end(self, items: list[Item], want: float) -> tuple[float, bool]:
         """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""

@@ -8,6 +8,7 @@ import binascii
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 from tests.stateful.model import Item, Mode, Model, NonNumericError
 
@@ -184,7 +185,7 @@ class ModelSession:
     # classic
 
     def _storage(self, words: list[bytes]) -> bytes:
-        mode: Mode = words[0].decode()
+        mode = cast(Mode, words[0].decode())  # one of them, or it had not come here
         key, silent = words[1], words[-1] == b"noreply"
         size = int32(words[4])
         if size is None or not 0 <= size <= 2**31 - 3:

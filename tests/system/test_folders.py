@@ -293,8 +293,8 @@ def test_a_folder_that_is_swapped_at_any_moment(tmp_path: Path, way: Callable[[P
             dead_socket(each / "socket")
         sticky.chmod(0o1777)
         (elsewhere / "pid").write_text(f"{os.getpid()}\n")
-        for each in ("port", "memory", "memory.meta", "memory.meta.new"):
-            (elsewhere / each).write_text("precious")
+        for kept in ("port", "memory", "memory.meta", "memory.meta.new"):
+            (elsewhere / kept).write_text("precious")
         before = content(elsewhere)
         with pytest.MonkeyPatch.context() as patched:
             swapper = Swapper(patched, sticky / "folder", elsewhere, at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -184,11 +185,12 @@ def test_the_watchdog_hears_it_twice_in_its_time(supervisor: Supervisor) -> None
         supervisor.hear("WATCHDOG")
 
 
-def test_a_watchdog_of_another_process_is_not_fed(tmp_path: Path) -> None:
+def test_a_watchdog_of_another_process_is_not_fed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[str] = []
     manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "1000", "WATCHDOG_PID": "1"})
-    manager._tell = told.append
-    manager.ready(None, "x")
+    monkeypatch.setattr(manager, "_tell", told.append)
+    with contextlib.closing(asyncio.new_event_loop()) as loop:
+        manager.ready(loop, "x")
     assert [text.split("\n")[0] for text in told] == ["READY=1"]
 
 
@@ -196,7 +198,7 @@ def test_who_works_is_alive_no_longer_than_he_may(monkeypatch: pytest.MonkeyPatc
     """One that hangs there is started anew; and one for whom the system has no thread works all the same."""
     told: list[str] = []
     manager = Manager({"NOTIFY_SOCKET": str(tmp_path / "nobody"), "WATCHDOG_USEC": "4000"})
-    manager._tell = told.append
+    monkeypatch.setattr(manager, "_tell", told.append)
     with manager.working(0.05):
         eventually(lambda: len(told) > 3)
         time.sleep(0.1)

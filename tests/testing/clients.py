@@ -11,7 +11,7 @@ from tests import serving
 OPEN: list[Any] = []
 
 
-class Client(pymemcache.Client):
+class Client(pymemcache.Client):  # type: ignore[misc]  # pymemcache has no types
     """pymemcache's."""
 
     def __init__(self, *arguments: Any, **named: Any) -> None:

@@ -53,7 +53,7 @@ def process(command: Callable[[int], list[str]], empty: bytes) -> tuple[float, f
     return up - began, emptied - up, time.perf_counter() - emptied
 
 
-def in_process(make: Callable[[], Any], reset: Callable[[Any], None]) -> tuple[float, float, float]:
+def in_process(make: Callable[[], Any], reset: Callable[[Any], object]) -> tuple[float, float, float]:
     """The same for a server of this process, with ten items in it."""
     began = time.perf_counter()
     server = make().start()

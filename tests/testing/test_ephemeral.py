@@ -13,7 +13,8 @@ from urllib.request import urlopen
 import pytest
 
 from mcserver import cli
-from mcserver.settings.config import Config, ConfigError
+from mcserver.settings.config import Config
+from mcserver.settings.rules import ConfigError
 from tests.testing.clients import Plain as Client
 
 

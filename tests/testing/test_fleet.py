@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 from pymemcache.exceptions import MemcacheServerError
@@ -156,14 +156,15 @@ async def test_reads_writes_and_errors(zookeeper: InProcessZooKeeper) -> None:
     assert (await zookeeper.get("/a"))[0] == b"2"
     assert (await zookeeper.children("/a"))[0] == ["s-0000000000"]
     assert await zookeeper.exists("/none") is None
-    for call, error in [
+    wrong: list[tuple[Callable[[], Awaitable[object]], type[ports.ZooKeeperError]]] = [
         (lambda: zookeeper.create("/a"), ports.NodeExists),
         (lambda: zookeeper.create("/x/y"), ports.NoNode),
         (lambda: zookeeper.get("/none"), ports.NoNode),
         (lambda: zookeeper.set("/a", b"", 7), ports.BadVersion),
         (lambda: zookeeper.delete("/a"), ports.NotEmpty),
         (lambda: zookeeper.create("/big", bytes(2 << 20)), ports.TooLarge),
-    ]:
+    ]
+    for call, error in wrong:
         with pytest.raises(error):
             await call()
     with pytest.raises(ports.NodeExists) as caught:

@@ -120,13 +120,13 @@ def test_what_was_asked_before_disturbs_nobody(memcached: Server, data: bytes) -
 
 def test_values_and_keys_are_what_a_client_would_send(memcached: Server) -> None:
     wrong: list[Callable[[], object]] = [
-        lambda: memcached.put("a", 5),
-        lambda: memcached.put("a", [1]),
-        lambda: memcached.put("a", "1", ttl=0.5),
-        lambda: memcached.put(5, "1"),
-        lambda: memcached.ask("mn\r\n"),
-        lambda: memcached.faults.drop(3),
-        lambda: memcached.faults.error("get", key=b"a"),
+        lambda: memcached.put("a", 5),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.put("a", [1]),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.put("a", "1", ttl=0.5),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.put(5, "1"),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.ask("mn\r\n"),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.faults.drop(3),  # type: ignore[arg-type]  # wrong on purpose
+        lambda: memcached.faults.error("get", key=b"a"),  # type: ignore[arg-type]  # wrong on purpose
     ]
     for call in wrong:
         with pytest.raises(TypeError):
@@ -136,7 +136,7 @@ def test_values_and_keys_are_what_a_client_would_send(memcached: Server) -> None
 
 def test_a_fault_that_could_hit_nothing_is_refused(memcached: Server) -> None:
     faults = memcached.faults
-    for call in (
+    wrong: tuple[Callable[[], object], ...] = (
         lambda: faults.error("gett"),
         lambda: faults.delay("get", -1),
         lambda: faults.delay("get", float("nan")),
@@ -145,7 +145,8 @@ def test_a_fault_that_could_hit_nothing_is_refused(memcached: Server) -> None:
         lambda: faults.error("get", "SERVER_ERROR a\r\nEND"),
         lambda: faults.error("get", ""),
         lambda: faults.slow("get", 0),
-    ):
+    )
+    for call in wrong:
         with pytest.raises(ValueError, match=r"fault|no command|no? ?t? one line"):
             call()
     assert not faults.planted

@@ -12,7 +12,7 @@ from typing import Any
 import pymemcache
 import pytest
 
-from mcserver.settings.config import ConfigError
+from mcserver.settings.rules import ConfigError
 from mcserver.testing import Fleet, Server
 from tests.testing.clients import Client, Plain
 

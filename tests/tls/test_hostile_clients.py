@@ -24,7 +24,7 @@ def test_a_client_that_has_gone_did_nothing_wrong(start: Start, shared: Folder, 
     server.signal(signal.SIGSTOP)
     try:
         for _ in range(8):
-            with socket.create_connection(server.address, SECONDS) as client:
+            with socket.create_connection(server.tcp, SECONDS) as client:
                 client.sendall(first)
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     finally:
@@ -114,7 +114,7 @@ def test_garbage_is_closed_and_leaves_the_others_alone(
     for round_ in range(120):
         stranger = server.connect()
         if round_ % 3 == 0:
-            data = b"\x16" + dice.randbytes(dice.randrange(400))
+            data = bytearray(b"\x16" + dice.randbytes(dice.randrange(400)))
         else:
             data = bytearray(first)
             for _ in range(dice.randrange(1, 6)):

@@ -26,6 +26,7 @@ from rich.console import Console
 from mcserver import cli
 from mcserver.testing import Server
 from mcserver.tools import copying, stats
+from mcserver.tools.client import Client as AskingClient
 from mcserver.tools.client import ToolError, Way, parse_address
 from mcserver.tools.copying import Item
 from mcserver.tools.top import Watched, prefix_of, server_table, short
@@ -169,7 +170,7 @@ def contents(server: str) -> dict[bytes, tuple[bytes, int, int]]:
     client = Client(parse_address(server))
     found = {}
     for key in copying.listed(server, Way(5)):
-        with copying.Client(server) as asking:
+        with AskingClient(server) as asking:
             (item,) = copying.fetched(asking, [key])
         found[key] = (item.value, item.flags, item.expires)
     client.close()

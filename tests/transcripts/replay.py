@@ -40,7 +40,8 @@ class Case:
     @property
     def verbs(self) -> set[bytes]:
         """The first word of each thing that is sent."""
-        return {value.split(maxsplit=1)[0] for kind, value in self.exchange if kind == "send" and value.split()}
+        sent = [value for kind, value in self.exchange if kind == "send" and isinstance(value, bytes)]
+        return {value.split(maxsplit=1)[0] for value in sent if value.split()}
 
 
 def _expand(text: str) -> bytes:
@@ -228,6 +229,11 @@ class Connection:
         return data
 
 
+def is_all(numbers: Numbers, want: bytes, data: bytes) -> bool:
+    """Whether that is the whole answer; where nothing is wanted, more may come at any time."""
+    return bool(want) and same(numbers, want, data)
+
+
 def play(case: Case, address: tuple[str, int], last_cas: int = 1) -> None:
     """Plays a case against a server; raises MismatchError at the first reply that differs.
 
@@ -246,7 +252,7 @@ def play(case: Case, address: tuple[str, int], last_cas: int = 1) -> None:
                 assert isinstance(value, bytes)
                 # What answers otherwise also ends the connection: that comes, too, but not within a silence on a busy machine.
                 wait = connection.patience if value or case.id in DEVIATIONS else connection.silence
-                got = connection.take(lambda data, want=value: bool(want) and same(numbers, want, data), wait)
+                got = connection.take(functools.partial(is_all, numbers, value), wait)
                 log.append(f"< {got[:200]!r}")
                 if case.id in DEVIATIONS and connection.ended:
                     return

@@ -36,7 +36,7 @@ def sent(step: dict[str, Any], got: list[Reply]) -> bytes:
 
 def play(case: dict[str, Any], answer: Callable[[bytes, int], bytes]) -> None:
     """`answer(data, length)` sends, and returns what comes; so many bytes are expected."""
-    uniques, got = Uniques(), []
+    uniques, got = Uniques(), list[Reply]()
     for step in case["exchange"]:
         expected, _ = replies(bytes.fromhex(step["recv"]))
         data = answer(sent(step, got), len(step["recv"]) // 2)

@@ -92,7 +92,7 @@ class SimulatedZooKeeper:
     def children(self, path: str, watch: Callable[[], None] | None = None) -> Future:
         return self._call("children", path, watch)
 
-    def multi(self, operations: Sequence[Operation]) -> Future:
+    def multi(self, operations: Sequence[Operation]) -> Any:
         size = sum(len(o.path) + (len(o.data) if isinstance(o, Create | Set) else 0) for o in operations)
         if size > self.ensemble.packet_limit:
             future = Future(self.process)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, cast
 
 from mcserver.coordination import acks, cells, entry, gate, leader, log, membership, node, queue, reader, trim
 from mcserver.coordination.layout import Meta, head_of, version
-from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set
+from mcserver.coordination.ports import Ambiguous, Change, Check, Create, NoNode, Set, ZooKeeper
 
 from . import cache, faults, fleet
 
@@ -74,7 +74,7 @@ def round_without_the_write() -> dict[tuple[type, str], Any]:
         real = self._context.zk
         if self._announced or self._ack_wanted or not self._membership.is_verified:
             return await original(self, certify)
-        self._context.zk = Reads(real)
+        self._context.zk = cast(ZooKeeper, Reads(real))
         try:
             return await original(self, certify)
         finally:
@@ -415,7 +415,7 @@ def lost_session_not_registered_again() -> dict[tuple[type, str], Any]:
 
 
 @breaks("P1")
-def only_the_first_line() -> dict[tuple[type, str], Any]:
+def only_the_first_line() -> dict[tuple[Any, str], Any]:
     """A reader that stops after the first change of an entry."""
 
     def decode(data: bytes) -> entry.Entry | None:

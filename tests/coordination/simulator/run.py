@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from mcserver.coordination import cells, leader, membership, reader
 from mcserver.coordination.cells import Sheet
-from mcserver.coordination.entry import decode
 from mcserver.coordination.layout import Floor, MemberRecord, Meta, NodeRecord
 from mcserver.coordination.roll import Listing, News
 
@@ -35,12 +34,19 @@ class Outcome(NamedTuple):
 def remember_what_is_pure() -> None:
     """The same few records are read again and again, by every server: decoding them once saves a third of the time."""
     for record in (Floor, MemberRecord, Meta, NodeRecord, Listing, News, Sheet):
-        record.decode = lru_cache(4096)(record.decode)
-    reader.decode = checkers.decode = lru_cache(4096)(decode)
-    cells.cell_of = lru_cache(1 << 16)(cells.cell_of)
-    leader.is_candidate = lru_cache(1 << 16)(leader.is_candidate)
-    leader.sequence_of = lru_cache(1 << 16)(leader.sequence_of)
-    membership.is_name = lru_cache(1 << 16)(membership.is_name)
+        remember(4096, "decode", record)
+    remember(4096, "decode", reader, checkers)
+    remember(1 << 16, "cell_of", cells)
+    remember(1 << 16, "is_candidate", leader)
+    remember(1 << 16, "sequence_of", leader)
+    remember(1 << 16, "is_name", membership)
+
+
+def remember(most: int, name: str, *places: object) -> None:
+    """Puts one function that remembers into each of the places, in place of the one of this name."""
+    remembering = lru_cache(most)(getattr(places[0], name))
+    for place in places:
+        setattr(place, name, remembering)
 
 
 remember_what_is_pure()

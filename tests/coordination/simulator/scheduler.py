@@ -23,8 +23,8 @@ class World:
         self.random = random.Random(seed)
         self.now = 0
         self.events = 0
-        self._heap: list[tuple[int, int, Process | None, Callable[..., None], tuple[Any, ...]]] = []
-        self._soon: deque[tuple[int, int, Process | None, Callable[..., None], tuple[Any, ...]]] = deque()  # of now
+        self._heap: list[tuple[int, int, Process | None, Callable[..., object], tuple[Any, ...]]] = []
+        self._soon: deque[tuple[int, int, Process | None, Callable[..., object], tuple[Any, ...]]] = deque()  # of now
         self._count = 0
         self._stamp = 0
         self.tasks: list[Task] = []
@@ -34,14 +34,14 @@ class World:
         self._stamp += 1
         return self._stamp
 
-    def at(self, time: int, process: Process | None, call: Callable[..., None], *args: Any) -> None:
+    def at(self, time: int, process: Process | None, call: Callable[..., object], *args: Any) -> None:
         self._count += 1
         if time == self.now:
             self._soon.append((time, self._count, process, call, args))
         else:
             heappush(self._heap, (time, self._count, process, call, args))
 
-    def after(self, delay: float, process: Process | None, call: Callable[..., None], *args: Any) -> None:
+    def after(self, delay: float, process: Process | None, call: Callable[..., object], *args: Any) -> None:
         """In `delay` ns."""
         self.at(self.now + int(delay), process, call, *args)
 

@@ -6,7 +6,10 @@ serve again.
 """
 
 import os
+import socket
 import time
+from collections.abc import Callable
+from typing import Any
 
 from mcserver.server import handover
 from mcserver.server.lives import Memory
@@ -15,7 +18,7 @@ steps = {os.environ.get("MCSERVER_TEST_STEP", "")}
 SIGNAL = int(os.environ.get("MCSERVER_TEST_SIGNAL", "0"))
 
 
-def reach(step):
+def reach(step: str) -> None:
     """Ends this process here, or stops it, if this is the step; once."""
     if step in steps:
         steps.remove(step)
@@ -23,11 +26,11 @@ def reach(step):
         time.sleep(0.05)  # a signal to a process is some thread's, soon
 
 
-def around(owner, name, before, after):
+def around(owner: object, name: str, before: str, after: str) -> None:
     """The function, with a step before it and one behind it."""
     function = getattr(owner, name)
 
-    def stepping(*args, **named):
+    def stepping(*args: Any, **named: Any) -> Any:
         reach(before)
         result = function(*args, **named)
         reach(after)
@@ -36,7 +39,7 @@ def around(owner, name, before, after):
     setattr(owner, name, stepping)
 
 
-def tell(other, word, function=handover.tell):
+def tell(other: socket.socket, word: bytes, function: Callable[[socket.socket, bytes], bool] = handover.tell) -> bool:
     """Every word that is told has a step before it and one behind it."""
     name = word.decode().strip()
     reach(f"before {name}")
@@ -57,10 +60,10 @@ around(handover.Inheritance, "claim", "before claim", "after claim")
 around(handover.Inheritance, "serving", "before serving", "after serving")
 
 
-def regain(*args, function=Memory.regain):
+def regain(*args: Any, function: Callable[..., Any] = Memory.regain) -> Any:
     """As with a memory that is large."""
     time.sleep(float(os.environ.get("MCSERVER_TEST_REGAIN_SECONDS", "0")))
     return function(*args)
 
 
-Memory.regain = regain
+Memory.regain = regain  # type: ignore[method-assign, assignment]  # slower on purpose
