@@ -5,6 +5,7 @@ The compiled ones (mrc.pxd) must count the same hits, step by step.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import islice
@@ -30,8 +31,8 @@ class Key:
 
 def expected_uses(samples: int) -> int:
     """How often an item should have been used since its last use, by octaves of sixteen requests."""
-    octave = 0.0 if samples < 16 else 2 ** ((samples // 16).bit_length() - 0.5)
-    return round(128 * ((16 * (octave + 0.5) + 1) ** 0.125 - 1))
+    octave = 0.0 if samples < 16 else math.pow(2, (samples // 16).bit_length() - 0.5)
+    return round(128 * (math.pow(16 * (octave + 0.5) + 1, 0.125) - 1))
 
 
 @dataclass

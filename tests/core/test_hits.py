@@ -239,7 +239,7 @@ def test_background_work_takes_no_hits() -> None:
 
 
 def test_where_every_key_is_as_likely_the_small_stay() -> None:
-    """By their ages alone 28.9 per cent would be found. The smallest that fit, from the start, would be 35.0: nothing is better."""
+    """By their ages alone 28.9 per cent would be found. The smallest that fit would be 35.0: nothing is better."""
     client, random_ = fresh(memory_limit=16 * MIB), random.Random(7)
     size = [int(100 * 200 ** random_.random()) for _ in range(40_000)]
     hits = 0

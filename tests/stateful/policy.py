@@ -6,6 +6,7 @@ move and no clients. docs/memory.md says why the policy is what it is; here stan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -47,8 +48,8 @@ class Ready:
 
 def expected_uses(ticks: int) -> int:
     """How often an item should have been used since its last use, so many ticks ago: in each octave as in its middle."""
-    octave = 0.0 if ticks == 0 else 2 ** (ticks.bit_length() - 0.5)
-    return round(16 * ((GRAIN * (octave + 0.5) + 1) ** (1 - FADES) - 1) / (1 - FADES))
+    octave = 0.0 if ticks == 0 else math.pow(2, ticks.bit_length() - 0.5)
+    return round(16 * (math.pow(GRAIN * (octave + 0.5) + 1, 1 - FADES) - 1) / (1 - FADES))
 
 
 @dataclass
