@@ -241,6 +241,10 @@ def open_sockets(
     """All of them: another process', if it hands them over, and those that are not given yet. Raises StartError."""
     listeners, metrics = given
     if handed_over is not None:
+        if handed_over.datagrams and (config.auth_file is not None or config.sasl):
+            raise StartError(
+                "--take-over: the other server has a UDP port, where nobody can log in (-Y, -S): end it first"
+            )
         listeners, datagrams, metrics = handed_over.listeners, handed_over.datagrams, handed_over.metrics or metrics
     else:
         listeners = open_listeners(config) if listeners is None else listeners
