@@ -280,7 +280,8 @@ def inherit(path: str) -> Inheritance | None:
         return Inheritance(connection, receive_offer(connection))
     except (OSError, HandOverError) as error:
         connection.close()
-        raise StartError(f"can't take over from {path}: {error}; end that server, or leave out --take-over") from error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise StartError(f"can't take over from {path}: {reason}; end that server, or leave out --take-over") from error
 
 
 def receive_offer(connection: socket.socket) -> Offer:

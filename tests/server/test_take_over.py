@@ -328,6 +328,24 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
     assert server.connect().command(b"mn") == b"MN\r\n"
 
 
+def test_a_server_that_leaves_who_asks_is_named_in_words(tmp_path: Path) -> None:
+    """So does one that just hands over to somebody else."""
+    path = str(tmp_path / "door")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen(1)
+
+        def leave() -> None:
+            with door.accept()[0] as asking:
+                asking.recv(1)  # what else was said stays unread
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        with pytest.raises(StartError, match=r"can't take over from .*door: Connection reset by peer; end that server"):
+            handover.inherit(path)
+        leaving.join()
+
+
 @pytest.mark.parametrize(
     "line",
     [
