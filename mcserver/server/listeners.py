@@ -86,7 +86,7 @@ def open_listeners(config: Config) -> list[socket.socket]:
         elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
-                if port != 0:
+                if port != 0 or (listener.port == 0 and config.tcpport != 0):  # any that is free, but for -p 0
                     listeners += map(opened.enter_context, _open(listener, max(port, 0), TCP, bind))
         opened.pop_all()
         return listeners
