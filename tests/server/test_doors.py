@@ -42,6 +42,16 @@ def test_http_is_answered_in_http(server: Server) -> None:
         assert (answer.status, answer.will_close) == (400, True)
 
 
+def test_http_whose_first_line_is_longer_than_any_of_ours(server: Server, client: Client) -> None:
+    """The rest of it comes later: who speaks to it through a slow line gets the same answer."""
+    begun = b"GET /?q=" + b"a" * 3000
+    whole = turned_away(server, begun + b" HTTP/1.1\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.0 400 ")
+    assert turned_away(server, begun) == whole
+    assert client.stats()["wrong_protocol"] == "2"
+    assert turned_away(server, b"GETS " + begun) == b"", "no method and no path"
+
+
 def test_tls_is_answered_with_an_alert(server: Server) -> None:
     with (
         socket.create_connection(("127.0.0.1", server.port), 5) as plain,
