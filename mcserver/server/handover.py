@@ -453,7 +453,7 @@ class HandOver:
             raise HandOverError("another user asked")
         await expect(connection, HELLO)
         offer = self._offer()
-        listeners, datagrams, metrics = offer.sockets
+        listeners, datagrams, metrics, _ = offer.sockets
         sockets = [("listener", each) for each in listeners] + [("datagram", each) for each in datagrams]
         if metrics is not None:
             sockets.append(("metrics", metrics))

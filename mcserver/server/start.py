@@ -251,12 +251,12 @@ def open_sockets(
         datagrams = open_datagrams(config)
     if metrics is None and config.metrics:
         metrics = open_metrics(config.metrics)
-    return Sockets(listeners, datagrams, metrics)
+    return Sockets(listeners, datagrams, metrics, handed_over=handed_over is not None)
 
 
 def write_ports(config: Config, sockets: Sockets) -> None:
     """The file of ports, if it is wanted. Raises StartError."""
-    if config.port_file is not None and config.domain_socket is None:
+    if config.port_file is not None and (config.domain_socket is None or sockets.handed_over):
         write_port_file(config.port_file, sockets.listeners + sockets.datagrams)
 
 

@@ -182,6 +182,25 @@ def test_who_may_be_idle_is_said_by_the_socket_that_was_handed_over(start: Start
 
 
 @pytest.mark.slow
+def test_the_settings_say_where_it_really_listens(start: Start, tmp_path: Path) -> None:
+    path, by_unix = str(tmp_path / "door"), str(tmp_path / "socket")
+    old = start("--take-over", path, "-s", by_unix)
+    new = start("--take-over", path, "-p", "11999")
+    assert old.end() == 0, old.log()
+    settings = new.connect().stats("settings")
+    assert [settings[name] for name in ("domain_socket", "tcpport", "udpport")] == [by_unix, "0", "0"]
+    path = str(tmp_path / "another")
+    old = start("--take-over", path, "-U", "-1")
+    port, ports = str(old.port), old.port_file.read_text()
+    for options in (["-p", "11999"], ["-s", str(tmp_path / "none")], ["-p", "-1", "-U", "11998"]):
+        old, new = new, start("--take-over", path, *options)
+        settings = new.connect().stats("settings")
+        assert [settings[name] for name in ("domain_socket", "tcpport")] == ["NULL", port]
+        assert f"UDP INET: {settings['udpport']}" in ports
+        assert new.port_file.read_text() == ports
+
+
+@pytest.mark.slow
 def test_the_pid_file_names_the_one_that_serves(start: Start, tmp_path: Path) -> None:
     path, file = str(tmp_path / "door"), tmp_path / "pid"
     options = ("--take-over", path, "-P", str(file))
