@@ -92,7 +92,9 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return failed(
             StartError(f"can't start: {str(error) or 'the system has no memory left for this process'}"), daemon
         )
-    for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
+    for warning in filter(
+        None, (*config.warnings, *tls.warnings(config, sockets.listeners), lock_warning, pid_warning)
+    ):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
