@@ -103,8 +103,8 @@ class Server:
             )
         self.pid = self.process.pid
         self._await_start()
-        if "-s" in args:
-            self.address = args[args.index("-s") + 1]
+        if unix := re.search(r"listens on unix:([^,;]+)[,;]", self.log()):
+            self.address = unix[1]
         else:
             found = re.search(r"listens on tcp6?:\[?([^\]\s]+)\]?:(\d+)", self.log())
             assert found, self.log()

@@ -261,6 +261,7 @@ cdef struct Conn:
     uint8_t ended                  # the client closed, or quit
     # of a worker (worker.pxd)
     void* worker
+    uint8_t local               # it came by a Unix socket: it may be idle for as long as it likes
     uint8_t watched             # by its epoll
     Conn* next                  # of all its connections
     Conn* prev

@@ -36,6 +36,14 @@ cdef inline bint is_http(const char* line, size_t n) noexcept nogil:
     return n > 12 and c'A' <= line[0] <= c'Z' and memcmp(line + n - 9, b" HTTP/", 6) == 0
 
 
+cdef inline bint http_begins(const char* p, size_t n) noexcept nogil:
+    # `METHOD /`, of a line whose end has not come.
+    cdef size_t i = 0
+    while i < n and c'A' <= p[i] <= c'Z':
+        i += 1
+    return 0 < i and i + 1 < n and p[i] == c' ' and p[i + 1] == c'/'
+
+
 cdef inline bint is_resp(const char* line, size_t n) noexcept nogil:
     # `*1` CR: an array, as all of Redis's clients begin.
     cdef size_t i
@@ -70,7 +78,7 @@ cdef inline void plain_comes(Conn* c, const char* p, size_t n) noexcept nogil:
         text = WIRE_WRONG_PLAIN_BINARY
         header_write(head, <uint8_t> p[1] if n > 1 else 0, NULL, BIN_NOT_SUPPORTED, 0, 0, <uint32_t> strlen(text), 0)
         send(c.fd, head, BINARY_HEADER, MSG_NOSIGNAL | MSG_DONTWAIT | MSG_MORE)
-    elif is_http(p, line):
+    elif is_http(p, line) or end == NULL and http_begins(p, n):
         text = WIRE_WRONG_PLAIN_HTTP
     elif is_resp(p, line):
         text = WIRE_WRONG_RESP
@@ -94,7 +102,7 @@ cdef inline bint greet(Conn* c, const char* p, size_t n) noexcept nogil:
         if end == NULL and n <= LINE_MOST:
             return 0            # nobody is answered before the line's end
         length = <size_t> (end - p) if end != NULL else 0
-        if is_http(p, length):
+        if is_http(p, length) or end == NULL and http_begins(p, n):
             return turn_away(c, WRONG_HTTP, WIRE_WRONG_HTTP, strlen(WIRE_WRONG_HTTP))
         if is_resp(p, length):
             return turn_away(c, WRONG_RESP, WIRE_WRONG_RESP, strlen(WIRE_WRONG_RESP))

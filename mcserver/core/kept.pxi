@@ -51,7 +51,7 @@ cdef const char* take_over(Engine self, KeptHead* k, size_t length, uint64_t fil
     cdef const char* wrong = kept_check(s, k, length)
     if wrong != NULL:
         return wrong
-    if file_size < HUGE_PAGE + (<uint64_t> (k.pages - 1) << s.arena.page_bits):
+    if k.pages > 1 and file_size < HUGE_PAGE + (<uint64_t> (k.pages - 1) << s.arena.page_bits):     # without a page it is empty
         return b"the file is too short"
     f = <Found*> calloc(1, sizeof(Found))
     if f == NULL:

@@ -11,6 +11,7 @@ from .lock cimport *
 from .store cimport PROTOCOL_ASCII, PROTOCOL_BINARY
 from .uploads cimport uploading
 from .sockets cimport *
+from .binary cimport BINARY_OPCODES
 from .packets cimport BINARY_REQUEST
 from .conn cimport *
 from .sending cimport *
@@ -71,9 +72,15 @@ cdef inline void datagram_comes(Worker* w, Conn* door, const char* p, size_t n, 
         add64(&w.pool.datagrams_bad, 1)
 
 
+cdef inline bint is_binary(Conn* door, const char* p, size_t n) noexcept nogil:
+    # By its first bytes; as on a stream, text may begin so where only text is spoken, if no opcode follows.
+    return <uint8_t> p[0] == BINARY_REQUEST and (door.protocol != PROTOCOL_ASCII or n > 1 and <uint8_t> p[1] < BINARY_OPCODES)
+
+
 cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, sockaddr_storage* peer, unsigned int size) noexcept nogil:
     # 0: it is no request, or can't be taken, and is not answered. A request that is spread over several datagrams is none, as
-    # in memcached; nor is what another server's port sends, so that two of them never answer each other's errors.
+    # in memcached; nor is what another server's port sends, so that two of them never answer each other's errors; nor one in the
+    # protocol that is switched off, whose value must not be run as commands.
     cdef Conn* c
     cdef Datagram* d
     cdef size_t used
@@ -82,8 +89,8 @@ cdef inline bint take_datagram(Worker* w, Conn* door, const char* p, size_t n, s
         return 0
     if w.waits and get64(&door.store.in_kept) >= door.store.in_most:
         return 0
-    binary = <uint8_t> p[DATAGRAM_HEADER] == BINARY_REQUEST and door.protocol != PROTOCOL_ASCII
-    if not binary and door.protocol == PROTOCOL_BINARY:
+    binary = is_binary(door, p + DATAGRAM_HEADER, n - DATAGRAM_HEADER)
+    if door.protocol == (PROTOCOL_ASCII if binary else PROTOCOL_BINARY):
         return 0
     c = fresh_conn(w, door)
     if c == NULL:

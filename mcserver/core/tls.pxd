@@ -3,7 +3,8 @@
 # Owns the SSL object of a connection and what passes between it and the socket. OpenSSL never touches the socket itself: one recv
 # fills the thread's buffer, every record in it is decrypted into where the plain bytes belong, and everything that a batch
 # sends is encrypted into the thread's other buffer, which one send empties. So a batch costs as many system calls as without TLS,
-# and a connection keeps only what the socket did not take. (With kernel TLS the socket is OpenSSL's.)
+# and a connection keeps only what the socket did not take. (With kernel TLS the socket is OpenSSL's for the handshake, and what the
+# kernel does after it.)
 # Must never hold the engine's lock, parse, or know what a command is. Nothing here waits.
 
 from libc.errno cimport errno, EAGAIN, ECONNRESET, EINTR, EPROTO
@@ -46,7 +47,7 @@ cdef extern from "<openssl/ssl.h>" nogil:
     void SSL_set_msg_callback(SSL* ssl, void (*tell)(int, int, int, const void*, size_t, SSL*, void*) noexcept nogil)
     long SSL_set_msg_callback_arg(SSL* ssl, void* arg)
     enum: SSL3_RT_HANDSHAKE, SSL3_MT_KEY_UPDATE
-    enum: SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN
+    enum: SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_ERROR_SYSCALL
     enum: SSL_VERIFY_NONE, SSL_VERIFY_PEER, SSL_VERIFY_FAIL_IF_NO_PEER_CERT
     int BIO_get_ktls_send(BIO* bio)
     int BIO_get_ktls_recv(BIO* bio)
@@ -248,12 +249,17 @@ cdef inline bint tls_settle_kernel(Tls* t) noexcept nogil:
     # After a handshake on the socket itself: what the kernel doesn't do goes by our buffers. 0: out of memory.
     cdef BIO* b
     t.kernel_out = BIO_get_ktls_send(SSL_get_wbio(t.ssl)) > 0
+    t.kernel_in = BIO_get_ktls_recv(SSL_get_rbio(t.ssl)) > 0 or SSL_has_pending(t.ssl)      # a record that it has begun to read
     if not t.kernel_out:
         b = tls_bio(t)
         if b == NULL:
             return 0
         SSL_set0_wbio(t.ssl, b)
-    # Reading is left with OpenSSL on the socket: it may have begun to read a record.
+    if not t.kernel_in:
+        b = tls_bio(t)
+        if b == NULL:
+            return 0
+        SSL_set0_rbio(t.ssl, b)
     return 1
 
 
@@ -386,7 +392,10 @@ cdef inline bint tls_shake(Tls* t, int fd) noexcept nogil:
             t.failed = 1
         return not t.failed
     r = SSL_get_error(t.ssl, r)
-    if r != SSL_ERROR_WANT_READ and r != SSL_ERROR_WANT_WRITE:
+    if t.kernel_in and r == SSL_ERROR_SYSCALL:
+        t.failed = 1                        # it has gone: nothing was wrong with what it sent
+        t.gone = 1
+    elif r != SSL_ERROR_WANT_READ and r != SSL_ERROR_WANT_WRITE:
         tls_fail(t)
     return 0
 
@@ -426,18 +435,19 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     cdef size_t space = 0
     cdef ssize_t n
     cdef int i
+    cdef bint kernel = t.kernel_in
     for i in range(parts):
         space += part[i].iov_len
     t.error = EPROTO if t.why != NULL else ECONNRESET
     if not tls_room(room) or t.failed:
         return -1
-    if t.kernel_in and t.ssl == NULL:
+    if kernel and t.shaking:
         n = recv(fd, room.inbuf, TLS_IN, MSG_DONTWAIT | MSG_PEEK)
         if n <= 0:
             t.error = errno
             return n
         room.in_len = <size_t> n
-    elif not t.kernel_in:
+    elif not kernel:
         # A record that is nearly complete may be in OpenSSL's hands: what comes now must fit in addition to it.
         n = recv(fd, room.inbuf, TLS_IN if space > TLS_IN + TLS_RECORD else space - TLS_RECORD, MSG_DONTWAIT)
         if n <= 0:
@@ -447,12 +457,16 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
         room.in_at = 0
         room.in_len = <size_t> n
     if t.ssl == NULL and <uint8_t> room.inbuf[0] != TLS_HELLO:
+        if kernel:
+            recv(fd, room.inbuf, room.in_len, MSG_DONTWAIT)     # what is closed unread takes the answer with it
         return TLS_SPEAKS_PLAIN
     room.out_len = 0
     t.updates = 0
     n = 0
-    if not t.shaking or tls_shake(t, fd):
+    if (not t.shaking or tls_shake(t, fd)) and t.kernel_in == kernel:     # else what follows is ours to read, at the next turn
         n = tls_records(t, part, parts, space)
+    if kernel and t.failed:
+        recv(fd, room.inbuf, TLS_IN, MSG_DONTWAIT)              # as above: of the alert
     if n > 0 and room.out_len and t.kept_len == 0 and keep_bytes(&t.kept, &t.kept_at, &t.kept_len, room.out, room.out_len):
         t.fresh = 1                         # a session's ticket, mostly: the reply comes at once
         room.out_len = 0
@@ -465,6 +479,6 @@ cdef inline ssize_t tls_receive(Tls* t, int fd, iovec* part, int parts) noexcept
     if n == 0 and t.over and not t.failed:
         return 0
     if n == 0:
-        t.error = EPROTO if t.failed else EAGAIN
+        t.error = ECONNRESET if t.gone else EPROTO if t.failed else EAGAIN
         return -1
     return n

@@ -154,8 +154,8 @@ cdef inline bint must_sweep(Worker* w) noexcept nogil:
 
 
 cdef inline void sweep(Worker* w) noexcept nogil:
-    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching. And
-    # handshakes that don't come to their end.
+    # -o idle_timeout, in whole seconds as memcached counts them: not in the middle of a value or a reply, not while watching, not by
+    # a Unix socket. And handshakes that don't come to their end.
     cdef uint32_t most = get32(&w.pool.idle_seconds), shake = get32(&w.pool.shake_seconds), now
     cdef Conn* c
     cdef Conn* after
@@ -174,7 +174,7 @@ cdef inline void sweep(Worker* w) noexcept nogil:
             c.wrong = WRONG_SLOW
             c.phase = P_CLOSED
             conn_closed(w, c)
-        elif most and c.phase == P_LINE and not stopped(c) and c.hold == NULL and <uint64_t> get32(&c.last) + most < now:
+        elif most and not c.local and c.phase == P_LINE and not stopped(c) and c.hold == NULL and <uint64_t> get32(&c.last) + most < now:
             add64(&w.pool.idle_kicks, 1)
             c.why = WHY_IDLE
             c.phase = P_CLOSED
@@ -380,15 +380,16 @@ cdef inline void worker_free(Worker* w) noexcept nogil:
     free(w)
 
 
-cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol) noexcept nogil:
-    # A new connection that may speak so, which the worker serves from now on. False: out of memory, or (errno) epoll refuses; the
-    # descriptor and `tls` stay the caller's.
+cdef inline bint conn_open(Worker* w, int fd, Tls* tls, uint8_t protocol, bint local) noexcept nogil:
+    # A new connection that may speak so, which the worker serves from now on. local: by a Unix socket. False: out of memory, or
+    # (errno) epoll refuses; the descriptor and `tls` stay the caller's.
     cdef Conn* c = <Conn*> calloc(1, sizeof(Conn))
     cdef bint taken
     if c == NULL:
         return 0
     conn_init(c, w.pool.store, &w.shared, fd)
     c.protocol = protocol
+    c.local = local
     c.worker = w
     c.tls = tls
     if tls != NULL:

@@ -5,7 +5,7 @@
 
 cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, void* address, void* length, int flags)
-    enum: SOCK_NONBLOCK, SOCK_CLOEXEC
+    enum: AF_UNIX, SOCK_NONBLOCK, SOCK_CLOEXEC
 
 cdef enum:
     ACCEPTS_A_TURN = 64         # connections accepted before the loop's other work gets its turn
@@ -173,7 +173,7 @@ cdef class Workers:
         return get64(&self.pool.unwatched)
 
     def set_idle_timeout(self, uint32_t seconds):
-        """Connections that wait for a command for longer are closed. 0: never."""
+        """Connections that wait for a command for longer are closed, but those by a Unix socket. 0: never."""
         set32(&self.pool.idle_seconds, seconds)
         self.ask_all(0)
 
@@ -209,18 +209,21 @@ cdef class Workers:
         Returns why it ended: 0 nobody waits, EAGAIN there may be more, -1 there are as many as `most`, else the errno of what is
         missing. `opened` gets the descriptors. security: 0 plain, 1 TLS, 2 TLS without client certificates, 3 TLS with them.
         protocol: what is spoken there, by the engine's names; None: what the engine was told."""
-        cdef int i, fd, error
+        cdef int i, fd
+        cdef sockaddr_storage peer
+        cdef unsigned int size
         for i in range(ACCEPTS_A_TURN):
             if get32(&self.pool.clients) >= most:
                 return -1
-            fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)
+            size = sizeof(peer)
+            fd = accept4(listener, <void*> &peer, &size, SOCK_NONBLOCK | SOCK_CLOEXEC)
             if fd < 0:
                 if errno == EAGAIN:
                     return 0
                 if errno == EMFILE or errno == ENFILE or errno == ENOBUFS or errno == ENOMEM:
                     return errno
                 continue                # the client has gone again
-            self.accepted += self.open(fd, security, protocol)
+            self.accepted += self.open(fd, security, protocol, peer.ss_family == AF_UNIX)
             if get32(&self.pool.clients) > self.most_clients:
                 self.most_clients = get32(&self.pool.clients)
             if opened is not None:
@@ -236,15 +239,17 @@ cdef class Workers:
         if told or reason != 0 and reason != EAGAIN:
             self.owner.accepted(listener, reason, opened or [])
 
-    def open(self, int fd, int security=TLS_OFF, protocol=None):
-        """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed."""
+    def open(self, int fd, int security=TLS_OFF, protocol=None, bint local=False):
+        """Serves a connected, non-blocking socket, whose descriptor is the worker's from now on. False: it had to be closed.
+
+        local: it is a Unix socket, which may be idle."""
         cdef Worker* w = self.pool.worker[self.next]
         cdef Tls* tls = NULL
         cdef int speaks = spoken(self.engine, protocol)
         self.next = (self.next + 1) % self.pool.count
         if security:
             tls = tls_new(self.tls.ctx, self.tls.kernel, tls_way, &w.shared.tls, &self.pool.tls, security)
-        if security and tls == NULL or not conn_open(w, fd, tls, <uint8_t> speaks):
+        if security and tls == NULL or not conn_open(w, fd, tls, <uint8_t> speaks, local):
             if tls != NULL:
                 tls_free(tls)
             close_fd(fd)

@@ -132,15 +132,11 @@ class Connections:
     def reconfigure(self, config: Config) -> None:
         """What a reload changed: how many connections, and how long they may idle."""
         self._config = config
-        self._tell_workers()
+        self.workers.set_idle_timeout(self._config.idle_timeout)
         if self._accepting:
             self._watch_listeners()
         else:
             self._resume()
-
-    def _tell_workers(self) -> None:
-        idle = self._config.idle_timeout if self._config.domain_socket is None else 0
-        self.workers.set_idle_timeout(idle)
 
     # TLS -------------------------------------------------------------------------------------------------------------
 
@@ -172,7 +168,7 @@ class Connections:
     def open(self) -> None:
         """Starts the workers: from now on datagrams are answered, and who is accepted. Raises StartError."""
         self._open = True
-        self._tell_workers()
+        self.workers.set_idle_timeout(self._config.idle_timeout)
         for each in self._datagrams:
             doors = self.workers.answer_datagrams(
                 each.fileno(), each.getsockname()[1], is_loopback(each), self._spoken_at(each)

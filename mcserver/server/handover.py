@@ -280,7 +280,8 @@ def inherit(path: str) -> Inheritance | None:
         return Inheritance(connection, receive_offer(connection))
     except (OSError, HandOverError) as error:
         connection.close()
-        raise StartError(f"can't take over from {path}: {error}; end that server, or leave out --take-over") from error
+        reason = (error.strerror or error) if isinstance(error, OSError) else error
+        raise StartError(f"can't take over from {path}: {reason}; end that server, or leave out --take-over") from error
 
 
 def receive_offer(connection: socket.socket) -> Offer:
@@ -452,7 +453,7 @@ class HandOver:
             raise HandOverError("another user asked")
         await expect(connection, HELLO)
         offer = self._offer()
-        listeners, datagrams, metrics = offer.sockets
+        listeners, datagrams, metrics, _ = offer.sockets
         sockets = [("listener", each) for each in listeners] + [("datagram", each) for each in datagrams]
         if metrics is not None:
             sockets.append(("metrics", metrics))

@@ -26,6 +26,8 @@ class Sockets(NamedTuple):
     listeners: list[socket.socket]
     datagrams: list[socket.socket]
     metrics: socket.socket | None
+    handed_over: bool = False
+    """The process that served opened them (--take-over): what the options of this one say of addresses has no effect."""
 
 
 class Kind(NamedTuple):
@@ -86,7 +88,7 @@ def open_listeners(config: Config) -> list[socket.socket]:
         elif config.tcpport != 0 or any(listener.port for listener in config.listeners()):
             for listener in config.listeners():
                 port = config.tcpport if listener.port is None else listener.port
-                if port != 0:
+                if port != 0 or (listener.port == 0 and config.tcpport != 0):  # any that is free, but for -p 0
                     listeners += map(opened.enter_context, _open(listener, max(port, 0), TCP, bind))
         opened.pop_all()
         return listeners
@@ -296,8 +298,14 @@ def write_port_file(path: str, listeners: list[socket.socket]) -> None:
         ) from error
 
 
-def tcp_port(config: Config, listeners: list[socket.socket]) -> int:
-    """The port that was really opened: that of -p, or the first free one that was taken for it."""
-    if config.tcpport >= 0:
-        return config.tcpport
-    return next((each.getsockname()[1] for each in listeners if each.family != socket.AF_UNIX), config.tcpport)
+def addresses(config: Config, sockets: Sockets) -> dict[str, object]:
+    """Where it listens, as `stats settings` says it: as the options do, with the port that was found for -p -1, or as it is."""
+    ports = [each.getsockname()[1] for each in sockets.listeners if each.family != socket.AF_UNIX]
+    if not sockets.handed_over:
+        return {"tcpport": ports[0]} if config.tcpport < 0 and ports else {}
+    paths = [each.getsockname() for each in sockets.listeners if each.family == socket.AF_UNIX]
+    return {
+        "tcpport": ports[0] if ports else 0,
+        "udpport": sockets.datagrams[0].getsockname()[1] if sockets.datagrams else 0,
+        "domain_socket": paths[0] if paths else "NULL",
+    }

@@ -19,7 +19,7 @@ from mcserver.admin.context import Context
 from mcserver.admin.settings import Settings
 from mcserver.server import tls
 from mcserver.server.connections import Connections, address_text
-from mcserver.server.listeners import own_address, tcp_port
+from mcserver.server.listeners import addresses, own_address
 from mcserver.server.users import read_logins
 from mcserver.settings.rules import ConfigError
 from mcserver.system import files, logs, signals
@@ -108,10 +108,11 @@ class Server:
             engine=self._engine,
             network=self._connections,
             watchers=self._connections.watchers,
-            settings=Settings(self.config, tcp_port(self.config, self._listeners)),
+            settings=Settings(self.config, self.config.tcpport),
             loop=self._loop_name,
             cluster=self._cluster,
         )
+        self._context.settings |= addresses(self.config, self._life.sockets)
         self._connections.admin = Admin(self._context)
         if self._life.sockets.metrics is not None:
             metrics = self._life.sockets.metrics

@@ -92,7 +92,9 @@ def _run(config: Config, reread: Callable[[], Config] | None) -> int:
         return failed(
             StartError(f"can't start: {str(error) or 'the system has no memory left for this process'}"), daemon
         )
-    for warning in filter(None, (*config.warnings, *tls.warnings(config), lock_warning, pid_warning)):
+    for warning in filter(
+        None, (*config.warnings, *tls.warnings(config, sockets.listeners), lock_warning, pid_warning)
+    ):
         log.warning("%s", warning)
     if not (sockets.listeners or sockets.datagrams):
         log.warning("nothing to listen on: give a TCP port with -p or a Unix socket with -s")
@@ -241,18 +243,22 @@ def open_sockets(
     """All of them: another process', if it hands them over, and those that are not given yet. Raises StartError."""
     listeners, metrics = given
     if handed_over is not None:
+        if handed_over.datagrams and (config.auth_file is not None or config.sasl):
+            raise StartError(
+                "--take-over: the other server has a UDP port, where nobody can log in (-Y, -S): end it first"
+            )
         listeners, datagrams, metrics = handed_over.listeners, handed_over.datagrams, handed_over.metrics or metrics
     else:
         listeners = open_listeners(config) if listeners is None else listeners
         datagrams = open_datagrams(config)
     if metrics is None and config.metrics:
         metrics = open_metrics(config.metrics)
-    return Sockets(listeners, datagrams, metrics)
+    return Sockets(listeners, datagrams, metrics, handed_over=handed_over is not None)
 
 
 def write_ports(config: Config, sockets: Sockets) -> None:
     """The file of ports, if it is wanted. Raises StartError."""
-    if config.port_file is not None and config.domain_socket is None:
+    if config.port_file is not None and (config.domain_socket is None or sockets.handed_over):
         write_port_file(config.port_file, sockets.listeners + sockets.datagrams)
 
 

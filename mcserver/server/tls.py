@@ -57,17 +57,19 @@ def security(config: Config, listener: socket.socket) -> int:
     return SECURITIES[asked_by(listener)]
 
 
-def warnings(config: Config) -> Iterator[str]:
-    """What was asked for in vain."""
+def warnings(config: Config, listeners: list[socket.socket]) -> Iterator[str]:
+    """What was asked for in vain, also by the prefix of a listener that another process opened (--take-over)."""
+    asked = {asked_by(each) for each in listeners}
     if not config.ssl_enabled:
+        if asked & {Secure.BASIC, Secure.MUTUAL}:
+            yield "an address that was opened with btls: or mtls: is plain without -Z"
         for name, (default, _) in rules(Config).items():
             if name.startswith("ssl_") and getattr(config, name) != default:
                 yield f"-o {name} has no effect without -Z"
         return
-    if config.domain_socket is not None:
+    if any(each.family == socket.AF_UNIX for each in listeners):
         yield "-Z is for TCP: the Unix socket is plain"
-    wants_ca = config.ssl_verify_mode > 0 or any(each.secure is Secure.MUTUAL for each in config.listeners())
-    if wants_ca and config.ssl_ca_cert is None:
+    if (config.ssl_verify_mode > 0 or Secure.MUTUAL in asked) and config.ssl_ca_cert is None:
         yield "client certificates can't be verified without -o ssl_ca_cert: whoever shows one is refused"
     if config.ssl_kernel_tls and not kernel_can():
         yield "ssl_kernel_tls has no effect: the kernel has no TLS (load its module: modprobe tls)"

@@ -77,17 +77,19 @@ def parse_listener(text: str) -> Listener:
             raise ConfigError(
                 f'Listener tags must be between 1 and 8 characters, as in tag[name]:host: "{text}"', EX_OSERR
             )
-    host, port = rest, ""
+    host, colon, port = rest, "", ""
     if rest.startswith("["):
         host, bracket, port = rest[1:].partition("]")
         if not bracket or port[:1] not in ("", ":"):
             raise ConfigError(f'Invalid IPV6 address: "{text}": write it as [::1] or [::1]:11211', EX_OSERR)
-        port = port[1:]
+        colon, port = port[:1], port[1:]
     elif rest.count(":") == 1:
-        host, _, port = rest.partition(":")
-    if port and not is_port(port):
+        host, colon, port = rest.partition(":")
+    if colon and not is_port(port):
         raise ConfigError(f'Invalid port number: "{port}" in -l {text}: it must be from 0 to 65535', EX_OSERR)
-    return Listener(None if host in ("*", "") else host, int(port) if port else None, tag, secure, speaks)
+    if not host:  # `-l "$ADDRESS:11211"` without such a variable is not every interface
+        raise ConfigError(f'There is no address in -l "{text}": write * for every interface', EX_OSERR)
+    return Listener(None if host == "*" else host, int(port) if colon else None, tag, secure, speaks)
 
 
 def is_host_port(address: str) -> bool:

@@ -125,6 +125,21 @@ def test_a_flush_that_is_due(memory: int, away: int, left: bytes) -> None:
     assert client.send(b"mg a\r\n") == b"EN\r\n"
 
 
+def test_a_flush_that_is_due_where_nothing_was_stored_yet(memory: int) -> None:
+    """There is no page, so the file has no byte; what was to come comes nevertheless."""
+    engine = engine_on(memory)
+    client = Client(engine)
+    client.send(b"flush_all 15\r\n")
+    client.session.close()
+    assert os.fstat(memory).st_size == 0
+    later = engine_on(memory)
+    later.resume(engine.keep(), 5)
+    client = Client(later)
+    assert client.send(b"set a 0 0 1\r\na\r\nmg a\r\n") == b"STORED\r\nHD\r\n"
+    later.advance(10)
+    assert client.send(b"mg a\r\n") == b"EN\r\n"
+
+
 def test_flushes_that_were(memory: int) -> None:
     engine = engine_on(memory)
     client = Client(engine)

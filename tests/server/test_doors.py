@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Start
+from tests.datagrams import Datagrams
 from tests.peer import MEMCACHED, RELEASE, memcached, sasl_memcached_settings
 from tests.ports import free_port
 from tests.serving import REPLY_SECONDS, Client, Server, eventually, run_to_end
@@ -40,6 +41,16 @@ def test_http_is_answered_in_http(server: Server) -> None:
     connection.request("POST", "/", body=b"x" * 1000)
     with contextlib.closing(connection), connection.getresponse() as answer:
         assert (answer.status, answer.will_close) == (400, True)
+
+
+def test_http_whose_first_line_is_longer_than_any_of_ours(server: Server, client: Client) -> None:
+    """The rest of it comes later: who speaks to it through a slow line gets the same answer."""
+    begun = b"GET /?q=" + b"a" * 3000
+    whole = turned_away(server, begun + b" HTTP/1.1\r\n\r\n")
+    assert whole.startswith(b"HTTP/1.0 400 ")
+    assert turned_away(server, begun) == whole
+    assert client.stats()["wrong_protocol"] == "2"
+    assert turned_away(server, b"GETS " + begun) == b"", "no method and no path"
 
 
 def test_tls_is_answered_with_an_alert(server: Server) -> None:
@@ -179,6 +190,21 @@ def test_each_listener_speaks_the_same_in_the_next_process(start: Start, tmp_pat
         before, server = server, start("-l", "127.0.0.1", *options)
         assert before.end() == 0, before.log()
         speaks_what_its_prefix_says(server)
+
+
+@pytest.mark.slow
+def test_a_binary_datagram_is_never_read_as_text(start: Start) -> None:
+    """Where it is switched off it has no answer, and commands in its value are none. What only begins so is text."""
+    server = start("-B", "ascii", "-U", "-1", "-t", "1")
+    port = next(int(line.split()[-1]) for line in server.port_file.read_text().splitlines() if line.startswith("UDP"))
+    with contextlib.closing(Datagrams(("127.0.0.1", port))) as asking:
+        assert asking.one(b"set k 0 0 1\r\n1\r\n") == b"STORED\r\n"
+        for opaque in (0, 0x0A0A0A0A):
+            packet = request(b.SET, b"a", b.STORE.pack(0, 0), b"\r\ndelete k\r\n", opaque=opaque)
+            asking.socket.send(b"\0\1\0\0\0\1\0\0" + packet)
+        assert asking.one(b"\x80\x80\r\n") == b"ERROR\r\n"
+        assert asking.one(b"get k\r\n") == b"VALUE k 0 1\r\n1\r\nEND\r\n"
+    assert server.connect().stats()["udp_dropped"] == "2"
 
 
 def every_listener_answers(server: Server, binary: bytes, text: bytes) -> None:

@@ -88,6 +88,13 @@ def test_port_of_the_address_wins(start: Start) -> None:
     assert f":{port};" in server.log()
 
 
+def test_port_0_of_an_address_is_any_that_is_free(start: Start) -> None:
+    """As in memcached, where -p 0 alone is none."""
+    server = start("-l", "127.0.0.1:0", "-p", "11999")
+    assert server.port not in {0, 11999}
+    assert server.connect().command(b"mn") == b"MN\r\n"
+
+
 def test_port_file_goes_with_any_name(start: Start) -> None:
     server = start()
     assert server.port_file.read_text() == f"TCP INET: {server.port}\n"

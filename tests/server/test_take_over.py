@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -144,6 +145,59 @@ def test_datagrams_are_answered_by_the_new_process(start: Start, tmp_path: Path)
         new = upgrade(start, old, "--take-over", path, "-U", str(port), "-t", "2")
         assert client.one(b"get k\r\n") == b"VALUE k 0 5\r\nhello\r\nEND\r\n"
         assert f"UDP INET: {port}" in new.port_file.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("login", ["-Y", "-S"])
+def test_datagrams_are_not_handed_to_who_wants_a_login(start: Start, tmp_path: Path, login: str) -> None:
+    """-U is refused with a login: nobody can log in by UDP. The one that serves goes on."""
+    path, users = str(tmp_path / "door"), tmp_path / "users"
+    users.write_text("alice:secret\n")
+    old = start("--take-over", path, "-U", "-1")
+    options = ["-Y", str(users)] if login == "-Y" else ["-S"]
+    new = run_to_end("-u", "root", "--take-over", path, *options, environment={"MEMCACHED_SASL_PWDB": str(users)})
+    assert new.returncode == 71
+    assert "the other server has a UDP port, where nobody can log in" in new.stderr
+    assert old.connect().command(b"mn") == b"MN\r\n"
+    eventually(lambda: "nothing was handed over: the other side left" in old.log())
+
+
+@pytest.mark.slow
+def test_who_may_be_idle_is_said_by_the_socket_that_was_handed_over(start: Start, tmp_path: Path) -> None:
+    """-o idle_timeout is for TCP: what the new process is told of -s and -p has no effect, on that neither."""
+    path = str(tmp_path / "door")
+    old = start("--take-over", path, "-s", str(tmp_path / "socket"))
+    new = start("--take-over", path, "-o", "idle_timeout=1")
+    assert old.end() == 0, old.log()
+    assert new.address == old.address
+    by_unix = new.connect()
+    path = str(tmp_path / "another")
+    old = start("--take-over", path)
+    new = start("--take-over", path, "-s", str(tmp_path / "none"), "-o", "idle_timeout=1")
+    assert old.end() == 0, old.log()
+    assert new.address == old.address
+    assert new.connect().to_end() == b""
+    time.sleep(1)
+    assert by_unix.command(b"mn") == b"MN\r\n"
+
+
+@pytest.mark.slow
+def test_the_settings_say_where_it_really_listens(start: Start, tmp_path: Path) -> None:
+    path, by_unix = str(tmp_path / "door"), str(tmp_path / "socket")
+    old = start("--take-over", path, "-s", by_unix)
+    new = start("--take-over", path, "-p", "11999")
+    assert old.end() == 0, old.log()
+    settings = new.connect().stats("settings")
+    assert [settings[name] for name in ("domain_socket", "tcpport", "udpport")] == [by_unix, "0", "0"]
+    path = str(tmp_path / "another")
+    old = start("--take-over", path, "-U", "-1")
+    port, ports = str(old.port), old.port_file.read_text()
+    for options in (["-p", "11999"], ["-s", str(tmp_path / "none")], ["-p", "-1", "-U", "11998"]):
+        old, new = new, start("--take-over", path, *options)
+        settings = new.connect().stats("settings")
+        assert [settings[name] for name in ("domain_socket", "tcpport")] == ["NULL", port]
+        assert f"UDP INET: {settings['udpport']}" in ports
+        assert new.port_file.read_text() == ports
 
 
 @pytest.mark.slow
@@ -291,6 +345,24 @@ def test_whoever_asks_wrongly_gets_nothing(start: Start, tmp_path: Path) -> None
                 while one.recv(4096):
                     pass
     assert server.connect().command(b"mn") == b"MN\r\n"
+
+
+def test_a_server_that_leaves_who_asks_is_named_in_words(tmp_path: Path) -> None:
+    """So does one that just hands over to somebody else."""
+    path = str(tmp_path / "door")
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(path)
+        door.listen(1)
+
+        def leave() -> None:
+            with door.accept()[0] as asking:
+                asking.recv(1)  # what else was said stays unread
+
+        leaving = threading.Thread(target=leave)
+        leaving.start()
+        with pytest.raises(StartError, match=r"can't take over from .*door: Connection reset by peer; end that server"):
+            handover.inherit(path)
+        leaving.join()
 
 
 @pytest.mark.parametrize(

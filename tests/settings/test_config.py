@@ -179,6 +179,7 @@ def test_prefixes_say_what_an_address_asks_of_its_clients() -> None:
     [
         "[::1", "[::1]x", "[::1]:x", "h:65536", "h:-1", "h:+1", "h:1x", "h:\u0661", "notls:h", "btls:h", "mtls:h",
         "proto[proxy]:h", "proto[ascii", "tag[]:h", "tag[ninechars]:h", "tag[x",
+        ":1", ":", "h:", "[::1]:", "[]", "[]:1", "notls:", "notls::1", "proto[ascii]:", "tag[t]:",
     ],
 )  # fmt: skip
 def test_bad_listen_addresses_end_with_71_and_are_named(inter: str) -> None:

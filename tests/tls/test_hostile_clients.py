@@ -78,6 +78,7 @@ def test_what_a_handshake_holds_is_counted_and_bounded(
         (b"get a\r\n", b"CLIENT_ERROR only TLS is spoken here\r\n"),
         (b"mn\r\n", b"CLIENT_ERROR only TLS is spoken here\r\n"),
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"HTTP/1.0 400 Bad Request\r\n"),
+        (b"GET /" + b"a" * 1000, b"HTTP/1.0 400 Bad Request\r\n"),
         (b"*1\r\n$4\r\nPING\r\n", b"-ERR this is a memcached server"),
         (b"\x80\x0b" + bytes(22), b"\x81\x0b\0\0\0\0\0\x83\0\0\0\x17" + bytes(12) + b"only TLS is spoken here"),
     ],

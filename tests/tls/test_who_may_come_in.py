@@ -76,6 +76,21 @@ def test_each_listener_asks_for_the_same_of_the_next_process(
         before, server = server, start(*options, "-l", doors)
         assert before.end() == 0, before.log()
         asks_for_what_its_prefix_says(server, shared, opened)
+        assert "can't be verified" not in server.log()
+
+
+@pytest.mark.slow
+def test_what_the_next_process_can_not_ask_for_is_said(start: Start, shared: Folder, tmp_path: Path) -> None:
+    """As at a start of its own: it has neither the authority that mtls: needs, nor TLS."""
+    door = ("--take-over", str(tmp_path / "door"))
+    server = start(*shared.options(f"ssl_ca_cert={shared / 'ca.pem'}"), *door, "-l", EACH_KIND)
+    for options, said in (
+        (shared.options(), "client certificates can't be verified without -o ssl_ca_cert"),
+        ((), "an address that was opened with btls: or mtls: is plain without -Z"),
+    ):
+        before, server = server, start(*options, *door)
+        assert before.end() == 0, before.log()
+        assert said in server.log()
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
