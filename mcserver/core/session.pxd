@@ -77,8 +77,8 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     # The reply of one command is complete: taken back for noreply, shown to -vv, tied to its event.
     if c.noreply:
         c.shared.out_len = c.start
-    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting):
-        reply_is_none(c)
+    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting and c.mail == NULL):
+        reply_is_none(c)                # an empty datagram answers `quit`, and nothing answers `shutdown`, as in memcached
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1

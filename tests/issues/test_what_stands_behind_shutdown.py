@@ -2,12 +2,14 @@
 what watchers were about to be told is told.
 """
 
+from contextlib import closing
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.admin.harness import Wire
 from tests.conftest import Start
+from tests.datagrams import HEADER, Datagrams, udp_address
 from tests.peer import memcached
 from tests.serving import Client
 
@@ -67,3 +69,16 @@ def test_watchers_are_told_what_happened_just_before(start: Start) -> None:
     client.send(b"set last 0 0 1\r\nA\r\nshutdown\r\n")
     assert client.to_end() == b"STORED\r\n"
     assert b"type=item_store key=last status=stored " in watcher.to_end()
+
+
+@pytest.mark.slow
+def test_in_a_datagram(start: Start) -> None:
+    server = start("-A", "-U", "-1")
+    with closing(Datagrams(udp_address(server))) as client:
+        client.socket.send(HEADER.pack(1, 0, 1, 0) + b"get a\r\nshutdown\r\nget a\r\n")
+        answer = client.socket.recv(1 << 16)
+        assert answer == HEADER.pack(1, 0, 1, 0) + b"END\r\n"
+        assert server.end() == 0
+        client.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nothing came besides
+            client.socket.recv(1 << 16)
