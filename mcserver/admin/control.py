@@ -55,11 +55,15 @@ def refresh_certs(context: Context, session: Session, words: list[bytes]) -> Rep
 
 
 def shutdown(context: Context, session: Session, words: list[bytes]) -> Reply:
-    """`shutdown [graceful]`, with -A only. The connection is closed without a reply, and so are all others."""
+    """`shutdown [graceful]`, with -A only. The connection is closed without a reply, and so are all others.
+
+    What its client has sent behind it does not run; what others send does until they are closed.
+    """
     if not context.config.shutdown_command:
         return b"SERVER_ERROR: shutdown not enabled\r\n"
     if len(words) > 2 or (len(words) == 2 and not is_word(words[1], b"graceful")):
         return b"CLIENT_ERROR invalid shutdown mode\r\n"
+    session.quit("shutdown")
     context.network.stop(graceful=len(words) > 1)
     return b""
 

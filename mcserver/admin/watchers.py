@@ -158,12 +158,16 @@ class Watchers:
         self._scheduled = True
         self._call_later(seconds, self._flush)
 
-    def _flush(self) -> None:
-        self._scheduled = False
+    def flush(self) -> None:
+        """Sends what was gathered, as far as it is taken."""
         for watcher in list(self._watchers):
             if watcher.pending:
                 taken = watcher.session.push(bytes(watcher.pending))
                 del watcher.pending[:taken]
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        self.flush()
         if any(watcher.pending for watcher in self._watchers):
             self._schedule(RETRY_SECONDS)
 

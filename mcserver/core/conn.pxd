@@ -84,7 +84,7 @@ cdef enum Asked:
     W_GRANT                     # the locked write may go on
     W_REFUSE                    # ... or is answered so
     W_PUSH                      # bytes that no command asked for
-    W_QUIT                      # close when everything is sent
+    W_QUIT                      # close when everything is sent; a: Why
     W_CLOSE                     # a: Why
     W_FREE                      # the owner has forgotten the connection
 

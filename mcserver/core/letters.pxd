@@ -79,7 +79,7 @@ cdef inline void take_mail(Conn* c, Mail* m) noexcept nogil:
     elif m.kind == W_PUSH:
         take_push(c, m)
     elif m.kind == W_QUIT:
-        c.why = WHY_NORMAL
+        c.why = <Why> m.a
         c.quitting = QUIT_ASKED
         if not stopped(c):
             gone(c)

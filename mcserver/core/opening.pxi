@@ -25,8 +25,8 @@ cdef int check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, sla
         raise ValueError("the slab growth factor must be greater than 1")
     if chunk_size < 1 or chunk_size > 1 << 16:
         raise ValueError("the smallest slab chunk must be 1 to 65536 bytes")
-    if slab_sizes and min(slab_sizes) < 1:
-        raise ValueError("slab_sizes must be at least 1 byte each")
+    if slab_sizes and min(slab_sizes) < HEADER:
+        raise ValueError(f"slab_sizes must be at least {HEADER} bytes each, which an item's header takes")
     if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
         raise ValueError("slab_chunk_max must be 1 to 1024 kilobytes, and divide 1024 evenly")
     return 0
@@ -91,9 +91,9 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
         raise ValueError("slab_sizes must be at most 62 sizes, each greater than the one before")
     a.classes = 0
     for size in slab_sizes:
-        size = (HEADER + size + unit - 1) // unit * unit
-        if size >= slab_chunk_max:
-            raise ValueError("slab_sizes must be smaller than slab_chunk_max")
+        size = (size + unit - 1) // unit * unit         # of a whole chunk, the item's header included
+        if size > slab_chunk_max:
+            raise ValueError("slab_sizes can be at most slab_chunk_max")
         if size >= largest or a.classes and size <= a.cls[a.classes].size:
             continue
         arena_add_class(a, size)

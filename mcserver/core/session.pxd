@@ -77,8 +77,8 @@ cdef inline void command_done(Conn* c) noexcept nogil:
     # The reply of one command is complete: taken back for noreply, shown to -vv, tied to its event.
     if c.noreply:
         c.shared.out_len = c.start
-    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting):
-        reply_is_none(c)
+    if c.datagram != NULL and c.shared.out_len == c.start and not (c.binary or c.quitting and c.mail == NULL):
+        reply_is_none(c)                # an empty datagram answers `quit`, and nothing answers `shutdown`, as in memcached
     if c.event_pending:
         c.event_pending = 0
         c.has_events = 1
@@ -346,12 +346,11 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
     # Executes what is in the buffer, as far as it goes; sends the replies; returns how many bytes were consumed.
     cdef size_t pos = 0, taken
     cdef int commands = 0, look = next_look(c, 0)
-    cdef bint known = 1, over
+    cdef bint known = 1, over, within = c.phase != P_LINE
     cdef uint64_t began = 0, entered = 0
     enter(c)
     if not c.store.manual:
         began = entered = c.store.boot_ns
-    set32(&c.last, c.store.sec)
     if not c.seen and n and c.phase == P_LINE and not greet(c, p, n):
         known = 0
         if c.wrong:
@@ -413,6 +412,8 @@ cdef inline size_t run(Conn* c, const char* p, size_t n) noexcept nogil:
             break
         else:
             break
+    if pos or within:               # not for a command that is still coming, however often some of it does
+        set32(&c.last, c.store.sec)
     batch_done(c)
     return pos
 

@@ -264,9 +264,11 @@ cdef class Session:
         if self.made != NULL:
             self.after()
 
-    def quit(self):
-        """Closes as soon as everything is sent."""
-        self.write(W_QUIT, 0, b"")
+    def quit(self, str reason="normal"):
+        """Closes as soon as everything is sent. Within owner.command: its reply is the last, and nothing behind it runs.
+
+        reason: as of `close`."""
+        self.write(W_QUIT, REASONS.index(reason), b"")
         if self.made != NULL:
             self.after()
 

@@ -416,6 +416,7 @@ class Connections:
     def finish(self) -> None:
         """Closes what has nothing to send, and the others as soon as they have sent it; then sets `all_closed`."""
         self._ending = True
+        self.watchers.flush()
         self.workers.finish()
         if not self.workers.clients:
             self.all_closed.set()

@@ -308,3 +308,27 @@ def test_idle_time_is_known() -> None:
     assert client.engine.now() - client.session.last_command == pytest.approx(10, abs=1.1)
     client.send(b"mn\r\n")
     assert client.session.last_command > before
+
+
+@pytest.mark.parametrize(
+    ("whole", "rest"),
+    [(b"", b"get a b c"), (b"mn\r\n", b"set a 0 0 1"), (b"", bytes((0x80, 0x0A)) + bytes(21)), (b"", b"      ")],
+    ids=["line", "behind-another", "packet", "blanks"],
+)
+def test_who_never_completes_a_command_is_idle(whole: bytes, rest: bytes) -> None:
+    client = fresh()
+    client.send(whole)
+    before = client.session.last_command
+    for number in range(len(rest)):
+        client.engine.advance(1)
+        assert client.send(rest[number : number + 1]) == b""
+    assert client.session.last_command == before
+
+
+def test_a_value_that_is_coming_is_a_command() -> None:
+    client = fresh()
+    client.send(b"set a 0 0 3\r\n")
+    before = client.session.last_command
+    client.engine.advance(10)
+    assert client.send(b"abc\r\n") == b"STORED\r\n"
+    assert client.session.last_command == before + 10

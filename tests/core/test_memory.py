@@ -129,6 +129,7 @@ def test_the_printed_size_is_memcacheds() -> None:
         {"growth_factor": 1.0},
         {"chunk_size": 0},
         {"slab_sizes": [0]},
+        {"slab_sizes": [47, 200]},
         {"memory_limit": 1 << 50},
         {"hot_lru_pct": 50, "warm_lru_pct": 50},
     ],
@@ -166,8 +167,13 @@ def test_own_slab_sizes() -> None:
     for size in (10, 500, 3000):
         client.set(b"k%d" % size, b"x" * size)
     sizes = [figures["chunk_size"] for figures in client.engine.slab_stats()[0].values()]
-    assert len(sizes) == 3
-    assert max(sizes) >= 3000
+    assert sizes == [200, 1000, 8000], "of a whole chunk, the item's header included, as in memcached"
+
+
+def test_an_own_size_is_rounded_up_as_memcached_rounds_it() -> None:
+    client = fresh(slab_sizes=[48, 100, 8192])
+    client.set(b"k", b"x" * 51)
+    assert {number: figures["chunk_size"] for number, figures in client.engine.slab_stats()[0].items()} == {2: 104}
 
 
 def test_without_evictions_a_full_memory_refuses() -> None:

@@ -56,7 +56,7 @@ class OneClassMachine(RuleBasedStateMachine):
     ) -> None:
         self.client = fresh(
             memory_limit=2 * MIB,
-            slab_sizes=[chunk],
+            slab_sizes=[chunk + 48],
             segmented=segmented,
             evictions=evictions,
             maintained=maintained,
@@ -214,9 +214,9 @@ class WorthMachine(RuleBasedStateMachine):
 
     @initialize(hot_pct=st.sampled_from([20, 60]))
     def start(self, hot_pct: int) -> None:
-        sizes = [100, 1000, 8000]
+        sizes = [152, 1048, 8048]
         self.client = fresh(memory_limit=16 * MIB, slab_sizes=sizes, hot_lru_pct=hot_pct, warm_lru_pct=20)
-        self.model = Policy([(size + 55) // 8 * 8 for size in sizes], PAGE, hot_pct=hot_pct)
+        self.model = Policy(sizes, PAGE, hot_pct=hot_pct)
 
     @rule(first=st.integers(0, 300), count=st.integers(1, 100), size=st.sampled_from([10, 700, 7500]))
     def store(self, first: int, count: int, size: int) -> None:
@@ -256,7 +256,7 @@ class GiverMachine(RuleBasedStateMachine):
 
     @initialize(automove=st.sampled_from([1, 2]))
     def start(self, automove: int) -> None:
-        self.client = fresh(memory_limit=4 * MIB, slab_sizes=[100, 1000, 3000, 7500])
+        self.client = fresh(memory_limit=4 * MIB, slab_sizes=[148, 1048, 3048, 7548])
         self.engine = self.client.engine
         self.engine.automove = automove
         self.margin = 1.25 if automove == 1 else 1.0
