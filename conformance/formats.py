@@ -2,8 +2,8 @@
 
 Owns the two file formats. JSON: an object with `suite_version`, `name`, `server` (version and look), `date`, `options`,
 `profile`, `target`, `counts`, `ended` and `cases` (id, requirement, suite, section, doc, level, cite, rules, status, reason,
-seconds, and for failures wanted, got and exchange, bytes as latin-1). JUnit: one suite a section, the same facts as
-properties.
+seconds, and for failures wanted, got and exchange, bytes as latin-1; an exchange is a list of connection, `>` sent, `<` came
+or `~` waited, and a text). JUnit: one suite a section, the same facts as properties.
 """
 
 from __future__ import annotations

@@ -168,7 +168,7 @@ def test_pages_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
     facts = Facts("1.6.45", "a:1")
     html.prepare(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "case"]
-    html.write(tmp_path, [first, second], facts, None, "memcached", (1, 6, 45))
+    html.write(tmp_path, [first, second], facts, address("a:1"), "memcached")
     (tmp_path / "case/mine.html").write_text("somebody's own")
-    html.write(tmp_path, [second], facts, None, "memcached", (1, 6, 45))
+    html.write(tmp_path, [second], facts, address("a:1"), "memcached")
     assert {path.name for path in (tmp_path / "case").iterdir()} == {html.page(second.case.id), "mine.html"}
