@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from . import binary
 from .profiles import nearest
 from .text import MAX_ITEM
-from .wire import Address, BrokenError, UnreachableError, Wire
+from .wire import MISADDRESSED, Address, BrokenError, UnreachableError, Wire
 
 PATIENCE = 1.0  # seconds that the answer to a probe may take
 AGAIN = 3  # times that, before a server counts as silent
@@ -284,7 +284,9 @@ def _exchange(wire: Wire, ask: bytes, patience: float, known: bytes = LINE) -> b
             pieces += 1
             if re.search(known, wire.buffer, re.DOTALL) or (UNKNOWN.match(wire.buffer) and b"\n" in wire.buffer):
                 break
-    except BrokenError:
+    except BrokenError as error:
+        if error.reason.startswith(MISADDRESSED) and known == LINE:  # nothing at all can be asked then
+            raise UnfitError(f"it answers with a {error.reason}") from None
         if pieces > 1 and not wire.ended and b"\n" not in wire.buffer and known != BINARY:
             verb = ask.split(maxsplit=1)[0].decode()
             raise UnfitError(

@@ -210,7 +210,15 @@ def cause(result: Result) -> tuple[str, str, str]:
     if result.failure.reason.startswith(("the server closed", "the server broke", "the server ended")):
         return _no_numbers(result.reason), _before(result.log), ""
     wanted, got = (_plain(text) for text in (result.failure.wanted, result.failure.got))
+    if wanted == got:  # but for numbers and keys: which of them differ says what is wrong
+        got += f" but for {_differing(result.failure.wanted, result.failure.got)}"
     return _no_numbers(result.reason), wanted, got
+
+
+def _differing(wanted: bytes, got: bytes) -> list[int]:
+    """The places of the words that are not the same in the first lines of two texts."""
+    pairs = zip(*(text.split(b"\n")[0].split() for text in (wanted, got)), strict=False)
+    return [place for place, (one, other) in enumerate(pairs) if one != other]
 
 
 def _no_numbers(reason: str) -> str:

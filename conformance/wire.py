@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from .datagrams import Datagrams
+from .datagrams import Datagrams, HeaderError
 
 DAY = 86400  # seconds
 PORT = 11211  # memcached's
@@ -25,6 +25,7 @@ SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last
 KEPT = 1 << 14  # bytes of one reply that the log keeps
 ENTRIES = 500  # entries that the log keeps
 MANY = 200_000  # lines that a list may have
+MISADDRESSED = "wrong datagram"
 GRACE = 0.05  # seconds to gather the rest of a wrong reply for the report
 
 
@@ -273,6 +274,8 @@ class Wire:
             data = self.socket.recv(1 << 16)
         except (TimeoutError, ssl.SSLWantReadError):
             raise BrokenError(self._silence(), self.buffer) from None
+        except HeaderError as error:
+            raise BrokenError(f"{MISADDRESSED}: {error}", self.buffer) from None
         except OSError as error:
             self.ended = True
             raise BrokenError(f"the server broke the connection: {error.strerror or error}", self.buffer) from None

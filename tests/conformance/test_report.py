@@ -95,6 +95,13 @@ def test_a_server_that_closes_after_errors_has_one_cause() -> None:
     assert [len(group) for group in report.causes(told)] == [2, 2]
 
 
+def test_a_wrong_length_and_wrong_flags_have_two_causes() -> None:
+    told = [result("failed") for _ in range(3)]
+    for each, got in zip(told, (b"VALUE k 0 9\r\n", b"VALUE k 0 8\r\n", b"VALUE k 7 10\r\n"), strict=True):
+        each.failure = Failure("wrong reply", b"VALUE k 0 10\r\n", got)
+    assert [len(group) for group in report.causes(told)] == [2, 1]
+
+
 def test_connections_are_told_apart() -> None:
     log = [(1, ">", b"a\r\n"), (2, "<", b"b\n"), (2, "<", b"\xff")]
     assert report.telnet(log) == ["1> a", "2< b\\n  (no CRLF)", "2< \\xff  (no CRLF)"]
