@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import signal
 import ssl
@@ -103,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suite, or one of the other commands; returns one of the exit codes above."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=html.NO_TEXT)  # a path or a name need be no text
     try:
         code = _command(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -127,5 +127,6 @@ def write_junit(path: Path, results: Sequence[Result], facts: Facts) -> None:
 
 
 def _xml(text: str) -> str:
-    """Text that XML may hold: control characters as escapes."""
+    """Text that XML may hold: control characters, and what is no character, as escapes."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(char if char >= " " or char in "\t\n" else f"\\x{ord(char):02x}" for char in text)

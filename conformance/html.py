@@ -17,6 +17,7 @@ from .runner import STATUSES, Result
 from .wire import Address
 
 MARK = '<meta name="generator" content="mcconform">'
+NO_TEXT = "backslashreplace"  # what a file does with bytes of a name that are no UTF-8
 LOG = 400  # lines of a wire log on a page
 STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -39,12 +40,12 @@ def write(folder: Path, results: Sequence[Result], facts: Facts, where: Address,
     """Writes a page for the run and one for each case; OSError when the folder cannot be written."""
     (folder / "case").mkdir(parents=True, exist_ok=True)
     _clear(folder / "case", {page(result.case.id) for result in results})
-    (folder / "index.html").write_text(_index(results, facts), "utf-8")
+    (folder / "index.html").write_text(_index(results, facts), "utf-8", NO_TEXT)
     for number, result in enumerate(results):
         before = results[number - 1] if number else None
         after = results[number + 1] if number + 1 < len(results) else None
         text = _case(result, facts, before, after, report.repeat(result, where, command) if result.log else [])
-        (folder / "case" / page(result.case.id)).write_text(text, "utf-8")
+        (folder / "case" / page(result.case.id)).write_text(text, "utf-8", NO_TEXT)
 
 
 def prepare(folder: Path) -> None:

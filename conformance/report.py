@@ -14,7 +14,7 @@ from typing import TextIO
 
 from . import binary, library
 from .datagrams import HEADER
-from .notation import LEVELS, Case
+from .notation import FEATURES, LEVELS, Case
 from .runner import STATUSES, Result
 from .servers import MEMORY, fill, is_template
 from .wire import Address
@@ -25,6 +25,7 @@ LONG = 200  # bytes of one text that a report shows
 LINES = 40  # lines of one exchange that a report shows
 CAUSES = 3  # that a report names at its end
 NAMED = 12  # cases of one cause that a report names
+VERBS = {"get", "set", *FEATURES}
 KEY = re.compile(rb"[a-z0-9]{4}\.[0-9a-z]+\.[a-z0-9]+")
 OPTIONS = re.compile(r"(?<=^needs a server with )-.*(?=: give|, which)")
 ERROR = re.compile(rb"(?:CLIENT_|SERVER_)?ERROR\b")
@@ -233,7 +234,11 @@ def _before(log: Sequence[tuple[int, str, bytes]]) -> str:
     came = next((data for _, way, data in reversed(log) if way == "<"), b"")
     if ERROR.match(came):
         return "an error"
-    return show(next((data for _, way, data in reversed(log) if way == ">"), b"").split(b" ")[0][:LONG])
+    sent = next((data for _, way, data in reversed(log) if way == ">"), b"")
+    if sent[:1] == b"\x80":
+        return show(sent[:2])
+    verb = sent.split()[0].decode("latin-1") if sent.split() else ""
+    return verb if verb in VERBS else "no command"
 
 
 def _plain(text: bytes) -> str:
