@@ -4,4 +4,4 @@ It talks to a server over its socket and knows nothing of what is behind it: sta
 any server. `python -m conformance HOST:PORT` runs it, as mcconform does; docs/conformance.md tells the rest.
 """
 
-__version__ = "1.2.0"
+__version__ = "1.3.0"

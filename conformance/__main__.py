@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import io
 import os
 import signal
 import ssl
@@ -28,7 +29,7 @@ from .notation import LEVELS, SUITES, Case, no_datagram
 from .profiles import PROFILES, profile, release
 from .runner import Result, Settings
 from .servers import Given, Servers, Spawned
-from .wire import Address, UnreachableError, address, seconds
+from .wire import PORT, Address, UnreachableError, address, seconds
 
 FORGETS = 1.1  # seconds for which some servers forget what is set after a flush_all
 PASSED, FAILED, USAGE, UNREACHABLE, NOTHING_RAN, DIED, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
@@ -103,6 +104,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the suite, or one of the other commands; returns one of the exit codes above."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors=html.NO_TEXT)  # a path or a name need be no text
     try:
         code = _command(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -284,12 +287,13 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     puzzles: list[str] = []
     results = list(run(cases, servers, settings, progress.done, puzzles.append))
     took = time.monotonic() - begun
+    shown = where or replace(options.dial, host="127.0.0.1", port=PORT)
     progress.clear()
     surprises = expected.apply(results, options.known)
     if options.verbose:
         for result in results:
             print("\n".join(_verbose(result, style)))
-    print("\n".join(report.failures(results, where, options.spawn or "", version, style)))
+    print("\n".join(report.failures(results, shown, options.spawn or "", style)))
     print("\n".join([*report.table(results, style), *surprises, *map(style.bad, puzzles)]))
     print(f"mcconform {__version__}, profile {name}, {took:.1f} s: {style.bold(report.verdict(results))}")
     ended = next((result.reason for result in results if result.deadly), "; ".join(puzzles))
@@ -298,7 +302,7 @@ def _run(options: argparse.Namespace, cases: list[Case], servers: Servers, where
     )
     _write(options, results, facts)
     if options.html:
-        html.write(options.html, results, facts, where, options.spawn or "", version)
+        html.write(options.html, results, facts, shown, options.spawn or "")
     return DIED if puzzles else _code(results)
 
 

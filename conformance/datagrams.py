@@ -9,7 +9,12 @@ import socket
 import struct
 
 HEADER = struct.Struct("!HHHH")
+FIRST = 0xFEFF  # before the first request id: in those that come both bytes matter, and are not the same
 LARGEST = 1400  # bytes of a request: a datagram that no network cuts
+
+
+class HeaderError(OSError):
+    """A datagram came whose header is malformed, or whose request is another."""
 
 
 class Datagrams:
@@ -19,7 +24,7 @@ class Datagrams:
         family, kind, protocol, _, where = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
         self.socket = socket.socket(family, kind, protocol)
         self.socket.connect(where)
-        self.request = 0
+        self.request = FIRST
         self.pieces: dict[int, bytes] = {}  # of the reply that comes in, by number
 
     def settimeout(self, seconds: float | None) -> None:
@@ -34,14 +39,14 @@ class Datagrams:
         self.socket.send(HEADER.pack(self.request, 0, 1, 0) + data)
 
     def recv(self, size: int) -> bytes:
-        """The next whole reply; OSError when a header is malformed, or answers another request than the last."""
+        """The next whole reply; HeaderError when a header is malformed, or answers another request than the last."""
         while True:
             data = self.socket.recv(size)
             if len(data) < HEADER.size:
-                raise OSError("a datagram without its header of 8 bytes came")
+                raise HeaderError("one without its header of 8 bytes came")
             request, number, total, zero = HEADER.unpack_from(data)
             if request != self.request:
-                raise OSError(f"a datagram for request {request} came, wanted one for {self.request}")
+                raise HeaderError(f"one for request {request} came, {self.request} was asked")
             if (
                 total == 0 and not zero
             ):  # so memcached 1.6 numbers parts of an answer about several keys; some are empty
@@ -49,7 +54,7 @@ class Datagrams:
                     return data[HEADER.size :]
                 continue
             if zero or not number < total:
-                raise OSError(f"a datagram with a wrong header came: {data[:8].hex(' ')}")
+                raise HeaderError(f"a header that cannot be came: {data[:8].hex(' ')}")
             self.pieces[number] = data[HEADER.size :]
             if len(self.pieces) == total:
                 return b"".join(self.pieces[number] for number in range(total))

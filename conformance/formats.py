@@ -2,8 +2,8 @@
 
 Owns the two file formats. JSON: an object with `suite_version`, `name`, `server` (version and look), `date`, `options`,
 `profile`, `target`, `counts`, `ended` and `cases` (id, requirement, suite, section, doc, level, cite, rules, status, reason,
-seconds, and for failures wanted, got and exchange, bytes as latin-1). JUnit: one suite a section, the same facts as
-properties.
+seconds, and for failures wanted, got and exchange, bytes as latin-1; an exchange is a list of connection, `>` sent, `<` came
+or `~` waited, and a text). JUnit: one suite a section, the same facts as properties.
 """
 
 from __future__ import annotations
@@ -127,5 +127,6 @@ def write_junit(path: Path, results: Sequence[Result], facts: Facts) -> None:
 
 
 def _xml(text: str) -> str:
-    """Text that XML may hold: control characters as escapes."""
+    """Text that XML may hold: control characters, and what is no character, as escapes."""
+    text = text.encode("utf-8", "backslashreplace").decode()
     return "".join(char if char >= " " or char in "\t\n" else f"\\x{ord(char):02x}" for char in text)

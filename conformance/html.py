@@ -13,11 +13,11 @@ from pathlib import Path
 
 from . import __version__, library, report
 from .formats import Facts, counts
-from .notation import Version
 from .runner import STATUSES, Result
 from .wire import Address
 
 MARK = '<meta name="generator" content="mcconform">'
+NO_TEXT = "backslashreplace"  # what a file does with bytes of a name that are no UTF-8
 LOG = 400  # lines of a wire log on a page
 STYLE = """
 :root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}
@@ -36,18 +36,16 @@ for(const b of document.querySelectorAll('button[data-only]'))b.onclick=()=>{wan
 """
 
 
-def write(
-    folder: Path, results: Sequence[Result], facts: Facts, where: Address | None, command: str, profile: Version
-) -> None:
+def write(folder: Path, results: Sequence[Result], facts: Facts, where: Address, command: str) -> None:
     """Writes a page for the run and one for each case; OSError when the folder cannot be written."""
     (folder / "case").mkdir(parents=True, exist_ok=True)
     _clear(folder / "case", {page(result.case.id) for result in results})
-    (folder / "index.html").write_text(_index(results, facts), "utf-8")
+    (folder / "index.html").write_text(_index(results, facts), "utf-8", NO_TEXT)
     for number, result in enumerate(results):
         before = results[number - 1] if number else None
         after = results[number + 1] if number + 1 < len(results) else None
-        text = _case(result, facts, before, after, report.repeat(result, where, command, profile) if result.log else [])
-        (folder / "case" / page(result.case.id)).write_text(text, "utf-8")
+        text = _case(result, facts, before, after, report.repeat(result, where, command) if result.log else [])
+        (folder / "case" / page(result.case.id)).write_text(text, "utf-8", NO_TEXT)
 
 
 def prepare(folder: Path) -> None:
@@ -147,6 +145,8 @@ def _case(result: Result, facts: Facts, before: Result | None, after: Result | N
 
 
 def _wire_line(line: str) -> str:
+    if line.startswith("~"):
+        return html.escape(line)
     kind = "sent" if re.match(r"\d*>", line) else "came"
     return f'<span class="{kind}">{html.escape(line)}</span>'
 

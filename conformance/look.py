@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from . import binary
 from .profiles import nearest
 from .text import MAX_ITEM
-from .wire import Address, BrokenError, UnreachableError, Wire
+from .wire import MISADDRESSED, Address, BrokenError, UnreachableError, Wire
 
 PATIENCE = 1.0  # seconds that the answer to a probe may take
 AGAIN = 3  # times that, before a server counts as silent
@@ -124,7 +124,9 @@ class Look:
             return f"speaks memcached's binary protocol alone (it says {self.says})"
         own = {"1.6": (), "1.5": (), "1.4": ("gat", "gats"), "1.2": ("gat", "gats", "touch", "cas", "gets")}
         big = ("meta", "binary", "admin")
-        small = [name for name in self.missing if name not in {*big, "item-limit", *own[self.generation]}]
+        small = [
+            name for name in self.missing if name not in {*big, "item-limit", "large-values", *own[self.generation]}
+        ]
         text = f"looks like memcached {self.generation}"
         if small:
             text += " without " + ", ".join(small)
@@ -148,6 +150,7 @@ def look(
     key = b"look." + "".join(random.choices(string.ascii_lowercase, k=10)).encode()
     if seen := _opening(where, key, patience):
         return seen
+    unique = _unique(where, key, patience)  # before a flush_all, which may take what comes within the same second
     probes = [probe for probe in _probes(key) if harmful or not probe.harmful]
     answers = _asked(where, probes, key, patience)
     if not _up(where):
@@ -164,6 +167,8 @@ def look(
     seen.fence = next(
         (name for name, feature in (("version", "version"), ("mn", "meta")) if feature not in seen.missing), "get"
     )
+    if "cas" not in seen.missing and unique == b"0":
+        seen.missing["cas"] = "each item has the unique 0"
     _limits(where, key, seen, max_item, patience)
     return seen
 
@@ -284,7 +289,9 @@ def _exchange(wire: Wire, ask: bytes, patience: float, known: bytes = LINE) -> b
             pieces += 1
             if re.search(known, wire.buffer, re.DOTALL) or (UNKNOWN.match(wire.buffer) and b"\n" in wire.buffer):
                 break
-    except BrokenError:
+    except BrokenError as error:
+        if error.reason.startswith(MISADDRESSED) and known == LINE:  # nothing at all can be asked then
+            raise UnfitError(f"it answers with a {error.reason}") from None
         if pieces > 1 and not wire.ended and b"\n" not in wire.buffer and known != BINARY:
             verb = ask.split(maxsplit=1)[0].decode()
             raise UnfitError(
@@ -350,10 +357,25 @@ def _limits(where: Address, key: bytes, seen: Look, max_item: int, patience: flo
     long_key = key + b"k" * (251 - len(key))
     if _stored(where, long_key, 1, patience):
         seen.key_limit = 251
+    if seen.max_item < MAX_ITEM:
+        seen.missing["large-values"] = f"no values over {seen.max_item} bytes"
     if not max_item:
         under = _stored(where, key, MAX_ITEM - 1024, 2 * patience)
         if not under or _stored(where, key, MAX_ITEM + 1, 2 * patience):
             seen.missing["item-limit"] = f"{'no values of 1 MiB' if not under else 'values over 1 MiB'}: say --max-item"
+        if not under:
+            seen.missing["large-values"] = seen.missing["item-limit"]
+
+
+def _unique(where: Address, key: bytes, patience: float) -> bytes:
+    """The unique of an item; empty when there is none to be had."""
+    try:
+        with Wire(where, patience) as wire:
+            _exchange(wire, b"set %s 0 10 1\r\nx\r\n" % key, patience)
+            found = re.match(rb"VALUE \S+ 0 1 (\d+)\r\n", _exchange(wire, b"gets %s\r\n" % key, patience, rb"END\r?\n"))
+    except BrokenError:
+        return b""
+    return found[1] if found else b""
 
 
 def _stored(where: Address, key: bytes, size: int, patience: float) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .formats import unwritable
-from .html import matrix_page
+from .html import NO_TEXT, matrix_page
 
 HEAD = [
     "server",
@@ -89,5 +89,5 @@ def main(argv: Sequence[str]) -> int:
         return 2
     print(markdown(summary(runs)))
     if given.html:
-        given.html.write_text(matrix_page(summary(runs), by_case(runs)), "utf-8")
+        given.html.write_text(matrix_page(summary(runs), by_case(runs)), "utf-8", NO_TEXT)
     return 0

@@ -37,6 +37,7 @@ FEATURES = {
     "stats": "stats", "slabs": "admin", "lru": "admin", "lru_crawler": "admin", "watch": "admin",
 }  # fmt: skip
 SINCE = {"touch": (1, 4, 8), "gat": (1, 5, 3), "gats": (1, 5, 3), "meta": (1, 6)}  # the release that brought it
+LARGE = 1 << 18  # bytes of a write that servers with a lower item size limit than memcached's may refuse
 KNOWN = (1, 6, 18)  # of releases before this one only what the text says, and what never changed, is judged
 COMMAND = re.compile(rb"^ *([a-z_]+)(?=[ \r\n])", re.MULTILINE)
 STORES = re.compile(rb"(?:set|add|replace|append|prepend|cas) \S+ \S+ \S+ (\d+)\b|ms \S+ (\d+)\b")
@@ -144,19 +145,19 @@ class Case:
         """What the server must know for the case to say anything: from the commands it sends, unless `uses` says it."""
         if self.uses:
             return self.uses - {"nothing"}
+        wants = [binding.rule for _, step in self.steps for text in _templates(step) for binding in text.bindings]
+        found = {"cas"} if "cas" in wants else set()
         if self.suite == "binary":
-            return frozenset({"binary"})
-        found = set()
+            return frozenset({"binary", *found})
         for _, step in self.steps:
             if isinstance(step, Send):
                 text = sent(step)
                 found |= {FEATURES[verb.decode()] for verb in COMMAND.findall(text) if verb.decode() in FEATURES}
                 found |= {"noreply"} if NOREPLY.search(text) else set()
-                found |= (
-                    {"item-limit"}
-                    if any(isinstance(part, Run) for part in step.text.parts) and len(text) > LARGEST
-                    else set()
-                )
+                if any(isinstance(part, Run) for part in step.text.parts) and len(text) > LARGEST:
+                    found.add("item-limit")
+                elif len(text) > LARGE:
+                    found.add("large-values")
         return frozenset(found)
 
     @property

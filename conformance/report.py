@@ -5,6 +5,7 @@ Owns the words and the layout. It writes to the stream it is given, in colour on
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 import time
@@ -13,18 +14,21 @@ from typing import TextIO
 
 from . import binary, library
 from .datagrams import HEADER
-from .notation import LEVELS, Act, Case, Version
+from .notation import FEATURES, LEVELS, Case
 from .runner import STATUSES, Result
 from .servers import MEMORY, fill, is_template
 from .wire import Address
 
 EVERY = 10.0  # seconds between two lines of progress off a terminal
+SOCKET = "/tmp/server.sock"  # in lines for a shell
 LONG = 200  # bytes of one text that a report shows
 LINES = 40  # lines of one exchange that a report shows
 CAUSES = 3  # that a report names at its end
 NAMED = 12  # cases of one cause that a report names
+VERBS = {"get", "set", *FEATURES}
 KEY = re.compile(rb"[a-z0-9]{4}\.[0-9a-z]+\.[a-z0-9]+")
 OPTIONS = re.compile(r"(?<=^needs a server with )-.*(?=: give|, which)")
+ERROR = re.compile(rb"(?:CLIENT_|SERVER_)?ERROR\b")
 RUN = re.compile(rb"(.)\1{63,}", re.DOTALL)
 
 
@@ -66,7 +70,7 @@ def _printable(data: bytes) -> str:
 
 
 def telnet(log: Sequence[tuple[int, str, bytes]], most: int = LINES) -> list[str]:
-    """An exchange as telnet would show it: a line each, `>` what was sent, `<` what came; at most `most` lines.
+    """An exchange as telnet would show it: a line each, `>` what was sent, `<` what came, `~` a pause; at most `most` lines.
 
     Of a longer one the first lines and the last are shown.
     """
@@ -74,7 +78,7 @@ def telnet(log: Sequence[tuple[int, str, bytes]], most: int = LINES) -> list[str
     lines: list[str] = []
     for number, way, data in log:
         mark = f"{number}{way}" if several else way
-        lines += _one_way(mark, data, most)
+        lines += [f"~ {data.decode()}"] if way == "~" else _one_way(mark, data, most)
     if len(lines) <= most:
         return lines
     return [
@@ -106,28 +110,50 @@ def _lines(mark: str, pieces: list[bytes]) -> list[str]:
     return lines
 
 
-def repeat(result: Result, where: Address | None, command: str, profile: Version) -> list[str]:
-    """Shell lines that send the failing exchange again; the server comes first when the suite had started it."""
+def repeat(result: Result, where: Address, command: str) -> list[str]:
+    """Shell lines that send the failing exchange again; where the suite starts the server, with `command`, that comes first.
+
+    What a shell cannot do (several connections at a time, a login, a file for the server) the suite is asked to do again.
+    """
+    if where.user or result.case.files or len({number for number, _, _ in result.log}) > 1:
+        return [_again(result, where, command)]
     lines = []
-    if where is None:
-        where = Address("127.0.0.1", 11211)
-        options = " ".join(shlex.quote(option) for option in result.case.options)
-        words = command.split()
-        if is_template(words):
-            lines.append(" ".join(fill(words, where, "/tmp/server.sock", MEMORY)) + " &")
-        else:
-            lines.append(f"{command} -l 127.0.0.1 -p 11211 {options}".rstrip() + " &")
-    waits = [step.amount for step in result.case.exchange(profile) if isinstance(step, Act) and step.word == "wait"]
+    if command:
+        started, where = _started(result, where, command)
+        lines.append(f"{started} &")
     pieces: list[str] = []
-    for number, way, data in result.log:
-        if way == ">" and number == 1:
-            if pieces and waits:
-                pieces.append(f"sleep {waits.pop(0):g}")
+    patience = 2.0  # seconds that nc waits for what comes next: a pause counts
+    for _, way, data in result.log:
+        if way == "~" and pieces:
+            pause = float(data.split()[0])
+            pieces.append(f"sleep {pause:g}")
+            patience = max(patience, pause + 2)
+        elif way == ">":
             pieces += _printf(HEADER.pack(1, 0, 1, 0) + data if where.udp else data)
     if where.tls:
         return [*lines, f"{_joined(pieces)} | openssl s_client -quiet -connect {where.host}:{where.port}"]
     target = f"-U {shlex.quote(where.path)}" if where.path else f"{where.host} {where.port}"
-    return [*lines, f"{_joined(pieces)} | nc {'-u ' if where.udp else ''}-w 2 {target}"]
+    return [*lines, f"{_joined(pieces)} | nc {'-u ' if where.udp else ''}-w {math.ceil(patience)} {target}"]
+
+
+def _started(result: Result, where: Address, command: str) -> tuple[str, Address]:
+    """How the server of a case is started, and where it is then."""
+    options = [option.replace("{socket}", SOCKET) for option in result.case.options]
+    words = command.split()
+    if SOCKET in options or "{socket}" in command:
+        where = Address(path=SOCKET)
+    if is_template(words):
+        return " ".join(fill(words, where, SOCKET, MEMORY)), where
+    if not where.path:
+        options = ["-l", where.host, "-p", str(where.port), *(["-U", str(where.port)] if where.udp else []), *options]
+    return f"{command} {shlex.join(options)}", where
+
+
+def _again(result: Result, where: Address, command: str) -> str:
+    words = ["--spawn", command] if command else [str(where)]
+    words += ["--user", "NAME:PASSWORD"] if where.user else []
+    words += ["--tls", "CA"] if where.tls else []
+    return shlex.join(["mcconform", *words, "--only", result.case.id])
 
 
 def _joined(pieces: list[str]) -> str:
@@ -158,7 +184,7 @@ def _shell(byte: int) -> str:
     return known.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
 
 
-def failure(result: Result, where: Address | None, command: str, profile: Version, style: Style) -> list[str]:
+def failure(result: Result, where: Address, command: str, style: Style) -> list[str]:
     """One failing case in full."""
     case = result.case
     assert result.failure
@@ -173,7 +199,7 @@ def failure(result: Result, where: Address | None, command: str, profile: Versio
     if result.failure.wanted:
         lines.append(f"  wanted  {show(result.failure.wanted)}")
     lines.append(f"  came    {show(result.failure.got) or 'nothing'}")
-    lines += [f"  repeat  {line}" for line in repeat(result, where, command, profile)]
+    lines += [f"  repeat  {line}" for line in repeat(result, where, command)]
     return lines
 
 
@@ -182,8 +208,37 @@ def cause(result: Result) -> tuple[str, str, str]:
     assert result.failure
     if result.among:
         return "in flight", "", ""
+    if result.failure.reason.startswith(("the server closed", "the server broke", "the server ended")):
+        return _no_numbers(result.reason), _before(result.log), ""
     wanted, got = (_plain(text) for text in (result.failure.wanted, result.failure.got))
-    return re.sub(r"\d[\d.]*", "N", result.reason)[:80], wanted, got
+    if wanted == got:  # but for numbers and keys: which of them differ says what is wrong
+        got += f" but for {_differing(result.failure.wanted, result.failure.got)}"
+    return _no_numbers(result.reason), wanted, got
+
+
+def _differing(wanted: bytes, got: bytes) -> list[int]:
+    """The places of the words that are not the same in the first lines of two texts."""
+    pairs = zip(*(text.split(b"\n")[0].split() for text in (wanted, got)), strict=False)
+    return [place for place, (one, other) in enumerate(pairs) if one != other]
+
+
+def _no_numbers(reason: str) -> str:
+    return re.sub(r"\d[\d.]*", "N", reason)[:80]
+
+
+def _before(log: Sequence[tuple[int, str, bytes]]) -> str:
+    """What came before the end of a connection: an error, or else the command that was sent last.
+
+    What was wanted next says nothing of the cause.
+    """
+    came = next((data for _, way, data in reversed(log) if way == "<"), b"")
+    if ERROR.match(came):
+        return "an error"
+    sent = next((data for _, way, data in reversed(log) if way == ">"), b"")
+    if sent[:1] == b"\x80":
+        return show(sent[:2])
+    verb = sent.split()[0].decode("latin-1") if sent.split() else ""
+    return verb if verb in VERBS else "no command"
 
 
 def _plain(text: bytes) -> str:
@@ -211,14 +266,12 @@ def causes(results: Sequence[Result]) -> list[list[Result]]:
     return sorted(groups.values(), key=weight)
 
 
-def failures(
-    results: Sequence[Result], where: Address | None, command: str, profile: Version, style: Style
-) -> list[str]:
+def failures(results: Sequence[Result], where: Address, command: str, style: Style) -> list[str]:
     """Every cause with one case in full and the names of the others; the three that matter first of all."""
     groups = causes(results)
     lines: list[str] = []
     for group in groups:
-        lines += failure(group[0], where, command, profile, style)
+        lines += failure(group[0], where, command, style)
         if others := [result.case.id for result in group[1:]]:
             more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
             same = "in flight with it" if group[0].among else f"the same {_times(len(others))} more"

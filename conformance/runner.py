@@ -51,7 +51,7 @@ class Failure:
 
 @dataclass
 class Result:
-    """One case's outcome. log: (connection, `>` or `<`, bytes) in order."""
+    """One case's outcome. log: (connection, `>` or `<`, bytes) in order; where the case waited, `~` and how long."""
 
     case: Case
     status: str  # one of STATUSES
@@ -198,6 +198,7 @@ class Exchange:
             self.wire().close()
             self.muted.add(self.current)
         elif step.word == "wait":
+            self.log.append((self.current, "~", b"%g s" % step.amount))
             time.sleep(step.amount)
             self.waited += step.amount
         elif step.word == "use":

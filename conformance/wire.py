@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import Self
 
-from .datagrams import Datagrams
+from .datagrams import Datagrams, HeaderError
 
 DAY = 86400  # seconds
 PORT = 11211  # memcached's
@@ -25,6 +25,7 @@ SPLIT_WHOLE = 4096  # with --split, of longer writes only the first and the last
 KEPT = 1 << 14  # bytes of one reply that the log keeps
 ENTRIES = 500  # entries that the log keeps
 MANY = 200_000  # lines that a list may have
+MISADDRESSED = "wrong datagram"
 GRACE = 0.05  # seconds to gather the rest of a wrong reply for the report
 
 
@@ -127,6 +128,7 @@ class Wire:
         self.log: list[tuple[str, bytes]] = []
         self.ended = False
         self.received = 0
+        self.heard = 0.0  # when something came last
         if where.user:
             try:
                 self._log_in(where.user, binary=binary)
@@ -265,23 +267,29 @@ class Wire:
     def more(self, deadline: float) -> None:
         """Adds what comes next to the unread bytes; BrokenError when nothing comes before `deadline`."""
         left = deadline - time.monotonic()
-        silent = f"hung: {'nothing more' if self.buffer else 'no reply'} for {self.timeout:g} s"
         if left <= 0:
-            raise BrokenError(silent, self.buffer)
+            raise BrokenError(self._silence(), self.buffer)
         self.socket.settimeout(left)
         try:
             data = self.socket.recv(1 << 16)
-        except TimeoutError:
-            raise BrokenError(silent, self.buffer) from None
-        except ssl.SSLWantReadError:
-            raise BrokenError(silent, self.buffer) from None
+        except (TimeoutError, ssl.SSLWantReadError):
+            raise BrokenError(self._silence(), self.buffer) from None
+        except HeaderError as error:
+            raise BrokenError(f"{MISADDRESSED}: {error}", self.buffer) from None
         except OSError as error:
             self.ended = True
             raise BrokenError(f"the server broke the connection: {error.strerror or error}", self.buffer) from None
         if not data:
             self.ended = True
             raise BrokenError("the server closed the connection", self.buffer)
+        self.heard = time.monotonic()
         self.buffer += data
+
+    def _silence(self) -> str:
+        """What is wrong when the time is over: a server that is slow is told from one that says nothing."""
+        if self.buffer and time.monotonic() - self.heard < self.timeout / 2:
+            return f"hung: not whole after {self.timeout:g} s, and still coming: --timeout S waits longer"
+        return f"hung: {'nothing more' if self.buffer else 'no reply'} for {self.timeout:g} s"
 
     def _gather(self) -> None:
         """Takes in what follows a wrong reply at once, for the report."""

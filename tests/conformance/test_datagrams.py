@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from conformance.__main__ import FAILED, PASSED, main
+from conformance.__main__ import FAILED, PASSED, UNREACHABLE, main
 from conformance.datagrams import HEADER, Datagrams
 from tests.peer import memcached
 from tests.ports import free_port
@@ -54,9 +54,9 @@ def test_pieces_in_any_order_make_one_reply() -> None:
 @pytest.mark.parametrize(
     ("header", "named"),
     [
-        (lambda request: HEADER.pack(request + 1, 0, 1, 0), "for request 2"),
-        (lambda request: HEADER.pack(request, 1, 1, 0), "wrong header"),
-        (lambda request: HEADER.pack(request, 0, 1, 9), "wrong header"),
+        (lambda request: HEADER.pack(request + 1, 0, 1, 0), "for request 65281 came, 65280 was asked"),
+        (lambda request: HEADER.pack(request, 1, 1, 0), "header that cannot be"),
+        (lambda request: HEADER.pack(request, 0, 1, 9), "header that cannot be"),
         (lambda request: b"\0" * 7, "without its header"),
     ],
 )
@@ -99,9 +99,12 @@ def later(data: bytes) -> bytes:
         pytest.param(bytes, PASSED, id="nothing"),
         pytest.param(lambda data: data.replace(b"z" + b"w" * 9, b"Z" + b"w" * 9), FAILED, id="a byte"),
         pytest.param(later, FAILED, id="numbers"),
+        pytest.param(lambda data: b"\0" + data[1:], UNREACHABLE, id="half of an id"),
     ],
 )
-def test_a_fault_in_datagrams_is_found(bend: Callable[[bytes], bytes], code: int) -> None:
+def test_a_fault_in_datagrams_is_found(
+    bend: Callable[[bytes], bytes], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
     port = free_port()
     with memcached("-U", str(port)), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
@@ -113,3 +116,5 @@ def test_a_fault_in_datagrams_is_found(bend: Callable[[bytes], bytes], code: int
         finally:
             listener.close()
             thread.join()
+    if code == UNREACHABLE:
+        assert "answers with a wrong datagram: one for request 0 came, 65280 was asked" in capsys.readouterr().err

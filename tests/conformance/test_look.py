@@ -226,3 +226,23 @@ def test_what_a_server_lacks_is_unsupported_and_not_failed(capsys: pytest.Captur
     out = capsys.readouterr().out
     assert code == PASSED, out
     assert "the server has no touch (it answers ERROR)" in out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [("-C", {"cas"}), ("-I512k", {"item-limit", "large-values"}), ("-I8m", {"item-limit"}), ("-F", {"flush_all"})],
+)
+def test_what_an_option_has_switched_off_fails_no_case(
+    options: str, missing: set[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with memcached(options) as (host, port):
+        assert look(Address(host, port), harmful=options == "-F").missing.keys() == missing
+        only = ["classic/set/", "classic/add/", "cas", "meta/mg/", "binary/get", "binary/flush", "large"]
+        words = [word for pattern in only for word in ("--only", pattern)]
+        assert main([f"{host}:{port}", "--not", "classic/set/eviction", *words]) == PASSED, capsys.readouterr().out
+        if "-I8m" in options:
+            assert (
+                main([f"{host}:{port}", "--max-item", str(8 << 20), "--only", "too-large", "--only", "item-size"])
+                == PASSED
+            )

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from conformance import __version__, formats, library, report
-from conformance.notation import Act, Case, Send, version
+from conformance.notation import Case
 from conformance.runner import Failure, Result
-from conformance.text import parse
 from conformance.wire import Address
 
 PLAIN = report.Style(colour=False)
-PROFILE = version("1.6.45")
+HERE = Address("127.0.0.1", 11211)
 FACTS = formats.Facts("1.6.45", "h:1", says="1.6.45", look="looks like it", options=("--level must",))
 
 
@@ -30,7 +29,7 @@ def result(status: str, log: list[tuple[int, str, bytes]] | None = None, section
 
 def test_a_failure_shows_everything() -> None:
     log = [(1, ">", b"get a\r\nget b\r\n"), (1, "<", b"END\r\n")]
-    text = "\n".join(report.failure(result("failed", log), Address("h", 1), "", PROFILE, PLAIN))
+    text = "\n".join(report.failure(result("failed", log), Address("h", 1), "", PLAIN))
     for wanted in ("FAILED a/b", "It does.", "Keys", "    > get a\n    > get b\n    < END", "wanted  OK", "came    NO"):
         assert wanted in text
     assert "printf 'get a\\r\\nget b\\r\\n' | nc -w 2 h 1" in text
@@ -38,7 +37,7 @@ def test_a_failure_shows_everything() -> None:
 
 def test_the_repeating_line_prints_what_was_sent() -> None:
     data = b"set a 0 0 3000\r\n" + b"y" * 3000 + b"\r\n%d 'quoted' \\ \x00\xff\r\n"
-    (line,) = report.repeat(result("failed", [(1, ">", data), (1, ">", b"mn\r\n")]), Address("h", 1), "", PROFILE)
+    (line,) = report.repeat(result("failed", [(1, ">", data), (1, ">", b"mn\r\n")]), Address("h", 1), "")
     assert len(line) < 300
     shell, _, rest = line.rpartition(" | ")
     assert rest == "nc -w 2 h 1"
@@ -46,20 +45,61 @@ def test_the_repeating_line_prints_what_was_sent() -> None:
 
 
 def test_the_repeating_line_waits_as_the_case_does() -> None:
-    case = Case("a", "b", "s", "d", steps=[("", Send(parse("x"))), ("", Act("wait", 2)), ("", Send(parse("y")))])
-    (line,) = report.repeat(
-        Result(case, "failed", log=[(1, ">", b"x"), (1, ">", b"y")]), Address(path="/s"), "", PROFILE
-    )
-    assert line == "{ printf 'x'; sleep 2; printf 'y'; } | nc -w 2 -U /s"
+    log = [(1, ">", b"x"), (1, "<", b"z"), (1, ">", b"y"), (1, "~", b"2.2 s"), (1, ">", b"z")]
+    (line,) = report.repeat(result("failed", log), Address(path="/s"), "")
+    assert line == "{ printf 'x'; printf 'y'; sleep 2.2; printf 'z'; } | nc -w 5 -U /s"
+    assert "~ 2.2 s" in report.telnet(log)
 
 
 def test_a_spawned_server_is_started_again_first() -> None:
     case = Case("a", "b", "s", "d", options=("-I", "2m"))
-    lines = report.repeat(Result(case, "failed", log=[(1, ">", b"x")]), None, "memcached -u root", PROFILE)
+    lines = report.repeat(Result(case, "failed", log=[(1, ">", b"x")]), HERE, "memcached -u root")
     assert lines == [
         "memcached -u root -l 127.0.0.1 -p 11211 -I 2m &",
         "printf 'x' | nc -w 2 127.0.0.1 11211",
     ]
+
+
+@pytest.mark.parametrize(
+    ("case", "where", "lines"),
+    [
+        (Case("a", "b", "s", "d", options=("-s", "{socket}")), HERE,
+         ["memcached -s /tmp/server.sock &", "printf 'x' | nc -w 2 -U /tmp/server.sock"]),
+        (Case("a", "b", "s", "d"), Address("127.0.0.1", 11211, udp=True),
+         ["memcached -l 127.0.0.1 -p 11211 -U 11211 &",
+          "printf '\\000\\001\\000\\000\\000\\001\\000\\000x' | nc -u -w 2 127.0.0.1 11211"]),
+        (Case("a", "b", "s", "d", files={"users": "u:p"}), HERE, ["mcconform --spawn memcached --only a"]),
+        (Case("a", "b", "s", "d"), Address("127.0.0.1", 11211, user="u:secret"),
+         ["mcconform --spawn memcached --user NAME:PASSWORD --only a"]),
+    ],
+)  # fmt: skip
+def test_a_server_is_started_and_met_as_its_case_wants(case: Case, where: Address, lines: list[str]) -> None:
+    assert report.repeat(Result(case, "failed", log=[(1, ">", b"x")]), where, "memcached") == lines
+
+
+def test_what_several_connections_sent_is_repeated_by_the_suite() -> None:
+    log = [(1, ">", b"x"), (2, ">", b"y")]
+    assert report.repeat(result("failed", log), Address("h", 1), "") == ["mcconform h:1 --only a/b"]
+
+
+def test_a_server_that_closes_after_errors_has_one_cause() -> None:
+    told = [result("failed") for _ in range(4)]
+    logs = [
+        [(1, ">", b"bogus\r\n"), (1, "<", b"ERROR\r\n"), (1, ">", b"version\r\n")],
+        [(1, ">", b"incr a x\r\n"), (1, "<", b"CLIENT_ERROR invalid numeric delta argument\r\n")],
+        [(1, ">", b"get a\r\n"), (1, "<", b"END\r\n"), (1, ">", b"touch a 1\r\n")],
+        [(1, ">", b"touch b x\r\n")],
+    ]
+    for each, log, wanted in zip(told, logs, (b"nothing more", b"END", b"TOUCHED", b"NOT_FOUND"), strict=True):
+        each.log, each.failure = log, Failure("the server closed the connection", wanted)
+    assert [len(group) for group in report.causes(told)] == [2, 2]
+
+
+def test_a_wrong_length_and_wrong_flags_have_two_causes() -> None:
+    told = [result("failed") for _ in range(3)]
+    for each, got in zip(told, (b"VALUE k 0 9\r\n", b"VALUE k 0 8\r\n", b"VALUE k 7 10\r\n"), strict=True):
+        each.failure = Failure("wrong reply", b"VALUE k 0 10\r\n", got)
+    assert [len(group) for group in report.causes(told)] == [2, 1]
 
 
 def test_connections_are_told_apart() -> None:

@@ -72,7 +72,7 @@ def test_a_line_without_end_is_a_flood() -> None:
 @pytest.mark.slow
 def test_a_drip_does_not_reset_the_time() -> None:
     assert results(rogue.drip, ["stats/form"])["stats/form"].reason.startswith(
-        "hung: nothing more for 0.4 s; the server hangs"
+        "hung: not whole after 0.4 s, and still coming: --timeout S waits longer; the server hangs"
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from conformance.library import cases
 from conformance.matrix import main as matrix
 from conformance.runner import Result
 from conformance.wire import address
-from tests.peer import memcached
+from tests.peer import MEMCACHED, memcached
 from tests.ports import free_port
 
 NOWHERE = f"127.0.0.1:{free_port()}"  # what is wrong is told before a server is asked
@@ -168,7 +170,22 @@ def test_pages_of_an_earlier_run_do_not_stay(tmp_path: Path) -> None:
     facts = Facts("1.6.45", "a:1")
     html.prepare(tmp_path)
     assert list(tmp_path.iterdir()) == [tmp_path / "case"]
-    html.write(tmp_path, [first, second], facts, None, "memcached", (1, 6, 45))
+    html.write(tmp_path, [first, second], facts, address("a:1"), "memcached")
     (tmp_path / "case/mine.html").write_text("somebody's own")
-    html.write(tmp_path, [second], facts, None, "memcached", (1, 6, 45))
+    html.write(tmp_path, [second], facts, address("a:1"), "memcached")
     assert {path.name for path in (tmp_path / "case").iterdir()} == {html.page(second.case.id), "mine.html"}
+
+
+def test_a_name_that_is_no_text_is_told_with_escapes(tmp_path: Path) -> None:
+    program = os.fsdecode(bytes(tmp_path) + b"/caf\xe9")
+    Path(program).symlink_to(MEMCACHED)
+    outputs = ["--json", f"{tmp_path}/r", "--junit", f"{tmp_path}/x", "--html", f"{tmp_path}/site"]
+    command = [sys.executable, "-m", "conformance", "--spawn", f"{program} -u root", "--only", "get/hit", *outputs]
+    named = [*command, "--name", os.fsdecode(b"th\xe9")]
+    done = subprocess.run(named, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (PASSED, "")
+    assert "caf\\udce9 -u root" in done.stdout
+    assert "<h1>th\\udce9" in (tmp_path / "site/index.html").read_text()
+    target = next(p for p in ET.parse(tmp_path / "x").getroot().iter("property") if p.get("name") == "target")
+    assert "caf\\udce9 -u root" in str(target.get("value"))
+    assert matrix([f"{tmp_path}/r", "--html", f"{tmp_path}/m.html"]) == PASSED
