@@ -6,7 +6,8 @@
 #
 # What an item is worth at each age, summed up from its last use to the next, or until it leaves, is how often it should have been
 # used meanwhile. A list whose items are used more often than that says, beside all lists, is worth so much more (Cox's model of
-# proportional hazards, 1972, with age^-FADES as what all have in common). A key that comes back soon after it left was used, too.
+# proportional hazards, 1972, with age^-FADES as what all have in common). Only ages count that are not far from those of the list's
+# victims: how often the hottest key is used says nothing of them. A key that comes back soon after it left was used, too.
 
 from libc.math cimport pow, sqrt
 from libc.stdint cimport uint32_t
@@ -57,10 +58,19 @@ cdef inline double worth_of_new(double came, double wanted) noexcept nogil:
     return NEW_WORTH * (1 if share > 1 else NEW_LEAST if share < NEW_LEAST else share)
 
 
-cdef inline uint32_t expected_uses(uint32_t ticks) noexcept nogil:
-    # How often an item should have been used in so many ticks of 16 requests since its last use, by a measure of its own. By octaves:
-    # a hit takes no roots.
-    return EXPECTED[32 - zeros_in(ticks) if ticks else 0]
+cdef inline int octave_of(uint32_t ticks) noexcept nogil:
+    return 32 - zeros_in(ticks) if ticks else 0
+
+
+cdef inline int grown_at(int octave) noexcept nogil:
+    # The first octave of ages that count, if an item left in this one: from a quarter of its age on, about. 0 would be none yet.
+    return octave - 1 if octave > 1 else 1
+
+
+cdef inline uint32_t expected_uses(int octave, int grown) noexcept nogil:
+    # How often an item should have been used, from the octave in which its age began to count up to its present one, by a measure
+    # of its own. By octaves: a hit takes no roots.
+    return EXPECTED[octave] - EXPECTED[grown - 1]
 
 
 cdef inline double use_ratio(double uses, double expected, double all_uses, double all_expected) noexcept nogil:

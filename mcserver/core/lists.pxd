@@ -99,10 +99,17 @@ cdef inline void learn(Uses* u, uint32_t seen, uint32_t expected, uint64_t most)
 
 
 cdef inline void count_uses(Store* s, Item* it, uint32_t seen) noexcept nogil:
-    # Since its last use the item was used again (1), or it leaves unused (0).
+    # Since its last use the item was used again (1), or it leaves unused (0). A class that has lost nobody yet takes the ages that
+    # count from whoever has lost one last.
     cdef Uses* u = &s.recent[it.cls].uses
-    cdef uint32_t expected = expected_uses(s.clock - it.used)
+    cdef int octave = octave_of(s.clock - it.used), grown = u.grown if u.grown else s.uses.grown
+    cdef uint32_t expected
     cdef uint64_t most = EXPECTED_MOST
+    if not seen:
+        u.grown = s.uses.grown = grown_at(octave)
+    if grown == 0 or octave < grown:
+        return
+    expected = expected_uses(octave, grown)
     if u.expected + expected > most:
         most = <uint64_t> list_items(s, it.cls) << EXPECTED_BITS
         if most < EXPECTED_MOST:

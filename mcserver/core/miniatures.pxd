@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from .fading cimport aged, expected_uses, use_ratio, worth_of_new, EXPECTED_BITS, EXPECTED_MOST, LEARNT
+from .fading cimport aged, expected_uses, grown_at, octave_of, use_ratio, worth_of_new, EXPECTED_BITS, EXPECTED_MOST, LEARNT
 from .memory cimport page_bits_for
 
 cdef extern from *:
@@ -32,6 +32,7 @@ cdef enum:
     LOOKED_AT = 8               # items at a list's end, for one that was not used and so leaves next
     SLOTS_MOST = 65000          # numbers of keys have 16 bits
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
+    TICKS_MOST = 1 << 30
     TOUCHED_MOST = 256          # keys asked for since the last flush that the next one finds without a walk over all
 
 cdef struct MrcKey:
@@ -50,6 +51,7 @@ cdef struct MrcBand:
     uint16_t tail[3]
     uint16_t n[3]
     uint16_t evictions
+    uint8_t grown               # the octave of ages from which uses count
     float came                  # new keys, and those of them that were used or came back, each counted as one over the rate
     float wanted
     float uses                  # ... of items, and how many their ages said
@@ -61,6 +63,7 @@ cdef struct MrcMini:
     double half_page            # bytes
     double taken
     double hits                 # each counted as one over the rate at which it was sampled
+    int grown
     double uses                 # of all bands' items
     double expected
     uint64_t filled             # a bit for each band that has items
@@ -220,9 +223,15 @@ cdef inline void mrc_count_uses(Mrc* m, int i, MrcKey* e, double seen, double si
     # Of an item since its last use, `since` samples ago.
     cdef MrcMini* c = &m.mini[i]
     cdef MrcBand* q = &c.band[mrc_band(e.size)]
-    cdef double each = 1 / mrc_rate(m), ticks = since * each / 16
-    cdef double expected = expected_uses(<uint32_t> ticks if ticks < 4e9 else <uint32_t> 4000000000) * each
-    cdef double most = (<double> (q.n[FRESH] + q.n[RING])) * (1 << EXPECTED_BITS) * each
+    cdef double each = 1 / mrc_rate(m), ticks = since * each / 16, expected, most
+    cdef int octave = octave_of(<uint32_t> (ticks if ticks < TICKS_MOST else TICKS_MOST)), grown = q.grown if q.grown else c.grown
+    if not seen:
+        q.grown = <uint8_t> grown_at(octave)
+        c.grown = q.grown
+    if grown == 0 or octave < grown:
+        return
+    expected = expected_uses(octave, grown) * each
+    most = (<double> (q.n[FRESH] + q.n[RING])) * (1 << EXPECTED_BITS) * each
     q.uses += <float> (seen * each)
     q.expected += <float> expected
     if q.expected > EXPECTED_MOST and q.expected > most:

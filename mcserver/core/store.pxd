@@ -137,6 +137,7 @@ cdef struct Ready:
 # Uses of items, and how many there should have been by the items' ages (fading.pxd).
 cdef struct Uses:
     uint32_t seen
+    int grown                   # the octave of ages from which they count; 0: nothing has left yet, so none do
     uint64_t expected
 
 # What was asked of a class lately (exchange.pxd).

@@ -29,10 +29,10 @@ class Key:
     missed: bool = False
 
 
-def expected_uses(samples: int) -> int:
-    """How often an item should have been used since its last use, by octaves of sixteen requests."""
-    octave = 0.0 if samples < 16 else math.pow(2, (samples // 16).bit_length() - 0.5)
-    return round(128 * (math.pow(16 * (octave + 0.5) + 1, 0.125) - 1))
+def expected_uses(octave: int) -> int:
+    """How often an item should have been used since its last use, that octave of sixteen requests ago."""
+    ticks = 0.0 if octave == 0 else math.pow(2, octave - 0.5)
+    return round(128 * (math.pow(16 * (ticks + 0.5) + 1, 0.125) - 1))
 
 
 @dataclass
@@ -41,6 +41,7 @@ class Uses:
 
     seen: float = 0
     expected: float = 0
+    grown: int = 0  # the octave of ages from which they count
 
     def learn(self, seen: int, expected: int, most: float) -> None:
         self.seen += seen
@@ -110,7 +111,13 @@ class Miniature:
 
     def count_uses(self, band: Band, key: bytes, seen: int) -> None:
         """Since its last use it was used again, or it leaves."""
-        expected = expected_uses(self.curve.now - self.curve.keys[key].used)
+        octave = ((self.curve.now - self.curve.keys[key].used) // 16).bit_length()
+        grown = band.learnt.grown or self.learnt.grown
+        if not seen:
+            band.learnt.grown = self.learnt.grown = max(octave - 1, 1)
+        if grown == 0 or octave < grown:
+            return
+        expected = expected_uses(octave) - expected_uses(grown - 1)
         band.learnt.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * (len(band.fresh) + len(band.ring))))
         self.learnt.learn(seen, expected, 8 * EXPECTED_MOST)
 

@@ -250,3 +250,19 @@ def test_where_every_key_is_as_likely_the_small_stay() -> None:
         else:
             client.send(b"ms k%d %d\r\n%b\r\n" % (key, size[key], b"x" * size[key]))
     assert hits / 90_000 > 0.33
+
+
+def test_keys_asked_for_all_the_time_make_their_class_no_more_precious() -> None:
+    """Five hot keys stand among 100,000 that are hardly asked for; 1,500 larger ones are worth their memory: 33.5 per cent at best."""
+    client, random_ = fresh(memory_limit=6 * MIB), random.Random(1)
+    for i in range(5):
+        client.set(b"h%d" % i, b"x" * 500)
+    hits = 0
+    for _ in range(20_000):
+        client.send(b"".join(b"mg h%d\r\n" % random_.randrange(5) for _ in range(8)))
+        for key, size in ((b"a%d" % random_.randrange(100_000), 500), (b"b%d" % random_.randrange(1500), 5000)):
+            if client.send(b"mg %b\r\n" % key).startswith(b"HD"):
+                hits += 1
+            else:
+                client.send(b"ms %b %d\r\n%b\r\n" % (key, size, b"x" * size))
+    assert hits / 40_000 > 0.31

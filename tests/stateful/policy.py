@@ -46,10 +46,10 @@ class Ready:
     gone: int
 
 
-def expected_uses(ticks: int) -> int:
-    """How often an item should have been used since its last use, so many ticks ago: in each octave as in its middle."""
-    octave = 0.0 if ticks == 0 else math.pow(2, ticks.bit_length() - 0.5)
-    return round(16 * (math.pow(GRAIN * (octave + 0.5) + 1, 1 - FADES) - 1) / (1 - FADES))
+def expected_uses(octave: int) -> int:
+    """How often an item should have been used up to an age of so many binary digits, in ticks: as in the middle of these."""
+    ticks = 0.0 if octave == 0 else math.pow(2, octave - 0.5)
+    return round(16 * (math.pow(GRAIN * (ticks + 0.5) + 1, 1 - FADES) - 1) / (1 - FADES))
 
 
 @dataclass
@@ -58,6 +58,7 @@ class Uses:
 
     seen: int = 0
     expected: int = 0
+    grown: int = 0  # the octave of ages from which they count, a quarter of the last victim's or so
 
     def learn(self, seen: int, expected: int, most: int) -> None:
         self.seen += seen
@@ -179,7 +180,13 @@ class Policy:
 
     def count_uses(self, c: SlabClass, item: Item, seen: int) -> None:
         """Since its last use the item was used again (1), or it leaves unused (0)."""
-        expected = expected_uses(self.requests // GRAIN - item.used)
+        octave = (self.requests // GRAIN - item.used).bit_length()
+        grown = c.uses.grown or self.uses.grown
+        if not seen:
+            c.uses.grown = self.uses.grown = max(octave - 1, 1)
+        if grown == 0 or octave < grown:
+            return
+        expected = expected_uses(octave) - expected_uses(grown - 1)
         c.uses.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * sum(1 for _ in c.items())))
         self.uses.learn(seen, expected, 8 * EXPECTED_MOST)
 
