@@ -253,7 +253,7 @@ def test_where_every_key_is_as_likely_the_small_stay() -> None:
 
 
 def test_keys_asked_for_all_the_time_make_their_class_no_more_precious() -> None:
-    """Five hot keys stand among 100,000 that are hardly asked for; 1,500 larger ones are worth their memory: 33.5 per cent at best."""
+    """Five hot keys among 100,000 that are hardly asked for; 1,500 larger ones deserve the memory: 33.5 per cent at best."""
     client, random_ = fresh(memory_limit=6 * MIB), random.Random(1)
     for i in range(5):
         client.set(b"h%d" % i, b"x" * 500)
