@@ -16,9 +16,10 @@ cdef enum:
     LEARNT = 8192               # new items from which is learnt what new ones are worth; as many as the list has, if it has more
     DOUBT = 32                  # new items as good as WANTED that every list is taken to have had
     EXPECTED_DOUBT = 8192       # uses expected that every list is taken to have had, and got: those of some 32 items
-    EXPECTED_MOST = 1 << 21     # from which a list's share is learnt: those of some 8,192 items; 256 for each item if it has more
-    EXPECTED_BITS = 8           # of that 256
-    RATIO_MOST = 16             # how much more or less often a list may be found to be used
+    EXPECTED_MOST = 1 << 16     # from which a list's share is learnt: those of some 256 items; 16 for each item if it has more
+    EXPECTED_BITS = 4           # of that 16
+    RATIO_MOST = 4              # how much more or less often a list may be found to be used: one of which next to nothing was kept
+                                # shows nothing of what it would be worth, and should have memory again soon if its traffic changes
 
 cdef extern from *:
     """

@@ -32,7 +32,7 @@ cdef enum:
     LOOKED_AT = 8               # items at a list's end, for one that was not used and so leaves next
     SLOTS_MOST = 65000          # numbers of keys have 16 bits
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
-    TICKS_MOST = 1 << 30
+    TICKS_MOST = 1 << 30        # of sixteen requests: ages are no longer than that
     TOUCHED_MOST = 256          # keys asked for since the last flush that the next one finds without a walk over all
 
 cdef struct MrcKey:
@@ -118,7 +118,7 @@ cdef inline uint64_t mrc_budget(uint64_t memory) noexcept nogil:
 
 
 cdef inline Mrc* mrc_open(uint64_t memory, uint64_t budget) noexcept nogil:
-    # Miniatures of a cache of `memory` bytes in at most `budget` bytes (at least 16 KiB); NULL when there is no memory.
+    # Miniatures of a cache of `memory` bytes in at most `budget` bytes (at least 32 KiB); NULL when there is no memory.
     cdef uint64_t slots = (budget - sizeof(Mrc)) // (sizeof(MrcKey) + 2), buckets = 256
     cdef Mrc* m
     cdef int i

@@ -14,7 +14,7 @@ from math import log2, sqrt
 LOOKED_AT = 8
 NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.3, 0.05, 0.01, 32, 8192
 PAGED, WASTE_MOST = 36, 3  # bands of less than 16 KiB; what stands empty in their pages at most, one part in so many
-EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 21, 256, 16
+EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
 

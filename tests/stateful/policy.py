@@ -17,7 +17,7 @@ GRAIN = 16  # requests while the clock of traffic moves once
 SAMPLE, LOOKED, FADES, NEW_WORTH, YOUNGEST = 16, 64, 0.875, 0.3, 0.95
 WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 8192  # what new items are worth by what others have shown
 # What a list's items are worth by their uses.
-EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 21, 256, 16
+EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
 
 
 @dataclass(eq=False)
