@@ -23,8 +23,8 @@ cdef int check_sizes(memory_limit, item_size_max, chunk_size, growth_factor, sla
         raise ValueError("the item size limit must be at least 1024 bytes and at most half of the memory limit and 1g")
     if growth_factor <= 1:
         raise ValueError("the slab growth factor must be greater than 1")
-    if chunk_size < 1 or chunk_size > 1 << 16:
-        raise ValueError("the smallest slab chunk must be 1 to 65536 bytes")
+    if chunk_size < 1:
+        raise ValueError("the smallest slab chunk must be at least 1 byte")
     if slab_sizes and min(slab_sizes) < HEADER:
         raise ValueError(f"slab_sizes must be at least {HEADER} bytes each, which an item's header takes")
     if not 1024 <= slab_chunk_max <= PAGE_SIZE_MOST or PAGE_SIZE_MOST % slab_chunk_max:
@@ -83,7 +83,7 @@ cdef int make_classes(Store* s, chunk_size, growth_factor, slab_sizes) except -1
     cdef object slab_chunk_max = s.slab_chunk_max
     largest = min(slab_chunk_max, PIECE_MOST, a.page_size // CHUNKS_LEAST)
     if not slab_sizes:
-        first = (HEADER + chunk_size + unit - 1) // unit * unit
+        first = min((HEADER + chunk_size + unit - 1) // unit * unit, largest)
         arena_classes(a, first, growth_factor, largest)
         make_bands(s, growth_factor)
         return 0

@@ -156,6 +156,7 @@ def test_the_growth_factor_and_the_least_chunk_are_real() -> None:
         return sorted(figures["chunk_size"] for figures in client.engine.slab_stats()[0].values())
 
     usual, coarse, large = chunk_sizes(), chunk_sizes(growth_factor=2.0), chunk_sizes(chunk_size=400)
+    assert len(chunk_sizes(chunk_size=1_000_000)) == 1, "as in memcached the largest class is all that is left"
     assert len(coarse) < len(usual)
     assert large[0] >= 400 > usual[0]
     ratios = [b / a for a, b in itertools.pairwise(usual)]
