@@ -39,8 +39,8 @@ FIRST_REST_SECONDS, LONGEST_REST_SECONDS = 0.05, 1.0
 GIVE_UP_AGAIN = 0.1
 """Seconds until a connection is closed for which there was no memory."""
 PROCEED_SECONDS = 0.0003
-"""How long long replies may go on before those get their turn for which something came; with the piece that is under way then, less
-than a millisecond."""
+"""How long long replies may go on before those get their turn for which something came. With the piece that is under way then,
+less than a millisecond."""
 FULL = -1
 """What Workers.accept answers when -c is reached."""
 SOCKETS_A_TURN = 20
