@@ -10,7 +10,6 @@ from .memory cimport page_bits_for
 
 cdef extern from *:
     int first_bit "__builtin_ctzll"(unsigned long long) noexcept nogil
-    int zeros_above "__builtin_clz"(unsigned int) noexcept nogil
     int bits_in "__builtin_popcountll"(unsigned long long) noexcept nogil
 
 cdef enum:
@@ -150,7 +149,7 @@ cdef inline Mrc* mrc_open(uint64_t memory, uint64_t budget) noexcept nogil:
 
 cdef inline uint8_t mrc_band(uint32_t size) noexcept nogil:
     # Four bands for each doubling of the size: as fine as the cache's classes are.
-    cdef int top = 31 - zeros_above(size | 1 << SMALLEST)
+    cdef int top = octave_of(size | 1 << SMALLEST) - 1
     cdef int b = 4 * (top - SMALLEST) + (size >> (top - 2) & 3)
     return <uint8_t> (b if b < BANDS else BANDS - 1)
 

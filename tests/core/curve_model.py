@@ -5,16 +5,15 @@ The compiled ones (mrc.pxd) must count the same hits, step by step.
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import islice
 from math import log2, sqrt
 
+from tests.fading import GRAIN, LEARNT, Uses, worth_of_new
+
 LOOKED_AT = 8
-NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.3, 0.05, 0.01, 32, 8192
 PAGED, WASTE_MOST = 36, 3  # bands of less than 16 KiB; what stands empty in their pages at most, one part in so many
-EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
 
@@ -29,35 +28,6 @@ class Key:
     missed: bool = False
 
 
-def expected_uses(octave: int) -> int:
-    """How often an item should have been used since its last use, that octave of sixteen requests ago."""
-    ticks = 0.0 if octave == 0 else math.pow(2, octave - 0.5)
-    return round(128 * (math.pow(16 * (ticks + 0.5) + 1, 0.125) - 1))
-
-
-@dataclass
-class Uses:
-    """Uses of items, and how many their ages said."""
-
-    seen: float = 0
-    expected: float = 0
-    grown: int = 0  # the octave of ages from which they count
-
-    def learn(self, seen: int, expected: int, most: float) -> None:
-        self.seen += seen
-        self.expected += expected
-        if self.expected > most:
-            self.seen /= 2
-            self.expected /= 2
-
-    def beside(self, everything: Uses) -> float:
-        if not everything.seen:
-            return 1.0
-        as_all = self.seen * everything.expected / everything.seen
-        ratio = (as_all + EXPECTED_DOUBT) / (self.expected + EXPECTED_DOUBT)
-        return min(max(ratio, 1 / RATIO_MOST), RATIO_MOST)
-
-
 @dataclass
 class Band:
     """The items of one size: new ones and the ring, the next victim first."""
@@ -67,17 +37,13 @@ class Band:
     evictions: int = 0
     came: float = 0
     wanted: float = 0
-    learnt: Uses = field(default_factory=Uses)
+    learnt: Uses = field(default_factory=lambda: Uses(whole=False))
 
     def of(self, key: bytes) -> OrderedDict[bytes, None]:
         return self.fresh if key in self.fresh else self.ring
 
     def fresh_is_next(self) -> bool:
         return bool(self.fresh) and (len(self.fresh) * 10 >= len(self.fresh) + len(self.ring) or not self.ring)
-
-    def worth_of_new(self) -> float:
-        shown = (self.wanted + DOUBT * WANTED) / (self.came + DOUBT) / WANTED
-        return NEW_WORTH * min(max(shown, NEW_LEAST), 1)
 
 
 def band_of(size: int) -> int:
@@ -93,7 +59,7 @@ class Miniature:
         self.bands = {number: Band() for number in range(64)}
         self.uses: dict[bytes, int] = {}
         self.ghosts: dict[bytes, int] = {}
-        self.learnt = Uses()
+        self.learnt = Uses(whole=False)
         self.hits = 0
         self.taken = 0
 
@@ -111,15 +77,8 @@ class Miniature:
 
     def count_uses(self, band: Band, key: bytes, seen: int) -> None:
         """Since its last use it was used again, or it leaves."""
-        octave = ((self.curve.now - self.curve.keys[key].used) // 16).bit_length()
-        grown = band.learnt.grown or self.learnt.grown
-        if not seen:
-            band.learnt.grown = self.learnt.grown = max(octave - 1, 1)
-        if grown == 0 or octave < grown:
-            return
-        expected = expected_uses(octave) - expected_uses(grown - 1)
-        band.learnt.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * (len(band.fresh) + len(band.ring))))
-        self.learnt.learn(seen, expected, 8 * EXPECTED_MOST)
+        samples = self.curve.now - self.curve.keys[key].used
+        band.learnt.count(seen, samples // GRAIN, len(band.fresh) + len(band.ring), self.learnt)
 
     def evict(self, band: Band) -> None:
         while True:
@@ -141,8 +100,8 @@ class Miniature:
         half = sqrt(self.curve.now - victim.used + 1.0)
         quarter = sqrt(half)
         aged = half * quarter * sqrt(quarter)  # age ^ 7/8, to the last bit as it is compiled
-        aged /= band.learnt.beside(self.learnt)
-        return aged / (band.worth_of_new() if fresh and not self.uses[name] else 1) * victim.size
+        aged /= band.learnt.ratio(self.learnt)
+        return aged / (worth_of_new(band.came, band.wanted) if fresh and not self.uses[name] else 1) * victim.size
 
     def room(self) -> float:
         """Half a page of each band that is filled stands empty."""

@@ -6,18 +6,15 @@ move and no clients. docs/memory.md says why the policy is what it is; here stan
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+
+from tests.fading import FADES, GRAIN, LEARNT, NEW_WORTH, Uses, worth_of_new
 
 HOT, WARM, COLD, TEMP = "hot", "warm", "cold", "temp"
 USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
-GRAIN = 16  # requests while the clock of traffic moves once
-SAMPLE, LOOKED, FADES, NEW_WORTH, YOUNGEST = 16, 64, 0.875, 0.3, 0.95
-WANTED, NEW_LEAST, DOUBT, LEARNT = 0.05, 0.01, 32, 8192  # what new items are worth by what others have shown
-# What a list's items are worth by their uses.
-EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
+SAMPLE, LOOKED, YOUNGEST = 16, 64, 0.95
 
 
 @dataclass(eq=False)
@@ -46,36 +43,6 @@ class Ready:
     gone: int
 
 
-def expected_uses(octave: int) -> int:
-    """How often an item should have been used up to an age of so many binary digits, in ticks: as in the middle of these."""
-    ticks = 0.0 if octave == 0 else math.pow(2, octave - 0.5)
-    return round(16 * (math.pow(GRAIN * (ticks + 0.5) + 1, 1 - FADES) - 1) / (1 - FADES))
-
-
-@dataclass
-class Uses:
-    """Uses of items, and how many there should have been by their ages."""
-
-    seen: int = 0
-    expected: int = 0
-    grown: int = 0  # the octave of ages from which they count, a quarter of the last victim's or so
-
-    def learn(self, seen: int, expected: int, most: int) -> None:
-        self.seen += seen
-        self.expected += expected
-        if self.expected > most:
-            self.seen //= 2
-            self.expected //= 2
-
-    def beside(self, everything: Uses) -> float:
-        """How many times as often they are used as their ages say, everything being 1."""
-        if not everything.seen:
-            return 1.0
-        as_all = self.seen * everything.expected / everything.seen
-        ratio = (as_all + EXPECTED_DOUBT) / (self.expected + EXPECTED_DOUBT)
-        return min(max(ratio, 1 / RATIO_MOST), RATIO_MOST)
-
-
 @dataclass
 class SlabClass:
     """One class. The lists have their heads, where new items come in, at the end. WARM items stand among the COLD."""
@@ -89,7 +56,7 @@ class SlabClass:
     gone: int = 0  # items that left, for whatever reason
     came: int = 0  # keys that were not there when they were stored
     wanted: int = 0  # of them: used while new, or stored again soon after they had left
-    uses: Uses = field(default_factory=Uses)
+    uses: Uses = field(default_factory=lambda: Uses(whole=True))
     ready: Ready | None = None
 
     def items(self) -> Iterator[Item]:
@@ -140,7 +107,7 @@ class Policy:
         self.segmented, self.evictions, self.maintained = segmented, evictions, maintained
         self.hot_pct, self.temporary_ttl = hot_pct, temporary_ttl
         self.second, self.requests = 2, 0
-        self.uses = Uses()
+        self.uses = Uses(whole=True)
         self.departed: list[bytes] = []
         self.counts = dict.fromkeys(
             [
@@ -180,15 +147,7 @@ class Policy:
 
     def count_uses(self, c: SlabClass, item: Item, seen: int) -> None:
         """Since its last use the item was used again (1), or it leaves unused (0)."""
-        octave = (self.requests // GRAIN - item.used).bit_length()
-        grown = c.uses.grown or self.uses.grown
-        if not seen:
-            c.uses.grown = self.uses.grown = max(octave - 1, 1)
-        if grown == 0 or octave < grown:
-            return
-        expected = expected_uses(octave) - expected_uses(grown - 1)
-        c.uses.learn(seen, expected, max(EXPECTED_MOST, EXPECTED_EACH * sum(1 for _ in c.items())))
-        self.uses.learn(seen, expected, 8 * EXPECTED_MOST)
+        c.uses.count(seen, self.requests // GRAIN - item.used, sum(1 for _ in c.items()), self.uses)
 
     def touched(self, item: Item) -> None:
         item.used = self.requests // GRAIN
@@ -431,11 +390,6 @@ class Policy:
             worth *= self.above_the_oldest(share) / self.above_the_oldest(sampled)
         return worth, not unused
 
-    def new_worth(self, c: SlabClass) -> float:
-        """What an item that was not used counts: by how many of the class's were used while they were new, or came back."""
-        shown = (c.wanted + DOUBT * WANTED) / (c.came + DOUBT) / WANTED
-        return NEW_WORTH * min(max(shown, NEW_LEAST), 1)
-
     def readiness_now(self, c: SlabClass) -> tuple[float, float]:
         """The inverse of what a byte of the class's next page is worth, and how old that page's items are, in requests."""
         hot, ring = c.lists[HOT], c.lists[COLD]
@@ -454,7 +408,7 @@ class Policy:
         used += (page - from_hot) * self.worth_at_end(ring, page - from_hot)[0]
         if used + new <= 0:
             return 0.0, 0.0
-        worth = used + new * self.new_worth(c)
+        worth = used + new * worth_of_new(c.came, c.wanted)
         return page * c.chunk / worth, self.age_for((used + NEW_WORTH * new) / page)
 
     def readiness(self, c: SlabClass) -> float:
@@ -465,7 +419,7 @@ class Policy:
             if age == 0 or age * 8 * GRAIN < c.ready.age:
                 return c.ready.value
         value, old = self.readiness_now(c)
-        c.ready = Ready(value / c.uses.beside(self.uses), old, now, c.gone)
+        c.ready = Ready(value / c.uses.ratio(self.uses), old, now, c.gone)
         return c.ready.value
 
     def page_worth(self, c: SlabClass) -> float:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tests.core.harness import MIB, Client, crawl, fresh, settle
+from tests.fading import worth_of_new
 from tests.stateful.invariants import check_figures
 from tests.stateful.policy import COLD, HOT, TEMP, WARM, Policy, giver
 
@@ -36,8 +37,12 @@ def check_lists(client: Client, model: Policy, number: int, cls: int) -> None:
         assert figures[f"number_{segment}"] == c.count(segment), segment
     assert figures["mem_requested"] == sum(item.size for item in c.items())
     assert isclose(figures["page_worth"], model.page_worth(c), rel_tol=1e-9), (figures["page_worth"], c.ready)
-    assert isclose(figures["new_worth"], model.new_worth(c), rel_tol=1e-9), (figures["new_worth"], c.came, c.wanted)
-    assert isclose(figures["use_ratio"], c.uses.beside(model.uses), rel_tol=1e-9), (figures["use_ratio"], c.uses)
+    assert isclose(figures["new_worth"], worth_of_new(c.came, c.wanted), rel_tol=1e-9), (
+        figures["new_worth"],
+        c.came,
+        c.wanted,
+    )
+    assert isclose(figures["use_ratio"], c.uses.ratio(model.uses), rel_tol=1e-9), (figures["use_ratio"], c.uses)
 
 
 class OneClassMachine(RuleBasedStateMachine):
