@@ -6,6 +6,7 @@ healed and a check of every promise over all that the clients saw (history.py).
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 import time
@@ -172,9 +173,10 @@ def test_07_the_wall_clock_jumps(ensemble: Ensemble, name: str, wall_clock: Path
     """Nothing here goes by it: not the gate, not the certificates, not the items' time to live."""
     offset = wall_clock.with_name("offset")
     offset.write_text("0")
-    with Fleet(ensemble, name) as fleet:
+    steady = 10.0  # s: the jumps are hours, and a busy machine is slow
+    with Fleet(ensemble, name, *LASTING, "--max-stale", str(steady)) as fleet:
         moved, other = fleet.servers[:2]
-        moved.end()
+        moved.end(signal.SIGTERM)
         moved.environment |= {"LD_PRELOAD": str(wall_clock), "WALL_CLOCK_OFFSET": str(offset)}
         moved.start()
         fleet.wait_fresh()
@@ -183,10 +185,10 @@ def test_07_the_wall_clock_jumps(ensemble: Ensemble, name: str, wall_clock: Path
                 offset.write_text(str(seconds))
                 assert moved.set(b"n:kept", b"value") == b"STORED"
                 assert abs(wall_time_of(moved) - time.time() - seconds) < 5, "the clock was moved"
-                time.sleep(MAX_STALE / 2)
+                time.sleep(1)
                 stats = moved.stats()
                 assert (stats["stale"], stats["session"]) == ("0", "connected")
-                assert int(stats["fresh_age_ms"]) < MAX_STALE * 1000
+                assert int(stats["fresh_age_ms"]) < steady * 1000
                 assert moved.get(b"n:kept") in {b"value", None}  # None: the clients' own flushes
                 assert moved.set(b"a:x", b"old") == b"STORED"
                 assert other.delete(b"a:x") == b"NOT_FOUND"
