@@ -16,7 +16,6 @@ from mcserver.keys import KEY_MAX
 
 if TYPE_CHECKING:
     from mcserver.admin.ports import Cluster
-    from mcserver.coordination.ports import Member
     from mcserver.core import Session
     from mcserver.settings.config import Config
 
@@ -117,21 +116,20 @@ def config(context: Context, session: Session, words: list[bytes]) -> Reply:
     assert context.cluster is not None
     if words[1:] != [b"get", b"cluster"]:
         return ERROR
-    return discovery(*context.cluster.members())
+    return discovery(*context.cluster.discovery())
 
 
-def discovery(version: int, listed: list[Member]) -> bytes | Iterator[bytes]:
+def discovery(version: int, addresses: list[str]) -> bytes | Iterator[bytes]:
     """The reply; of a large fleet in pieces, with turns given up before, since its length has to be known first."""
-    if len(listed) <= LINES_A_PIECE:
-        return value(version, dict.fromkeys(node(member) for member in listed if member.address))
+    if len(addresses) <= LINES_A_PIECE:
+        return value(version, dict.fromkeys(map(node, addresses)))
 
     def in_turns() -> Iterator[bytes]:
         nodes: dict[str, None] = {}
-        for number, member in enumerate(listed):
+        for number, address in enumerate(addresses):
             if number % LINES_A_PIECE == 0:
                 yield b""
-            if member.address:
-                nodes[node(member)] = None
+            nodes[node(address)] = None
         whole = value(version, nodes)
         for begin in range(0, len(whole), WRITE_MOST):
             yield whole[begin : begin + WRITE_MOST]
@@ -145,11 +143,11 @@ def value(version: int, nodes: Iterable[str]) -> bytes:
     return b"CONFIG cluster 0 %d\r\n%s\r\nEND\r\n" % (len(body), body)
 
 
-def node(member: Member) -> str:
+def node(address: str) -> str:
     """`host|ip|port`; the ip is empty where only a name is known, as ElastiCache allows."""
     import ipaddress
 
-    host, _, port = member.address.rpartition(":")
+    host, _, port = address.rpartition(":")
     host = host.strip("[]")
     try:
         ip = str(ipaddress.ip_address(host))

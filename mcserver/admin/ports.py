@@ -87,7 +87,10 @@ class Cluster(Protocol):
         """The figures of `stats cluster`."""
 
     def members(self) -> tuple[int, list[Member]]:
-        """Version of the list (rises with each change) and the live servers, by name."""
+        """Version of the list (rises with each change) and the live servers, by name, as last seen."""
+
+    def discovery(self) -> tuple[int, list[str]]:
+        """The version, and the addresses of its list, by name: the same at every server that tells this version."""
 
     def figures(self) -> tuple[float, list[MemberFigures]]:
         """Seconds since everybody's figures were read here (-1: not yet), and those, by name; has them read again."""

@@ -144,6 +144,9 @@ class Fleet:
     def members(self) -> tuple[int, list[Member]]:
         return self._coordinator.members()
 
+    def discovery(self) -> tuple[int, list[str]]:
+        return self._coordinator.discovery()
+
     def figures(self) -> tuple[float, list[MemberFigures]]:
         return self._coordinator.figures()
 

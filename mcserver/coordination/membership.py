@@ -11,7 +11,7 @@ to rely on, and everybody looks.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Collection, Mapping
 
 from .context import Context, Signal
 from .entry import NEWEST
@@ -32,6 +32,7 @@ class Membership:
         self.name = f"{self.boot}.0.0"  # node name, boot, session, number of the registration
         self.state = "joining"
         self.version = 0
+        self.told: list[str] = []  # addresses of those whom the list of that version names, by name
         self.highest = 0  # version that was ever told here
         self.format = 0  # of the log, as the reader has seen it last; 0: not yet
         self.figures: tuple[int, ...] = ()  # what the record is to say of this server, as cells.FIGURES
@@ -158,7 +159,7 @@ class Membership:
         """This server is out: the others, as last seen, are what is left, and it knows of no leader any more."""
         self.roll.leader = ""
         self.nodes = {name: node for name, node in self.nodes.items() if not self.is_own(name)}
-        self.version += 1
+        self._tell(self.version + 1, self.nodes)
 
     async def make_skeleton(self) -> None:
         """Makes the persistent znodes that are not there."""
@@ -214,9 +215,9 @@ class Membership:
             self._watched.discard(self._context.layout.news)
             self.wake.set()
 
-    def rolled(self, version: int) -> None:
+    def rolled(self, version: int, rows: Mapping[str, Row]) -> None:
         """The leader has written the roll: what it has seen is everybody's view."""
-        self.version = version
+        self._tell(version, {name: row.record for name, row in rows.items()})
         self._seen()
 
     @property
@@ -264,7 +265,7 @@ class Membership:
             self.absent.setdefault(name, now)
         await self._read_new(members, nodes)
         if self.format < 2 and stat.cversion != self.version:
-            self.version = stat.cversion
+            self._tell(stat.cversion, self.nodes)
             self._seen()
         self.lists_version = stat.cversion
         return members
@@ -352,6 +353,11 @@ class Membership:
 
         self._watched.add(path)
         return self._context.zk.children(path, fired)
+
+    def _tell(self, version: int, records: Mapping[str, NodeRecord | MemberRecord]) -> None:
+        """What `config get cluster` says from now on: one version is one list at every server, whatever some know already."""
+        self.version = version
+        self.told = [record.address for _, record in sorted(records.items()) if record.address]
 
     def _seen(self) -> None:
         self.highest = max(self.highest, self.version)
@@ -445,7 +451,7 @@ class Membership:
             if name not in roll.rows and name in self.members:
                 self.absent.setdefault(name, now)
         self._forget_the_dead(now)
-        self.version = roll.version
+        self._tell(roll.version, {name: row.record for name, row in roll.rows.items()})
         self._seen()
         if roll.leader != self._leader:
             self._leader = roll.leader

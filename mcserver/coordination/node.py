@@ -234,6 +234,10 @@ class Node:
         """See Coordinator.members."""
         return self.membership.version, self.membership.listing()
 
+    def discovery(self) -> tuple[int, list[str]]:
+        """See Coordinator.discovery."""
+        return self.membership.version, self.membership.told
+
     def leader(self) -> str | None:
         """See Coordinator.leader."""
         return self.membership.leader or self.election.name

@@ -355,8 +355,12 @@ class Coordinator(Protocol):
     def members(self) -> tuple[int, list[Member]]:
         """The membership's version (rises with each change, the same at every server), and the live servers by name.
 
-        Reads nothing: states and applied versions are as `figures` has found them last.
+        Reads nothing: states and applied versions are as `figures` has found them last, and somebody may have been seen
+        to come or go before the list of a new version is told.
         """
+
+    def discovery(self) -> tuple[int, list[str]]:
+        """The membership's version, and the addresses of its list, by name: the same at every server that tells this version."""
 
     def figures(self) -> tuple[float, list[MemberFigures]]:
         """How many seconds ago everybody's figures were read here (-1: not yet), and those figures, by name.

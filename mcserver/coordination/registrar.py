@@ -73,7 +73,7 @@ class Registrar:
         roll.start(Listing(news.mark, news.serial, rows))
         roll.version, roll.leader = news.version, news.leader
         self._data |= {operation.path: operation.data for operation in operations}
-        membership.rolled(news.version)
+        membership.rolled(news.version, rows)
 
     def _version(self, is_another: bool) -> int:
         """The cversion of /nodes. Where that is lower than what was told before (somebody has deleted /nodes, or an ensemble was

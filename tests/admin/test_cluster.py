@@ -29,6 +29,9 @@ class Fleet:
     def members(self) -> tuple[int, list[Member]]:
         return 9, self.listed
 
+    def discovery(self) -> tuple[int, list[str]]:
+        return 9, [member.address for member in self.listed if member.address]
+
     def figures(self) -> tuple[float, list[MemberFigures]]:
         named = {"lag": 3, "queue_keys": 0, "queue_age_ms": 0, "writes": 0.4, "reads": 12.5, "unlogged": 0.0}
         row = MemberFigures("a.1", "10.0.0.1:11211", "ready", V, 350, named)
@@ -85,6 +88,7 @@ def test_long_lists_go_out_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     many = [Member(f"m.{n}", f"host{n % 9000}.example:11211", "ready", V, False) for n in range(10_000)]
     rows = [MemberFigures(each.name, each.address, "ready", V, 1, {"lag": 3}) for each in many]
     monkeypatch.setattr(Fleet, "members", lambda _: (9, many))
+    monkeypatch.setattr(Fleet, "discovery", lambda _: (9, [member.address for member in many]))
     monkeypatch.setattr(Fleet, "figures", lambda _: (0.1, rows))
     fleet: Any = Fleet()
     session: Any = None

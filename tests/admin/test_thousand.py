@@ -35,6 +35,10 @@ class Stub:
             for number in range(self.there)
         ]
 
+    def discovery(self) -> tuple[int, list[str]]:
+        version, listed = self.members()
+        return version, [member.address for member in listed]
+
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         with contextlib.suppress(ConnectionError):  # how a client leaves is its own affair

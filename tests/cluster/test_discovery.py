@@ -23,8 +23,22 @@ PACKAGES = ROOT / "build" / "clients"
 
 
 def listing(fleet: Fleet) -> tuple[int, set[int]]:
-    """Version and ports of `config get cluster`, which must be the same at every server that runs."""
-    answers = set()
+    """Version and ports of `config get cluster`, which are soon the same at every server that runs."""
+    until(lambda: len(answers(fleet)) == 1)
+    (body,) = answers(fleet)
+    version, nodes, end = body.split(b"\n")
+    assert end == b""
+    ports = set()
+    for node in nodes.split():
+        host, ip, port = node.split(b"|")
+        assert (host, ip) == (b"127.0.0.1", b"127.0.0.1")
+        ports.add(int(port))
+    return int(version), ports
+
+
+def answers(fleet: Fleet) -> set[bytes]:
+    """The different lists that are told at the moment."""
+    bodies = set()
     for server in fleet.servers:
         if server.process is None:
             continue
@@ -34,16 +48,8 @@ def listing(fleet: Fleet) -> tuple[int, set[int]]:
             body = client.read(int(head.split()[3]))
             assert client.line() == b""
             assert client.line() == b"END"
-            answers.add(body)
-    (body,) = answers
-    version, nodes, end = body.split(b"\n")
-    assert end == b""
-    ports = set()
-    for node in nodes.split():
-        host, ip, port = node.split(b"|")
-        assert (host, ip) == (b"127.0.0.1", b"127.0.0.1")
-        ports.add(int(port))
-    return int(version), ports
+            bodies.add(body)
+    return bodies
 
 
 async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:

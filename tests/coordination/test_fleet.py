@@ -72,6 +72,9 @@ class ByHand:
     def members(self) -> tuple[int, list[Member]]:
         return 1, []
 
+    def discovery(self) -> tuple[int, list[str]]:
+        return 1, []
+
     def figures(self) -> tuple[float, list[MemberFigures]]:
         return -1.0, []
 

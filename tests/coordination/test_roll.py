@@ -94,6 +94,29 @@ def test_everybody_sees_the_same_members_and_the_same_version() -> None:
     assert (last > later, len(seen)) == (True, 5)
 
 
+def test_a_version_is_the_same_list_at_every_moment() -> None:
+    """A leader that had seen a server come told the new list under the old version, until the roll was written."""
+    fleet = Quiet(3)
+    told: dict[int, set[tuple[str, ...]]] = {}
+    seen: set[tuple[int, int]] = set()
+
+    def run(moments: int) -> None:
+        for _ in range(moments):
+            fleet.run(1)
+            for host in [host for host in fleet.hosts if host.is_live]:
+                version, addresses = host.node.discovery()
+                told.setdefault(version, set()).add(tuple(addresses))
+                seen.add((version, len(host.node.members()[1])))
+
+    fleet.start("n4")
+    run(300)
+    fleet.hosts[1].kill()
+    run(900)
+    assert told.pop(0) == {()}, "who has just started knows nobody"
+    assert [len(addresses) for (addresses,) in told.values()] == [3, 4, 3]
+    assert len(seen) > len(told), "somebody knew earlier than the list said"
+
+
 def test_a_change_is_one_read_for_everybody_else() -> None:
     fleet = Quiet(5, max_stale=40.0)
     fleet.run(500)
