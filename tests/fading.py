@@ -9,8 +9,26 @@ import math
 from dataclasses import dataclass
 
 FADES, NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.875, 0.3, 0.05, 0.01, 32, 8192
+MARGIN, YOUNGEST = 1.25, 0.95
 EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
 GRAIN = 16  # requests while the clock of traffic moves once
+
+
+def aged(age: float) -> float:
+    """Its power of FADES, to the last bit as it is compiled."""
+    half = math.sqrt(age)
+    quarter = math.sqrt(half)
+    return half * quarter * math.sqrt(quarter)
+
+
+def beyond_the_sampled(sampled: float, share: float) -> float:
+    """How many times as much that share of a list is worth on average as what was sampled at its end: ages fall evenly."""
+
+    def above_the_oldest(share: float) -> float:
+        return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
+
+    share = min(share, YOUNGEST)
+    return above_the_oldest(share) / above_the_oldest(sampled) if share > sampled else 1
 
 
 def worth_of_new(came: float, wanted: float) -> float:

@@ -25,21 +25,9 @@ cdef enum:
     SPELL_MOST = 16             # what it had kept was used again after all (but after so many that is no habit),
     IDLE_FACTOR = 256           # then its pages go first
 
-cdef extern from *:
-    """
-    #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
-    #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
-    """
-    const double MARGIN, YOUNGEST
-
 
 cdef inline double worth_of(Store* s, Item* it) noexcept nogil:
     return 1 / aged((<double> (s.clock - it.used) + 0.5) * (1 << TRAFFIC_GRAIN) + 1.0)
-
-
-cdef inline double above_the_oldest(double share) noexcept nogil:
-    # What `share` of a list, from its end on, is worth on average beside its oldest item, if ages fall evenly towards the head.
-    return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
 
 
 cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, bint* used) noexcept nogil:
@@ -67,12 +55,7 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, b
     worth /= n
     sampled = (n + passed) / has
     share = want / n * sampled          # of the list, until so many have left
-    if want > n and sampled < 1:
-        if share > YOUNGEST:
-            share = YOUNGEST
-        if share > sampled:
-            worth *= above_the_oldest(share) / above_the_oldest(sampled)
-    return worth
+    return worth * beyond_the_sampled(sampled, share) if want > n else worth
 
 
 cdef inline void worth_of_both_ends(Store* s, Lru* l, double* used, double* unused) noexcept nogil:
@@ -115,15 +98,7 @@ cdef inline double readiness_now(Store* s, int cls, double* age) noexcept nogil:
         return (1 if s.room_for_bytes else size) / worth
     page = s.arena.page_size / size
     page = 1 if page < 1 else items if page > items else page
-    from_hot = hot - (items - page) * s.hot_pct / (100.0 * HOT_PART)
-    if from_hot < page - ring:
-        from_hot = page - ring
-    if from_hot > page:
-        from_hot = page
-    if from_hot > hot:
-        from_hot = hot
-    if from_hot < 0:
-        from_hot = 0
+    from_hot = new_that_leave(hot, ring, page, s.hot_pct / (100.0 * HOT_PART))
     if from_hot > 0 and page == items:
         worth_of_both_ends(s, &l[HOT], &worth, &newest)
     elif from_hot > 0:

@@ -27,8 +27,10 @@ cdef extern from *:
     #define NEW_WORTH 0.3       /* of an item that has not been used since it was stored, and may never be, */
     #define WANTED 0.05         /* if so many of its list's new items are used, or come back; of fewer less, */
     #define NEW_LEAST 0.01      /* but so much of NEW_WORTH at least: else a class that has lost its pages would stay without */
+    #define MARGIN 1.25         /* a page must be worth so much less than one of the class that asks */
+    #define YOUNGEST 0.95       /* of a page that holds nearly a whole list: the share that is reckoned with */
     """
-    const double FADES, NEW_WORTH, WANTED, NEW_LEAST
+    const double FADES, NEW_WORTH, WANTED, NEW_LEAST, MARGIN, YOUNGEST
     int zeros_in "__builtin_clz"(unsigned int) noexcept nogil
 
 cdef extern from *:
@@ -51,6 +53,28 @@ cdef inline double aged(double age) noexcept nogil:
 cdef inline double age_for(double worth) noexcept nogil:
     # The age whose inverse has faded to this worth.
     return pow(worth, -1 / FADES)
+
+
+cdef inline double above_the_oldest(double share) noexcept nogil:
+    # What `share` of a list, from its end on, is worth on average beside its oldest item, if ages fall evenly towards the head.
+    return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
+
+
+cdef inline double beyond_the_sampled(double sampled, double share) noexcept nogil:
+    # How many times as much `share` of a list is worth on average as that of which a sample was taken.
+    if share > YOUNGEST:
+        share = YOUNGEST
+    return above_the_oldest(share) / above_the_oldest(sampled) if share > sampled else 1
+
+
+cdef inline double new_that_leave(double fresh, double ring, double page, double share) noexcept nogil:
+    # How many of the `page` items of a list that leave first are new ones, if those may be `share` of the list.
+    cdef double n = fresh - (fresh + ring - page) * share
+    if n < page - ring:
+        n = page - ring
+    if n > page:
+        n = page
+    return 0 if n < 0 else fresh if n > fresh else n
 
 
 cdef inline double worth_of_new(double came, double wanted) noexcept nogil:

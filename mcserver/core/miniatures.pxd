@@ -5,7 +5,7 @@
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc
-from .fading cimport aged, expected_uses, grown_at, octave_of, use_ratio, worth_of_new, EXPECTED_BITS, EXPECTED_MOST, LEARNT
+from .fading cimport *
 from .memory cimport page_bits_for
 
 cdef extern from *:
@@ -25,10 +25,12 @@ cdef enum:
     ONE_USE = 4
     GHOST = 16                  # it left; `next` is the band's count of evictions then
     MISSED = 128                # (of state[0]) the last get missed: the store that follows fills the cache
-    PAGED = 36                  # bands of less than 16 KiB, whose classes have pages of their own
     WASTE_MOST = 3              # half a page for each of them that is filled stands empty, but not more than one part in so many
-    FRESH_SHARE = 10            # per cent of a band's items
-    LOOKED_AT = 8               # items at a list's end, for one that was not used and so leaves next
+    FRESH_SHARE = 10            # one in so many of a band's items is new
+    LOOKED_AT = 64              # of the cache's items at a list's end, for those that were not used and so leave next
+    LOOKED_LEAST = 8            # sampled ones
+    SAMPLE = 16                 # victims that tell what their list's are worth, if a page has so many
+    OLDER = 8                   # until they are an eighth older
     SLOTS_MOST = 65000          # numbers of keys have 16 bits
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
     TICKS_MOST = 1 << 30        # of sixteen requests: ages are no longer than that
@@ -51,6 +53,10 @@ cdef struct MrcBand:
     uint16_t n[3]
     uint16_t evictions
     uint8_t grown               # the octave of ages from which uses count
+    uint16_t left               # what was found of its next victims, `ready`, holds while its evictions are so many,
+    uint32_t at                 # for `lasts` samples from this one on
+    uint32_t lasts
+    double ready
     float came                  # new keys, and those of them that were used or came back, each counted as one over the rate
     float wanted
     float uses                  # ... of items, and how many their ages said
@@ -59,7 +65,8 @@ cdef struct MrcBand:
 cdef struct MrcMini:
     double factor               # of the real cache's memory
     double capacity             # bytes
-    double half_page            # bytes
+    double page                 # bytes
+    uint64_t paged              # a bit for each band whose items lie in pages of their own, and not in pieces
     double taken
     double hits                 # each counted as one over the rate at which it was sampled
     int grown
@@ -101,13 +108,23 @@ cdef inline double mrc_rate(Mrc* m) noexcept nogil:
     return m.threshold / 4294967296.0
 
 
+cdef inline uint8_t mrc_band(uint32_t size) noexcept nogil:
+    # Four bands for each doubling of the size: as fine as the cache's classes are.
+    cdef int top = octave_of(size | 1 << SMALLEST) - 1
+    cdef int b = 4 * (top - SMALLEST) + (size >> (top - 2) & 3)
+    return <uint8_t> (b if b < BANDS else BANDS - 1)
+
+
 cdef inline void mrc_scale(Mrc* m) noexcept nogil:
     cdef int i
     cdef double memory
+    cdef uint32_t page
     for i in range(MINIS):
         memory = m.mini[i].factor * <double> m.memory
         m.mini[i].capacity = memory * mrc_rate(m)
-        m.mini[i].half_page = (1 << page_bits_for(<uint64_t> memory)) / 2 * mrc_rate(m)
+        page = <uint32_t> 1 << page_bits_for(<uint64_t> memory)
+        m.mini[i].page = page * mrc_rate(m)
+        m.mini[i].paged = (<uint64_t> 1 << mrc_band(page // 8 if page // 8 < 16384 else 16384)) - 1
 
 
 cdef inline uint64_t mrc_budget(uint64_t memory) noexcept nogil:
@@ -146,13 +163,6 @@ cdef inline Mrc* mrc_open(uint64_t memory, uint64_t budget) noexcept nogil:
 
 
 # Lists
-
-cdef inline uint8_t mrc_band(uint32_t size) noexcept nogil:
-    # Four bands for each doubling of the size: as fine as the cache's classes are.
-    cdef int top = octave_of(size | 1 << SMALLEST) - 1
-    cdef int b = 4 * (top - SMALLEST) + (size >> (top - 2) & 3)
-    return <uint8_t> (b if b < BANDS else BANDS - 1)
-
 
 cdef inline void mrc_push(Mrc* m, int i, uint16_t k, int where) noexcept nogil:
     cdef MrcKey* e = &m.key[k]
@@ -294,56 +304,99 @@ cdef inline void mrc_evict(Mrc* m, int i, int b) noexcept nogil:
         mrc_push(m, i, k, RING)
 
 
-cdef inline MrcKey* mrc_victim(Mrc* m, int i, uint16_t tail) noexcept nogil:
-    # The first of a list's last items that was not used since it was passed over; the very last if all were.
+cdef inline double mrc_worth_at_end(Mrc* m, int i, uint16_t tail, double want, double has, bint* used) noexcept nogil:
+    # As the cache's (exchange.pxd): the mean worth of the `want` items of a list of `has` that leave first, those that were used
+    # passed over, unless all were, which `used` tells.
     cdef uint16_t k = tail
-    cdef int n
-    for n in range(LOOKED_AT):
-        if k == 0:
-            break
-        if not m.key[k].state[i] & USES:
-            return &m.key[k]
+    cdef int n = 0, passed = 0, looked = <int> (LOOKED_AT * mrc_rate(m))
+    cdef double worth = 0, of_passed = 0, each, share, sampled
+    if looked < LOOKED_LEAST:
+        looked = LOOKED_LEAST
+    while k and n < SAMPLE and n < want and n + passed < looked:
+        each = 1 / aged(m.now - m.key[k].used + 1)
+        if m.key[k].state[i] & USES:
+            of_passed += each
+            passed += 1
+        else:
+            worth += each
+            n += 1
         k = m.key[k].prev[i]
-    return &m.key[tail]
+    used[0] = n == 0
+    if n == 0:
+        worth = of_passed
+        n = passed
+        passed = 0
+    worth /= n
+    sampled = (n + passed) / has
+    share = want / n * sampled          # of the list, until so many have left
+    return worth * beyond_the_sampled(sampled, share) if want > n else worth
 
 
-cdef inline int mrc_readiest(Mrc* m, int i) noexcept nogil:
-    # The band whose next victim is worth least for its bytes: worth is 1 / (age ^ FADES x size), less if it is still new, and by
-    # how often the band's items are used for their ages.
+cdef inline double mrc_worth(Mrc* m, int i, MrcBand* q, double page) noexcept nogil:
+    # Of the `page` items of a band that would leave first, on average, and without their size.
+    cdef double fresh = q.n[FRESH], ring = q.n[RING], worth = 0
+    cdef double from_fresh = new_that_leave(fresh, ring, page, 1.0 / FRESH_SHARE)
+    cdef bint used
+    if from_fresh > 0:
+        worth = from_fresh * mrc_worth_at_end(m, i, q.tail[FRESH], from_fresh, fresh, &used)
+        if not used:
+            worth *= worth_of_new(q.came, q.wanted)
+    if page > from_fresh:
+        worth += (page - from_fresh) * mrc_worth_at_end(m, i, q.tail[RING], page - from_fresh, ring, &used)
+    return worth / page
+
+
+cdef inline double mrc_readiness(Mrc* m, int i, MrcBand* q) noexcept nogil:
+    # How little a byte of the band's next page of victims is worth: worth is 1 / (age ^ FADES x size), less if it is still new, and
+    # by how often the band's items are used for their ages. Not looked at again before one has left or the last is an eighth older.
     cdef MrcMini* c = &m.mini[i]
-    cdef uint64_t left = c.filled
-    cdef MrcBand* q
-    cdef MrcKey* e
-    cdef bint fresh
-    cdef double r, most = -1
-    cdef int b, best = 0
+    cdef MrcKey* e = &m.key[q.tail[FRESH] if is_fresh(q) else q.tail[RING]]
+    cdef double items = <double> q.n[FRESH] + q.n[RING], page = c.page / e.size
+    if m.now - q.at < q.lasts and q.evictions == q.left:
+        return q.ready
+    page = 1 if page < 1 else items if page > items else page
+    q.ready = 1 / (mrc_worth(m, i, q, page) * use_ratio(q.uses, q.expected, c.uses, c.expected))
+    if not m.by_bytes:
+        q.ready *= e.size
+    q.at = m.now
+    q.lasts = (m.now - e.used) // OLDER + 1
+    q.left = q.evictions
+    return q.ready
+
+
+cdef inline int mrc_giver(Mrc* m, int i, int taker) noexcept nogil:
+    # The band whose next victims are worth least for their bytes. The one that needs the room, if there is one (-1), evicts its own as
+    # long as they aren't worth MARGIN times as much; all bands that lie in pieces are one.
+    cdef MrcMini* c = &m.mini[i]
+    cdef uint64_t left = c.filled, own = 0
+    cdef double r, most = 0, most_own = 0
+    cdef int b, best = 0, best_own = 0
+    if taker >= 0:
+        own = <uint64_t> 1 << taker if c.paged >> taker & 1 else ~c.paged
     while left:
         b = first_bit(left)
         left &= left - 1
-        q = &c.band[b]
-        fresh = is_fresh(q)
-        e = mrc_victim(m, i, q.tail[FRESH] if fresh else q.tail[RING])
-        r = aged(m.now - e.used + 1) / use_ratio(q.uses, q.expected, c.uses, c.expected)
-        if fresh and not e.state[i] & USES:
-            r /= worth_of_new(q.came, q.wanted)
-        if not m.by_bytes:
-            r *= e.size
+        r = mrc_readiness(m, i, &c.band[b])
         if r > most:
             most = r
             best = b
-    return best
+        if own >> b & 1 and r > most_own:
+            most_own = r
+            best_own = b
+    return best if most > MARGIN * most_own else best_own
 
 
 cdef inline double mrc_room(MrcMini* c) noexcept nogil:
     # Bytes for items: what its pages would hold.
-    cdef double waste = bits_in(c.filled & ((<uint64_t> 1 << PAGED) - 1)) * c.half_page, most = c.capacity / WASTE_MOST
+    cdef double waste = bits_in(c.filled & c.paged) * c.page / 2, most = c.capacity / WASTE_MOST
     return c.capacity - (waste if waste < most else most)
 
 
 cdef inline void mrc_make_room(Mrc* m, int i, uint32_t size) noexcept nogil:
     cdef MrcMini* c = &m.mini[i]
+    cdef int taker = mrc_band(size) if size else -1
     while c.taken + size > mrc_room(c) and c.filled:
-        mrc_evict(m, i, mrc_readiest(m, i))
+        mrc_evict(m, i, mrc_giver(m, i, taker))
 
 
 cdef inline void mrc_use(Mrc* m, int i, uint16_t k) noexcept nogil:

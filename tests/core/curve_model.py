@@ -6,14 +6,16 @@ The compiled ones (mrc.pxd) must count the same hits, step by step.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import islice
-from math import log2, sqrt
+from math import log2
 
-from tests.fading import GRAIN, LEARNT, Uses, worth_of_new
+from tests.fading import GRAIN, LEARNT, MARGIN, Uses, aged, beyond_the_sampled, worth_of_new
 
-LOOKED_AT = 8
-PAGED, WASTE_MOST = 36, 3  # bands of less than 16 KiB; what stands empty in their pages at most, one part in so many
+LOOKED_AT, SAMPLE = 64, 16  # of a list's items, and of those among them that were not used
+OLDER = 8  # what was found of them holds until they are an eighth older
+WASTE_MOST = 3  # what stands empty in pages at most, one part in so many
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
 
@@ -38,6 +40,12 @@ class Band:
     came: float = 0
     wanted: float = 0
     learnt: Uses = field(default_factory=lambda: Uses(whole=False))
+    ready: float = (
+        0  # what was found of its next victims, at this sample, for so many, and while its evictions are so many
+    )
+    at: int = 0
+    lasts: int = 0
+    left: int = 0
 
     def of(self, key: bytes) -> OrderedDict[bytes, None]:
         return self.fresh if key in self.fresh else self.ring
@@ -55,7 +63,8 @@ def band_of(size: int) -> int:
 class Miniature:
     def __init__(self, curve: Curve, capacity: float) -> None:
         self.curve, self.capacity = curve, capacity
-        self.page = min(max(1 << int(log2(capacity)) - 8, 64 << 10), 1 << 20) if capacity < 64 << 20 else 1 << 20
+        self.page = min(max(1 << int(log2(capacity)) - 8, 64 << 10), 1 << 20)
+        self.paged = band_of(min(self.page // 8, 16 << 10))  # the first band whose items lie in pieces
         self.bands = {number: Band() for number in range(64)}
         self.uses: dict[bytes, int] = {}
         self.ghosts: dict[bytes, int] = {}
@@ -92,25 +101,67 @@ class Miniature:
             self.uses[key] = 0 if fresh else self.uses[key] - 1
             band.ring[key] = None
 
+    def worth_at_end(self, names: Iterable[bytes], want: float, has: int) -> tuple[float, bool]:
+        """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""
+        unused, used = list[float](), list[float]()
+        for name in islice(names, LOOKED_AT):
+            if len(unused) == SAMPLE or len(unused) >= want:
+                break
+            worth = 1 / aged(self.curve.now - self.curve.keys[name].used + 1.0)
+            (used if self.uses[name] else unused).append(worth)
+        passed = len(used) if unused else 0
+        looked = unused or used
+        sampled = (len(looked) + passed) / has
+        mean = sum(looked) / len(looked)
+        if want > len(looked):
+            mean *= beyond_the_sampled(sampled, want / len(looked) * sampled)
+        return mean, not unused
+
+    def worth(self, band: Band, page: float) -> float:
+        """Of the items of a page, on average, without their size."""
+        fresh, ring = len(band.fresh), len(band.ring)
+        from_fresh = min(max(fresh - (fresh + ring - page) * 0.1, page - ring, 0), page, fresh)
+        worth = 0.0
+        if from_fresh:
+            mean, all_used = self.worth_at_end(band.fresh, from_fresh, fresh)
+            worth = from_fresh * mean * (1 if all_used else worth_of_new(band.came, band.wanted))
+        if page > from_fresh:
+            worth += (page - from_fresh) * self.worth_at_end(band.ring, page - from_fresh, ring)[0]
+        return worth / page
+
     def readiness(self, band: Band) -> float:
-        fresh = band.fresh_is_next()
-        names = list(islice(band.fresh if fresh else band.ring, LOOKED_AT))
-        name = next((name for name in names if not self.uses[name]), names[0])
-        victim = self.curve.keys[name]
-        half = sqrt(self.curve.now - victim.used + 1.0)
-        quarter = sqrt(half)
-        aged = half * quarter * sqrt(quarter)  # age ^ 7/8, to the last bit as it is compiled
-        aged /= band.learnt.ratio(self.learnt)
-        return aged / (worth_of_new(band.came, band.wanted) if fresh and not self.uses[name] else 1) * victim.size
+        """The inverse of what a byte of the next page of victims is worth."""
+        if self.curve.now - band.at < band.lasts and band.evictions == band.left:
+            return band.ready
+        oldest = self.curve.keys[next(iter(band.fresh if band.fresh_is_next() else band.ring))]
+        page = min(max(self.page / oldest.size, 1), len(band.fresh) + len(band.ring))
+        band.ready = 1 / (self.worth(band, page) * band.learnt.ratio(self.learnt)) * oldest.size
+        band.at, band.left = self.curve.now, band.evictions
+        band.lasts = (self.curve.now - oldest.used) // OLDER + 1
+        return band.ready
+
+    def filled(self) -> dict[int, Band]:
+        return {number: band for number, band in self.bands.items() if band.fresh or band.ring}
 
     def room(self) -> float:
         """Half a page of each band that is filled stands empty."""
-        filled = sum(bool(band.fresh or band.ring) for number, band in self.bands.items() if number < PAGED)
-        return self.capacity - min(filled * self.page / 2, self.capacity / WASTE_MOST)
+        paged = sum(number < self.paged for number in self.filled())
+        return self.capacity - min(paged * self.page / 2, self.capacity / WASTE_MOST)
+
+    def giver(self, taker: int | None) -> Band:
+        """The band that has least to lose; that of a new item, or those that lie in pieces as it does, by the margin."""
+        ready = {number: self.readiness(band) for number, band in self.filled().items()}
+        best = max(ready, key=ready.__getitem__)
+        if taker is None:
+            return self.bands[best]
+        own = [number for number in ready if number == taker or min(number, taker) >= self.paged]
+        best_own = max(own, key=ready.__getitem__, default=None)
+        return self.bands[best if best_own is None or ready[best] > MARGIN * ready[best_own] else best_own]
 
     def make_room(self, size: int = 0) -> None:
+        taker = band_of(size) if size else None
         while self.uses and self.taken + size > self.room():
-            self.evict(max((band for band in self.bands.values() if band.fresh or band.ring), key=self.readiness))
+            self.evict(self.giver(taker))
 
     def insert(self, key: bytes) -> None:
         size = self.curve.keys[key].size

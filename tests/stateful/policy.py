@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.fading import FADES, GRAIN, LEARNT, NEW_WORTH, Uses, worth_of_new
+from tests.fading import FADES, GRAIN, LEARNT, NEW_WORTH, Uses, beyond_the_sampled, worth_of_new
 
 HOT, WARM, COLD, TEMP = "hot", "warm", "cold", "temp"
 USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
-SAMPLE, LOOKED, YOUNGEST = 16, 64, 0.95
+SAMPLE, LOOKED = 16, 64
 
 
 @dataclass(eq=False)
@@ -368,10 +368,6 @@ class Policy:
     def age_for(self, worth: float) -> float:
         return float(worth ** (-1 / FADES))
 
-    def above_the_oldest(self, share: float) -> float:
-        """What that share of a list is worth on average beside its oldest item, for ages fall evenly."""
-        return float((1 - (1 - share) ** (1 - FADES)) / (share * (1 - FADES)))
-
     def worth_at_end(self, items: list[Item], want: float) -> tuple[float, bool]:
         """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""
         unused, used = list[Item](), list[Item]()
@@ -385,9 +381,8 @@ class Policy:
             return 0.0, True
         worth = sum(self.worth_of(item) for item in looked) / len(looked)
         sampled = (len(looked) + passed) / len(items)
-        share = min(want / len(looked) * sampled, YOUNGEST)
-        if want > len(looked) and sampled < 1 and share > sampled:
-            worth *= self.above_the_oldest(share) / self.above_the_oldest(sampled)
+        if want > len(looked):
+            worth *= beyond_the_sampled(sampled, want / len(looked) * sampled)
         return worth, not unused
 
     def readiness_now(self, c: SlabClass) -> tuple[float, float]:
@@ -398,7 +393,7 @@ class Policy:
             worth, _ = self.worth_at_end(c.lists[TEMP], len(c.lists[TEMP]))
             return (c.chunk / worth, self.age_for(worth)) if worth else (0.0, 0.0)
         page = min(max(c.page / c.chunk, 1), items)
-        from_hot = min(max(len(hot) - (items - page) * self.hot_pct / 200, page - len(ring), 0), page, len(hot))
+        from_hot = min(max(len(hot) - (items - page) * (self.hot_pct / 200), page - len(ring), 0), page, len(hot))
         worth, all_used = self.worth_at_end(hot, from_hot)
         used, new = (from_hot * worth, 0.0) if all_used else (0.0, from_hot * worth)
         if page == items and hot:  # its last page: the youngest leave, too
