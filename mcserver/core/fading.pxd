@@ -1,8 +1,9 @@
 # Fading: how fast what an item is worth falls with its age, how much less it is worth while it is new, and how much more or less
 # where ages have been wrong; in the cache and in its miniatures.
 #
-# Owns the exponent, and what is learnt of new items and of lists. Must never know an item. The exponent is the beta of GreedyDual* (Jin and
-# Bestavros, 2000): with 1, twice the age would be half the worth. 7/8 needs no more than square roots, of which a store that evicts takes dozens.
+# Owns the exponent, what is learnt of new items and of lists, and what follows for a page of them. Must never know an item. The
+# exponent is the beta of GreedyDual* (Jin and Bestavros, 2000): with 1, twice the age would be half the worth. 7/8 needs no more than
+# square roots, of which a store that evicts takes dozens.
 #
 # What an item is worth at each age, summed up from its last use to the next, or until it leaves, is how often it should have been
 # used meanwhile. A list whose items are used more often than that says, beside all lists, is worth so much more (Cox's model of

@@ -40,12 +40,10 @@ class Band:
     came: float = 0
     wanted: float = 0
     learnt: Uses = field(default_factory=lambda: Uses(whole=False))
-    ready: float = (
-        0  # what was found of its next victims, at this sample, for so many, and while its evictions are so many
-    )
-    at: int = 0
-    lasts: int = 0
-    left: int = 0
+    ready: float = 0  # what was found of its next victims,
+    at: int = 0  # at this sample,
+    lasts: int = 0  # for so many,
+    left: int = 0  # and while its evictions are so many
 
     def of(self, key: bytes) -> OrderedDict[bytes, None]:
         return self.fresh if key in self.fresh else self.ring
