@@ -52,6 +52,13 @@ def answers(fleet: Fleet) -> set[bytes]:
     return bodies
 
 
+def wait_for_all(fleet: Fleet) -> int:
+    """Until each server's list names them all: a little later than it has seen them. Returns the list's version."""
+    ports = {server.port for server in fleet.servers}
+    until(lambda: listing(fleet)[1] == ports)
+    return listing(fleet)[0]
+
+
 async def eventually(condition: Callable[[], object], seconds: float = 15) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -61,9 +68,8 @@ async def eventually(condition: Callable[[], object], seconds: float = 15) -> No
 
 async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name) as fleet:
-        until(lambda: fleet.total("members") == 9)
-        version, ports = listing(fleet)
-        assert ports == {server.port for server in fleet.servers}
+        version = wait_for_all(fleet)
+        ports = {server.port for server in fleet.servers}
         first, second, third = fleet.servers
         client = await emcache.create_client(
             [MemcachedHostAddress("127.0.0.1", first.port)], autodiscovery=True, autodiscovery_poll_interval=0.2
@@ -93,7 +99,7 @@ async def test_emcache_follows_a_join_and_a_failure(ensemble: Ensemble, name: st
 
 async def test_clients_find_the_members(ensemble: Ensemble, name: str) -> None:
     with Fleet(ensemble, name, quick=False) as fleet:  # what the clients store must be there for seconds
-        until(lambda: fleet.total("members") == 9)
+        wait_for_all(fleet)
         target = Target("fleet", "127.0.0.1", fleet.servers[0].port, "1.6.45")
         for client in ("emcache-autodiscovery", "npm-memcache-plus"):
             report = await run_client(client, target, PACKAGES)
