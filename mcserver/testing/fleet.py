@@ -212,8 +212,8 @@ class _Part:
         return bool(self.zookeeper.why)
 
     def is_ready(self, members: int) -> bool:
-        """It serves, and knows of so many members."""
-        return not self.node.gate.is_stale and len(self.node.members()[1]) == members and bool(self.node.leader())
+        """It serves, and tells so many members."""
+        return not self.node.gate.is_stale and len(self.node.discovery()[1]) == members and bool(self.node.leader())
 
     @property
     def is_settled(self) -> bool:
