@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 FADES, NEW_WORTH, WANTED, NEW_LEAST, DOUBT, LEARNT = 0.875, 0.3, 0.05, 0.01, 32, 8192
-MARGIN, YOUNGEST = 1.25, 0.95
+MARGIN, YOUNGEST, SAMPLE, LOOKED = 1.25, 0.95, 16, 64
 EXPECTED_DOUBT, EXPECTED_MOST, EXPECTED_EACH, RATIO_MOST = 8192, 1 << 16, 16, 4
 GRAIN = 16  # requests while the clock of traffic moves once
 
@@ -21,14 +21,22 @@ def aged(age: float) -> float:
     return half * quarter * math.sqrt(quarter)
 
 
-def beyond_the_sampled(sampled: float, share: float) -> float:
-    """How many times as much that share of a list is worth on average as what was sampled at its end: ages fall evenly."""
+def above_the_oldest(share: float) -> float:
+    """What that share of a list is worth on average beside its oldest item, for ages fall evenly."""
+    return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
 
-    def above_the_oldest(share: float) -> float:
-        return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
 
-    share = min(share, YOUNGEST)
-    return above_the_oldest(share) / above_the_oldest(sampled) if share > sampled else 1
+def mean_worth(unused: list[float], used: list[float], want: float, has: int) -> float:
+    """Of the ``want`` items of a list of ``has`` that leave first, by those seen at its end: unused ones, or all were used."""
+    looked = unused or used
+    if not looked:
+        return 0.0
+    worth = sum(looked) / len(looked)
+    sampled = (len(unused) + len(used)) / has
+    share = min(want / len(looked) * sampled, YOUNGEST)
+    if want > len(looked) and share > sampled:
+        worth = worth * above_the_oldest(share) / above_the_oldest(sampled)
+    return worth
 
 
 def worth_of_new(came: float, wanted: float) -> float:

@@ -15,8 +15,6 @@ from .store cimport *
 from .lists cimport *
 
 cdef enum:
-    SAMPLE = 16
-    LOOKED = 64                 # items that are looked at to find so many that would leave
     JUDGED = 16                 # times while the memory's size is stored once
     JUDGED_LEAST = 64           # hits and stores without which nothing is judged
     IDLE_SHARE = 16             # hardly used: less than a 16th of what a class of its size would be on average,
@@ -34,7 +32,7 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, b
     # The mean worth of the `want` items of a list of `has` that leave first, from h on: of those that were not used, unless all
     # were, which `used` tells.
     cdef int n = 0, passed = 0
-    cdef double worth = 0, of_passed = 0, share, sampled
+    cdef double worth = 0, of_passed = 0
     cdef Item* it
     while h and n < SAMPLE and n < want and n + passed < LOOKED:
         it = item_at(&s.arena, h)
@@ -46,16 +44,7 @@ cdef inline double worth_at_end(Store* s, uint32_t h, double want, double has, b
             n += 1
         h = it.prev
     used[0] = n == 0
-    if n == 0:
-        if passed == 0:
-            return 0
-        worth = of_passed
-        n = passed
-        passed = 0
-    worth /= n
-    sampled = (n + passed) / has
-    share = want / n * sampled          # of the list, until so many have left
-    return worth * beyond_the_sampled(sampled, share) if want > n else worth
+    return mean_worth(n, worth, passed, of_passed, want, has)
 
 
 cdef inline void worth_of_both_ends(Store* s, Lru* l, double* used, double* unused) noexcept nogil:

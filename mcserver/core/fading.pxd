@@ -19,6 +19,8 @@ cdef enum:
     EXPECTED_DOUBT = 8192       # uses expected that every list is taken to have had, and got: those of some 32 items
     EXPECTED_MOST = 1 << 16     # from which a list's share is learnt: those of some 256 items; 16 for each item if it has more
     EXPECTED_BITS = 4           # of that 16
+    SAMPLE = 16                 # victims of a list that are looked at to tell what it is worth,
+    LOOKED = 64                 # ... and items that are looked at to find so many
     RATIO_MOST = 4              # how much more or less often a list may be found to be used: one of which next to nothing was kept
                                 # shows nothing of what it would be worth, and should have memory again soon if its traffic changes
 
@@ -61,11 +63,24 @@ cdef inline double above_the_oldest(double share) noexcept nogil:
     return (1 - (1 - share) / aged(1 - share)) / (share * (1 - FADES))
 
 
-cdef inline double beyond_the_sampled(double sampled, double share) noexcept nogil:
-    # How many times as much `share` of a list is worth on average as that of which a sample was taken.
+cdef inline double mean_worth(int n, double worth, int passed, double of_passed, double want, double has) noexcept nogil:
+    # Of the `want` items of a list of `has` that leave first, when at its end n were looked at that leave, and `passed` that were used:
+    # if all were, theirs. 0: none was looked at.
+    cdef double sampled, share
+    if n == 0:
+        if passed == 0:
+            return 0
+        worth = of_passed
+        n = passed
+        passed = 0
+    worth /= n
+    if want <= n:
+        return worth
+    sampled = (n + passed) / has
+    share = want / n * sampled          # of the list, until so many have left
     if share > YOUNGEST:
         share = YOUNGEST
-    return above_the_oldest(share) / above_the_oldest(sampled) if share > sampled else 1
+    return worth * above_the_oldest(share) / above_the_oldest(sampled) if share > sampled else worth
 
 
 cdef inline double new_that_leave(double fresh, double ring, double page, double share) noexcept nogil:

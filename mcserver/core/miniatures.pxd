@@ -27,10 +27,8 @@ cdef enum:
     MISSED = 128                # (of state[0]) the last get missed: the store that follows fills the cache
     WASTE_MOST = 3              # half a page for each of them that is filled stands empty, but not more than one part in so many
     FRESH_SHARE = 10            # one in so many of a band's items is new
-    LOOKED_AT = 64              # of the cache's items at a list's end, for those that were not used and so leave next
-    LOOKED_LEAST = 8            # sampled ones
-    SAMPLE = 16                 # victims that tell what their list's are worth, if a page has so many
-    OLDER = 8                   # until they are an eighth older
+    LOOKED_LEAST = 8            # sampled items: they stand for more than LOOKED, where few keys are sampled
+    OLDER = 8                   # what was found of a list's victims holds until they are an eighth older
     SLOTS_MOST = 65000          # numbers of keys have 16 bits
     LEVELS = 200                # of the sampling rate, each 0.9 of the one before
     TICKS_MOST = 1 << 30        # of sixteen requests: ages are no longer than that
@@ -308,8 +306,8 @@ cdef inline double mrc_worth_at_end(Mrc* m, int i, uint16_t tail, double want, d
     # As the cache's (exchange.pxd): the mean worth of the `want` items of a list of `has` that leave first, those that were used
     # passed over, unless all were, which `used` tells.
     cdef uint16_t k = tail
-    cdef int n = 0, passed = 0, looked = <int> (LOOKED_AT * mrc_rate(m))
-    cdef double worth = 0, of_passed = 0, each, share, sampled
+    cdef int n = 0, passed = 0, looked = <int> (LOOKED * mrc_rate(m))
+    cdef double worth = 0, of_passed = 0, each
     if looked < LOOKED_LEAST:
         looked = LOOKED_LEAST
     while k and n < SAMPLE and n < want and n + passed < looked:
@@ -322,14 +320,7 @@ cdef inline double mrc_worth_at_end(Mrc* m, int i, uint16_t tail, double want, d
             n += 1
         k = m.key[k].prev[i]
     used[0] = n == 0
-    if n == 0:
-        worth = of_passed
-        n = passed
-        passed = 0
-    worth /= n
-    sampled = (n + passed) / has
-    share = want / n * sampled          # of the list, until so many have left
-    return worth * beyond_the_sampled(sampled, share) if want > n else worth
+    return mean_worth(n, worth, passed, of_passed, want, has)
 
 
 cdef inline double mrc_worth(Mrc* m, int i, MrcBand* q, double page) noexcept nogil:
@@ -350,10 +341,13 @@ cdef inline double mrc_readiness(Mrc* m, int i, MrcBand* q) noexcept nogil:
     # How little a byte of the band's next page of victims is worth: worth is 1 / (age ^ FADES x size), less if it is still new, and
     # by how often the band's items are used for their ages. Not looked at again before one has left or the last is an eighth older.
     cdef MrcMini* c = &m.mini[i]
-    cdef MrcKey* e = &m.key[q.tail[FRESH] if is_fresh(q) else q.tail[RING]]
-    cdef double items = <double> q.n[FRESH] + q.n[RING], page = c.page / e.size
+    cdef MrcKey* e
+    cdef double items, page
     if m.now - q.at < q.lasts and q.evictions == q.left:
         return q.ready
+    e = &m.key[q.tail[FRESH] if is_fresh(q) else q.tail[RING]]
+    items = <double> q.n[FRESH] + q.n[RING]
+    page = c.page / e.size
     page = 1 if page < 1 else items if page > items else page
     q.ready = 1 / (mrc_worth(m, i, q, page) * use_ratio(q.uses, q.expected, c.uses, c.expected))
     if not m.by_bytes:

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from math import log2
 
-from tests.fading import GRAIN, LEARNT, MARGIN, Uses, aged, beyond_the_sampled, worth_of_new
+from tests.fading import GRAIN, LEARNT, LOOKED, MARGIN, SAMPLE, Uses, aged, mean_worth, worth_of_new
 
-LOOKED_AT, SAMPLE = 64, 16  # of a list's items, and of those among them that were not used
-OLDER = 8  # what was found of them holds until they are an eighth older
+OLDER = 8  # what was found of a list's victims holds until they are an eighth older
 WASTE_MOST = 3  # what stands empty in pages at most, one part in so many
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 MOST_USES = 3
@@ -102,18 +101,12 @@ class Miniature:
     def worth_at_end(self, names: Iterable[bytes], want: float, has: int) -> tuple[float, bool]:
         """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""
         unused, used = list[float](), list[float]()
-        for name in islice(names, LOOKED_AT):
+        for name in islice(names, LOOKED):
             if len(unused) == SAMPLE or len(unused) >= want:
                 break
             worth = 1 / aged(self.curve.now - self.curve.keys[name].used + 1.0)
             (used if self.uses[name] else unused).append(worth)
-        passed = len(used) if unused else 0
-        looked = unused or used
-        sampled = (len(looked) + passed) / has
-        mean = sum(looked) / len(looked)
-        if want > len(looked):
-            mean *= beyond_the_sampled(sampled, want / len(looked) * sampled)
-        return mean, not unused
+        return mean_worth(unused, used, want, has), not unused
 
     def worth(self, band: Band, page: float) -> float:
         """Of the items of a page, on average, without their size."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.fading import FADES, GRAIN, LEARNT, NEW_WORTH, Uses, beyond_the_sampled, worth_of_new
+from tests.fading import FADES, GRAIN, LEARNT, LOOKED, NEW_WORTH, SAMPLE, Uses, mean_worth, worth_of_new
 
 HOT, WARM, COLD, TEMP = "hot", "warm", "cold", "temp"
 USES_MOST = 3
 TRIES = 256  # items that are passed over before another must leave: the newest, if it was not used
-SAMPLE, LOOKED = 16, 64
 
 
 @dataclass(eq=False)
@@ -370,20 +369,12 @@ class Policy:
 
     def worth_at_end(self, items: list[Item], want: float) -> tuple[float, bool]:
         """The mean worth of the ``want`` items that leave first: the unused ones; or (True) of used ones."""
-        unused, used = list[Item](), list[Item]()
+        unused, used = list[float](), list[float]()
         for item in items[:LOOKED]:
             if len(unused) == SAMPLE or len(unused) >= want:
                 break
-            (used if item.uses else unused).append(item)
-        passed = len(used) if unused else 0
-        looked = unused or used
-        if not looked:
-            return 0.0, True
-        worth = sum(self.worth_of(item) for item in looked) / len(looked)
-        sampled = (len(looked) + passed) / len(items)
-        if want > len(looked):
-            worth *= beyond_the_sampled(sampled, want / len(looked) * sampled)
-        return worth, not unused
+            (used if item.uses else unused).append(self.worth_of(item))
+        return mean_worth(unused, used, want, len(items)), not unused
 
     def readiness_now(self, c: SlabClass) -> tuple[float, float]:
         """The inverse of what a byte of the class's next page is worth, and how old that page's items are, in requests."""
