@@ -22,7 +22,7 @@ from .pool cimport *
 
 cdef enum:
     SPARE_SINK = 65536          # bytes of a buffer for answers, or for where they begin, that is kept for the next one
-    DATAGRAMS_A_TURN = 8
+    DATAGRAMS_A_TURN = 4
     DATAGRAM_SIZE = 65536
     ALONE = 16                  # turns with one datagram each, after which only each such turn looks for a second
     WAITING_CROWD = 64          # requests by datagram that wait for Python; more are refused,

@@ -32,7 +32,7 @@ from .datagrams cimport answer_datagram
 from .wire cimport *
 
 cdef enum:
-    TURN_NS = 250000            # a connection's turn ends at the first -R commands after this long
+    TURN_NS = 50000             # a connection's turn ends at the first -R commands after this long
     BATCH_NS = 30000            # ... and others who wait for the lock have it after this long,
     COMMANDS_A_LOOK = 20        # which is looked at after so many commands, or after one that takes long
 

@@ -21,7 +21,7 @@ from .pulse cimport *
 from .requests cimport *
 
 cdef enum:
-    GO_ON_NS = 500000           # how long those that have much to do go on before those get their turn for which something came
+    GO_ON_NS = 50000            # how long those that have much to do go on before those get their turn for which something came
     SWEEP_MS = 1000             # how often idle connections are looked for
 
 
@@ -110,9 +110,6 @@ cdef inline void conn_forgotten(Worker* w, Conn* c) noexcept nogil:
 # Its work
 
 cdef inline void serve(Worker* w, Conn* c, uint32_t events) noexcept nogil:
-    if c.door:
-        come_in(w, c)
-        return
     if c.turn_next != NULL:             # its turn comes
         if shakes(c):
             interest(w, c, 0, c.blocked)        # in a flood of handshakes: it isn't looked for until then
@@ -274,21 +271,29 @@ cdef inline Conn* next_poked(Worker* w) noexcept nogil:
 
 cdef inline void* worker_main(void* arg) noexcept nogil:
     cdef Worker* w = <Worker*> arg
-    cdef int n, i, timeout
+    cdef int n, i, timeout, knocked
     cdef bint rung
+    cdef Conn* c
     while not w.exiting:
         timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if must_sweep(w) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
         if pulse_turn(&w.pulse):
             pulse_look(&w.pulse, boot_clock())
         rung = 0
+        knocked = 0
         for i in range(n):
-            if w.ready[i].data.ptr == w:
+            c = <Conn*> w.ready[i].data.ptr
+            if <Worker*> c == w:
                 rung = 1
+            elif c.door:                # a flood of datagrams comes after all others
+                w.ready[knocked].data.ptr = c
+                knocked += 1
             else:
-                serve(w, <Conn*> w.ready[i].data.ptr, w.ready[i].events)
+                serve(w, c, w.ready[i].events)
         if rung:
             letters(w)
+        for i in range(0 if w.draining else knocked):
+            come_in(w, <Conn*> w.ready[i].data.ptr)
         if w.turns.turn_next != &w.turns:
             go_on(w)
         if timeout != -1:

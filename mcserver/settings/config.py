@@ -157,7 +157,7 @@ class Config(Settings):
     )
     reqs_per_event: int = setting(
         20,
-        "commands of one connection after which it is asked whether its turn has lasted 0.25 ms",
+        "commands of one connection after which it is asked whether its turn has lasted 0.05 ms",
         lambda count: 0 < count < 1 << 31,
         "Number of requests per event must be greater than 0, and below 2^31",
         engine="requests_per_event",

@@ -38,7 +38,7 @@ complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats du
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s L -l enable-largepages -f -d 'use large memory pages [only accepted]'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s D -x -d 'the character that ends a key\'s prefix in `stats detail`; turns the collection on'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s t -l threads -x -d 'threads that serve connections, 1 to 64; the event loop, which accepts and administers, is one more'
-complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s R -l max-reqs-per-event -x -d 'commands of one connection after which it is asked whether its turn has lasted 0.25 ms'
+complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s R -l max-reqs-per-event -x -d 'commands of one connection after which it is asked whether its turn has lasted 0.05 ms'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s C -l disable-cas -f -d 'keep no CAS uniques'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s b -l listen-backlog -x -d 'connections that may wait to be accepted'
 complete -c mcserver -n 'not __fish_seen_subcommand_from pages top ping stats dump load bench' -s B -l protocol -x -a 'auto ascii binary' -d 'auto: a connection\'s first byte says which; or ascii, or binary'

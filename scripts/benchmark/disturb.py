@@ -171,6 +171,8 @@ LOGIN = b"bench secret"
 """What the files of -Y and -S have, with a colon."""
 kept: list[socket.socket] = []
 pace = Pace()
+GETS = b"".join(b"get key-%012x\r\n" % number for number in range(1000))
+SETS = b"".join(b"set big-%012x 0 0 100\r\n%100d\r\n" % (number, number) for number in range(1000))
 DISTURBANCES: dict[str, Callable[[int], None]] = {
     "50 metadumps, read": asking(50, [b"lru_crawler metadump all\r\n"], b"\n"),
     "4 loops of cachedump": asking(4, [b"stats cachedump %d 0\r\n" % cls for cls in range(1, 12)]),
@@ -179,6 +181,8 @@ DISTURBANCES: dict[str, Callable[[int], None]] = {
     ),
     "20 watchers that read, 20 that don't": watching(20, 20),
     "page moves": moving,
+    "8 pipelines of 1,000 gets": asking(8, [GETS + b"mn\r\n"], b"MN\r\n"),
+    "8 pipelines of 1,000 sets": asking(8, [SETS + b"mn\r\n"], b"MN\r\n"),
     "a flood of set and flush_all": asking(1, [b"set x 0 0 1\r\na\r\nflush_all\r\n" * 1000 + b"mn\r\n"], b"MN\r\n"),
 }
 FLOODS: dict[str, Callable[[int], None]] = {
