@@ -112,6 +112,12 @@ void connection_open(struct connection *c, int epoll, int port, uint32_t pieces,
     if (epoll_ctl(epoll, EPOLL_CTL_ADD, c->fd, &event)) die("epoll_ctl: %s", strerror(errno));
 }
 
+void connection_stamp(struct connection *c) {
+    int on = 1;
+    if (c->ssl || c->starts || setsockopt(c->fd, SOL_SOCKET, SO_TIMESTAMPNS, &on, sizeof on)) die("no stamps on such a connection");
+    c->stamped = true;
+}
+
 void connection_close(struct connection *c) {
     if (c->ssl) {
         if (tls == TLS_RESUMED) {
@@ -256,9 +262,32 @@ static ssize_t take_datagram(struct connection *c, uint8_t *to, size_t n) {
     return got - FRAME;
 }
 
+/* One recv, and when its last byte came. */
+static ssize_t take_stamped(struct connection *c, uint8_t *to, size_t n) {
+    union { struct cmsghdr first; char room[256]; } control;
+    struct iovec part = {to, n};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    ssize_t got = recvmsg(c->fd, &message, 0);
+    struct timespec stamp, wall;
+    static bool ever;   /* the kernel begins to stamp a moment after it was asked to */
+    bool found = false;
+    if (got <= 0) return got;
+    for (struct cmsghdr *head = CMSG_FIRSTHDR(&message); head; head = CMSG_NXTHDR(&message, head)) {
+        if (head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_TIMESTAMPNS) continue;
+        memcpy(&stamp, CMSG_DATA(head), sizeof stamp);
+        found = ever = true;
+    }
+    if (!found && ever) die("the kernel doesn't say when an answer came");
+    clock_gettime(CLOCK_REALTIME, &wall);
+    if (!found) stamp = wall;
+    c->came = nanoseconds() - (uint64_t)((wall.tv_sec - stamp.tv_sec) * 1000000000L + wall.tv_nsec - stamp.tv_nsec);
+    return got;
+}
+
 /* One recv; with TLS, every record that is there. */
 static ssize_t take(struct connection *c, uint8_t *to, size_t n) {
     if (c->starts) return take_datagram(c, to, n);
+    if (c->stamped) return take_stamped(c, to, n);
     if (!c->ssl) return recv(c->fd, to, n, 0);
     size_t got = 0;
     while (got < n) {

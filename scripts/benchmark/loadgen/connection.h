@@ -18,6 +18,8 @@ struct connection {
     struct piece *pieces;         /* a ring: what the server still owes */
     uint32_t first, owed, ring;
     bool waits_for_room;          /* EPOLLOUT is asked for */
+    bool stamped;
+    uint64_t came;                /* stamped: when the kernel had the last byte that was received */
 };
 
 /* Called for each piece that came (RIGHT) or was left out (MISSED). */
@@ -38,6 +40,8 @@ void connection_sasl(const char *name_and_password);
  * pieces and queue `out_size` bytes; more is an error. */
 void connection_open(struct connection *connection, int epoll, int port, uint32_t pieces, size_t out_size);
 void connection_close(struct connection *connection);
+/* From now on the kernel says when it had an answer, on a plain connection of TCP: however late this process gets its processor. */
+void connection_stamp(struct connection *connection);
 
 /* Queue one request, to be sent by connection_send. */
 void queue_get(struct connection *connection, uint32_t key, uint32_t length, bool may_miss, uint64_t due);

@@ -34,6 +34,7 @@ struct options {
     uint64_t seed;
     bool probe;                      /* `fill` also measures the longest stall */
     bool may_miss;                   /* a get of the open loop may find nothing */
+    bool stamped;                    /* the open loop leaves out its own waits for its processor */
     bool binary;                     /* `fill` and the open loop speak binary; all must be there then */
 };
 

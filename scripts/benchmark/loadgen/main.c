@@ -36,7 +36,8 @@ static const char usage[] =
     "  --login TEXT         what -Y wants of every connection: NAME PASSWORD\n"
     "  --sasl TEXT          what -S wants of every connection: NAME PASSWORD; requests are binary (fill, open)\n"
     "  --probe              measure the longest stall (fill)\n"
-    "  --may-miss           gets may find nothing (open)\n";
+    "  --may-miss           gets may find nothing (open)\n"
+    "  --stamped            time from when a request left until the kernel had its answer (open, plain)\n";
 
 static _Noreturn void misused(const char *what, const char *text) {
     fprintf(stderr, "loadgen: bad %s: %s\n%s", what, text, usage);
@@ -101,6 +102,7 @@ static void set_option(struct options *options, int option, const char *name, co
     case 'A': connection_sasl(text), options->binary = true; break;
     case 'b': options->probe = true; break;
     case 'M': options->may_miss = true; break;
+    case 'T': options->stamped = true; break;
     default: fputs(usage, stderr); exit(2);
     }
 }
@@ -110,7 +112,7 @@ int main(int argc, char **argv) {
         {"port", 1, 0, 'p'}, {"pid", 1, 0, 'P'}, {"connections", 1, 0, 'c'}, {"depth", 1, 0, 'd'}, {"workload", 1, 0, 'w'},
         {"first", 1, 0, 'f'}, {"keys", 1, 0, 'k'}, {"value", 1, 0, 'v'}, {"seconds", 1, 0, 's'}, {"warm-up", 1, 0, 'u'},
         {"rate", 1, 0, 'r'}, {"stride", 1, 0, 'S'}, {"file", 1, 0, 'F'}, {"seed", 1, 0, 'e'},
-        {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'},
+        {"probe", 0, 0, 'b'}, {"may-miss", 0, 0, 'M'}, {"stamped", 0, 0, 'T'}, {"key", 1, 0, 'K'}, {"misses", 1, 0, 'm'},
         {"tls", 1, 0, 't'}, {"udp", 0, 0, 'U'}, {"login", 1, 0, 'L'}, {"sasl", 1, 0, 'A'},
         {"rival-port", 1, 0, 'q'}, {"rival-pid", 1, 0, 'Q'}, {"turns", 1, 0, 'n'}, {0, 0, 0, 0},
     };

@@ -1,5 +1,6 @@
 /* The open loop: requests leave when they are due, whether or not earlier ones were answered, and their time counts from then: a
- * server that stalls pays for every request of the stall. Nine gets to one set. */
+ * server that stalls pays for every request of the stall. With --stamped it counts from when it left, until the kernel had its
+ * answer: what is left out is how long the generator itself waited for its processor. Nine gets to one set. */
 #include "loadgen.h"
 
 #include <math.h>
@@ -20,22 +21,23 @@ struct open {
 
 static void done(void *context, struct connection *connection, const struct piece *piece, enum verdict verdict) {
     struct open *loop = context;
-    (void)connection, (void)verdict;
+    (void)verdict;
     if (!piece->last) return;
     loop->answered++;
     if (piece->due < loop->measured_from || loop->count == loop->room) return;
-    uint64_t latency = nanoseconds() - piece->due;
+    uint64_t latency = (connection->stamped ? connection->came : nanoseconds()) - piece->due;
     loop->latencies[loop->count++] = latency > UINT32_MAX ? UINT32_MAX : (uint32_t)latency;
 }
 
 static void send_one(struct open *loop, struct connection *connection, uint64_t due) {
     const struct options *options = loop->options;
     uint32_t key = options->first + random_below(&loop->random, options->keys), length = value_length(options, key);
+    uint64_t counted = options->stamped ? nanoseconds() : due;
     bool get = random_below(&loop->random, 10);
-    if (options->binary && get) queue_binary_get(connection, key, length, due);
-    else if (options->binary) queue_binary_set(connection, key, length, due);
-    else if (get) queue_get(connection, key, length, options->may_miss, due);
-    else queue_set(connection, key, length, due);
+    if (options->binary && get) queue_binary_get(connection, key, length, counted);
+    else if (options->binary) queue_binary_set(connection, key, length, counted);
+    else if (get) queue_get(connection, key, length, options->may_miss, counted);
+    else queue_set(connection, key, length, counted);
     connection_send(connection);
     loop->sent++;
     uint64_t late = nanoseconds() - due;
@@ -64,8 +66,10 @@ void run_open(const struct options *options) {
     loop.room = (size_t)(options->rate * options->seconds * 1.2) + 1000;
     loop.latencies = malloc(loop.room * sizeof *loop.latencies);
     if (!connections || !loop.latencies) die("no memory");
-    for (uint32_t i = 0; i < options->connections; i++)
+    for (uint32_t i = 0; i < options->connections; i++) {
         connection_open(&connections[i], epoll, options->port, MOST_OWED, (size_t)MOST_OWED * (WIRE_OVERHEAD + options->value_max) / 2);
+        if (options->stamped) connection_stamp(&connections[i]);
+    }
     uint64_t start = nanoseconds(), now;
     double due = 0, end = (options->warm_up + options->seconds) * 1e9;   /* nanoseconds since the start */
     loop.measured_from = start + (uint64_t)(options->warm_up * 1e9);
