@@ -18,6 +18,7 @@ from .reading cimport *
 from .letters cimport *
 from .pool cimport *
 from .pulse cimport *
+from .waking cimport *
 from .requests cimport *
 
 cdef enum:
@@ -274,6 +275,7 @@ cdef inline void* worker_main(void* arg) noexcept nogil:
     cdef int n, i, timeout, knocked
     cdef bint rung
     cdef Conn* c
+    mc_short_slices(SHORT_NS)
     while not w.exiting:
         timeout = 0 if w.turns.turn_next != &w.turns else SWEEP_MS if must_sweep(w) else -1
         n = epoll_wait(w.epfd, w.ready, READY_MOST, timeout)
