@@ -42,8 +42,8 @@ def stop(server: Server) -> None:
 
 def place_of_the_get(server: Server, client: Client, flood: Sequence[tuple[socket.socket, bytes]]) -> int:
     """How many of the flood, which waits for the server when it begins, are answered before the client's get behind it."""
-    stop(server)
     try:
+        stop(server)
         with select.epoll() as answers:
             for one, data in flood:
                 answers.register(one, select.EPOLLIN | select.EPOLLET)
@@ -113,8 +113,8 @@ def test_a_get_passes_long_pipelines(start: Start, stack: ExitStack) -> None:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2 * len(commands))
         one.connect(("127.0.0.1", server.port))
         flood.append(one)
-    stop(server)
     try:
+        stop(server)
         for one in flood:
             one.sendall(commands)
         client.send(b"get k\r\n")

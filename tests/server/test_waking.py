@@ -10,7 +10,7 @@ import struct
 from pathlib import Path
 
 from tests.conftest import Start
-from tests.serving import Server
+from tests.serving import Server, eventually
 
 SHORT = 100_000
 """ns."""
@@ -28,18 +28,23 @@ def attributes(thread: int) -> tuple[int, int, int]:
     return policy, nice, runtime
 
 
-def threads(server: Server) -> list[int]:
-    """All but the first, which is Python's."""
-    return [int(entry.name) for entry in Path(f"/proc/{server.pid}/task").iterdir() if int(entry.name) != server.pid]
+def threads(server: Server) -> list[tuple[int, int, int]]:
+    """What the kernel says of all but the first, which is Python's."""
+    tasks = (int(entry.name) for entry in Path(f"/proc/{server.pid}/task").iterdir())
+    return [attributes(task) for task in tasks if task != server.pid]
+
+
+def all_have_asked(server: Server, workers: int) -> bool:
+    """A worker asks when it first runs, which may be after the server listens."""
+    return sum(runtime == SHORT for _, _, runtime in threads(server)) == (workers if TELLS_SLICES else 0)
 
 
 def test_workers_ask_for_short_slices(start: Start) -> None:
     server = start("-t", "3")
     usual = attributes(server.pid)
     assert usual[:2] == attributes(os.getpid())[:2]
-    found = [attributes(thread) for thread in threads(server)]
-    assert all(each[:2] == usual[:2] for each in found)
-    assert sum(each[2] == SHORT for each in found) == (3 if TELLS_SLICES else 0)
+    eventually(lambda: all_have_asked(server, 3))
+    assert all(each[:2] == usual[:2] for each in threads(server))
     assert usual[2] != SHORT
 
 
@@ -51,13 +56,13 @@ def set_before(start: Start, folder: Path, code: str) -> Server:
 
 def test_a_nice_value_stays(start: Start, tmp_path: Path) -> None:
     server = set_before(start, tmp_path, "os.nice(7)")
-    found = [attributes(thread) for thread in threads(server)]
-    assert {each[1] for each in found} == {attributes(os.getpid())[1] + 7}
-    assert sum(each[2] == SHORT for each in found) == (2 if TELLS_SLICES else 0)
+    eventually(lambda: all_have_asked(server, 2))
+    assert {each[1] for each in threads(server)} == {attributes(os.getpid())[1] + 7}
 
 
 def test_another_policy_stays(start: Start, tmp_path: Path) -> None:
     server = set_before(start, tmp_path, "os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))")
-    found = [attributes(thread) for thread in threads(server)]
+    assert server.connect().command(b"mn") == b"MN\r\n"  # a worker has run
+    found = threads(server)
     assert {each[0] for each in found} == {os.SCHED_BATCH}
     assert all(each[2] != SHORT for each in found)
